@@ -1,0 +1,6 @@
+/* main - hands over to the verb. */
+int
+main(void)
+{
+    return 0;
+}
