@@ -1,0 +1,111 @@
+/*
+ * spool - durable storage of messages. Two implementations, spool/log and (later) spool/pg, pass the one spool_test.c.
+ *
+ * spool_commit() that returns OK means: the message survives power loss. What became of its recipients is recorded by
+ * spool_settle(). The spool knows nothing of routes, retries or SMTP. One fiber-safe handle per store role: many fibers call
+ * concurrently; commits that arrive together share one sync (group commit, spool.md "Commit").
+ */
+#ifndef SPOOL_SPOOL_H
+#define SPOOL_SPOOL_H
+
+#include "message/envelope.h"
+#include "runtime/rt.h"
+
+struct spool;
+struct draft; /* a message that is not committed yet; belongs to whoever began it */
+
+/* A recipient's changing part. index counts in the committed envelope. */
+struct recipient_status {
+    uint32_t index;
+    uint8_t state;          /* enum recipient_state */
+    uint8_t notices;        /* enum spool_notice bits already given */
+    uint16_t attempts;
+    int64_t next_wall;      /* pending: when to try next, ns since 1970; 0: now */
+    struct str last_reply;  /* the remote's words or our own reason, at most LIMIT_REPLY_TEXT; may be empty */
+    struct str last_remote; /* "mx.example.org [192.0.2.1]:25"; may be empty */
+};
+enum spool_notice { NOTICE_DELAYED = 1, NOTICE_SUCCESS_OWED = 2 };
+
+/* All of one live message but its content. Strings live in the arena that was passed. */
+struct spool_message {
+    struct message_id id;
+    struct envelope envelope;          /* envelope.recipients as committed */
+    struct recipient_status *statuses; /* one for each recipient, by index */
+    int64_t age;                       /* ns of accumulated running time since acceptance: spool.md, standards 5.7 */
+    bool held;                         /* by an operator or as poison */
+    uint8_t deaths;                    /* of senders that had it in flight */
+    struct str held_why;
+};
+
+/* What recovery and commit tell the queue of a live message: small, kept in memory. */
+struct spool_counters {
+    uint64_t accepted, delivered, failed, relayed, expanded, suppressed, removed; /* recipients, since the spool was made */
+    uint64_t pending;                                                             /* recipients now */
+    uint64_t messages;                                                            /* live now */
+    uint64_t syncs, batches, bytes_written;                                       /* since start */
+    uint64_t quarantined;                                                         /* records, since start */
+    uint64_t free_bytes, segments, live_bytes, space_bytes;
+    bool recovering;
+};
+
+struct spool_settings {
+    uint64_t segment_bytes;     /* default 64 MiB; multiple of 4096, at least 64 KiB */
+    uint64_t fresh_bytes_max;   /* content kept in memory until its first attempt, default 64 MiB */
+    uint64_t space_max;         /* 0: what the file system gives */
+    bool read_only;             /* verify, dump */
+};
+
+struct spool_settle;
+
+struct spool_ops {
+    /*
+     * Opens (or makes) the spool below dir and starts recovery beside the caller: when this returns the spool takes new
+     * messages (unless accepting is off), and calls found(arg, ...) for every live message of before, newest first, from a
+     * fiber of its own, then done(arg). found may suspend.
+     */
+    struct err (*open)(struct rt *, struct dir *, const struct spool_settings *, struct spool **out, int64_t until);
+    struct err (*recover)(struct spool *, void (*found)(void *arg, const struct spool_message *),
+                          void (*done)(void *arg, struct err), void *arg, int64_t until);
+    void (*close)(struct spool *); /* waits for commits under way */
+
+    /* ERR_EXISTS: the id is in use. ERR_NO_SPACE: expected_size does not fit beside the reserve. */
+    struct err (*begin)(struct spool *, struct message_id, uint64_t expected_size, int64_t until, struct draft **out);
+    struct err (*put)(struct draft *, struct str content, int64_t until);
+    uint64_t (*draft_size)(const struct draft *);
+    struct err (*draft_read)(struct draft *, uint64_t offset, void *memory, size_t len, int64_t until, size_t *out_len);
+    /*
+     * OK: survives power loss, and the draft is no more. An error: it will never be delivered, and the draft is no more;
+     * after a write or sync error the process must end (spool.md "Commit"): spool_is_broken().
+     * statuses: NULL (all pending) or one for each recipient (expanded ones are ended at acceptance).
+     * settles: a notice and the end of what it reports are one record; NULL for ordinary mail.
+     */
+    struct err (*commit)(struct draft *, const struct envelope *, const struct recipient_status *statuses,
+                         const struct spool_settle *settles, int64_t until);
+    void (*abort)(struct draft *);
+
+    /* New states of some recipients of one message. Returns when recorded; durable with the next sync if `lazy`. */
+    struct err (*settle)(struct spool *, const struct spool_settle *, bool lazy, int64_t until);
+
+    bool (*has)(struct spool *, struct message_id);   /* committed and alive, or ended while this spool was open */
+    struct err (*get)(struct spool *, struct message_id, struct arena *, int64_t until, struct spool_message *out);
+    /* Content without the trace fields. *out_len 0: the end. */
+    struct err (*read)(struct spool *, struct message_id, uint64_t offset, void *memory, size_t len, int64_t until,
+                       size_t *out_len);
+    void (*forget_fresh)(struct spool *, struct message_id); /* its content need not stay in memory */
+    void (*counters)(const struct spool *, struct spool_counters *out);
+    bool (*is_broken)(const struct spool *);
+};
+
+struct spool_settle {
+    struct message_id id;
+    const struct recipient_status *statuses;
+    size_t count;
+    bool set_held, held;       /* set_held: `held` and held_why replace what was */
+    struct str held_why;
+    bool set_deaths;
+    uint8_t deaths;
+};
+
+extern const struct spool_ops spool_log_ops;
+
+#endif
