@@ -1,0 +1,40 @@
+/*
+ * outcome - what became of one recipient in one delivery attempt. It is what deliver/ gives back and queue/ decides by.
+ *
+ * Ownership: an outcome borrows its strings; deliver/ keeps them in the arena that its caller passed.
+ */
+#ifndef DELIVER_OUTCOME_H
+#define DELIVER_OUTCOME_H
+
+#include "base/str.h"
+
+enum outcome_kind {
+    OUTCOME_DELIVERED, /* ended well: in the Maildir, with the LMTP server, or taken over by the next MTA */
+    OUTCOME_RELAYED,   /* the same, but the next hop knows no DSN and NOTIFY=SUCCESS was asked: we owe a "relayed" notice */
+    OUTCOME_DEFERRED,  /* not now: again later */
+    OUTCOME_FAILED,    /* never */
+};
+
+/* What the outcome tells about others: a dead destination is one state of the queue, not a record for each message. */
+enum outcome_about {
+    OUTCOME_ABOUT_RECIPIENT,   /* this one alone (RCPT refused, mailbox full) */
+    OUTCOME_ABOUT_MESSAGE,     /* all recipients of this message there (MAIL or the content refused) */
+    OUTCOME_ABOUT_DESTINATION, /* no host of it could be used: whoever comes next would fare the same */
+};
+
+struct outcome {
+    uint8_t kind;          /* enum outcome_kind */
+    uint8_t about;         /* enum outcome_about */
+    bool dsn_passed_on;    /* the next hop took NOTIFY, ORCPT, RET and ENVID: it owes the notices of success, not we */
+    struct str enhanced;   /* "5.1.1": the remote's own where it gave one, else ours; never empty */
+    struct str reply;      /* the remote's reply whole, code in front, lines joined by spaces; or our own reason */
+    struct str remote;     /* "mx.example.org [192.0.2.1]:25"; empty: no remote spoke, `reply` is our own reason */
+};
+
+static inline bool
+outcome_is_good(const struct outcome *o)
+{
+    return o->kind == OUTCOME_DELIVERED || o->kind == OUTCOME_RELAYED;
+}
+
+#endif
