@@ -72,8 +72,17 @@ struct envelope {
     size_t recipient_count;
 };
 
-enum { LIMIT_ENVELOPE_FIXED = 16 << 10 }; /* all but the recipients, encoded */
-/* Bytes that envelope_put() needs. */
+enum {
+    LIMIT_ENVELOPE_WORD       = 512,      /* envid, helo, client, session */
+    LIMIT_ENVELOPE_TRACE      = 8 << 10,
+    LIMIT_ENVELOPE_RECIPIENTS = 2 * LIMIT_RCPT_EXPANDED, /* final ones, and the aliases and lists that led to them */
+    LIMIT_ENVELOPE_FIXED      = 16 << 10, /* all but the recipients, encoded */
+};
+/*
+ * Bytes that envelope_put() needs. It CHECKs what envelope_take() asks for: every address and parameter at most
+ * LIMIT_COMMAND_LINE bytes, the words and the trace within the limits above, no control character in any of them (but for
+ * the trace, which is whole lines), and no recipient with an empty address.
+ */
 size_t envelope_size(const struct envelope *);
 void envelope_put(struct put *, const struct envelope *);
 /* False: not an envelope that we could have put. */
