@@ -48,25 +48,48 @@ struct spool_counters {
     bool recovering;
 };
 
-struct spool_settings {
-    uint64_t segment_bytes;     /* default 64 MiB; multiple of 4096, at least 64 KiB */
-    uint64_t fresh_bytes_max;   /* content kept in memory until its first attempt, default 64 MiB */
-    uint64_t space_max;         /* 0: what the file system gives */
-    bool read_only;             /* verify, dump */
+/* What the spool found wrong, for the log. Never called from inside a suspending call of the same fiber. */
+struct spool_report {
+    bool damage;                /* stored bytes failed their check; else a remark ("segment 7 is free again after a crash") */
+    struct str what;            /* a sentence */
+    struct str file;            /* the segment's name, or empty */
+    uint64_t offset, len;       /* of the bytes that it is about, 0: the whole file */
+    struct message_id id;       /* zero: not known */
 };
+
+struct spool_settings {
+    uint64_t segment_bytes;     /* 0: 64 MiB; multiple of 4096, at least 64 KiB */
+    uint64_t fresh_bytes_max;   /* content kept in memory until its first attempt; 0: none */
+    uint64_t space_max;         /* 0: what the file system gives */
+    bool read_only;             /* verify, dump: nothing is written, no lock is taken */
+    void (*report)(void *arg, const struct spool_report *); /* NULL: nobody listens */
+    void *report_arg;
+};
+#define SPOOL_SETTINGS_DEFAULT ((struct spool_settings){ .segment_bytes = 64 << 20, .fresh_bytes_max = 64 << 20 })
 
 struct spool_settle;
 
+/* A place in the order of acceptance, for listings. */
+struct spool_place {
+    struct message_id id;
+    uint64_t order; /* grows with acceptance, never used twice */
+};
+
 struct spool_ops {
     /*
-     * Opens (or makes) the spool below dir and starts recovery beside the caller: when this returns the spool takes new
-     * messages (unless accepting is off), and calls found(arg, ...) for every live message of before, newest first, from a
-     * fiber of its own, then done(arg). found may suspend.
+     * Opens (or makes) the spool below dir, which stays the caller's, and open. When this returns the spool takes new
+     * messages; those of before are not known yet. ERR_BUSY: another process has it. ERR_READ_ONLY: it was written by a
+     * newer version; only read_only opens it.
      */
     struct err (*open)(struct rt *, struct dir *, const struct spool_settings *, struct spool **out, int64_t until);
+    /*
+     * Starts recovery beside the caller, once after open: calls found(arg, ...) for every live message of before, newest
+     * first, from a fiber of its own, then done(arg). found may suspend; what it is given lives until it returns.
+     */
     struct err (*recover)(struct spool *, void (*found)(void *arg, const struct spool_message *),
                           void (*done)(void *arg, struct err), void *arg, int64_t until);
-    void (*close)(struct spool *); /* waits for commits under way */
+    /* Waits for commits under way, ends recovery early. All drafts have ended before. */
+    void (*close)(struct spool *, int64_t until);
 
     /* ERR_EXISTS: the id is in use. ERR_NO_SPACE: expected_size does not fit beside the reserve. */
     struct err (*begin)(struct spool *, struct message_id, uint64_t expected_size, int64_t until, struct draft **out);
@@ -83,14 +106,24 @@ struct spool_ops {
                          const struct spool_settle *settles, int64_t until);
     void (*abort)(struct draft *);
 
-    /* New states of some recipients of one message. Returns when recorded; durable with the next sync if `lazy`. */
+    /*
+     * New states of some recipients of one message; when all are ended and no notice is owed, the message is no more.
+     * lazy: returns at once, seen by get() and written with the next commit or within 5 ms; else durable when it returns.
+     * ERR_NOT_FOUND: there is no such live message.
+     */
     struct err (*settle)(struct spool *, const struct spool_settle *, bool lazy, int64_t until);
 
-    bool (*has)(struct spool *, struct message_id);   /* committed and alive, or ended while this spool was open */
+    /*
+     * Committed and alive, or ended while this spool was open (of those, at least the last 65,536). Right at any time: while
+     * recovery does not know yet, it waits.
+     */
+    struct err (*has)(struct spool *, struct message_id, int64_t until, bool *out);
     struct err (*get)(struct spool *, struct message_id, struct arena *, int64_t until, struct spool_message *out);
     /* Content without the trace fields. *out_len 0: the end. */
     struct err (*read)(struct spool *, struct message_id, uint64_t offset, void *memory, size_t len, int64_t until,
                        size_t *out_len);
+    /* The live messages known now, in order of acceptance, from the first whose order is above `after` (0: of all). */
+    size_t (*scan)(struct spool *, uint64_t after, struct spool_place *out, size_t cap);
     void (*forget_fresh)(struct spool *, struct message_id); /* its content need not stay in memory */
     void (*counters)(const struct spool *, struct spool_counters *out);
     bool (*is_broken)(const struct spool *);
