@@ -44,6 +44,11 @@ bool str_is_ascii(struct str s);
 /* Index of the first (last) byte c, or s.len if there is none. */
 size_t str_find_byte(struct str s, char c);
 size_t str_find_last_byte(struct str s, char c);
+static inline bool
+str_has_byte(struct str s, char c)
+{
+    return str_find_byte(s, c) < s.len;
+}
 /* Index of the first place where what begins, or s.len if there is none. */
 size_t str_find(struct str s, struct str what);
 

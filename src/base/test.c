@@ -5,6 +5,7 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -133,4 +134,50 @@ test_edge_free(struct str s)
     char *end = (char *)(uintptr_t)(s.ptr + s.len);
 
     CHECK(munmap(end - pages * PAGE, (pages + 1) * PAGE) == 0);
+}
+
+/* Tests run in the build directory or in the source tree: the shared data is beside one of the parents. */
+static FILE *
+open_shared(const char *path)
+{
+    static const char *const ups[] = { "..", "../..", "../../..", "../../../..", "../../../../.." };
+    const char *shared = getenv("POSTRIDER_SHARED");
+    char name[1024];
+    FILE *f = NULL;
+
+    if (shared) {
+        snprintf(name, sizeof name, "%s/%s", shared, path);
+        return fopen(name, "rb");
+    }
+    for (size_t i = 0; !f && i < sizeof ups / sizeof *ups; i++) {
+        snprintf(name, sizeof name, "%s/shared/%s", ups[i], path);
+        f = fopen(name, "rb");
+    }
+    return f;
+}
+
+struct str
+test_shared_file(struct test *t, const char *path)
+{
+    FILE *f = open_shared(path);
+
+    if (!f) {
+        test_skip(t, "no shared conformance data");
+        return (struct str){ 0 };
+    }
+    CHECK(fseek(f, 0, SEEK_END) == 0);
+    long size = ftell(f);
+    rewind(f);
+    CHECK(size >= 0);
+    char *bytes = malloc((size_t)size + 1);
+    CHECK(bytes != NULL);
+    CHECK(fread(bytes, 1, (size_t)size, f) == (size_t)size);
+    CHECK(fclose(f) == 0);
+    return str_new(bytes, (size_t)size);
+}
+
+void
+test_file_free(struct str file)
+{
+    free((void *)(uintptr_t)file.ptr);
 }

@@ -48,4 +48,11 @@ int  test_run(const struct test_entry *, size_t count, int argc, char **argv); /
 struct str test_edge(struct str);
 void test_edge_free(struct str);
 
+/*
+ * A file of the shared conformance data, by its path there; the directory is $POSTRIDER_SHARED, or a directory "shared"
+ * beside the source tree. Absent if there is none: the test is then skipped and should return. Free with test_file_free().
+ */
+struct str test_shared_file(struct test *, const char *path);
+void test_file_free(struct str);
+
 #endif

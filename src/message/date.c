@@ -1,0 +1,178 @@
+/*
+ * date - see date.h.
+ *
+ * Days are counted in eras of 400 years that begin on 1 March, so that the leap day is the last of its year.
+ */
+#include "message/date.h"
+
+#include "base/limits.h"
+
+static const struct str day_names[] = { STR("Thu"), STR("Fri"), STR("Sat"), STR("Sun"), STR("Mon"), STR("Tue"), STR("Wed") };
+static const struct str month_names[] = { STR("Jan"), STR("Feb"), STR("Mar"), STR("Apr"), STR("May"), STR("Jun"),
+                                          STR("Jul"), STR("Aug"), STR("Sep"), STR("Oct"), STR("Nov"), STR("Dec") };
+
+enum { ERA_DAYS = 146097, ERA_TO_1970 = 719468 };
+
+static int64_t
+days_from_civil(int64_t year, int64_t month, int64_t day)
+{
+    year -= month <= 2;
+    int64_t era = year / 400, year_of_era = year % 400;
+    int64_t day_of_year = (153 * (month + (month > 2 ? -3 : 9)) + 2) / 5 + day - 1;
+    return era * ERA_DAYS + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - ERA_TO_1970;
+}
+
+static void
+civil_from_days(int64_t days, int64_t *out_year, int64_t *out_month, int64_t *out_day)
+{
+    int64_t z = days + ERA_TO_1970, era = z / ERA_DAYS, day_of_era = z % ERA_DAYS;
+    int64_t year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36524 - day_of_era / 146096) / 365;
+    int64_t day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    int64_t shifted = (5 * day_of_year + 2) / 153;
+
+    *out_day = day_of_year - (153 * shifted + 2) / 5 + 1;
+    *out_month = shifted < 10 ? shifted + 3 : shifted - 9;
+    *out_year = year_of_era + era * 400 + (*out_month <= 2);
+}
+
+void
+date_put(struct text *t, int64_t wall)
+{
+    int64_t second = wall / SECOND - (wall % SECOND < 0), year, month, day;
+    int64_t first = days_from_civil(1900, 1, 1) * (DAY / SECOND), last = days_from_civil(10000, 1, 1) * (DAY / SECOND) - 1;
+
+    second = second < first ? first : second > last ? last : second;
+    int64_t days = second / 86400 - (second % 86400 < 0), of_day = second - days * 86400;
+    civil_from_days(days, &year, &month, &day);
+    struct str weekday = day_names[((days % 7) + 7) % 7];
+    text_putf(t, "%.*s, %02d %.*s %04d %02d:%02d:%02d +0000", STR_ARG(weekday), (int)day,
+              STR_ARG(month_names[month - 1]), (int)year, (int)(of_day / 3600), (int)(of_day / 60 % 60), (int)(of_day % 60));
+}
+
+/* CFWS: spaces, line ends and nested comments. */
+static void
+skip_cfws(struct str *s)
+{
+    int depth = 0;
+
+    for (; s->len; *s = str_from(*s, 1)) {
+        char c = s->ptr[0];
+        if (c == '\\' && depth > 0 && s->len > 1)
+            *s = str_from(*s, 1);
+        else if (c == '(')
+            depth++;
+        else if (c == ')' && depth > 0)
+            depth--;
+        else if (depth == 0 && c != ' ' && c != '\t' && c != '\r' && c != '\n')
+            return;
+    }
+}
+
+static bool
+take_number(struct str *s, size_t digits_min, size_t digits_max, int64_t *out)
+{
+    size_t digits = 0;
+    int64_t value = 0;
+
+    skip_cfws(s);
+    for (; digits < s->len && byte_is_digit(s->ptr[digits]); digits++)
+        value = digits < 9 ? value * 10 + (s->ptr[digits] - '0') : value;
+    if (digits < digits_min || digits > digits_max)
+        return false;
+    *s = str_from(*s, digits);
+    *out = value;
+    return true;
+}
+
+static bool
+take_name(struct str *s, const struct str *names, size_t count, size_t *out_index)
+{
+    skip_cfws(s);
+    for (size_t i = 0; i < count; i++)
+        if (str_take_nocase(s, names[i])) {
+            *out_index = i;
+            return true;
+        }
+    return false;
+}
+
+/* RFC 5322 section 4.3. Of the letters, only Z is sure to mean what it says; a zone that nobody knows is -0000. */
+static bool
+take_zone(struct str *s, int64_t *out_minutes)
+{
+    static const struct {
+        struct str name;
+        int minutes;
+    } zones[] = { { STR("EST"), -300 }, { STR("EDT"), -240 }, { STR("CST"), -360 }, { STR("CDT"), -300 },
+                  { STR("MST"), -420 }, { STR("MDT"), -360 }, { STR("PST"), -480 }, { STR("PDT"), -420 } };
+    int64_t number;
+
+    skip_cfws(s);
+    *out_minutes = 0;
+    bool minus = str_starts(*s, S("-"));
+    if (minus || str_starts(*s, S("+"))) {
+        *s = str_from(*s, 1);
+        if (!s->len || !byte_is_digit(s->ptr[0]) || !take_number(s, 4, 4, &number) || number % 100 > 59)
+            return false;
+        *out_minutes = (number / 100 * 60 + number % 100) * (minus ? -1 : 1);
+        return true;
+    }
+    size_t len = 0;
+    while (len < s->len && byte_is_alpha(s->ptr[len]))
+        len++;
+    for (size_t i = 0; i < sizeof zones / sizeof *zones; i++)
+        if (str_eq_nocase(str_slice(*s, 0, len), zones[i].name))
+            *out_minutes = zones[i].minutes;
+    *s = str_from(*s, len);
+    return len > 0;
+}
+
+static int64_t
+days_of_month(int64_t year, int64_t month)
+{
+    static const uint8_t days[] = { 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31 };
+    bool leap = (year % 4 == 0 && year % 100 != 0) || year % 400 == 0;
+
+    return days[month - 1] + (month == 2 && leap);
+}
+
+bool
+date_parse(struct str s, int64_t *out_wall)
+{
+    int64_t day, year, hour, minute, second = 0, zone;
+    size_t weekday, month;
+
+    if (take_name(&s, day_names, 7, &weekday)) {
+        skip_cfws(&s);
+        if (!str_take_byte(&s, ','))
+            return false;
+    }
+    if (!take_number(&s, 1, 2, &day) || !take_name(&s, month_names, 12, &month))
+        return false;
+    skip_cfws(&s);
+    size_t before = s.len;
+    if (!take_number(&s, 2, 4, &year))
+        return false;
+    size_t year_digits = before - s.len;
+    if (year_digits < 4) /* RFC 5322 section 4.3 */
+        year += year_digits == 3 || year > 49 ? 1900 : 2000;
+    if (!take_number(&s, 1, 2, &hour))
+        return false;
+    skip_cfws(&s);
+    if (!str_take_byte(&s, ':') || !take_number(&s, 1, 2, &minute))
+        return false;
+    skip_cfws(&s);
+    if (str_take_byte(&s, ':') && !take_number(&s, 1, 2, &second))
+        return false;
+    if (!take_zone(&s, &zone))
+        return false;
+    skip_cfws(&s);
+    int64_t month_number = (int64_t)month + 1;
+    if (s.len || year < 1900 || day < 1 || day > days_of_month(year, month_number) || hour > 23 || minute > 59 || second > 60)
+        return false;
+    int64_t seconds = days_from_civil(year, month_number, day) * 86400 + (hour * 60 + minute - zone) * 60 + second;
+    if (seconds > INT64_MAX / SECOND || seconds < INT64_MIN / SECOND) /* beyond the year 2262 */
+        return false;
+    *out_wall = seconds * SECOND;
+    return true;
+}

@@ -1,0 +1,16 @@
+/*
+ * date - the date-time of RFC 5322 sections 3.3 and 4.3. Times are nanoseconds since 1970, UTC, without leap seconds.
+ */
+#ifndef MESSAGE_DATE_H
+#define MESSAGE_DATE_H
+
+#include "base/str.h"
+
+enum { DATE_TEXT = 31 }; /* "Sat, 21 Nov 2026 10:00:00 +0000" */
+
+/* Always UTC with the numeric zone +0000. Years before 1900 and after 9999 are put as those. */
+void date_put(struct text *, int64_t wall);
+/* Comments, folding, obsolete zones and years of two or three digits are understood. False: not a date. */
+bool date_parse(struct str, int64_t *out_wall);
+
+#endif
