@@ -1,0 +1,118 @@
+/*
+ * config - a whole site as read-only structs: what the roles run by. Every role makes its own from the bundle that the
+ * supervisor made (base/conf.h); a reload makes a new one and swaps it whole.
+ *
+ * Two stages. site_load() is pure: grammar, words, ranges, and whether names lead anywhere. site_check_world() looks at
+ * the machine through hooks, warns, and is for `postrider check` and the supervisor's start.
+ *
+ * TLS and users are read and checked for syntax but not there yet. A `listen submission` or `listen submissions`
+ * without them would be an open relay or a door to nowhere, so such a listener is marked closed: it is not opened, and
+ * a warning says so.
+ */
+#ifndef ROLE_CONFIG_H
+#define ROLE_CONFIG_H
+
+#include "base/conf.h"
+#include "base/setting.h"
+#include "policy/directory.h"
+#include "smtp/server.h"
+
+enum listener_kind { LISTENER_MX, LISTENER_SUBMISSION, LISTENER_SUBMISSIONS };
+
+struct site_listener {
+    struct conf_where where;
+    uint8_t kind;                      /* enum listener_kind */
+    struct str name;                   /* its own, or its kind's */
+    struct address *addresses;         /* ":25" is two: 0.0.0.0 and :: (to be opened for IPv6 only) */
+    size_t address_count;
+    /*
+     * hostname, size_max, line_ends, vrfy, expn, rcpt_max and waits are the site's; trusted and refuse_early_talk depend
+     * on the client: site_listener_trusts(). line_ends is what strangers get: trusted clients' are repaired unless
+     * line_ends_said.
+     */
+    struct listener_settings settings;
+    bool line_ends_said;
+    uint32_t connections_per_client;
+    struct setting_prefixes relay_from;
+    bool closed;                       /* accepted, but not opened: it needs what is not there yet */
+};
+/* The settings for this client: trusted if `relay from` has it. */
+struct listener_settings site_listener_settings(const struct site_listener *, const struct address *client);
+
+enum site_tls { SITE_TLS_MAY, SITE_TLS_OFF, SITE_TLS_REQUIRE };
+enum site_family { SITE_FAMILY_ANY, SITE_FAMILY_IPV4, SITE_FAMILY_IPV6 };
+
+struct site_route {
+    struct conf_where where;
+    struct str name;                   /* as written: its first domain, or "default" */
+    bool is_default;
+    struct str *domains;               /* lower case A-labels; ".corp.example" is all below it */
+    size_t domain_count;
+    bool direct;                       /* by MX; else via */
+    struct conf_hop via;
+    uint8_t tls;                       /* enum site_tls */
+    uint8_t family;                    /* enum site_family */
+    struct address source_ipv4, source_ipv6; /* family ADDRESS_NONE: the system's choice; port 0 */
+    struct str helo;                   /* absent: the site's hostname */
+    uint16_t port;                     /* of direct delivery: 25 but in tests */
+    struct setting_prefixes allow_private;
+    struct str user, password_file;    /* absent: none */
+    uint32_t connections;              /* at most, to one destination */
+    uint32_t messages_per_connection;
+    struct conf_rate rate;             /* messages to one destination; count 0: no limit */
+};
+
+enum site_sandbox { SITE_SANDBOX_TRY, SITE_SANDBOX_REQUIRE, SITE_SANDBOX_OFF };
+
+struct site {
+    struct str hostname;               /* never absent */
+    struct str state;                  /* directory */
+    struct site_listener *listeners;
+    size_t listener_count;
+    struct directory *directory;
+    struct site_route *routes;         /* in the order of the configuration; there is always a default, at the end */
+    size_t route_count;
+    int64_t *retry;                    /* waits between attempts; the last one repeats */
+    size_t retry_count;
+    int64_t lifetime;                  /* then expired */
+    struct address *forwarders;        /* resolvers; none: the system's */
+    size_t forwarder_count;
+    uint8_t sandbox;                   /* enum site_sandbox */
+    struct str certificate, key;       /* of `tls`; absent: none */
+    struct str users;                  /* file; absent: none */
+};
+
+/*
+ * The site that the bundle describes, in memory of its own; NULL if problems->errors. The texts of problems live in
+ * their arena, their positions in the bundle's. With a bundle that has a world, this reads everything the site needs
+ * into it.
+ */
+struct site *site_load(struct mem *, struct conf_bundle *, uint64_t seed, struct conf_problems *);
+void site_free(struct site *);
+
+/* The route for mail to elsewhere: exact name first, then the longest suffix, then default. Never NULL. */
+const struct site_route *site_route(const struct site *, struct str domain);
+
+/* ---- what is wrong with the world ------------------------------------------------------------------------------- */
+
+/* Answers about the machine. Each may suspend; each may be NULL: not asked. */
+struct site_world {
+    void *ctx;
+    /* A PTR record exists for the address. */
+    bool (*has_reverse_name)(void *ctx, const struct address *);
+    /* Port 25 of the world can be reached; asked only for `check --network`. */
+    bool (*reaches_port_25)(void *ctx);
+    /* family ADDRESS_NONE: there is none. */
+    struct address (*default_gateway)(void *ctx, uint8_t family);
+    /* OK, ERR_NOT_FOUND, ERR_DENIED: a directory that we can write to. */
+    struct err (*directory_writable)(void *ctx, struct str path);
+    /* The file exists and others than owner and group can read it. */
+    bool (*readable_by_others)(void *ctx, struct str path);
+};
+/* Adds errors and warnings. */
+void site_check_world(const struct site *, const struct site_world *, struct conf_problems *);
+
+/* What a configuration may say at its top: for `config reference`. */
+extern const struct setting_table site_settings;
+
+#endif
