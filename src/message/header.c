@@ -1,0 +1,315 @@
+/* header - see header.h. */
+#include "message/header.h"
+
+#include "message/utf8.h"
+
+enum {
+    LINE_WANTED = 78,   /* RFC 5322 section 2.1.1 */
+    ENCODED_WORD_MAX = 75, /* RFC 2047 section 2 */
+};
+
+bool
+header_take(struct str *rest, struct header_field *out)
+{
+    struct str s = *rest;
+    size_t name_len = 0;
+
+    while (name_len < s.len && s.ptr[name_len] > ' ' && s.ptr[name_len] <= '~' && s.ptr[name_len] != ':')
+        name_len++;
+    size_t colon = name_len;
+    while (colon < s.len && byte_is_space(s.ptr[colon]))
+        colon++;
+    if (name_len == 0 || colon == s.len || s.ptr[colon] != ':')
+        return false;
+    size_t end = colon;
+    do { /* a line that begins with a space goes on with the field */
+        end += str_find_byte(str_from(s, end), '\n');
+        end += end < s.len;
+    } while (end < s.len && byte_is_space(s.ptr[end]));
+    struct str value = str_slice(s, colon + 1, end);
+    if (str_ends(value, S("\n")))
+        value.len--;
+    if (str_ends(value, S("\r")))
+        value.len--;
+    *out = (struct header_field){ str_slice(s, 0, name_len), value, str_slice(s, 0, end) };
+    *rest = str_from(s, end);
+    return true;
+}
+
+bool
+header_find(struct str header, struct str name, struct header_field *out)
+{
+    struct header_field field;
+
+    while (header_take(&header, &field))
+        if (str_eq_nocase(field.name, name)) {
+            *out = field;
+            return true;
+        }
+    return false;
+}
+
+bool
+header_end_feed(struct header_end *h, struct str piece, size_t *out_len)
+{
+    for (size_t i = 0; i < piece.len && !h->found; i++) {
+        char c = piece.ptr[i];
+        h->bytes++;
+        if (c == '\n') {
+            h->found = !h->mid_line;
+            h->mid_line = false;
+            if (h->found)
+                *out_len = i + 1;
+        } else if (c != '\r') {
+            h->mid_line = true;
+        }
+    }
+    return h->found;
+}
+
+struct str
+header_unfold(struct str value, struct arena *arena)
+{
+    value = str_trim(value);
+    struct text t = text_init(arena_alloc(arena, value.len + 1), value.len + 1);
+
+    for (size_t i = 0; i < value.len; i++)
+        if (value.ptr[i] != '\r' && value.ptr[i] != '\n')
+            text_put_byte(&t, value.ptr[i]);
+    return text_str(&t);
+}
+
+static char
+safe_byte(char c, bool utf8)
+{
+    if ((unsigned char)c < ' ' || c == 0x7f)
+        return ' ';
+    return c & 0x80 && !utf8 ? '?' : c;
+}
+
+void
+header_put(struct text *t, struct str name, struct str value, bool utf8)
+{
+    size_t column = name.len + 1;
+    bool keep = utf8 && utf8_is_valid(value);
+
+    text_put(t, name);
+    text_put_byte(t, ':');
+    value = str_trim(value);
+    while (value.len) { /* word by word, each with the spaces before it */
+        size_t len = 0;
+        while (len < value.len && safe_byte(value.ptr[len], keep) == ' ')
+            len++;
+        size_t spaces = len;
+        while (len < value.len && safe_byte(value.ptr[len], keep) != ' ')
+            len++;
+        if (column + (spaces ? len : len + 1) > LINE_WANTED && column > name.len + 1) {
+            text_put(t, S("\r\n"));
+            column = 0;
+        }
+        if (spaces == 0)
+            text_put_byte(t, ' ');
+        for (size_t i = 0; i < len; i++)
+            text_put_byte(t, safe_byte(value.ptr[i], keep));
+        column += spaces ? len : len + 1;
+        value = str_from(value, len);
+    }
+    text_put(t, S("\r\n"));
+}
+
+void
+header_put_text(struct text *t, struct str name, struct str value, bool utf8)
+{
+    if (str_is_ascii(value) || (utf8 && utf8_is_valid(value))) {
+        header_put(t, name, value, utf8);
+        return;
+    }
+    text_put(t, name);
+    text_put(t, S(": "));
+    encoded_words_put(t, str_trim(value), name.len + 2);
+    text_put(t, S("\r\n"));
+}
+
+/* RFC 2047 section 5 (3): what may stand as itself in an encoded word anywhere, also in a phrase. */
+static bool
+stands_in_word(char c)
+{
+    return byte_is_alnum(c) || str_has_byte(S("!*+-/"), c);
+}
+
+void
+encoded_words_put(struct text *t, struct str bytes, size_t column)
+{
+    bool utf8 = utf8_is_valid(bytes);
+    struct str open = utf8 ? S("=?utf-8?Q?") : S("=?unknown-8bit?Q?");
+
+    do {
+        size_t room = column + open.len + 20 < LINE_WANTED ? LINE_WANTED - column : 0;
+        room = room > ENCODED_WORD_MAX ? ENCODED_WORD_MAX : room;
+        if (room == 0) {
+            text_put(t, S("\r\n "));
+            column = 1;
+            continue;
+        }
+        size_t used = open.len + 2;
+        text_put(t, open);
+        while (bytes.len) { /* a character is never cut apart: RFC 2047 section 5 */
+            struct str rest = bytes;
+            uint32_t point;
+            if (!utf8 || !utf8_take(&rest, &point))
+                rest = str_from(bytes, 1);
+            size_t len = bytes.len - rest.len;
+            bool plain = len == 1 && (stands_in_word(bytes.ptr[0]) || bytes.ptr[0] == ' ');
+            if (used + (plain ? 1 : 3 * len) > room)
+                break;
+            used += plain ? 1 : 3 * len;
+            for (size_t i = 0; i < len; i++) {
+                if (!plain)
+                    text_putf(t, "=%02X", (unsigned char)bytes.ptr[i]);
+                else
+                    text_put_byte(t, bytes.ptr[i] == ' ' ? '_' : bytes.ptr[i]);
+            }
+            bytes = rest;
+        }
+        text_put(t, S("?="));
+        column = LINE_WANTED; /* one word a line is enough */
+    } while (bytes.len);
+}
+
+void
+header_put_phrase(struct text *t, struct str phrase, bool utf8)
+{
+    bool plain = true;
+
+    if (!str_is_ascii(phrase) && !(utf8 && utf8_is_valid(phrase))) {
+        encoded_words_put(t, phrase, 12); /* "Reply-To: " and the like stand before it */
+        return;
+    }
+    for (size_t i = 0; i < phrase.len; i++)
+        plain = plain && (byte_is_alnum(phrase.ptr[i]) || str_has_byte(S("!#$%&'*+-/=?^_`{|}~ "), phrase.ptr[i]) ||
+                          phrase.ptr[i] & 0x80);
+    if (plain && phrase.len) {
+        text_put(t, phrase);
+        return;
+    }
+    text_put_byte(t, '"');
+    for (size_t i = 0; i < phrase.len; i++) {
+        if (phrase.ptr[i] == '"' || phrase.ptr[i] == '\\')
+            text_put_byte(t, '\\');
+        text_put_byte(t, safe_byte(phrase.ptr[i], true));
+    }
+    text_put_byte(t, '"');
+}
+
+static const struct str base64_digits = STR("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/");
+
+void
+base64_put(struct text *t, struct str bytes)
+{
+    for (size_t i = 0; i < bytes.len; i += 3) {
+        size_t n = bytes.len - i < 3 ? bytes.len - i : 3;
+        uint32_t bits = 0;
+        char out[4] = "====";
+        for (size_t j = 0; j < 3; j++)
+            bits = bits << 8 | (j < n ? (unsigned char)bytes.ptr[i + j] : 0);
+        for (size_t j = 0; j <= n; j++)
+            out[j] = base64_digits.ptr[(bits >> (18 - 6 * j)) & 63];
+        text_put(t, str_new(out, 4));
+    }
+}
+
+bool
+base64_decode(struct str s, struct text *out)
+{
+    uint32_t bits = 0;
+    size_t digits = 0;
+    bool sound = true;
+
+    for (size_t i = 0; i < s.len; i++) {
+        size_t value = str_find_byte(base64_digits, s.ptr[i]);
+        if (s.ptr[i] == '=')
+            break;
+        if (value == base64_digits.len) {
+            sound = sound && (byte_is_space(s.ptr[i]) || s.ptr[i] == '\r' || s.ptr[i] == '\n');
+            continue;
+        }
+        bits = bits << 6 | (uint32_t)value;
+        if (++digits % 4 != 1)
+            text_put_byte(out, (char)(bits >> (6 - 2 * ((digits - 1) % 4)) & 0xff));
+    }
+    return sound && digits % 4 != 1;
+}
+
+/* One encoded word off the front: "=?charset*lang?Q?text?=". */
+static bool
+take_encoded_word(struct str *s, struct text *out)
+{
+    struct str rest = *s;
+    char memory[ENCODED_WORD_MAX * 4];
+    struct text bytes = text_init(memory, sizeof memory);
+
+    if (!str_take(&rest, S("=?")))
+        return false;
+    struct str charset = str_cut(&rest, '?'), encoding = str_cut(&rest, '?');
+    size_t end = str_find(rest, S("?="));
+    if (str_is_absent(rest) || end == rest.len || end > sizeof memory)
+        return false;
+    struct str text = str_slice(rest, 0, end);
+    charset = str_cut(&charset, '*');
+    if (str_eq_nocase(encoding, S("B"))) {
+        base64_decode(text, &bytes);
+    } else if (str_eq_nocase(encoding, S("Q"))) {
+        for (size_t i = 0; i < text.len; i++) {
+            bool escape = text.ptr[i] == '=' && i + 2 < text.len && byte_hex(text.ptr[i + 1]) >= 0 &&
+                          byte_hex(text.ptr[i + 2]) >= 0;
+            if (escape)
+                text_put_byte(&bytes, (char)(byte_hex(text.ptr[i + 1]) << 4 | byte_hex(text.ptr[i + 2])));
+            else
+                text_put_byte(&bytes, text.ptr[i] == '_' ? ' ' : text.ptr[i]);
+            i += escape ? 2 : 0;
+        }
+    } else {
+        return false;
+    }
+    struct str decoded = text_str(&bytes);
+    bool latin1 = str_eq_nocase(charset, S("iso-8859-1"));
+    bool utf8 = str_eq_nocase(charset, S("utf-8")) || str_eq_nocase(charset, S("us-ascii"));
+    if (!latin1 && !(utf8 && utf8_is_valid(decoded)))
+        return false;
+    for (size_t i = 0; i < decoded.len; i++) {
+        unsigned char c = (unsigned char)decoded.ptr[i];
+        if (c < ' ' || c == 0x7f)
+            text_put_byte(out, ' ');
+        else if (latin1)
+            utf8_put(out, c);
+        else
+            text_put_byte(out, decoded.ptr[i]);
+    }
+    *s = str_from(rest, end + 2);
+    return true;
+}
+
+struct str
+encoded_words_decode(struct str s, struct arena *arena)
+{
+    struct text out = text_init(arena_alloc(arena, 2 * s.len + 1), 2 * s.len + 1);
+    bool after_word = false;
+
+    while (s.len) {
+        if (after_word) { /* spaces between two encoded words are not shown: RFC 2047 section 6.2 */
+            struct str ahead = s;
+            while (ahead.len && (byte_is_space(ahead.ptr[0]) || ahead.ptr[0] == '\r' || ahead.ptr[0] == '\n'))
+                ahead = str_from(ahead, 1);
+            if (ahead.len < s.len && take_encoded_word(&ahead, &out)) {
+                s = ahead;
+                continue;
+            }
+        }
+        after_word = take_encoded_word(&s, &out);
+        if (after_word)
+            continue;
+        text_put_byte(&out, s.ptr[0]);
+        s = str_from(s, 1);
+    }
+    return text_str(&out);
+}

@@ -1,0 +1,54 @@
+/*
+ * header - the header of a message as its bytes stand (RFC 5322 section 2.2, and the obsolete forms of 4.5): walking over
+ * the fields, finding one, unfolding; writing fields; encoded words (RFC 2047).
+ *
+ * Reading is lenient: a line may end with LF alone, a name may be followed by spaces. Writing is strict: lines of at most
+ * 78 bytes where there is a space to fold at, never a bare line end, ASCII unless the caller wants UTF-8.
+ */
+#ifndef MESSAGE_HEADER_H
+#define MESSAGE_HEADER_H
+
+#include "base/arena.h"
+
+struct header_field { /* all three borrow from the header */
+    struct str name;  /* without spaces and colon */
+    struct str value; /* behind the colon, still folded, without the last line end */
+    struct str whole; /* the field with its line end */
+};
+
+/* Takes the next field off *rest. False: the empty line comes next, or what is no field, or nothing; *rest is unchanged. */
+bool header_take(struct str *rest, struct header_field *out);
+/* The first field of that name. `header` may have the body behind it. */
+bool header_find(struct str header, struct str name, struct header_field *out);
+
+/* Where the header ends, for content that comes in pieces. Starts zeroed. */
+struct header_end {
+    uint64_t bytes; /* seen so far, or when `found`: of the header with its empty line */
+    bool mid_line, found;
+};
+/* True as soon as the end was seen: then *out_len bytes of this piece belong to the header. */
+bool header_end_feed(struct header_end *, struct str piece, size_t *out_len);
+
+/* On one line: line ends dropped, and the spaces at both ends. */
+struct str header_unfold(struct str value, struct arena *);
+
+/* "Name: value CRLF". The value is folded at its spaces; line ends and other control characters in it become spaces, so
+ * that no value can begin a field of its own. What is not ASCII stays only if `utf8` and it is right; else "?". */
+void header_put(struct text *, struct str name, struct str value, bool utf8);
+/* The same for text that people read (Subject): what is not ASCII becomes encoded words unless `utf8`. */
+void header_put_text(struct text *, struct str name, struct str value, bool utf8);
+
+/* Writes words so that they fit where `column` bytes of the line are used already; folds with CRLF SP. Bytes that are not
+ * UTF-8 are called "unknown-8bit" (RFC 1428). */
+void encoded_words_put(struct text *, struct str bytes, size_t column);
+/* Encoded words of UTF-8, US-ASCII and ISO-8859-1 become UTF-8; all else stays as it is. */
+struct str encoded_words_decode(struct str, struct arena *);
+/* A phrase before <address>: as it is, quoted, or as encoded words. */
+void header_put_phrase(struct text *, struct str phrase, bool utf8);
+
+/* Base64 of one run of bytes, without line ends; with padding. */
+void base64_put(struct text *, struct str bytes);
+/* Decodes as far as it is base64; spaces and line ends are skipped. False: something else was there too. */
+bool base64_decode(struct str, struct text *out);
+
+#endif
