@@ -64,10 +64,16 @@ str_ends_nocase(struct str s, struct str suffix)
 bool
 str_is_ascii(struct str s)
 {
-    for (size_t i = 0; i < s.len; i++)
-        if ((unsigned char)s.ptr[i] >= 0x80)
-            return false;
-    return true;
+    uint64_t word, high = 0;
+    size_t i = 0;
+
+    for (; s.len - i >= sizeof word; i += sizeof word) { /* content is looked at whole: a word at a time */
+        memcpy(&word, s.ptr + i, sizeof word);
+        high |= word;
+    }
+    for (; i < s.len; i++)
+        high |= (unsigned char)s.ptr[i];
+    return (high & UINT64_C(0x8080808080808080)) == 0;
 }
 
 size_t

@@ -1,0 +1,195 @@
+/* params - see params.h. */
+#include "smtp/params.h"
+
+#include "base/limits.h"
+#include "message/xtext.h"
+
+struct parse {
+    struct mail_request *mail;
+    struct rcpt_request *rcpt; /* NULL: this is MAIL */
+    uint64_t size_max;
+};
+struct param {
+    struct str key;
+    const struct reply *(*take)(struct parse *, struct str value); /* value absent: there was no "=" */
+};
+
+/* SIZE=digits, 20 of them at most: RFC 1870 section 3. More than we can count is also more than we take. */
+static const struct reply *
+take_size(struct parse *p, struct str value)
+{
+    if (value.len == 0 || value.len > 20)
+        return &reply_size_syntax;
+    for (size_t i = 0; i < value.len; i++)
+        if (!byte_is_digit(value.ptr[i]))
+            return &reply_size_syntax;
+    if (!str_to_u64(value, &p->mail->size))
+        return &reply_too_big;
+    return p->size_max > 0 && p->mail->size > p->size_max ? &reply_too_big : NULL;
+}
+
+static const struct reply *
+take_body(struct parse *p, struct str value)
+{
+    if (str_eq_nocase(value, S("7BIT")))
+        p->mail->body = BODY_7BIT;
+    else if (str_eq_nocase(value, S("8BITMIME")))
+        p->mail->body = BODY_8BITMIME;
+    else
+        return str_eq_nocase(value, S("BINARYMIME")) ? &reply_body_binary : &reply_body_syntax;
+    return NULL;
+}
+
+static const struct reply *
+take_smtputf8(struct parse *p, struct str value)
+{
+    p->mail->smtputf8 = true;
+    return str_is_absent(value) ? NULL : &reply_smtputf8_value;
+}
+
+static const struct reply *
+take_ret(struct parse *p, struct str value)
+{
+    p->mail->ret = str_eq_nocase(value, S("FULL")) ? RET_FULL : RET_HDRS;
+    return p->mail->ret == RET_FULL || str_eq_nocase(value, S("HDRS")) ? NULL : &reply_ret_syntax;
+}
+
+static const struct reply *
+take_envid(struct parse *p, struct str value)
+{
+    p->mail->envid = value;
+    return envid_is_valid(value) ? NULL : &reply_envid_syntax;
+}
+
+/* NEVER, or a list of the others: RFC 3461 section 4.1. */
+static const struct reply *
+take_notify(struct parse *p, struct str value)
+{
+    static const struct {
+        struct str word;
+        uint8_t bit;
+    } words[] = {
+        { STR("SUCCESS"), NOTIFY_SUCCESS },
+        { STR("FAILURE"), NOTIFY_FAILURE },
+        { STR("DELAY"), NOTIFY_DELAY },
+    };
+
+    if (str_eq_nocase(value, S("NEVER"))) {
+        p->rcpt->notify = NOTIFY_NEVER;
+        return NULL;
+    }
+    do {
+        struct str word = str_cut(&value, ',');
+        uint8_t bit = 0;
+        for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+            if (str_eq_nocase(word, words[i].word))
+                bit = words[i].bit;
+        if (bit == 0)
+            return &reply_notify_syntax;
+        p->rcpt->notify |= bit;
+    } while (!str_is_absent(value));
+    return NULL;
+}
+
+static const struct reply *
+take_orcpt(struct parse *p, struct str value)
+{
+    p->rcpt->orcpt = value;
+    return orcpt_is_valid(value, p->mail->smtputf8) ? NULL : &reply_orcpt_syntax;
+}
+
+static const struct param mail_params[] = {
+    { STR("SIZE"), take_size },   { STR("BODY"), take_body },   { STR("SMTPUTF8"), take_smtputf8 },
+    { STR("RET"), take_ret },     { STR("ENVID"), take_envid },
+};
+static const struct param rcpt_params[] = {
+    { STR("NOTIFY"), take_notify },
+    { STR("ORCPT"), take_orcpt },
+};
+
+/* Every parameter at most once: RFC 3461 section 4 says so of its own, and it can mean nothing for the others. */
+static const struct reply *
+take_params(struct parse *p, const struct param *table, size_t count, struct str args, bool extended,
+            struct arena *arena)
+{
+    unsigned seen = 0;
+
+    for (struct str word = str_cut_word(&args); word.len > 0; word = str_cut_word(&args)) {
+        size_t i = 0;
+        struct str value = word;
+        struct str key = str_cut(&value, '=');
+        if (!extended)
+            return &reply_parameter_after_helo;
+        while (i < count && !str_eq_nocase(key, table[i].key))
+            i++;
+        if (i == count)
+            return reply_make(arena, 555, "5.5.4", "The parameter %.*s is not known here; EHLO lists what is",
+                              STR_ARG(str_slice(key, 0, 40)));
+        if (seen & 1u << i)
+            return &reply_parameter_twice;
+        seen |= 1u << i;
+        const struct reply *refusal = table[i].take(p, value);
+        if (refusal)
+            return refusal;
+    }
+    return NULL;
+}
+
+/* MAIL FROM:<reverse-path> [SP Mail-parameters]     RFC 5321 section 4.1.1.2 */
+const struct reply *
+mail_request_parse(struct str args, bool extended, uint64_t size_max, struct arena *arena, struct mail_request *out)
+{
+    struct parse p = { .mail = out, .size_max = size_max };
+
+    *out = (struct mail_request){ 0 };
+    if (!str_take_nocase(&args, S("FROM:")))
+        return &reply_mail_syntax;
+    if (!path_take(&args, arena, &out->reverse_path))
+        return &reply_bad_sender;
+    if (!path_is_null(out->reverse_path) && out->reverse_path.domain.len == 0) /* <postmaster> is somebody only in RCPT */
+        return &reply_bad_sender;
+    const struct reply *refusal =
+        take_params(&p, mail_params, sizeof mail_params / sizeof *mail_params, args, extended, arena);
+    if (refusal)
+        return refusal;
+    if (!out->smtputf8 && !path_is_ascii(out->reverse_path))
+        return &reply_sender_needs_smtputf8;
+    out->address = path_text(out->reverse_path, arena);
+    return NULL;
+}
+
+/* RCPT TO:<forward-path> [SP Rcpt-parameters]     RFC 5321 section 4.1.1.3 */
+const struct reply *
+rcpt_request_parse(struct str args, bool extended, const struct mail_request *mail, struct arena *arena,
+                   struct rcpt_request *out)
+{
+    struct mail_request of_mail = *mail;
+    struct parse p = { .mail = &of_mail, .rcpt = out };
+
+    *out = (struct rcpt_request){ .mail = mail };
+    if (!str_take_nocase(&args, S("TO:")))
+        return &reply_rcpt_syntax;
+    if (!path_take(&args, arena, &out->forward_path))
+        return &reply_bad_recipient;
+    if (path_is_null(out->forward_path))
+        return &reply_null_recipient;
+    const struct reply *refusal =
+        take_params(&p, rcpt_params, sizeof rcpt_params / sizeof *rcpt_params, args, extended, arena);
+    if (refusal)
+        return refusal;
+    if (!mail->smtputf8 && !path_is_ascii(out->forward_path))
+        return &reply_recipient_needs_smtputf8;
+    out->address = path_text(out->forward_path, arena);
+    return NULL;
+}
+
+struct mail_request
+mail_request_keep(const struct mail_request *m, struct arena *arena)
+{
+    struct mail_request kept = *m;
+
+    kept.reverse_path = path_keep(m->reverse_path, arena);
+    kept.address = arena_keep(arena, m->address);
+    kept.envid = arena_keep(arena, m->envid);
+    return kept;
+}

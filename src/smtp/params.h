@@ -1,0 +1,38 @@
+/*
+ * params - what MAIL and RCPT say: the path and the parameters of SIZE (RFC 1870), BODY (6152), SMTPUTF8 (6531) and DSN
+ * (3461). Pure: a table of keywords and what each may hold.
+ *
+ * Strings borrow from the command line or live in the arena. NULL is success; else the reply says what was wrong.
+ */
+#ifndef SMTP_PARAMS_H
+#define SMTP_PARAMS_H
+
+#include "message/envelope.h"
+#include "message/path.h"
+#include "smtp/reply.h"
+
+struct mail_request {
+    struct path reverse_path;
+    struct str address;      /* the same as it goes into the envelope; empty: null sender */
+    uint64_t size;           /* as declared; 0: not */
+    struct str envid;        /* xtext; absent: none */
+    uint8_t ret, body;       /* enum ret, enum body */
+    bool smtputf8;
+};
+struct rcpt_request {
+    const struct mail_request *mail;
+    struct path forward_path; /* domain empty: <Postmaster> */
+    struct str address;       /* as the client wrote it, without source route, domain in lower case */
+    struct str orcpt;         /* xtext; absent: none */
+    uint8_t notify;           /* enum notify bits; 0: not given */
+};
+
+/* args: what follows the verb. extended: EHLO was said, without which there are no parameters. size_max 0: no limit. */
+const struct reply *mail_request_parse(struct str args, bool extended, uint64_t size_max, struct arena *,
+                                       struct mail_request *out);
+const struct reply *rcpt_request_parse(struct str args, bool extended, const struct mail_request *, struct arena *,
+                                       struct rcpt_request *out);
+/* The same in an arena that lives longer. */
+struct mail_request mail_request_keep(const struct mail_request *, struct arena *);
+
+#endif

@@ -1,0 +1,1171 @@
+/*
+ * server - see server.h.
+ *
+ * From top to bottom: the commands as a table; the dialog; each command in the order of RFC 5321 section 4.1.1; the content;
+ * and last the plumbing that reads, writes and counts. A handler returns its reply and writes nothing itself. Replies are
+ * gathered, and go out before anybody waits for input.
+ *
+ * Memory: `session` lives as long as the connection, `transaction` from MAIL to the reply that ends it, `scratch` for one
+ * command. While the client is silent, buffers and scratch are given back.
+ */
+#include "smtp/server.h"
+
+#include "base/check.h"
+#include "message/received.h"
+#include "smtp/content.h"
+#include "smtp/input.h"
+#include "smtp/recipients.h"
+
+#include <inttypes.h>
+
+enum {
+    SESSION_ARENA_MAX = 4096,          /* id and reverse name */
+    SCRATCH_ARENA_MAX = 64 << 20,      /* the members of the largest list, or of EXPN's reply; hooks take it, no client */
+    TRANSACTION_ARENA_MAX = 4 * LIMIT_RCPT_EXPANDED * (int)(sizeof(struct recipient) + LIMIT_COMMAND_LINE),
+    OUTPUT_FIRST = 2048,               /* replies gathered in one write; more only for one that is longer */
+    LINGER_BYTES = 256 << 10,
+};
+#define LINGER_NS (2 * SECOND)
+
+/* Where the dialog is. */
+enum phase {
+    START = 1,           /* no HELO yet */
+    GREETED = 2,
+    MAIL_GIVEN = 4,
+    RCPT_GIVEN = 8,      /* at least one was accepted */
+    CHUNKS = 16,         /* BDAT has begun */
+    CHUNK_REFUSED = 32,  /* and failed: RFC 3030 section 2 wants RSET, and what is in flight dropped */
+    ANY = 63,
+};
+
+struct transaction {
+    struct arena arena;
+    struct mail_request mail;
+    struct recipients recipients;
+    struct message_id id;
+    struct str trace;
+    int64_t began;
+    uint32_t rcpt_commands, accepted, refused, chunks;
+    bool has_draft;              /* begun, and neither committed nor aborted */
+    void *draft;
+    const struct reply *failed;  /* the content could not be stored: said when the client has sent it */
+    struct content content;
+    int64_t waited;              /* for content, in this window of the rate */
+    uint64_t window_bytes;
+};
+
+struct session {
+    struct rt *rt;
+    struct stream *stream;
+    const struct listener_settings *settings;
+    const struct server_hooks *hooks;
+    struct server_client *client;
+    struct arena arena, scratch;
+    struct scope scope;          /* the fiber that looks up the reverse name */
+    struct input in;
+    char *own_out;               /* replies that are not written yet; NULL: none */
+    size_t out_len, out_cap;
+
+    enum phase phase;
+    struct transaction transaction;
+    const struct reply *refuses_all; /* the greeting was 554 or 521 */
+    bool over;                   /* no further command is read */
+    bool broken;                 /* nothing can be said any more */
+    uint32_t idle_commands;
+    int64_t began;
+    struct server_report report;
+    char helo[LIMIT_HELO];
+    struct str command;          /* this one, for the log */
+    char command_memory[80], refused_memory[80], refusal_memory[160];
+};
+
+/* ---- the protocol ------------------------------------------------------------------------------------------------- */
+
+enum command_flags {
+    ENDS_GROUP = 1, /* nothing may be pipelined behind it: RFC 2920 section 3.1, and what standards 4.3 keeps of that */
+    CARRIES = 2,    /* part of sending a message: not an idle command */
+};
+
+struct command {
+    struct str verb;
+    unsigned phases; /* where RFC 5321 section 4.1.4 lets it come */
+    unsigned flags;
+    const struct reply *(*run)(struct session *, struct str args, int64_t until);
+    const char *help;
+};
+
+static const struct reply *run_ehlo(struct session *, struct str args, int64_t until);
+static const struct reply *run_helo(struct session *, struct str args, int64_t until);
+static const struct reply *run_mail(struct session *, struct str args, int64_t until);
+static const struct reply *run_rcpt(struct session *, struct str args, int64_t until);
+static const struct reply *run_data(struct session *, struct str args, int64_t until);
+static const struct reply *run_bdat(struct session *, struct str args, int64_t until);
+static const struct reply *run_rset(struct session *, struct str args, int64_t until);
+static const struct reply *run_noop(struct session *, struct str args, int64_t until);
+static const struct reply *run_vrfy(struct session *, struct str args, int64_t until);
+static const struct reply *run_expn(struct session *, struct str args, int64_t until);
+static const struct reply *run_help(struct session *, struct str args, int64_t until);
+static const struct reply *run_etrn(struct session *, struct str args, int64_t until);
+static const struct reply *run_quit(struct session *, struct str args, int64_t until);
+static const struct reply *run_off(struct session *, struct str args, int64_t until);
+
+static const struct command commands[] = {
+    { STR("EHLO"), ANY, ENDS_GROUP, run_ehlo, "EHLO your.host.name: begins; the answer lists the extensions" },
+    { STR("HELO"), ANY, ENDS_GROUP, run_helo, "HELO your.host.name: begins, without extensions" },
+    { STR("MAIL"), GREETED, CARRIES, run_mail,
+      "MAIL FROM:<you@example.org>: begins a message; <> for a notice\n"
+      "Parameters: SIZE=bytes BODY=7BIT|8BITMIME SMTPUTF8 RET=FULL|HDRS ENVID=id" },
+    { STR("RCPT"), MAIL_GIVEN | RCPT_GIVEN, CARRIES, run_rcpt,
+      "RCPT TO:<someone@example.org>: names a recipient; as often as you like\n"
+      "Parameters: NOTIFY=NEVER|SUCCESS,FAILURE,DELAY ORCPT=rfc822;address" },
+    { STR("DATA"), RCPT_GIVEN, ENDS_GROUP | CARRIES, run_data,
+      "DATA: the message follows after the 354, and ends with a line that holds a single dot" },
+    { STR("BDAT"), ANY, CARRIES, run_bdat,
+      "BDAT bytes [LAST]: that many bytes of the message follow at once, without dots or a 354" },
+    { STR("RSET"), ANY, 0, run_rset, "RSET: forgets the message begun" },
+    { STR("NOOP"), ANY, 0, run_noop, "NOOP: does nothing" },
+    { STR("VRFY"), ANY, 0, run_vrfy, "VRFY someone@example.org: asks whether an address exists" },
+    { STR("EXPN"), ANY, 0, run_expn, "EXPN list@example.org: asks who is on a list" },
+    { STR("ETRN"), GREETED, 0, run_etrn, "ETRN example.org: asks to try the mail that waits for that domain" },
+    { STR("HELP"), ANY, 0, run_help, "HELP [command]: this" },
+    { STR("QUIT"), ANY, 0, run_quit, "QUIT: ends the session" },
+    /* Known, and not offered: RFC 5321 section 4.2.4 asks for 502, not 500. */
+    { STR("STARTTLS"), ANY, 0, run_off, NULL },
+    { STR("AUTH"), ANY, 0, run_off, NULL },
+    { STR("TURN"), ANY, 0, run_off, NULL },
+    { STR("SEND"), ANY, 0, run_off, NULL },
+    { STR("SOML"), ANY, 0, run_off, NULL },
+    { STR("SAML"), ANY, 0, run_off, NULL },
+};
+
+/* A browser or a bot that was told to speak HTTP at us: the rest would be somebody's request, read as commands. */
+static const struct str foreign_verbs[] = {
+    STR("GET"), STR("POST"), STR("PUT"), STR("HEAD"), STR("CONNECT"), STR("OPTIONS"), STR("DELETE"), STR("TRACE"),
+    STR("PATCH"), STR("PRI"),
+};
+
+/* Whether a command that not every listener has would work here: what EHLO and HELP list, and nothing else. */
+static bool
+is_offered(const struct session *s, const struct command *c)
+{
+    const struct listener_settings *set = s->settings;
+    bool local = set->trusted || address_is_loopback(&s->client->address) || s->client->address.family == ADDRESS_UNIX;
+
+    if (c->run == run_vrfy)
+        return s->hooks->vrfy && (set->vrfy == OFFER_ON || (set->vrfy == OFFER_LOCAL && local));
+    if (c->run == run_expn)
+        return s->hooks->expn && (set->expn == OFFER_ON || (set->expn == OFFER_LOCAL && local));
+    if (c->run == run_etrn)
+        return s->hooks->etrn != NULL;
+    return c->run != run_off;
+}
+
+static const struct command *
+command_find(struct str verb)
+{
+    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
+        if (str_eq_nocase(verb, commands[i].verb))
+            return &commands[i];
+    return NULL;
+}
+
+/* A known command in the wrong place: say which one is expected. */
+static const struct reply *
+wrong_order(const struct session *s, const struct command *c)
+{
+    switch (s->phase) {
+    case START:
+        return &reply_hello_first;
+    case GREETED:
+        return &reply_mail_first;
+    case MAIL_GIVEN:
+        if (c->run == run_data || c->run == run_bdat)
+            return s->transaction.refused > 0 ? &reply_no_valid_recipients : &reply_rcpt_first;
+        break;
+    case CHUNKS:
+        return &reply_chunks_begun;
+    case CHUNK_REFUSED:
+        return &reply_chunk_refused_before;
+    case RCPT_GIVEN:
+    case ANY:
+        break;
+    }
+    return c->run == run_mail ? &reply_mail_again : &reply_in_transaction;
+}
+
+/* ---- the dialog --------------------------------------------------------------------------------------------------- */
+
+static bool welcome(struct session *);
+static bool read_command(struct session *, struct str *out_line);
+static const struct reply *answer(struct session *, struct str line);
+static const struct reply *receive_content(struct session *);
+static void say(struct session *, const struct reply *);
+static void flush(struct session *);
+static void linger(struct session *);
+static void end(struct session *, struct str why);
+static void remember_command(struct session *, struct str line);
+static const struct reply *count_wrong(struct session *, const struct reply *);
+static void transaction_end(struct session *);
+static void session_begin(struct session *, struct stream *, const struct listener_settings *,
+                          const struct server_hooks *, struct server_client *);
+static void session_end(struct session *);
+
+void
+server_run(struct stream *stream, const struct listener_settings *settings, const struct server_hooks *hooks,
+           struct server_client *client)
+{
+    struct session s;
+    struct str line;
+
+    session_begin(&s, stream, settings, hooks, client);
+    if (welcome(&s)) {
+        while (read_command(&s, &line)) {
+            const struct reply *reply = answer(&s, line);
+            say(&s, reply);
+            if (reply == &reply_start_content && !s.over)
+                say(&s, receive_content(&s));
+        }
+        if (hooks->leave)
+            hooks->leave(hooks->ctx, client);
+    }
+    flush(&s);
+    linger(&s);
+    session_end(&s);
+}
+
+static void
+look_up_reverse_name(void *arg)
+{
+    struct session *s = arg;
+    struct arena arena; /* scratch is the dialog's, which goes on */
+    struct str name = { 0 };
+
+    arena_init(&arena, rt_mem(s->rt), 512, SCRATCH_ARENA_MAX);
+    struct err e = s->hooks->reverse_name(s->hooks->ctx, &s->client->address, &arena,
+                                          within(s->rt, s->settings->reverse_wait), &name);
+    if (!err_is(e) && name.len <= LIMIT_DOMAIN)
+        s->client->reverse_name = name.len > 0 ? arena_keep(&s->arena, name) : S("");
+    arena_done(&arena);
+}
+
+/* Who speaks before the greeting does not listen: a spam engine, or another protocol. */
+static bool
+is_early_talker(struct session *s)
+{
+    bool any = false;
+    struct err e = OK;
+
+    if (s->settings->greeting_delay > 0)
+        e = stream_wait_readable(s->stream, within(s->rt, s->settings->greeting_delay));
+    if (err_is(e) && e.kind != ERR_TIMEOUT)
+        end(s, S("cancelled"));
+    if (!s->settings->refuse_early_talk)
+        return false;
+    return !err_is(input_fill_now(&s->in, &any)) && any;
+}
+
+/* The greeting: RFC 5321 section 3.1. False: the client was not let in. */
+static bool
+welcome(struct session *s)
+{
+    const struct server_hooks *h = s->hooks;
+    const struct listener_settings *set = s->settings;
+    const struct reply *refusal = NULL;
+
+    if (h->admit)
+        refusal = h->admit(h->ctx, s->client, &s->scratch, within(s->rt, set->answer_wait));
+    if (refusal && refusal->code == 421) {
+        say(s, refusal);
+        return false;
+    }
+    if (refusal) { /* 554 or 521: it stays for the client to see, until QUIT */
+        s->refuses_all = reply_make(&s->arena, refusal->code, "", "%.*s",
+                                    STR_ARG(str_slice(refusal->text, 0, LIMIT_REPLY_LINE)));
+        say(s, s->refuses_all);
+        return true;
+    }
+    if (is_early_talker(s)) {
+        say(s, &reply_talked_early);
+        end(s, S("spoke before the greeting"));
+    } else if (!s->over) {
+        struct str greeting = str_is_absent(set->greeting) ? S("ESMTP Postrider") : set->greeting;
+        say(s, reply_make(&s->scratch, 220, "", "%.*s %.*s", STR_ARG(set->hostname), STR_ARG(greeting)));
+        if (h->reverse_name)
+            scope_start(&s->scope, "reverse name", look_up_reverse_name, s);
+    }
+    return true;
+}
+
+/* A line is a verb, a space, and what it is about. */
+static const struct reply *
+parse_command(struct str line, struct str *out_verb, struct str *out_args)
+{
+    struct str rest = str_trim_end(line), verb = str_slice(rest, 0, 0);
+
+    if (str_find_byte(line, '\0') < line.len)
+        return &reply_nul;
+    for (size_t i = 0; i < line.len; i++)
+        if (((unsigned char)line.ptr[i] < ' ' && line.ptr[i] != '\t') || line.ptr[i] == 0x7F)
+            return &reply_control_character;
+    while (verb.len < rest.len && !byte_is_space(rest.ptr[verb.len]))
+        verb.len++;
+    *out_verb = verb;
+    *out_args = str_trim(str_from(rest, verb.len));
+    return verb.len > 0 ? NULL : &reply_empty_command;
+}
+
+/* A verb that is not ours. */
+static const struct reply *
+unknown(struct session *s, struct str verb)
+{
+    for (size_t i = 0; i < sizeof foreign_verbs / sizeof *foreign_verbs; i++)
+        if (str_eq(verb, foreign_verbs[i])) {
+            end(s, S("spoke HTTP"));
+            s->broken = true; /* not a word: an answer could be taken for one of theirs */
+        }
+    return &reply_unknown_command;
+}
+
+/* One command to one reply, whatever it costs the client's account. */
+static const struct reply *
+run_command(struct session *s, const struct command *c, struct str args)
+{
+    int64_t until = within(s->rt, s->settings->answer_wait);
+
+    if (!(c->phases & s->phase))
+        return wrong_order(s, c);
+    const struct reply *reply = c->run(s, args, until);
+    CHECK(reply != NULL);
+    /* What came along with this line was sent by somebody who could not know the answer: the way in for smuggled commands. */
+    if ((c->flags & ENDS_GROUP) && reply_is_positive(reply) && input_here(&s->in).len > 0) {
+        end(s, S("pipelined where that is not allowed"));
+        return &reply_talked_ahead;
+    }
+    return reply;
+}
+
+static bool
+is_wrong(const struct reply *r)
+{
+    return (r->code >= 500 && r->code <= 504) || r->code == 555;
+}
+
+static const struct reply *
+count_wrong(struct session *s, const struct reply *reply)
+{
+    return ++s->report.wrong > s->settings->wrong_commands_max ? &reply_too_many_wrong : reply;
+}
+
+static const struct reply *
+answer(struct session *s, struct str line)
+{
+    struct str verb, args;
+    bool chunks_in_flight = s->phase == CHUNK_REFUSED;
+
+    s->report.commands++;
+    remember_command(s, line);
+    const struct reply *reply = parse_command(line, &verb, &args);
+    if (reply)
+        return count_wrong(s, reply);
+    const struct command *c = command_find(verb);
+    if (s->refuses_all && (!c || c->run != run_quit))
+        return count_wrong(s, s->refuses_all->code == 521 ? s->refuses_all : &reply_not_a_mail_host);
+    reply = c ? run_command(s, c, args) : unknown(s, verb);
+
+    /* Refused recipients and chunks in flight are accounted for elsewhere. */
+    if (is_wrong(reply) && !(c && (c->run == run_rcpt || (c->run == run_bdat && chunks_in_flight))))
+        return count_wrong(s, reply);
+    if (c && (!(c->flags & CARRIES) || (c->run == run_mail && !reply_is_positive(reply))) && c->run != run_quit)
+        if (++s->idle_commands > s->settings->idle_commands_max)
+            return &reply_too_many_idle;
+    return reply;
+}
+
+/* ---- EHLO, HELO: section 4.1.1.1 ---------------------------------------------------------------------------------- */
+
+/* Any printable token will do: whoever checks names refuses mail that people want (standards 3.1). */
+static const struct reply *
+take_hello(struct session *s, struct str args, bool extended)
+{
+    struct str name = str_cut_word(&args);
+    struct text kept = text_init(s->helo, sizeof s->helo);
+
+    if (name.len == 0)
+        return &reply_helo_needs_name;
+    if (name.len > sizeof s->helo)
+        return &reply_helo_name_too_long;
+    transaction_end(s);
+    for (size_t i = 0; i < name.len; i++)
+        text_put_byte(&kept, (unsigned char)name.ptr[i] < 0x7F ? name.ptr[i] : '?');
+    s->client->helo = text_str(&kept);
+    s->client->extended = extended;
+    s->phase = GREETED;
+    return NULL;
+}
+
+static const struct reply *
+run_helo(struct session *s, struct str args, int64_t until)
+{
+    const struct reply *refusal = take_hello(s, args, false);
+
+    (void)until;
+    return refusal ? refusal : reply_make(&s->scratch, 250, "", "%.*s", STR_ARG(s->settings->hostname));
+}
+
+static const struct reply *
+run_ehlo(struct session *s, struct str args, int64_t until)
+{
+    const struct listener_settings *set = s->settings;
+    char memory[1024];
+    struct text t = text_init(memory, sizeof memory);
+    const struct reply *refusal = take_hello(s, args, true);
+
+    (void)until;
+    if (refusal)
+        return refusal;
+    text_put(&t, set->hostname);
+    text_put(&t, S(" greets you\nPIPELINING\nSIZE"));
+    if (set->size_max > 0)
+        text_putf(&t, " %" PRIu64, set->size_max);
+    text_put(&t, S("\n8BITMIME\nENHANCEDSTATUSCODES\nCHUNKING\nSMTPUTF8\nDSN"));
+    text_putf(&t, "\nLIMITS RCPTMAX=%" PRIu32, set->rcpt_max);
+    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
+        const struct command *c = &commands[i];
+        bool extra = c->run == run_vrfy || c->run == run_expn || c->run == run_etrn || c->run == run_help;
+        if (extra && is_offered(s, c)) {
+            text_put_byte(&t, '\n');
+            text_put(&t, c->verb);
+        }
+    }
+    CHECK(!t.full);
+    return reply_make(&s->scratch, 250, "", "%.*s", STR_ARG(text_str(&t)));
+}
+
+/* ---- MAIL: section 4.1.1.2 ---------------------------------------------------------------------------------------- */
+
+static const struct reply *
+run_mail(struct session *s, struct str args, int64_t until)
+{
+    const struct server_hooks *h = s->hooks;
+    struct transaction *t = &s->transaction;
+    struct mail_request mail;
+
+    CHECK(s->phase == GREETED);
+    if (h->over_budget && h->over_budget(h->ctx))
+        return &reply_no_memory_now;
+    const struct reply *refusal =
+        mail_request_parse(args, s->client->extended, s->settings->size_max, &s->scratch, &mail);
+    if (!refusal && h->mail)
+        refusal = h->mail(h->ctx, s->client, &mail, &s->scratch, until);
+    if (refusal)
+        return refusal;
+    t->mail = mail_request_keep(&mail, &t->arena);
+    t->id = (struct message_id){ rt_random(s->rt), rt_random(s->rt) };
+    t->began = rt_now(s->rt);
+    recipients_init(&t->recipients, &t->arena, rt_random(s->rt));
+    s->client->busy = true;
+    s->phase = MAIL_GIVEN;
+    return &reply_sender_ok;
+}
+
+/* ---- RCPT: section 4.1.1.3 ---------------------------------------------------------------------------------------- */
+
+static const struct reply *
+take_recipient(struct session *s, struct str args, int64_t until)
+{
+    struct transaction *t = &s->transaction;
+    struct rcpt_request request;
+    struct rcpt_verdict verdict = { 0 };
+
+    const struct reply *refusal = rcpt_request_parse(args, s->client->extended, &t->mail, &s->scratch, &request);
+    if (refusal)
+        return refusal;
+    if (t->accepted >= s->settings->rcpt_max)
+        return &reply_too_many_recipients;
+    s->hooks->rcpt(s->hooks->ctx, s->client, &request, &s->scratch, until, &verdict);
+    if (verdict.reply && verdict.reply->code >= 300)
+        return verdict.reply;
+    CHECK(verdict.count > 0);
+    if (verdict.count > LIMIT_RCPT_EXPANDED)
+        return &reply_list_too_large;
+    if (t->recipients.count + verdict.count > LIMIT_RCPT_EXPANDED)
+        return &reply_too_many_recipients;
+    recipients_add(&t->recipients, &request, verdict.recipients, verdict.count);
+    t->accepted++;
+    s->phase = RCPT_GIVEN;
+    return verdict.reply ? verdict.reply : &reply_recipient_ok;
+}
+
+/* Whoever guesses names is shown out, but never somebody with a recipient that we took: a list server with 25 dead addresses
+ * and 5 good ones would come again for days, and the five never got their mail (standards 4.5). */
+static const struct reply *
+run_rcpt(struct session *s, struct str args, int64_t until)
+{
+    struct transaction *t = &s->transaction;
+
+    CHECK(s->phase == MAIL_GIVEN || s->phase == RCPT_GIVEN);
+    if (++t->rcpt_commands > LIMIT_RCPT_COMMANDS)
+        return &reply_too_many_rcpt;
+    const struct reply *reply = take_recipient(s, args, until);
+    if (reply->code < 400)
+        return reply;
+    t->refused++;
+    s->report.refused++;
+    if (t->refused > s->settings->rcpt_refused_max) {
+        if (t->accepted == 0)
+            return &reply_too_many_refused;
+        if (s->settings->slow_down > 0)
+            (void)rt_sleep(s->rt, within(s->rt, s->settings->slow_down));
+    }
+    return reply;
+}
+
+/* ---- DATA: section 4.1.1.4 ---------------------------------------------------------------------------------------- */
+
+static struct str
+trace(const struct session *s, struct arena *scratch)
+{
+    const struct transaction *t = &s->transaction;
+    const struct server_client *c = s->client;
+    struct text text = text_init(arena_alloc(scratch, LIMIT_RECEIVED), LIMIT_RECEIVED);
+    struct received received = {
+        .helo = c->helo,
+        .rdns = c->reverse_name,
+        .client = c->address,
+        .local = c->name,
+        .by = s->settings->hostname,
+        .smtp_extended = c->extended,
+        .utf8 = t->mail.smtputf8,
+        .id = t->id,
+        .wall = rt_wall(s->rt),
+    };
+
+    if (t->recipients.count == 1) /* an alias's own name, not where it leads */
+        received.recipient = str_is_absent(t->recipients.list[0].given) ? t->recipients.list[0].address
+                                                                        : t->recipients.list[0].given;
+    received_put(&text, &received);
+    CHECK(!text.full);
+    return text_str(&text);
+}
+
+/* NULL: the message may come. */
+static const struct reply *
+content_begin(struct session *s, bool dots, int64_t until)
+{
+    struct transaction *t = &s->transaction;
+
+    CHECK(t->accepted > 0 && t->recipients.count > 0);
+    CHECK(!t->has_draft);
+    struct err e = s->hooks->draft_begin(s->hooks->ctx, t->id, t->mail.size, until, &t->draft);
+    if (err_is(e))
+        return e.kind == ERR_NO_SPACE ? &reply_no_space : &reply_try_again;
+    t->has_draft = true;
+    t->failed = NULL;
+    t->trace = arena_keep(&t->arena, trace(s, &s->scratch));
+    content_init(&t->content, dots, s->settings->line_ends == LINE_ENDS_REPAIR, s->settings->size_max);
+    input_want_blocks(&s->in);
+    return NULL;
+}
+
+static const struct reply *
+run_data(struct session *s, struct str args, int64_t until)
+{
+    CHECK(s->phase == RCPT_GIVEN);
+    if (args.len > 0)
+        return &reply_no_argument_wanted;
+    const struct reply *refusal = content_begin(s, true, until);
+    return refusal ? refusal : &reply_start_content;
+}
+
+/* ---- BDAT: RFC 3030 section 2 ------------------------------------------------------------------------------------- */
+
+static const struct reply *receive_chunk(struct session *, uint64_t size, bool store);
+static void content_store(struct session *, const struct content_parts *);
+static const struct reply *content_refusal(struct session *);
+static const struct reply *content_commit(struct session *);
+
+/* NULL: the chunk may be stored. Otherwise it is read and dropped all the same, and then this is said. */
+static const struct reply *
+chunk_refusal(struct session *s, int64_t until)
+{
+    struct transaction *t = &s->transaction;
+
+    if (!(s->phase & (RCPT_GIVEN | CHUNKS)))
+        return wrong_order(s, command_find(S("BDAT")));
+    if (++t->chunks > LIMIT_BDAT_CHUNKS)
+        return &reply_too_many_chunks;
+    return s->phase == RCPT_GIVEN ? content_begin(s, false, until) : NULL;
+}
+
+static const struct reply *
+run_bdat(struct session *s, struct str args, int64_t until)
+{
+    struct transaction *t = &s->transaction;
+    const struct reply *refusal;
+    uint64_t size;
+
+    if (!str_take_u64(&args, &size) || (args.len > 0 && !byte_is_space(args.ptr[0]))) {
+        end(s, S("BDAT without a size"));
+        return &reply_bdat_syntax;
+    }
+    if (s->settings->size_max > 0 && size / 2 > s->settings->size_max) {
+        end(s, S("BDAT with a huge size"));
+        return &reply_bdat_too_big;
+    }
+    args = str_trim(args);
+    bool last = str_eq_nocase(args, S("LAST"));
+    refusal = args.len > 0 && !last ? &reply_bdat_word : chunk_refusal(s, until);
+
+    const struct reply *lost = receive_chunk(s, size, !refusal);
+    if (lost)
+        return lost;
+    if (!refusal && last) {
+        struct content_parts parts;
+        content_end(&t->content, &parts);
+        content_store(s, &parts);
+    }
+    if (!refusal)
+        refusal = content_refusal(s);
+    if (last && (s->phase & (RCPT_GIVEN | CHUNKS | CHUNK_REFUSED))) {
+        const struct reply *reply = refusal ? refusal : content_commit(s);
+        transaction_end(s);
+        return reply;
+    }
+    if (refusal && (s->phase & (RCPT_GIVEN | CHUNKS)))
+        s->phase = CHUNK_REFUSED;
+    if (refusal)
+        return refusal;
+    s->phase = CHUNKS;
+    return reply_make(&s->scratch, 250, "2.0.0", "%" PRIu64 " bytes received", size);
+}
+
+/* ---- RSET, VRFY, EXPN, HELP, NOOP, QUIT: sections 4.1.1.5 to 10; ETRN: RFC 1985 ------------------------------------ */
+
+static const struct reply *
+run_rset(struct session *s, struct str args, int64_t until)
+{
+    (void)args;
+    (void)until;
+    transaction_end(s);
+    return &reply_ok;
+}
+
+static const struct reply *
+run_noop(struct session *s, struct str args, int64_t until)
+{
+    (void)s;
+    (void)args;
+    (void)until;
+    return &reply_ok;
+}
+
+/* RFC 6531 section 3.7.4.2: the parameter only says that the client can read the answer. */
+static struct str
+without_smtputf8(struct str args)
+{
+    return str_ends_nocase(args, S(" SMTPUTF8")) ? str_trim_end(str_slice(args, 0, args.len - sizeof " SMTPUTF8" + 1))
+                                                 : args;
+}
+
+static const struct reply *
+run_vrfy(struct session *s, struct str args, int64_t until)
+{
+    if (args.len == 0)
+        return &reply_needs_address;
+    if (!is_offered(s, command_find(S("VRFY"))))
+        return &reply_vrfy_off; /* section 3.5.3: 252 where there is no verdict, never a false 250 */
+    return s->hooks->vrfy(s->hooks->ctx, s->client, without_smtputf8(args), &s->scratch, until);
+}
+
+static const struct reply *
+run_expn(struct session *s, struct str args, int64_t until)
+{
+    if (!is_offered(s, command_find(S("EXPN"))))
+        return &reply_known_but_off;
+    if (args.len == 0)
+        return &reply_needs_address;
+    return s->hooks->expn(s->hooks->ctx, s->client, without_smtputf8(args), &s->scratch, until);
+}
+
+static const struct reply *
+run_etrn(struct session *s, struct str args, int64_t until)
+{
+    if (!is_offered(s, command_find(S("ETRN"))))
+        return &reply_known_but_off;
+    if (args.len == 0)
+        return &reply_etrn_syntax;
+    return s->hooks->etrn(s->hooks->ctx, s->client, args, &s->scratch, until);
+}
+
+static const struct reply *
+run_help(struct session *s, struct str args, int64_t until)
+{
+    const struct command *about = command_find(args);
+    char memory[2048];
+    struct text t = text_init(memory, sizeof memory);
+
+    (void)until;
+    if (args.len > 0 && (!about || !is_offered(s, about)))
+        return &reply_no_such_help;
+    if (about)
+        return reply_make(&s->scratch, 214, "2.0.0", "%s", about->help);
+    text_put(&t, S("In this order: EHLO, MAIL, RCPT, DATA, and then the message; QUIT ends"));
+    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
+        if (is_offered(s, &commands[i]))
+            text_putf(&t, "\n%.*s", STR_ARG(str_slice(str_from_cstr(commands[i].help), 0,
+                                                      str_find_byte(str_from_cstr(commands[i].help), '\n'))));
+    text_put(&t, S("\nPostrider; postmaster here is a person: write to <postmaster>"));
+    CHECK(!t.full);
+    return reply_make(&s->scratch, 214, "2.0.0", "%.*s", STR_ARG(text_str(&t)));
+}
+
+static const struct reply *
+run_quit(struct session *s, struct str args, int64_t until)
+{
+    (void)args;
+    (void)until;
+    end(s, S("quit"));
+    return &reply_closing;
+}
+
+static const struct reply *
+run_off(struct session *s, struct str args, int64_t until)
+{
+    (void)s;
+    (void)args;
+    (void)until;
+    return &reply_known_but_off;
+}
+
+/* ---- the content --------------------------------------------------------------------------------------------------- */
+
+static const struct reply *lost(struct session *, struct err, const struct reply *on_timeout);
+
+static void
+draft_drop(struct session *s)
+{
+    struct transaction *t = &s->transaction;
+
+    if (t->has_draft)
+        s->hooks->draft_abort(s->hooks->ctx, t->draft);
+    t->has_draft = false;
+    t->draft = NULL;
+}
+
+/* A message that fails is dropped at once, and read to its end all the same: the client hears why when it has sent it. */
+static void
+content_store(struct session *s, const struct content_parts *parts)
+{
+    struct transaction *t = &s->transaction;
+
+    if (t->content.fault != CONTENT_FINE)
+        draft_drop(s);
+    if (!t->has_draft || parts->count == 0)
+        return;
+    struct err e = s->hooks->draft_put(s->hooks->ctx, t->draft, parts->part, parts->count,
+                                       within(s->rt, s->settings->answer_wait));
+    if (!err_is(e))
+        return;
+    t->failed = e.kind == ERR_NO_SPACE ? &reply_no_space : &reply_try_again;
+    draft_drop(s);
+}
+
+/*
+ * Waits for the next bytes of content. NULL: they are there. Whoever drips is not waited for: over each rate_window of
+ * waiting (what we take ourselves does not count) rate_bytes a second must have come.
+ */
+static const struct reply *
+content_wait(struct session *s)
+{
+    const struct listener_settings *set = s->settings;
+    struct transaction *t = &s->transaction;
+    int64_t began = rt_now(s->rt);
+    uint64_t bytes = s->in.bytes;
+
+    flush(s);
+    struct err e = input_fill(&s->in, began + set->block_wait);
+    if (err_is(e))
+        return lost(s, e, &reply_content_timeout);
+    t->waited += rt_now(s->rt) - began;
+    t->window_bytes += s->in.bytes - bytes;
+    if (t->waited < set->rate_window)
+        return NULL;
+    bool too_slow = t->window_bytes < set->rate_bytes * (uint64_t)(t->waited / MILLISECOND) / 1000;
+    t->waited = 0;
+    t->window_bytes = 0;
+    if (!too_slow)
+        return NULL;
+    end(s, S("content came too slowly"));
+    return &reply_content_too_slow;
+}
+
+/* All of a DATA message: returns the reply to its end. */
+static const struct reply *
+receive_content(struct session *s)
+{
+    struct transaction *t = &s->transaction;
+    struct content_parts parts = { .ended = false };
+    const struct reply *reply;
+
+    while (!parts.ended) {
+        if (input_here(&s->in).len == 0 && (reply = content_wait(s)) != NULL)
+            return reply;
+        size_t taken = content_scan(&t->content, input_here(&s->in), &parts);
+        content_store(s, &parts);
+        input_take(&s->in, taken);
+    }
+    reply = content_refusal(s);
+    if (!reply)
+        reply = content_commit(s);
+    transaction_end(s); /* whatever the reply was: section 4.1.1.4 */
+    return reply;
+}
+
+/* `size` bytes of a BDAT chunk. NULL: they are taken; otherwise the session is lost. */
+static const struct reply *
+receive_chunk(struct session *s, uint64_t size, bool store)
+{
+    struct transaction *t = &s->transaction;
+    struct content_parts parts;
+    const struct reply *reply;
+
+    while (size > 0) {
+        if (input_here(&s->in).len == 0 && (reply = content_wait(s)) != NULL)
+            return reply;
+        struct str here = input_here(&s->in);
+        if (here.len > size)
+            here.len = (size_t)size;
+        if (store) {
+            here.len = content_scan(&t->content, here, &parts);
+            content_store(s, &parts);
+        }
+        input_take(&s->in, here.len);
+        size -= here.len;
+    }
+    return NULL;
+}
+
+/* Why the content that came is not taken; NULL: it is. */
+static const struct reply *
+content_refusal(struct session *s)
+{
+    struct transaction *t = &s->transaction;
+    const struct content *c = &t->content;
+
+    if (t->failed)
+        return t->failed;
+    switch ((enum content_fault)c->fault) {
+    case CONTENT_FINE:
+        return NULL;
+    case CONTENT_BARE_CR:
+    case CONTENT_BARE_LF:
+        return reply_make(&s->scratch, 550, "5.6.0", "Line %" PRIu64 " holds a %s alone; every line must end with CR LF",
+                          c->fault_line, c->fault == CONTENT_BARE_CR ? "CR" : "LF");
+    case CONTENT_LONG_LINE:
+        return reply_make(&s->scratch, 554, "5.6.0", "Line %" PRIu64 " is longer than %d bytes; encode the message",
+                          c->fault_line, LIMIT_TEXT_LINE);
+    case CONTENT_TOO_BIG:
+        return &reply_too_big;
+    case CONTENT_LOOP:
+        return &reply_mail_loop;
+    case CONTENT_BIG_HEADER:
+        return &reply_header_too_big;
+    }
+    UNREACHABLE();
+}
+
+static const struct reply *
+content_commit(struct session *s)
+{
+    const struct server_hooks *h = s->hooks;
+    struct transaction *t = &s->transaction;
+    char memory[MESSAGE_ID_TEXT];
+    struct text id = text_init(memory, sizeof memory);
+    struct envelope envelope = {
+        .reverse_path = t->mail.address,
+        .envid = t->mail.envid,
+        .helo = s->client->helo,
+        .client = s->client->name,
+        .session = s->client->session,
+        .size = t->content.size,
+        .accepted_wall = rt_wall(s->rt),
+        .ret = t->mail.ret,
+        .body = t->content.eight_bit ? BODY_8BITMIME : BODY_7BIT,
+        .smtputf8 = t->mail.smtputf8,
+        .trusted = s->settings->trusted,
+        .trace = t->trace,
+        .recipients = t->recipients.list,
+        .recipient_count = t->recipients.count,
+    };
+
+    CHECK(t->has_draft && t->accepted > 0);
+    t->has_draft = false; /* in any case: draft_commit ends it */
+    struct err e = h->draft_commit(h->ctx, t->draft, &envelope, within(s->rt, s->settings->commit_wait));
+    if (err_is(e)) /* UNKNOWN too: it may be stored, and a duplicate is better than a loss */
+        return e.kind == ERR_NO_SPACE ? &reply_no_space : &reply_try_again;
+    s->report.messages++;
+    s->report.recipients += t->accepted;
+    s->idle_commands = 0;
+    if (h->log_message)
+        h->log_message(h->ctx, s->client,
+                       &(struct server_message){ t->id, &envelope, t->content.repaired, rt_now(s->rt) - t->began });
+    message_id_put(&id, t->id);
+    return reply_make(&s->scratch, 250, "2.0.0", "Stored as %.*s", STR_ARG(text_str(&id)));
+}
+
+/* ---- plumbing ------------------------------------------------------------------------------------------------------- */
+
+struct listener_settings
+listener_settings_default(struct str hostname)
+{
+    return (struct listener_settings){
+        .hostname = hostname,
+        .size_max = (uint64_t)LIMIT_MESSAGE_SIZE,
+        .line_ends = LINE_ENDS_REFUSE,
+        .vrfy = OFFER_OFF,
+        .expn = OFFER_OFF,
+        .refuse_early_talk = true,
+        .rcpt_max = LIMIT_RCPT_PER_TRANSACTION,
+        .wrong_commands_max = LIMIT_WRONG_COMMANDS,
+        .idle_commands_max = LIMIT_IDLE_COMMANDS,
+        .rcpt_refused_max = LIMIT_RCPT_REFUSED,
+        .command_wait = LIMIT_COMMAND_NS,
+        .block_wait = LIMIT_BLOCK_NS,
+        .rate_window = LIMIT_RATE_NS,
+        .rate_bytes = LIMIT_RATE_BYTES,
+        .answer_wait = LIMIT_ANSWER_NS,
+        .commit_wait = LIMIT_COMMIT_NS,
+        .reverse_wait = LIMIT_REVERSE_NS,
+        .slow_down = 20 * MILLISECOND,
+    };
+}
+
+static void
+session_begin(struct session *s, struct stream *stream, const struct listener_settings *settings,
+              const struct server_hooks *hooks, struct server_client *client)
+{
+    struct rt *rt = stream_rt(stream);
+    struct mem *mem = rt_mem(rt);
+
+    *s = (struct session){ .rt = rt, .stream = stream, .settings = settings, .hooks = hooks, .client = client };
+    arena_init(&s->arena, mem, 256, SESSION_ARENA_MAX);
+    arena_init(&s->scratch, mem, 1024, SCRATCH_ARENA_MAX);
+    arena_init(&s->transaction.arena, mem, 1024, TRANSACTION_ARENA_MAX);
+    input_init(&s->in, stream, mem);
+    scope_init(&s->scope, rt);
+    s->phase = START;
+    s->began = rt_now(rt);
+    client->session = arena_printf(&s->arena, "%016" PRIx64, rt_random(rt));
+    client->helo = client->reverse_name = (struct str){ 0 };
+    client->extended = client->busy = false;
+}
+
+static void
+session_end(struct session *s)
+{
+    const struct server_hooks *h = s->hooks;
+
+    scope_end(&s->scope);
+    transaction_end(s);
+    s->report.bytes_in = s->in.bytes;
+    s->report.took = rt_now(s->rt) - s->began;
+    if (h->log_session)
+        h->log_session(h->ctx, s->client, &s->report);
+    mem_free(rt_mem(s->rt), s->own_out, s->out_cap);
+    input_done(&s->in);
+    arena_done(&s->transaction.arena);
+    arena_done(&s->scratch);
+    arena_done(&s->arena);
+    s->client->session = s->client->helo = s->client->reverse_name = (struct str){ 0 };
+}
+
+/* Forgets the transaction: after its end, RSET, EHLO, or a lost connection. Its memory goes back: most sessions carry one. */
+static void
+transaction_end(struct session *s)
+{
+    struct arena arena = s->transaction.arena;
+
+    draft_drop(s);
+    arena_release(&arena);
+    s->transaction = (struct transaction){ .arena = arena };
+    s->client->busy = false;
+    if (s->phase != START)
+        s->phase = GREETED;
+}
+
+/* No further command. The first reason stays. */
+static void
+end(struct session *s, struct str why)
+{
+    s->over = true;
+    if (s->report.ended.len == 0)
+        s->report.ended = why;
+}
+
+/* Nothing more comes from this client. What to tell it, if it can still hear. */
+static const struct reply *
+lost(struct session *s, struct err e, const struct reply *on_timeout)
+{
+    if (e.kind == ERR_TIMEOUT) {
+        end(s, S("timeout"));
+        return on_timeout;
+    }
+    if (e.kind == ERR_CANCELLED) {
+        end(s, S("shutting down"));
+        return &reply_shutting_down;
+    }
+    end(s, S("closed by the client"));
+    s->broken = true;
+    return &reply_closing;
+}
+
+static struct str
+copy_short(char *memory, size_t cap, struct str s)
+{
+    struct text t = text_init(memory, cap);
+
+    text_put(&t, str_slice(s, 0, cap));
+    return text_str(&t);
+}
+
+/* For the log. What follows AUTH is nobody's business. */
+static void
+remember_command(struct session *s, struct str line)
+{
+    struct str shown = str_starts_nocase(line, S("AUTH")) ? S("AUTH") : line;
+
+    s->command = copy_short(s->command_memory, sizeof s->command_memory, shown);
+}
+
+static void
+remember_refusal(struct session *s, const struct reply *r)
+{
+    struct text t = text_init(s->refusal_memory, sizeof s->refusal_memory);
+
+    text_putf(&t, "%u ", r->code);
+    text_put(&t, r->enhanced);
+    text_put_byte(&t, ' ');
+    text_put(&t, str_slice(r->text, 0, str_find_byte(r->text, '\n')));
+    s->report.last_refusal = text_str(&t);
+    s->report.last_refused = copy_short(s->refused_memory, sizeof s->refused_memory, s->command);
+}
+
+/* Every reply goes through here, and 421 is always the last: section 3.8. */
+static void
+say(struct session *s, const struct reply *r)
+{
+    struct mem *mem = rt_mem(s->rt);
+    size_t size = reply_size(r);
+
+    if (r->code == 421)
+        end(s, S("refused"));
+    if (r->code >= 400 && !s->broken)
+        remember_refusal(s, r);
+    if (s->out_len + size > s->out_cap)
+        flush(s);
+    if (s->broken)
+        return;
+    if (size > s->out_cap) {
+        size_t cap = size > OUTPUT_FIRST ? size : OUTPUT_FIRST;
+        s->own_out = mem_resize(mem, s->own_out, s->out_cap, cap);
+        s->out_cap = cap;
+    }
+    struct text t = text_init(s->own_out + s->out_len, s->out_cap - s->out_len);
+    reply_put(&t, r);
+    CHECK(!t.full);
+    s->out_len += t.len;
+}
+
+static void
+flush(struct session *s)
+{
+    if (s->out_len > 0 && !s->broken) {
+        struct err e = stream_write(s->stream, str_new(s->own_out, s->out_len), within(s->rt, s->settings->command_wait));
+        if (err_is(e))
+            (void)lost(s, e.kind == ERR_CANCELLED ? e : ERR(ERR_CLOSED, "write to the client"), &reply_closing);
+        s->report.bytes_out += s->out_len;
+    }
+    s->out_len = 0;
+}
+
+/* Between commands the client may be silent for long: everything that can go back goes back. */
+static struct err
+command_wait(struct session *s, int64_t until)
+{
+    flush(s);
+    if (s->broken)
+        return ERR(ERR_CLOSED, "write to the client");
+    if (input_here(&s->in).len == 0) {
+        arena_release(&s->scratch);
+        mem_free(rt_mem(s->rt), s->own_out, s->out_cap);
+        s->own_out = NULL;
+        s->out_cap = 0;
+        TRY(input_rest(&s->in, until));
+    }
+    return input_fill(&s->in, until);
+}
+
+static bool
+is_tls_hello(struct str here)
+{
+    return here.len > 0 && here.ptr[0] == 0x16; /* a handshake record; no command begins so */
+}
+
+/* The next command line. What is wrong with lines themselves is answered here. */
+static bool
+read_command(struct session *s, struct str *out_line)
+{
+    const struct server_hooks *h = s->hooks;
+    int64_t until = within(s->rt, s->settings->command_wait);
+
+    arena_reset(&s->scratch);
+    while (!s->over) {
+        if (s->phase <= GREETED && h->draining && h->draining(h->ctx)) {
+            say(s, &reply_shutting_down);
+            return false;
+        }
+        if (is_tls_hello(input_here(&s->in))) {
+            end(s, S("spoke TLS"));
+            s->broken = true;
+            return false;
+        }
+        struct err e;
+        switch (input_line(&s->in, LIMIT_COMMAND_LINE, out_line)) {
+        case INPUT_LINE:
+            return true;
+        case INPUT_LINE_MORE:
+            e = command_wait(s, until);
+            if (err_is(e))
+                say(s, lost(s, e, &reply_timeout));
+            break;
+        case INPUT_LINE_TOO_LONG:
+            s->report.commands++;
+            remember_command(s, S("(too long)"));
+            say(s, count_wrong(s, &reply_line_too_long));
+            until = within(s->rt, s->settings->command_wait);
+            break;
+        case INPUT_LINE_BARE_LF:
+            remember_command(s, S("(bare LF)"));
+            say(s, &reply_bare_lf);
+            end(s, S("bare LF"));
+            break;
+        }
+    }
+    return false;
+}
+
+/* We hang up first. Bytes that the client still sends would make the system answer with a reset, and our last reply might
+ * never be read: wait for its end, for a moment. */
+static void
+linger(struct session *s)
+{
+    int64_t until = within(s->rt, LINGER_NS);
+    uint64_t most = s->in.bytes + LINGER_BYTES;
+
+    if (s->broken)
+        return;
+    stream_shut_down(s->stream);
+    do
+        input_take(&s->in, input_here(&s->in).len);
+    while (s->in.bytes < most && !err_is(input_fill(&s->in, until)));
+}
