@@ -49,6 +49,9 @@ within(struct rt *rt, int64_t ns)
 
 /* Starts run(arg) as a fiber; it begins at the next turn. name: a literal, for the watchdog and for status. */
 struct fiber *fiber_start(struct rt *, const char *name, void (*run)(void *arg), void *arg);
+/* Whether one more can be started. Old kernels bound the number (vm.max_map_count), and fiber_start() aborts beyond it:
+ * whoever starts fibers for strangers asks first. */
+bool fiber_room(struct rt *);
 struct fiber *fiber_current(struct rt *);
 void fiber_cancel(struct fiber *);           /* of a fiber that has not ended; twice is once */
 void fiber_yield(struct rt *);               /* lets every ready fiber run once; never fails */
@@ -108,6 +111,7 @@ struct err stream_connect(struct rt *, const struct address *to, const struct ad
                           struct stream **out);
 struct err stream_from_handle(struct rt *, struct handle, struct stream **out); /* takes the handle, also on error */
 struct err stream_pair(struct rt *, struct handle out[2]);                      /* connected Unix sockets */
+/* Another fiber that waits on the stream is woken with ERR_CLOSED, and must not touch it again. */
 void stream_close(struct stream *);
 void stream_reset(struct stream *);          /* closes with RST: for tests and abusive peers */
 void stream_shut_down(struct stream *);      /* no more writes; the peer reads an end */
@@ -115,7 +119,8 @@ void stream_shut_down(struct stream *);      /* no more writes; the peer reads a
 struct err stream_read(struct stream *, void *memory, size_t cap, int64_t until, size_t *out_len);
 /* What is there now, without suspending: *out_len 0 and OK: nothing yet; ERR_CLOSED: end of the stream. */
 struct err stream_read_now(struct stream *, void *memory, size_t cap, size_t *out_len);
-/* Suspends until a read would give something (bytes, end or error): for fibers that give memory back while idle. */
+/* Suspends until a read would give something (bytes, end or error): for fibers that give memory back while idle. (The
+ * stack they do not use is given back without being asked, after a second of any wait.) */
 struct err stream_wait_readable(struct stream *, int64_t until);
 struct err stream_write(struct stream *, struct str, int64_t until); /* all of it */
 struct err stream_write_parts(struct stream *, const struct str *parts, size_t count, int64_t until);
