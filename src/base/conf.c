@@ -486,7 +486,7 @@ conf_resolve(struct arena *arena, const struct conf_file *file, struct str path)
  * Encoded: "PRC1", main path, count of entries, then each: kind, name, error kind, and its value: the bytes of a file,
  * the value of a variable, or a count and that many paths.
  */
-enum entry_kind { ENTRY_FILE, ENTRY_GLOB, ENTRY_ENV, ENTRY_LAST = ENTRY_ENV };
+enum entry_kind { ENTRY_FILE, ENTRY_GLOB, ENTRY_ENV, ENTRY_NAMES, ENTRY_LAST = ENTRY_NAMES };
 #define BUNDLE_MAGIC UINT32_C(0x31435250)
 
 struct conf_entry {
@@ -515,7 +515,8 @@ conf_bundle_done(struct conf_bundle *b)
 static struct str
 entry_key(struct arena *arena, enum entry_kind kind, struct str name)
 {
-    static const struct str letters[] = { [ENTRY_FILE] = STR("F"), [ENTRY_GLOB] = STR("G"), [ENTRY_ENV] = STR("E") };
+    static const struct str letters[] = { [ENTRY_FILE] = STR("F"), [ENTRY_GLOB] = STR("G"), [ENTRY_ENV] = STR("E"),
+                                          [ENTRY_NAMES] = STR("N") };
 
     return arena_join(arena, letters[kind], name);
 }
@@ -534,6 +535,22 @@ bundle_add(struct conf_bundle *b, struct conf_entry *entry)
     map_put(&b->entries, entry->key, entry);
 }
 
+/* Each line up to its first ":"; empty lines stay, so that line numbers do. */
+static struct str
+names_only(struct arena *arena, struct str file)
+{
+    struct text names = text_init(arena_alloc(arena, file.len), file.len);
+
+    while (file.len > 0) {
+        struct str line = str_slice(file, 0, str_find_byte(file, '\n'));
+        file = str_from(file, line.len);
+        text_put(&names, str_cut(&line, ':'));
+        if (str_take_byte(&file, '\n'))
+            text_put_byte(&names, '\n');
+    }
+    return text_str(&names);
+}
+
 /* The entry, asked of the world if the bundle does not hold it yet. */
 static const struct conf_entry *
 bundle_get(struct conf_bundle *b, enum entry_kind kind, struct str name)
@@ -550,7 +567,7 @@ bundle_get(struct conf_bundle *b, enum entry_kind kind, struct str name)
         entry->err = ERR(ERR_NOT_FOUND, NULL);
     else if (b->count >= LIMIT_CONF_ENTRIES || b->bytes > LIMIT_CONFIG_BYTES)
         entry->err = ERR(ERR_LIMIT, NULL);
-    else if (kind == ENTRY_FILE)
+    else if (kind == ENTRY_FILE || kind == ENTRY_NAMES)
         entry->err = world->load(world->ctx, name, b->arena, &entry->value);
     else if (kind == ENTRY_GLOB)
         entry->err = world->glob(world->ctx, name, b->arena, &entry->paths, &entry->path_count);
@@ -562,6 +579,8 @@ bundle_get(struct conf_bundle *b, enum entry_kind kind, struct str name)
         entry->value = S("");
         entry->path_count = 0;
     }
+    if (kind == ENTRY_NAMES)
+        entry->value = names_only(b->arena, entry->value);
     bundle_add(b, entry);
     return entry;
 }
@@ -570,6 +589,16 @@ struct err
 conf_bundle_load(struct conf_bundle *b, struct str path, struct str *out_bytes)
 {
     const struct conf_entry *entry = bundle_get(b, ENTRY_FILE, path);
+
+    TRY(entry->err);
+    *out_bytes = entry->value;
+    return OK;
+}
+
+struct err
+conf_bundle_load_names(struct conf_bundle *b, struct str path, struct str *out_bytes)
+{
+    const struct conf_entry *entry = bundle_get(b, ENTRY_NAMES, path);
 
     TRY(entry->err);
     *out_bytes = entry->value;

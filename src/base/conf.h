@@ -102,6 +102,8 @@ void conf_bundle_done(struct conf_bundle *);
 struct err conf_bundle_load(struct conf_bundle *, struct str path, struct str *out_bytes);
 struct err conf_bundle_glob(struct conf_bundle *, struct str pattern, struct str **out_paths, size_t *out_count);
 struct str conf_bundle_env(struct conf_bundle *, struct str name);
+/* Of a file like passwd(5) only what stands before the first ":" of each line: hashes never reach a role. */
+struct err conf_bundle_load_names(struct conf_bundle *, struct str path, struct str *out_bytes);
 
 size_t conf_bundle_size(const struct conf_bundle *); /* bytes that conf_bundle_put() needs */
 void conf_bundle_put(struct put *, const struct conf_bundle *);

@@ -1,72 +1,28 @@
 /* The configuration's grammar, its positions, its bundle, and its values. */
 #include "base/conf.h"
+#include "base/conf_fake.h"
 #include "base/limits.h"
 #include "base/prng.h"
 #include "base/test.h"
 
 #include <string.h>
 
-/* A world of a few files: their paths, and what they say. "*" at the end of a pattern is all that it can do. */
-struct file {
-    struct str path, text;
-};
-struct fake {
-    const struct file *files;
-    size_t count, loads;
-};
-
-static struct err
-fake_load(void *ctx, struct str path, struct arena *arena, struct str *out_bytes)
-{
-    struct fake *fake = ctx;
-
-    fake->loads++;
-    for (size_t i = 0; i < fake->count; i++)
-        if (str_eq(fake->files[i].path, path)) {
-            *out_bytes = arena_keep(arena, fake->files[i].text);
-            return OK;
-        }
-    return ERR(ERR_NOT_FOUND, NULL);
-}
-
-static struct err
-fake_glob(void *ctx, struct str pattern, struct arena *arena, struct str **out_paths, size_t *out_count)
-{
-    struct fake *fake = ctx;
-    struct str prefix = str_slice(pattern, 0, str_find_byte(pattern, '*'));
-
-    *out_paths = arena_alloc(arena, fake->count * sizeof **out_paths);
-    *out_count = 0;
-    for (size_t i = 0; i < fake->count; i++)
-        if (str_starts(fake->files[i].path, prefix) &&
-            str_find_last_byte(fake->files[i].path, '/') < prefix.len) /* "*" is no "/" */
-            (*out_paths)[(*out_count)++] = fake->files[i].path;
-    return OK;
-}
-
-static struct str
-fake_env(void *ctx, struct str name)
-{
-    (void)ctx;
-    return str_eq(name, S("HOST")) ? S("mx; } \"x") : CONF_NO_SUGGESTION;
-}
-
 struct fixture {
     struct mem mem;
     struct arena arena;
-    struct fake fake;
+    struct conf_fake fake;
     struct conf_world world;
     struct conf_bundle bundle;
     struct conf_problems problems;
 };
 
 static void
-fixture_init(struct fixture *f, const struct file *files, size_t count)
+fixture_init(struct fixture *f, const struct conf_fake_file *files, size_t count)
 {
     f->mem = mem_libc();
     arena_init(&f->arena, &f->mem, 4096, 1 << 28);
-    f->fake = (struct fake){ files, count, 0 };
-    f->world = (struct conf_world){ &f->fake, fake_load, fake_glob, fake_env };
+    f->fake = (struct conf_fake){ files, count, 0 };
+    f->world = conf_fake_world(&f->fake);
     conf_bundle_init(&f->bundle, &f->arena, &f->world, files[0].path);
     conf_problems_init(&f->problems, &f->arena);
 }
@@ -98,7 +54,7 @@ put_tree(struct text *t, const struct conf_node *first)
 static void
 parse_to_text(struct str input, struct text *out)
 {
-    struct file file = { STR("/etc/main.conf"), input };
+    struct conf_fake_file file = { STR("/etc/main.conf"), input };
     struct fixture f;
 
     fixture_init(&f, &file, 1);
@@ -213,12 +169,13 @@ survives_every_cut(struct test *t)
     }
 }
 
-static const struct file site[] = {
+static const struct conf_fake_file site[] = {
     { STR("/etc/main.conf"), STR("a\nb { include conf.d/* }\ninclude ./one.conf\nc\n") },
     { STR("/etc/conf.d/1"), STR("in 1\n") },
     { STR("/etc/conf.d/2"), STR("in 2\ninclude ../one.conf") },
     { STR("/etc/conf.d/../one.conf"), STR("up") },
     { STR("/etc/one.conf"), STR("one") },
+    { STR("/passwd"), STR("anna:secret:1000\n\nbob\ncarol:secret") },
 };
 
 static void
@@ -243,7 +200,7 @@ includes(struct test *t)
 static void
 includes_that_cannot_be(struct test *t)
 {
-    static const struct file files[] = {
+    static const struct conf_fake_file files[] = {
         { STR("/m"), STR("include l1\ninclude none\ninclude\ninclude none*\nb {\ninclude open }\nx") },
         { STR("/l1"), STR("include l2") },
         { STR("/l2"), STR("\n include l1") },
@@ -285,10 +242,13 @@ bundle_holds_all_that_was_asked(struct test *t)
     put_tree(&before, conf_parse(&f.bundle, &f.arena, &f.problems));
     EXPECT(t, conf_bundle_load(&f.bundle, S("/none"), &bytes).kind == ERR_NOT_FOUND);
     EXPECT_STR(t, conf_bundle_env(&f.bundle, S("HOST")), S("mx; } \"x"));
+    EXPECT(t, !err_is(conf_bundle_load_names(&f.bundle, S("/passwd"), &bytes)));
+    EXPECT_STR(t, bytes, S("anna\n\nbob\ncarol"));
     size_t loads = f.fake.loads;
     conf_bundle_put(&p, &f.bundle);
     EXPECT(t, !p.full);
     EXPECT_INT(t, p.len, conf_bundle_size(&f.bundle));
+    EXPECT(t, str_find(put_str_so_far(&p), S("secret")) == p.len);
     struct take all = take_init(put_str_so_far(&p));
     EXPECT(t, conf_bundle_take(&all, &f.arena, &copy));
     EXPECT(t, take_end(&all));
@@ -319,7 +279,7 @@ keeps_twenty_errors(struct test *t)
     memset(text, ',', sizeof text);
     for (size_t i = 1; i < sizeof text; i += 2)
         text[i] = '\n';
-    struct file file = { STR("/m"), { text, sizeof text } };
+    struct conf_fake_file file = { STR("/m"), { text, sizeof text } };
     fixture_init(&f, &file, 1);
     conf_parse(&f.bundle, &f.arena, &f.problems);
     EXPECT_INT(t, f.problems.errors, 150);

@@ -60,6 +60,8 @@ struct directory_verdict {
 };
 void directory_lookup(const struct directory *, const struct directory_query *, struct arena *,
                       struct directory_verdict *out);
+/* What one answer may take of an arena, at most: every alias was expanded once when the directory was built. */
+size_t directory_answer_bytes(const struct directory *);
 
 /* The argument of VRFY: the recipients are the mailbox meant (never expanded), or on AMBIGUOUS all that might be. */
 void directory_vrfy(const struct directory *, struct str what, struct arena *, struct directory_verdict *out);
