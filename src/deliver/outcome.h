@@ -27,9 +27,16 @@ struct outcome {
     uint8_t about;         /* enum outcome_about */
     bool dsn_passed_on;    /* the next hop took NOTIFY, ORCPT, RET and ENVID: it owes the notices of success, not we */
     struct str enhanced;   /* "5.1.1": the remote's own where it gave one, else ours; never empty */
-    struct str reply;      /* the remote's reply whole, code in front, lines joined by spaces; or our own reason */
-    struct str remote;     /* "mx.example.org [192.0.2.1]:25"; empty: no remote spoke, `reply` is our own reason */
+    struct str reply;      /* the remote's reply whole, its code in front; or our own reason: outcome_is_remote() */
+    struct str remote;     /* "mx.example.org [192.0.2.1]:25", also where it could not be reached; empty: none was tried */
 };
+
+/* The words in `reply` are the remote's: our own reasons never begin with a digit. */
+static inline bool
+outcome_is_remote(const struct outcome *o)
+{
+    return o->reply.len > 0 && byte_is_digit(o->reply.ptr[0]);
+}
 
 static inline bool
 outcome_is_good(const struct outcome *o)

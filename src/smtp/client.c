@@ -6,21 +6,23 @@
  * own while we read replies, so that neither side can fill up waiting for the other (RFC 2920 section 3.1). Without it,
  * the same generator gives one command at a time.
  *
- * Content is read ahead of the end by one buffer, so that a small message and its final dot leave in one write.
+ * Content is read until a buffer is full before it is written, so that a small message and its final dot leave together.
  * t->stage becomes CLIENT_AT_FINAL before the write that holds the end begins: from there on the server may have it.
  */
 #include "smtp/client.h"
 
 #include "base/check.h"
+#include "message/lines.h"
 
 enum {
     COMMAND_BYTES = 2 * LIMIT_PATH + 256, /* the longest: a path and an ENVID or ORCPT, each as client_can_say() allows */
     OUT_BYTES = 2 * COMMAND_BYTES,      /* commands of a group that are written together */
-    RAW_BYTES = 16 << 10,               /* of content, from its source */
-    CONTENT_BYTES = 64 << 10,           /* of content, as it goes onto the wire; the size of a BDAT chunk */
+    RAW_BYTES = 32 << 10,               /* of content, at a time; what a BDAT chunk is made of */
+    ROOM_BYTES = 2 * RAW_BYTES + 2,     /* for lines_repair() */
+    PARTS = 64,                         /* of a gathered write */
     CHUNKS_AHEAD = 8,                   /* BDAT chunks without their replies */
 };
-static_assert(CONTENT_BYTES > 2 * RAW_BYTES + 16, "every raw byte may become two, and the end is behind them");
+static_assert((int)PARTS > (int)LINES_PIECES_MIN, "and the end");
 
 struct client {
     struct rt *rt;
@@ -191,10 +193,19 @@ read_reply(struct client *c, int64_t timeout, struct arena *arena, struct remote
 
 /* Any 2xx is success, any 4xx or 5xx a refusal; a 3xx has no meaning here, so nobody knows where the server is. */
 static struct err
+expect_answer(struct client *c, struct remote_reply *reply)
+{
+    if (reply->code / 100 != 3)
+        return OK;
+    *reply = (struct remote_reply){ 0 };
+    return lose(c, ERR(ERR_PROTOCOL, "read a reply: 3xx out of place"));
+}
+
+static struct err
 read_answer(struct client *c, int64_t timeout, struct arena *arena, struct remote_reply *out)
 {
     TRY(read_reply(c, timeout, arena, out));
-    return out->code / 100 == 3 ? lose(c, ERR(ERR_PROTOCOL, "read a reply: 3xx out of place")) : OK;
+    return expect_answer(c, out);
 }
 
 /* Has the server said something that we did not wait for? Does not suspend. *out_gone: it closed or broke. */
@@ -318,9 +329,7 @@ say_and_read(struct client *c, struct str verb, struct str argument, int64_t tim
     if (written.kind == ERR_CANCELLED)
         return written;
     TRY(read_reply_lines(c, err_is(written) ? c->settings.times.quit : timeout, arena, each, out));
-    if (out->code / 100 == 3)
-        return lose(c, ERR(ERR_PROTOCOL, "read a reply: 3xx out of place"));
-    return OK;
+    return expect_answer(c, out);
 }
 
 struct err
@@ -434,6 +443,7 @@ uses_bdat(const struct client *c)
 static struct group
 group_new(struct client *c, const struct client_transaction *t)
 {
+    c->line = text_init(c->out, sizeof c->out);
     return (struct group){
         .client = c,
         .t = t,
@@ -590,8 +600,8 @@ envelope_in_turn(struct client *c, struct client_transaction *t, struct arena *a
         if (written.kind == ERR_CANCELLED)
             return lose(c, written);
         TRY(read_reply(c, err_is(written) ? times->quit : timeout, arena, reply)); /* it may have said why it goes */
-        if (reply->code / 100 == 3 && reply != &t->data)
-            return lose(c, ERR(ERR_PROTOCOL, "read a reply: 3xx out of place"));
+        if (reply != &t->data)
+            TRY(expect_answer(c, reply));
         if (reply == &reset) {
             c->owes_reset = false;
             if (c->closing)
@@ -610,83 +620,36 @@ envelope_in_turn(struct client *c, struct client_transaction *t, struct arena *a
 /* ---- content -------------------------------------------------------------------------------------------------- */
 
 /*
- * Content on its way: from its source through raw[] into wire[], where every line ends in CRLF, and for DATA a dot at the
- * start of a line is doubled (RFC 5321 section 4.5.2). A CR or LF that stands alone becomes CRLF: sent raw, it could end
- * the message early for a server that takes it for a line end (CVE-2023-51764 and its kin).
+ * Content on its way, one buffer at a time. Every line leaves with CRLF, and with DATA its leading dot is doubled (RFC 5321
+ * section 4.5.2). A CR or LF that stands alone becomes CRLF, with BDAT too: sent raw, it could end the message early for a
+ * server that takes it for a line end, there or further on (CVE-2023-51764 and its kin).
  */
 struct wire {
     struct client *client;
     struct client_transaction *t;
-    bool dots;           /* DATA: double them, and end in a CRLF */
-    bool binary;         /* BINARYMIME: every byte as it is */
-    bool line_start;
-    bool after_cr;       /* a CR was taken, and not yet what follows it */
     bool ended;          /* the source has no more */
     uint64_t total;
-    size_t len;          /* of bytes */
+    size_t len;          /* of raw */
     char raw[RAW_BYTES];
-    char bytes[CONTENT_BYTES];
 };
 
-static void
-wire_put_line_end(struct wire *w)
-{
-    w->bytes[w->len++] = '\r';
-    w->bytes[w->len++] = '\n';
-    w->line_start = true;
-}
-
-static void
-wire_put(struct wire *w, struct str raw)
-{
-    for (size_t i = 0; i < raw.len; i++) {
-        char c = raw.ptr[i];
-
-        if (w->binary) {
-            w->bytes[w->len++] = c;
-            continue;
-        }
-        if (w->after_cr) {
-            wire_put_line_end(w);
-            w->after_cr = false;
-            if (c == '\n')
-                continue;
-        }
-        if (c == '\r') {
-            w->after_cr = true;
-        } else if (c == '\n') {
-            wire_put_line_end(w);
-        } else {
-            if (w->line_start && c == '.' && w->dots)
-                w->bytes[w->len++] = '.';
-            w->bytes[w->len++] = c;
-            w->line_start = false;
-        }
-    }
-}
-
-/* Fills bytes[] until it is nearly full or the source has ended. */
+/* Fills raw[] to its end, or to the source's. */
 static struct err
 wire_fill(struct wire *w)
 {
     const struct client_content *source = &w->t->content;
-    size_t len;
+    int64_t until = within(w->client->rt, w->client->settings.times.block);
 
-    w->len = 0;
-    while (!w->ended && sizeof w->bytes - w->len > 2 * sizeof w->raw + 16) {
-        struct err e = source->read(source->arg, w->raw, sizeof w->raw, within(w->client->rt, w->client->settings.times.block),
-                                    &len);
-        if (err_is(e)) {
+    for (w->len = 0; w->len < sizeof w->raw && !w->ended;) {
+        size_t len = 0;
+        struct err e = source->read(source->arg, w->raw + w->len, sizeof w->raw - w->len, until, &len);
+
+        if (err_is(e)) { /* the connection must break: nothing else makes the server discard what it has */
             w->t->source_failed = true;
-            return e;
+            return lose(w->client, e);
         }
-        if (len == 0) {
-            w->ended = true;
-            if (w->after_cr || (w->dots && !w->line_start)) /* with BDAT a last line may lack its end: RFC 3030 */
-                wire_put_line_end(w);
-        } else {
-            wire_put(w, str_new(w->raw, len));
-        }
+        w->ended = len == 0;
+        w->len += len;
     }
     w->total += w->len;
     return OK;
@@ -744,29 +707,33 @@ read_final(struct client *c, struct client_transaction *t, struct arena *arena)
 static struct err
 send_data(struct client *c, struct client_transaction *t, struct wire *w, struct arena *arena)
 {
-    w->dots = true;
-    do {
-        bool gone;
-        struct err e = wire_fill(w);
+    struct lines_stuff stuff = { 0 };
+    struct str parts[PARTS];
+    bool ended = false, gone;
 
-        if (err_is(e))
-            return lose(c, e); /* the connection must break: nothing else makes the server discard what it has */
-        if (w->ended) {
-            struct text end = text_init(w->bytes + w->len, sizeof w->bytes - w->len);
-            text_put(&end, S(".\r\n"));
-            w->len += end.len;
+    while (!ended) {
+        TRY(wire_fill(w));
+        for (struct str rest = str_new(w->raw, w->len); rest.len > 0 || (w->ended && !ended);) {
+            size_t count = lines_stuff(&stuff, &rest, parts, PARTS - 1);
+
+            if (rest.len == 0 && w->ended) {
+                parts[count++] = lines_stuff_end(&stuff);
+                ended = true;
+            }
+            if (count == 0)
+                continue;
+            if (has_spoken(c, &gone))
+                return read_early_answer(c, t, arena, OK);
+            if (ended) {
+                t->stage = CLIENT_AT_FINAL;
+                tell_total(c, w->total);
+                tell(c, DIALOG_SENT, S("."));
+            }
+            struct err e = stream_write_parts(c->own_stream, parts, count, within(c->rt, c->settings.times.block));
+            if (err_is(e))
+                return read_early_answer(c, t, arena, e);
         }
-        if (has_spoken(c, &gone))
-            return read_early_answer(c, t, arena, OK);
-        if (w->ended) {
-            t->stage = CLIENT_AT_FINAL;
-            tell_total(c, w->total);
-            tell(c, DIALOG_SENT, S("."));
-        }
-        e = stream_write(c->own_stream, str_new(w->bytes, w->len), within(c->rt, c->settings.times.block));
-        if (err_is(e))
-            return read_early_answer(c, t, arena, e);
-    } while (!w->ended);
+    }
     return read_final(c, t, arena);
 }
 
@@ -794,42 +761,47 @@ read_chunk_replies(struct client *c, struct client_transaction *t, struct arena 
  * on their way are read and dropped, and RSET is owed.
  */
 static struct err
-send_chunks(struct client *c, struct client_transaction *t, struct wire *w, struct arena *arena)
+send_chunks(struct client *c, struct client_transaction *t, struct wire *w, char *room, struct arena *arena)
 {
+    bool binary = t->body == BODY_BINARYMIME && client_has(&c->features, CLIENT_BINARYMIME);
     size_t ahead = client_has(&c->features, CLIENT_PIPELINING) ? CHUNKS_AHEAD : 0;
+    struct lines_repair repair = { 0 };
     size_t owed = 0;
 
-    w->binary = t->body == BODY_BINARYMIME && client_has(&c->features, CLIENT_BINARYMIME);
-    while (!w->ended) {
-        struct err e = wire_fill(w);
-
-        if (err_is(e))
-            return lose(c, e);
+    while (!w->ended && t->final.code == 0) {
+        TRY(wire_fill(w));
         TRY(read_chunk_replies(c, t, arena, &owed, ahead));
         if (t->final.code != 0)
             break;
+        struct str parts[3] = { S(""), str_new(w->raw, w->len), S("") };
+        if (!binary) {
+            parts[1] = lines_repair(&repair, parts[1], room);
+            parts[2] = w->ended ? lines_repair_end(&repair) : S("");
+        }
         c->line = text_init(c->out, sizeof c->out);
-        text_putf(&c->line, "BDAT %zu%s", w->len, w->ended ? " LAST" : "");
+        text_putf(&c->line, "BDAT %zu%s", parts[1].len + parts[2].len, w->ended ? " LAST" : "");
         tell(c, DIALOG_SENT, text_str(&c->line));
         text_put(&c->line, S("\r\n"));
+        parts[0] = text_str(&c->line);
         if (w->ended)
             t->stage = CLIENT_AT_FINAL;
-        const struct str parts[] = { text_str(&c->line), str_new(w->bytes, w->len) };
-        e = stream_write_parts(c->own_stream, parts, 2, within(c->rt, c->settings.times.block));
+        struct err e = stream_write_parts(c->own_stream, parts, 3, within(c->rt, c->settings.times.block));
         if (err_is(e))
             return read_early_answer(c, t, arena, e);
-        if (!w->ended)
-            owed++;
+        owed += !w->ended;
     }
     tell_total(c, w->total);
-    bool last_sent = t->stage == CLIENT_AT_FINAL;
     TRY(read_chunk_replies(c, t, arena, &owed, 0));
     if (t->final.code == 0)
         return read_final(c, t, arena);
-    /* A chunk was refused, so LAST was too, whatever we are told: the server dropped part of the message. */
+    if (c->closing || t->stage != CLIENT_AT_FINAL)
+        return OK;
+    /* A chunk was refused, so LAST was too, whatever we are told now: the server dropped part of the message. */
+    struct remote_reply ignored;
     t->stage = CLIENT_AT_CONTENT;
-    if (last_sent)
-        c->closing = true;
+    if (!c->settings.lmtp)
+        return read_answer(c, c->settings.times.final, arena, &ignored);
+    c->closing = true; /* one reply or several? RFC 2033 does not say */
     return OK;
 }
 
@@ -882,12 +854,19 @@ client_send(struct client *c, struct client_transaction *t, struct arena *arena)
         return OK;
 
     t->stage = CLIENT_AT_CONTENT;
-    struct wire *w = mem_new(rt_mem(c->rt), struct wire);
+    struct mem *mem = rt_mem(c->rt);
+    struct wire *w = mem_new(mem, struct wire);
+    struct err e;
     w->client = c;
     w->t = t;
-    w->line_start = true;
-    struct err e = uses_bdat(c) ? send_chunks(c, t, w, arena) : send_data(c, t, w, arena);
-    mem_free(rt_mem(c->rt), w, sizeof *w);
+    if (uses_bdat(c)) {
+        char *room = mem_alloc(mem, ROOM_BYTES);
+        e = send_chunks(c, t, w, room, arena);
+        mem_free(mem, room, ROOM_BYTES);
+    } else {
+        e = send_data(c, t, w, arena);
+    }
+    mem_free(mem, w, sizeof *w);
     return e;
 }
 

@@ -1,0 +1,477 @@
+/*
+ * maildir - https://cr.yp.to/proto/maildir.html, with a sync wherever a power failure could take the message:
+ *
+ *     base/ example.org/ anna/ tmp/1732147200.R0123456789abcdef.mx.example.org    write, fdatasync
+ *                              new/1732147200.R0123456789abcdef.mx.example.org    rename, then sync new/
+ *                              cur/
+ *
+ * A directory that we make is followed by a sync of the one that holds it.
+ */
+#include "deliver/maildir.h"
+
+#include "base/arena.h"
+#include "base/check.h"
+#include "smtp/client.h"
+
+enum {
+    BLOCK_BYTES = 64 << 10,       /* of one write */
+    RAW_BYTES = 16 << 10,         /* of one read */
+    PATH_BYTES = 1024,
+    COMPONENT_BYTES = 255,
+    NAME_BYTES = 400,             /* a unique name: the host may quadruple by its escapes, and is cut */
+    NAME_TRIES = 3,
+    HELD_BYTES = 32,              /* more than any field name that we look for, with spaces before its colon */
+    TMP_AGE_S = 36 * 3600,
+    CLEAN_ONE_IN = 64,
+    DIR_MODE = 0700,
+    FILE_MODE = 0600,
+};
+
+/* ---- the path -------------------------------------------------------------------------------------------------- */
+
+static bool
+is_name(struct str s)
+{
+    return s.len > 0 && s.len <= COMPONENT_BYTES && !str_eq(s, S(".")) && !str_eq(s, S(".."))
+        && str_find_byte(s, '/') == s.len && str_find_byte(s, '\0') == s.len;
+}
+
+bool
+maildir_path(struct text *path, struct str pattern, struct str domain, struct str mailbox)
+{
+    size_t start = path->len;
+
+    if (!is_name(domain) || !is_name(mailbox))
+        return false;
+    while (pattern.len > 0) {
+        if (str_take(&pattern, S("{domain}")))
+            text_put(path, domain);
+        else if (str_take(&pattern, S("{local}")))
+            text_put(path, mailbox);
+        else {
+            text_put_byte(path, pattern.ptr[0]);
+            pattern = str_from(pattern, 1);
+        }
+    }
+    if (path->full || path->len == start)
+        return false;
+    for (struct str rest = str_from(text_str(path), start); !str_is_absent(rest); )
+        if (!is_name(str_cut(&rest, '/')))
+            return false;
+    return true;
+}
+
+/* ---- what is written ------------------------------------------------------------------------------------------- */
+
+/* Content on its way to disk. In the header it is looked at byte by byte, field by field. */
+struct pen {
+    struct file *file;
+    uint64_t offset;          /* of the file: what has been written */
+    int64_t until;
+    struct str address;       /* the loop: a Delivered-To like this */
+    bool loop;
+    bool in_header, line_start, after_cr;
+    enum { FIELD_OTHER, FIELD_HELD, FIELD_RETURN_PATH, FIELD_DELIVERED_TO } field;
+    size_t held_len;          /* a line whose field name is not known yet */
+    struct text value;        /* of a Delivered-To, unfolded */
+    size_t len;               /* of block */
+    char held[HELD_BYTES], value_memory[LIMIT_PATH + 64];
+    char raw[RAW_BYTES], block[BLOCK_BYTES];
+};
+
+static struct err
+pen_flush(struct pen *pen)
+{
+    const struct str block = str_new(pen->block, pen->len);
+
+    if (pen->len == 0)
+        return OK;
+    TRY(file_write(pen->file, &block, 1, pen->offset, LANE_POOL, pen->until));
+    pen->offset += pen->len;
+    pen->len = 0;
+    return OK;
+}
+
+static void
+pen_put(struct pen *pen, struct str s)
+{
+    CHECK(s.len <= sizeof pen->block - pen->len);
+    for (size_t i = 0; i < s.len; i++)
+        pen->block[pen->len++] = s.ptr[i];
+}
+
+static void
+pen_end_field(struct pen *pen)
+{
+    struct str value = str_trim(text_str(&pen->value));
+
+    if (pen->field == FIELD_DELIVERED_TO && !pen->value.full && str_eq(value, pen->address))
+        pen->loop = true;
+    pen->field = FIELD_OTHER;
+    pen->value = text_init(pen->value_memory, sizeof pen->value_memory);
+}
+
+/* The held bytes end in ':', in LF, or are more than any name of interest. */
+static void
+pen_judge_held(struct pen *pen)
+{
+    struct str held = str_new(pen->held, pen->held_len), name = held;
+    bool colon = str_ends(name, S(":"));
+
+    name = colon ? str_trim_end(str_slice(name, 0, name.len - 1)) : S("");
+    pen->field = str_eq_nocase(name, S("Return-Path"))    ? FIELD_RETURN_PATH
+                 : str_eq_nocase(name, S("Delivered-To")) ? FIELD_DELIVERED_TO
+                                                          : FIELD_OTHER;
+    if (pen->field != FIELD_RETURN_PATH)
+        pen_put(pen, held);
+    pen->held_len = 0;
+}
+
+static void
+pen_put_header_byte(struct pen *pen, char c)
+{
+    if (pen->line_start && !byte_is_space(c)) {
+        pen_end_field(pen);
+        if (c == '\n')
+            pen->in_header = false;
+        else
+            pen->field = FIELD_HELD;
+    }
+    pen->line_start = c == '\n';
+    if (pen->field == FIELD_HELD) {
+        pen->held[pen->held_len++] = c;
+        if (c == ':' || c == '\n' || pen->held_len == sizeof pen->held)
+            pen_judge_held(pen);
+        return;
+    }
+    if (pen->field == FIELD_DELIVERED_TO && c != '\n')
+        text_put_byte(&pen->value, c);
+    if (pen->field != FIELD_RETURN_PATH)
+        pen->block[pen->len++] = c;
+}
+
+static void
+pen_put_byte(struct pen *pen, char c)
+{
+    if (pen->in_header)
+        pen_put_header_byte(pen, c);
+    else
+        pen->block[pen->len++] = c;
+}
+
+/* LF for CRLF; a CR elsewhere stays what it is. */
+static struct err
+pen_put_content(struct pen *pen, struct str raw)
+{
+    if (sizeof pen->block - pen->len < raw.len + sizeof pen->held + 1)
+        TRY(pen_flush(pen));
+    for (size_t i = 0; i < raw.len; i++) {
+        char c = raw.ptr[i];
+
+        if (pen->after_cr && c != '\n')
+            pen_put_byte(pen, '\r');
+        pen->after_cr = c == '\r';
+        if (!pen->after_cr)
+            pen_put_byte(pen, c);
+    }
+    return OK;
+}
+
+static struct err
+pen_end(struct pen *pen)
+{
+    if (pen->after_cr)
+        pen_put_byte(pen, '\r');
+    if (pen->in_header) { /* a message without a body */
+        if (pen->field == FIELD_HELD)
+            pen_judge_held(pen);
+        pen_end_field(pen);
+    }
+    return pen_flush(pen);
+}
+
+static struct err
+pen_write_message(struct pen *pen, const struct maildir_message *message)
+{
+    const struct envelope *envelope = message->envelope;
+    struct str reverse_path = message->recipient->reverse_path;
+    uint64_t offset = 0;
+
+    if (str_is_absent(reverse_path))
+        reverse_path = envelope->reverse_path;
+    pen_put(pen, S("Return-Path: <"));
+    pen_put(pen, reverse_path);
+    pen_put(pen, S(">\nDelivered-To: "));
+    pen_put(pen, pen->address);
+    pen_put(pen, S("\n"));
+
+    pen->in_header = pen->line_start = true;
+    pen->value = text_init(pen->value_memory, sizeof pen->value_memory);
+    for (struct str trace = envelope->trace; trace.len > 0; trace = str_from(trace, RAW_BYTES))
+        TRY(pen_put_content(pen, str_slice(trace, 0, RAW_BYTES)));
+    for (size_t len;;) {
+        TRY(message->read(message->read_arg, offset, pen->raw, sizeof pen->raw, pen->until, &len));
+        if (len == 0)
+            break;
+        offset += len;
+        TRY(pen_put_content(pen, str_new(pen->raw, len)));
+        if (pen->loop)
+            return OK;
+    }
+    if (offset != envelope->size)
+        return ERR(ERR_CORRUPT, "read the message: not as long as its envelope says");
+    return pen_end(pen);
+}
+
+/* ---- directories and names --------------------------------------------------------------------------------------- */
+
+struct box {
+    struct rt *rt;
+    const struct maildir_place *place;
+    int64_t until;
+    struct dir *own_home, *own_tmp, *own_new, *own_cur;
+};
+
+static void
+close_dir(struct dir **dir)
+{
+    if (*dir)
+        dir_close(*dir);
+    *dir = NULL;
+}
+
+static void
+box_close(struct box *box)
+{
+    close_dir(&box->own_cur);
+    close_dir(&box->own_new);
+    close_dir(&box->own_tmp);
+    close_dir(&box->own_home);
+}
+
+/* Opens it, and makes it if it is not there. Two deliveries may do so at once. */
+static struct err
+open_or_make(struct dir *parent, struct str name, int64_t until, struct dir **out)
+{
+    struct err e = dir_open_at(parent, name, LANE_POOL, until, out);
+
+    if (e.kind != ERR_NOT_FOUND)
+        return e;
+    e = dir_make(parent, name, DIR_MODE, LANE_POOL, until);
+    if (e.kind != ERR_EXISTS)
+        TRY(e);
+    TRY(dir_sync(parent, LANE_POOL, until));
+    return dir_open_at(parent, name, LANE_POOL, until, out);
+}
+
+static struct err
+open_or_make_path(struct box *box, struct str path)
+{
+    struct err e = dir_open_at(box->place->base, path, LANE_POOL, box->until, &box->own_home);
+
+    if (e.kind != ERR_NOT_FOUND)
+        return e;
+    struct dir *parent = box->place->base;
+    while (!str_is_absent(path)) {
+        struct dir *next;
+
+        e = open_or_make(parent, str_cut(&path, '/'), box->until, &next);
+        if (parent != box->place->base)
+            dir_close(parent);
+        TRY(e);
+        parent = next;
+    }
+    box->own_home = parent;
+    return OK;
+}
+
+static struct err
+box_open(struct box *box, struct str path)
+{
+    TRY(open_or_make_path(box, path));
+    TRY(open_or_make(box->own_home, S("tmp"), box->until, &box->own_tmp));
+    TRY(open_or_make(box->own_home, S("new"), box->until, &box->own_new));
+    return open_or_make(box->own_home, S("cur"), box->until, &box->own_cur);
+}
+
+/* time.Rrandom.host: '/' and ':' must not be in it. */
+static void
+put_unique_name(struct text *name, struct box *box)
+{
+    struct str host = str_slice(box->place->host, 0, 60);
+
+    text_putf(name, "%lld.R%016llx.", (long long)(rt_wall(box->rt) / SECOND), (unsigned long long)rt_random(box->rt));
+    for (size_t i = 0; i < host.len; i++)
+        if (host.ptr[i] == '/' || host.ptr[i] == ':' || (unsigned char)host.ptr[i] <= ' ')
+            text_putf(name, "\\%03o", (unsigned)(unsigned char)host.ptr[i]);
+        else
+            text_put_byte(name, host.ptr[i]);
+}
+
+/* Every Maildir file's name begins with its time; what is not such a name is not ours to remove. */
+static void
+box_clean_tmp(struct box *box)
+{
+    uint64_t now = (uint64_t)(rt_wall(box->rt) / SECOND), born;
+    struct arena names;
+    struct str *name;
+    size_t count;
+
+    arena_init(&names, rt_mem(box->rt), 4096, (size_t)16 << 20);
+    if (!err_is(dir_list(box->own_tmp, &names, LANE_POOL, box->until, &name, &count)))
+        for (size_t i = 0; i < count; i++) {
+            struct str rest = name[i];
+
+            if (str_take_u64(&rest, &born) && str_starts(rest, S(".")) && born > 0 && now > born && now - born > TMP_AGE_S)
+                (void)dir_unlink(box->own_tmp, name[i], LANE_POOL, box->until);
+        }
+    arena_done(&names);
+}
+
+/* ",S=1234" in a name saves opening the file. */
+static struct err
+dir_add_sizes(struct box *box, struct dir *dir, uint64_t *sum)
+{
+    struct arena names;
+    struct str *name;
+    size_t count;
+
+    arena_init(&names, rt_mem(box->rt), 64 << 10, (size_t)256 << 20);
+    struct err e = dir_list(dir, &names, LANE_POOL, box->until, &name, &count);
+    for (size_t i = 0; i < count && !err_is(e); i++) {
+        struct str rest = str_from(name[i], str_find(name[i], S(",S=")));
+        struct file *file;
+        uint64_t bytes = 0;
+
+        if (str_take(&rest, S(",S=")) && str_take_u64(&rest, &bytes)) {
+            *sum += bytes;
+            continue;
+        }
+        if (err_is(file_open(dir, name[i], FILE_READ, 0, LANE_POOL, box->until, &file)))
+            continue; /* its owner moved it meanwhile */
+        e = file_size(file, LANE_POOL, box->until, &bytes);
+        file_close(file);
+        *sum += bytes;
+    }
+    arena_done(&names);
+    return e;
+}
+
+/* ---- delivery ---------------------------------------------------------------------------------------------------- */
+
+static struct outcome
+outcome_own(enum outcome_kind kind, struct str enhanced, struct str reply)
+{
+    return (struct outcome){
+        .kind = (uint8_t)kind,
+        .about = OUTCOME_ABOUT_RECIPIENT,
+        .enhanced = enhanced,
+        .reply = reply,
+        .remote = S(""),
+    };
+}
+
+static struct outcome
+outcome_of_err(struct err e, struct arena *arena)
+{
+    char memory[512];
+    struct text reason = text_init(memory, sizeof memory);
+
+    text_put(&reason, S("cannot write into the Maildir: "));
+    err_text(e, &reason);
+    bool full = e.kind == ERR_NO_SPACE, ours = e.kind == ERR_DENIED || e.kind == ERR_READ_ONLY || e.kind == ERR_NOT_FOUND;
+    return outcome_own(OUTCOME_DEFERRED, full ? S("4.3.1") : ours ? S("4.3.5") : S("4.3.0"),
+                       arena_keep(arena, text_str(&reason)));
+}
+
+/* Opens a new file in tmp/, its name in *name. */
+static struct err
+open_unique(struct box *box, struct text *name, struct file **out)
+{
+    struct err e = OK;
+
+    for (int i = 0; i < NAME_TRIES; i++) {
+        name->len = 0;
+        put_unique_name(name, box);
+        e = file_open(box->own_tmp, text_str(name), FILE_WRITE | FILE_CREATE | FILE_NEW, FILE_MODE, LANE_POOL, box->until, out);
+        if (e.kind != ERR_EXISTS)
+            break;
+    }
+    return e;
+}
+
+/* Writes the message below tmp/, and moves it into new/ unless it has been here. */
+static struct outcome
+deliver(struct box *box, struct pen *pen, const struct maildir_message *message, struct arena *arena)
+{
+    char name_memory[NAME_BYTES], new_memory[NAME_BYTES];
+    struct text name = text_init(name_memory, sizeof name_memory), new_name = text_init(new_memory, sizeof new_memory);
+    uint64_t used = 0, quota = box->place->quota;
+    struct outcome outcome;
+
+    struct err e = open_unique(box, &name, &pen->file);
+    if (err_is(e))
+        return outcome_of_err(e, arena);
+    e = pen_write_message(pen, message);
+    if (!err_is(e) && !pen->loop)
+        e = file_sync(pen->file, LANE_POOL, box->until);
+    file_close(pen->file);
+    if (!err_is(e) && !pen->loop && quota > 0) {
+        e = dir_add_sizes(box, box->own_new, &used);
+        if (!err_is(e))
+            e = dir_add_sizes(box, box->own_cur, &used);
+    }
+
+    if (pen->loop) {
+        outcome = outcome_own(OUTCOME_FAILED, S("5.4.6"), S("the message has been delivered to this address before: it loops"));
+    } else if (!err_is(e) && quota > 0 && used + pen->offset > quota) {
+        outcome = outcome_own(OUTCOME_DEFERRED, S("4.2.2"), S("the mailbox is over its quota"));
+    } else {
+        text_put(&new_name, text_str(&name));
+        if (quota > 0)
+            text_putf(&new_name, ",S=%llu", (unsigned long long)pen->offset);
+        if (!err_is(e))
+            e = dir_rename(box->own_tmp, text_str(&name), box->own_new, text_str(&new_name), LANE_POOL, box->until);
+        if (!err_is(e)) { /* it is in new/ now; if this sync fails it may come twice, but is not lost */
+            e = dir_sync(box->own_new, LANE_POOL, box->until);
+            return err_is(e) ? outcome_of_err(e, arena)
+                             : outcome_own(OUTCOME_DELIVERED, S("2.0.0"),
+                                           arena_printf(arena, "delivered as new/%.*s", STR_ARG(text_str(&new_name))));
+        }
+        outcome = outcome_of_err(e, arena);
+    }
+    (void)dir_unlink(box->own_tmp, text_str(&name), LANE_POOL, box->until);
+    return outcome;
+}
+
+struct outcome
+maildir_deliver(struct rt *rt, const struct maildir_place *place, const struct maildir_message *message, struct arena *arena,
+                int64_t until)
+{
+    char memory[PATH_BYTES];
+    struct text path = text_init(memory, sizeof memory);
+    struct box box = { .rt = rt, .place = place, .until = until };
+    struct str reverse_path = message->recipient->reverse_path;
+    struct outcome outcome;
+
+    if (!maildir_path(&path, place->pattern, place->domain, place->mailbox))
+        return outcome_own(OUTCOME_DEFERRED, S("4.3.5"), S("the mailbox or its domain has a name that no directory can have"));
+    if (!client_can_say(str_is_absent(reverse_path) ? message->envelope->reverse_path : reverse_path)
+        || !client_can_say(message->recipient->address))
+        return outcome_own(OUTCOME_FAILED, S("5.1.3"), S("the envelope has an address with control characters"));
+    struct err e = box_open(&box, text_str(&path));
+    if (err_is(e)) {
+        outcome = outcome_of_err(e, arena);
+    } else {
+        struct pen *pen = mem_new(rt_mem(rt), struct pen);
+
+        pen->until = until;
+        pen->address = message->recipient->address;
+        if (rt_random(rt) % CLEAN_ONE_IN == 0)
+            box_clean_tmp(&box);
+        outcome = deliver(&box, pen, message, arena);
+        mem_free(rt_mem(rt), pen, sizeof *pen);
+    }
+    box_close(&box);
+    return outcome;
+}
