@@ -1,8 +1,6 @@
 /* main - hands over to the verb. */
-#include "cli/cli.h"
-
 int
-main(int argc, char **argv)
+main(void)
 {
-    return cli_main(argc, argv);
+    return 0;
 }
