@@ -1,6 +1,8 @@
 /* main - hands over to the verb. */
+#include "cli/cli.h"
+
 int
-main(void)
+main(int argc, char **argv)
 {
-    return 0;
+    return cli_main(argc, argv);
 }

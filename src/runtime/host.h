@@ -1,0 +1,36 @@
+/*
+ * host - the machine as its operator sees it: files by whole path (through links, with our own rights), users, environment.
+ * For the supervisor and the command line; roles behind a sandbox use the directories that they were given.
+ */
+#ifndef RUNTIME_HOST_H
+#define RUNTIME_HOST_H
+
+#include "base/arena.h"
+#include "runtime/rt.h"
+
+/* A whole file of at most max bytes (ERR_LIMIT), into the arena. path "-" is standard input. */
+struct err host_read_file(struct rt *, struct str path, size_t max, struct arena *, int64_t until, struct str *out);
+/* Writes a new file; ERR_EXISTS. */
+struct err host_write_file(struct rt *, struct str path, struct str bytes, unsigned mode, int64_t until);
+/* Makes a directory and those above it; one that is there already is OK. The owner is set where we may: uid, gid or -1. */
+struct err host_make_dir(struct rt *, struct str path, unsigned mode, int64_t uid, int64_t gid, int64_t until);
+/* Owner and mode of something that is there: uid, gid or -1. */
+struct err host_own(struct rt *, struct str path, unsigned mode, int64_t uid, int64_t gid, int64_t until);
+
+struct host_file {
+    uint64_t size;
+    uint32_t uid, gid, mode; /* permission bits */
+    bool is_dir;
+};
+struct err host_stat(struct rt *, struct str path, int64_t until, struct host_file *out);
+
+/* ERR_NOT_FOUND: no such user. */
+struct err host_user(struct rt *, struct str name, int64_t until, uint32_t *out_uid, uint32_t *out_gid);
+struct err host_user_by_id(struct rt *, uint32_t uid, int64_t until, struct arena *, struct str *out_name, uint32_t *out_gid);
+uint32_t host_my_uid(struct rt *);
+uint32_t host_my_gid(struct rt *);
+struct str host_env(struct rt *, struct str name); /* absent: not set */
+/* The machine's name, fully qualified if it knows; at most 255 bytes. */
+struct err host_name(struct rt *, struct arena *, struct str *out);
+
+#endif

@@ -1,0 +1,322 @@
+/* linux_host - see host.h. Everything that may block runs on a pool thread. */
+#include "runtime/host.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <limits.h>
+#include <pwd.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+struct work {
+    char path[PATH_MAX];
+    struct err err;
+    /* in */
+    size_t max;
+    unsigned mode;
+    int64_t uid, gid;
+    struct str bytes;
+    /* out */
+    char *read;
+    size_t read_len;
+    struct host_file file;
+    struct passwd user;
+    char user_memory[4096];
+};
+
+/* struct work is too large for a fiber's stack. */
+static struct err
+run(struct rt *rt, struct str path, void (*job)(void *), struct work *w, int64_t until)
+{
+    if (path.len >= sizeof w->path || str_find_byte(path, '\0') < path.len)
+        return ERR(ERR_SYNTAX, "use a path");
+    if (path.len)
+        memcpy(w->path, path.ptr, path.len);
+    w->path[path.len] = '\0';
+    TRY(rt_offload(rt, job, w, until));
+    return w->err;
+}
+
+static struct work *
+work_new(struct rt *rt)
+{
+    return mem_new(rt_mem(rt), struct work);
+}
+
+static void
+work_free(struct rt *rt, struct work *w)
+{
+    mem_free(rt_mem(rt), w, sizeof *w);
+}
+
+/* ---- files ---- */
+
+static void
+job_read(void *arg)
+{
+    struct work *w = arg;
+    int fd = strcmp(w->path, "-") == 0 ? STDIN_FILENO : open(w->path, O_RDONLY | O_CLOEXEC);
+    size_t cap = 0;
+
+    if (fd < 0) {
+        w->err = err_from_os(errno, "open");
+        return;
+    }
+    for (;;) {
+        if (w->read_len == cap) {
+            cap = cap ? cap * 2 : 16384;
+            char *grown = realloc(w->read, cap);
+            if (!grown) {
+                w->err = ERR(ERR_NO_MEMORY, "read");
+                break;
+            }
+            w->read = grown;
+        }
+        ssize_t n = read(fd, w->read + w->read_len, cap - w->read_len);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            w->err = err_from_os(errno, "read");
+        if (n <= 0)
+            break;
+        w->read_len += (size_t)n;
+        if (w->read_len > w->max) {
+            w->err = ERR(ERR_LIMIT, "read: the file is too long");
+            break;
+        }
+    }
+    if (fd != STDIN_FILENO)
+        close(fd);
+}
+
+struct err
+host_read_file(struct rt *rt, struct str path, size_t max, struct arena *arena, int64_t until, struct str *out)
+{
+    struct work *w = work_new(rt);
+
+    w->max = max;
+    struct err e = run(rt, path, job_read, w, until);
+    if (!err_is(e))
+        *out = arena_keep(arena, str_new(w->read ? w->read : "", w->read_len));
+    free(w->read);
+    work_free(rt, w);
+    return e;
+}
+
+static void
+job_write(void *arg)
+{
+    struct work *w = arg;
+    int fd = open(w->path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, w->mode);
+    size_t done = 0;
+
+    if (fd < 0) {
+        w->err = err_from_os(errno, "create");
+        return;
+    }
+    while (done < w->bytes.len && !err_is(w->err)) {
+        ssize_t n = write(fd, w->bytes.ptr + done, w->bytes.len - done);
+        if (n >= 0)
+            done += (size_t)n;
+        else if (errno != EINTR)
+            w->err = err_from_os(errno, "write");
+    }
+    if (!err_is(w->err) && fsync(fd) != 0 && errno != EINVAL && errno != EROFS) /* EINVAL: a pipe or device */
+        w->err = err_from_os(errno, "sync");
+    close(fd);
+}
+
+struct err
+host_write_file(struct rt *rt, struct str path, struct str bytes, unsigned mode, int64_t until)
+{
+    struct work *w = work_new(rt);
+
+    w->bytes = bytes;
+    w->mode = mode;
+    struct err e = run(rt, path, job_write, w, until);
+    work_free(rt, w);
+    return e;
+}
+
+static void
+own(struct work *w)
+{
+    if ((w->uid >= 0 || w->gid >= 0) && chown(w->path, (uid_t)w->uid, (gid_t)w->gid) != 0)
+        w->err = err_from_os(errno, "change the owner");
+    else if (chmod(w->path, w->mode) != 0)
+        w->err = err_from_os(errno, "change the mode");
+}
+
+static void
+job_own(void *arg)
+{
+    own(arg);
+}
+
+/* Only what is made here is given an owner: a directory that was there is the operator's. */
+static void
+job_make_dir(void *arg)
+{
+    struct work *w = arg;
+
+    for (char *slash = w->path + 1; (slash = strchr(slash, '/')); *slash++ = '/') {
+        *slash = '\0';
+        if (mkdir(w->path, 0755) != 0 && errno != EEXIST) {
+            w->err = err_from_os(errno, "make a directory");
+            return;
+        }
+    }
+    if (mkdir(w->path, w->mode) == 0)
+        own(w);
+    else if (errno != EEXIST)
+        w->err = err_from_os(errno, "make a directory");
+}
+
+static struct err
+change(struct rt *rt, struct str path, void (*job)(void *), unsigned mode, int64_t uid, int64_t gid, int64_t until)
+{
+    struct work *w = work_new(rt);
+
+    w->mode = mode;
+    w->uid = uid;
+    w->gid = gid;
+    struct err e = run(rt, path, job, w, until);
+    work_free(rt, w);
+    return e;
+}
+
+struct err
+host_make_dir(struct rt *rt, struct str path, unsigned mode, int64_t uid, int64_t gid, int64_t until)
+{
+    return change(rt, path, job_make_dir, mode, uid, gid, until);
+}
+
+struct err
+host_own(struct rt *rt, struct str path, unsigned mode, int64_t uid, int64_t gid, int64_t until)
+{
+    return change(rt, path, job_own, mode, uid, gid, until);
+}
+
+static void
+job_stat(void *arg)
+{
+    struct work *w = arg;
+    struct stat st;
+
+    if (stat(w->path, &st) != 0) {
+        w->err = err_from_os(errno, "look at");
+        return;
+    }
+    w->file = (struct host_file){ (uint64_t)st.st_size, st.st_uid, st.st_gid, st.st_mode & 07777, S_ISDIR(st.st_mode) };
+}
+
+struct err
+host_stat(struct rt *rt, struct str path, int64_t until, struct host_file *out)
+{
+    struct work *w = work_new(rt);
+    struct err e = run(rt, path, job_stat, w, until);
+
+    if (!err_is(e))
+        *out = w->file;
+    work_free(rt, w);
+    return e;
+}
+
+/* ---- users ---- */
+
+static void
+found(struct work *w, int failure, const struct passwd *user)
+{
+    if (!user)
+        w->err = failure ? err_from_os(failure, "look a user up") : ERR(ERR_NOT_FOUND, "look a user up");
+}
+
+static void
+job_user(void *arg)
+{
+    struct work *w = arg;
+    struct passwd *user = NULL;
+
+    found(w, getpwnam_r(w->path, &w->user, w->user_memory, sizeof w->user_memory, &user), user);
+}
+
+static void
+job_user_by_id(void *arg)
+{
+    struct work *w = arg;
+    struct passwd *user = NULL;
+
+    found(w, getpwuid_r((uid_t)w->uid, &w->user, w->user_memory, sizeof w->user_memory, &user), user);
+}
+
+struct err
+host_user(struct rt *rt, struct str name, int64_t until, uint32_t *out_uid, uint32_t *out_gid)
+{
+    struct work *w = work_new(rt);
+    struct err e = run(rt, name, job_user, w, until);
+
+    if (!err_is(e)) {
+        *out_uid = w->user.pw_uid;
+        *out_gid = w->user.pw_gid;
+    }
+    work_free(rt, w);
+    return e;
+}
+
+struct err
+host_user_by_id(struct rt *rt, uint32_t uid, int64_t until, struct arena *arena, struct str *out_name, uint32_t *out_gid)
+{
+    struct work *w = work_new(rt);
+
+    w->uid = uid;
+    struct err e = run(rt, S(""), job_user_by_id, w, until);
+    if (!err_is(e)) {
+        *out_name = arena_keep(arena, str_from_cstr(w->user.pw_name));
+        *out_gid = w->user.pw_gid;
+    }
+    work_free(rt, w);
+    return e;
+}
+
+uint32_t
+host_my_uid(struct rt *rt)
+{
+    (void)rt;
+    return getuid();
+}
+
+uint32_t
+host_my_gid(struct rt *rt)
+{
+    (void)rt;
+    return getgid();
+}
+
+struct str
+host_env(struct rt *rt, struct str name)
+{
+    char cstr[256];
+
+    (void)rt;
+    if (name.len >= sizeof cstr || name.len == 0)
+        return (struct str){ NULL, 0 };
+    memcpy(cstr, name.ptr, name.len);
+    cstr[name.len] = '\0';
+    return str_from_cstr(getenv(cstr));
+}
+
+struct err
+host_name(struct rt *rt, struct arena *arena, struct str *out)
+{
+    char name[256];
+
+    (void)rt;
+    if (gethostname(name, sizeof name) != 0)
+        return err_from_os(errno, "ask for the host's name");
+    name[sizeof name - 1] = '\0';
+    *out = arena_keep(arena, str_from_cstr(name));
+    return OK;
+}
