@@ -62,6 +62,7 @@ struct world {
     int image_fd;            /* this program's file, as it was when we started */
     struct source *retired;
     struct lanes lanes;
+    struct linux_log *log;
     uint64_t random[RANDOM_BATCH];
     size_t random_left;
     struct source signals;
@@ -91,6 +92,12 @@ struct err lane_run(struct rt *, enum lane, struct job *, void (*work)(struct jo
 void process_init(struct world *);
 void process_done(struct world *);
 
+
+void log_open(struct world *);
+void log_flush(struct world *);  /* at the end of a turn */
+void log_close(struct world *);  /* says its last words */
+void log_free(struct world *);   /* after the retired sources were freed */
+void log_held(struct rt *, const char *fiber_name, int64_t ns);
 
 /* errno at once after a call that failed. */
 struct err err_here(const char *what);

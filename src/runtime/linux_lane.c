@@ -58,6 +58,8 @@ thread_main(void *arg)
 {
     struct lane_state *lane = arg;
 
+    /* By itself: glibc names another thread through /proc, which a sandbox does not have. */
+    (void)pthread_setname_np(pthread_self(), lane_table[lane - lane->lanes->lane].name);
     pthread_mutex_lock(&lane->lanes->lock);
     work_on(lane->lanes, lane);
     pthread_mutex_unlock(&lane->lanes->lock);
@@ -81,7 +83,7 @@ something_is_done(struct source *s, uint32_t events)
 }
 
 static void
-start_thread(struct lane_state *lane, const char *name)
+start_thread(struct lane_state *lane)
 {
     pthread_attr_t attr;
     sigset_t all, before;
@@ -96,10 +98,7 @@ start_thread(struct lane_state *lane, const char *name)
     CHECK(pthread_sigmask(SIG_SETMASK, &before, NULL) == 0);
     /* Without one thread the lane would wait for ever; with fewer than wished it is slower. */
     CHECK(!failed || lane->started > 0);
-    if (failed)
-        return;
-    (void)pthread_setname_np(lane->threads[lane->started], name);
-    lane->started++;
+    lane->started += !failed;
 }
 
 /* Its turn did not come in time. A job that runs already is waited for all the same. */
@@ -137,7 +136,7 @@ lane_run(struct rt *rt, enum lane which, struct job *job, void (*work)(struct jo
     list_push_back(&lane->queue, &job->in_lane);
     lane->queued++;
     if (lane->queued > lane->idle && lane->started < lane_table[which].threads)
-        start_thread(lane, lane_table[which].name);
+        start_thread(lane);
     else
         pthread_cond_signal(&lane->more);
     pthread_mutex_unlock(&lanes->lock);

@@ -14,7 +14,11 @@ enum {
     EVENTS_AT_ONCE = 256,
     RESUMES_PER_TURN = 256, /* fibers that run between two looks at the descriptors */
 };
+#if defined(CONTEXT_ASAN) || defined(CONTEXT_TSAN)
+#define HELD_NS (1 * SECOND) /* everything is slow there, and that says nothing */
+#else
 #define HELD_NS (10 * MILLISECOND)
+#endif
 #define TRIM_AFTER_NS (1 * SECOND)
 
 struct err
@@ -166,6 +170,7 @@ run_fibers(struct world *w)
 {
     sched_run(&w->rt, RESUMES_PER_TURN);
     free_retired(w);
+    log_flush(w);
 }
 
 static void
@@ -261,11 +266,14 @@ rt_run(void (*main_fiber)(struct rt *, void *arg), void *arg)
     w->mem = mem_libc();
     w->rt.mem = &w->mem;
     w->rt.clock = monotonic;
+    w->rt.held = log_held;
+    w->rt.held_ns = HELD_NS;
     w->rt.trim_after_ns = TRIM_AFTER_NS;
     stacks_init(&w->rt.stacks, &w->mem, map_count_max(), !pretends("no-guard-advice"));
     sched_init(&w->rt);
     process_init(w);
     lanes_init(w);
+    log_open(w);
 
     struct start start = { &w->rt, main_fiber, arg, false };
     fiber_start(&w->rt, "main", run_main, &start);
@@ -278,7 +286,9 @@ rt_run(void (*main_fiber)(struct rt *, void *arg), void *arg)
 
     lanes_done(w);
     process_done(w);
+    log_close(w);
     free_retired(w);
+    log_free(w);
     sched_done(&w->rt);
     close(w->epoll_fd);
     CHECK(sigaction(SIGPIPE, &pipe_before, NULL) == 0);
