@@ -342,6 +342,13 @@ event_wait(struct rt *rt, struct event *e, int64_t until)
 }
 
 void
+event_wait_firmly(struct rt *rt, struct event *e)
+{
+    list_push_back(&e->waiters, &rt->running->in_queue);
+    sched_park_firmly(rt);
+}
+
+void
 event_wake_one(struct rt *rt, struct event *e)
 {
     (void)rt;

@@ -597,6 +597,28 @@ file_set_size(struct file *file, uint64_t bytes, enum lane lane, int64_t until)
     return run(file->rt, lane, &j, work_set_size, until);
 }
 
+static void
+work_claim(struct job *job)
+{
+    struct file_job *j = container_of(job, struct file_job, job);
+
+    j->err = OK;
+    if (fallocate(j->fd, 0, 0, (off_t)j->offset) == 0)
+        return;
+    if (errno == EOPNOTSUPP)
+        work_set_size(job);
+    else
+        j->err = err_here("take space for a file");
+}
+
+struct err
+file_claim(struct file *file, uint64_t bytes, enum lane lane, int64_t until)
+{
+    struct file_job j = { .fd = file->fd, .offset = bytes };
+
+    return run(file->rt, lane, &j, work_claim, until);
+}
+
 void
 file_close(struct file *file)
 {

@@ -67,6 +67,11 @@ struct event {
 };
 void event_init(struct event *);
 struct err event_wait(struct rt *, struct event *, int64_t until);
+/*
+ * Neither deadline nor cancellation ends this wait: for what ends of itself soon and uses the waiter's memory until then (a
+ * record that is being written).
+ */
+void event_wait_firmly(struct rt *, struct event *);
 void event_wake(struct rt *, struct event *);     /* all that wait now */
 void event_wake_one(struct rt *, struct event *); /* the one that waits longest */
 
@@ -201,6 +206,9 @@ struct err file_sync(struct file *, enum lane, int64_t until);      /* fdatasync
 struct err file_write_sync(struct file *, const struct str *parts, size_t count, uint64_t offset, enum lane, int64_t until);
 struct err file_size(struct file *, enum lane, int64_t until, uint64_t *out_bytes);
 struct err file_set_size(struct file *, uint64_t bytes, enum lane, int64_t until);
+/* Takes blocks for the file up to this size, so that writing there cannot fail for space; where a file system cannot do that,
+ * sets the size. */
+struct err file_claim(struct file *, uint64_t bytes, enum lane, int64_t until);
 void file_close(struct file *);
 
 /* ---- helper work ----------------------------------------------------------------------------------------------------- */
