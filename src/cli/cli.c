@@ -14,6 +14,7 @@ enum {
 };
 
 static const struct verb *const verbs[] = {
+    &verb_load,
     &verb_sink,
 };
 
