@@ -371,6 +371,20 @@ dns_answer_decode(struct str packet, struct str name, enum dns_type type, enum d
 
 /* ---- between roles ------------------------------------------------------------------------------------------------ */
 
+enum { ANSWER_FIXED_BYTES = 5 + 2 + 4 + 4 + 4 + 4, RECORD_FIXED_BYTES = 4 + 2 + 4 + 1 + 16 + 4 + 3 };
+static_assert(ANSWER_FIXED_BYTES + NAME_TEXT_MAX + DNS_WHY_MAX + DNS_RECORDS_MAX * RECORD_FIXED_BYTES + DNS_BYTES_MAX <=
+                  DNS_ANSWER_ENCODED_MAX, "the largest answer fits");
+
+size_t
+dns_answer_size(const struct dns_answer *a)
+{
+    size_t size = ANSWER_FIXED_BYTES + a->canonical.len + str_slice(a->why, 0, DNS_WHY_MAX).len;
+
+    for (size_t i = 0; i < a->count; i++)
+        size += RECORD_FIXED_BYTES + a->records[i].name.len + a->records[i].data.len;
+    return size;
+}
+
 void
 dns_answer_put(struct put *put, const struct dns_answer *a)
 {

@@ -88,7 +88,8 @@ struct dns_answer dns_answer_decode(struct str packet, struct str name, enum dns
 /* DNS_TEMPORARY without a packet. why: a literal, or bytes that outlive the answer. */
 struct dns_answer dns_answer_temporary(enum dns_type, struct str why);
 
-/* Between roles. */
+/* Between roles, and in the cache. */
+size_t dns_answer_size(const struct dns_answer *); /* bytes that dns_answer_put() needs */
 void dns_answer_put(struct put *, const struct dns_answer *);
 bool dns_answer_take(struct take *, struct arena *, struct dns_answer *out);
 

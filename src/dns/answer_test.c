@@ -346,6 +346,7 @@ goes_over_a_link(struct test *t)
     struct put put = put_init(frame, sizeof frame);
     dns_answer_put(&put, &a);
     EXPECT(t, !put.full);
+    EXPECT_INT(t, put.len, dns_answer_size(&a));
     struct take take = take_init(put_str_so_far(&put));
     EXPECT(t, dns_answer_take(&take, &arena, &b) && take_end(&take));
     EXPECT_INT(t, b.status, DNS_FOUND);

@@ -1,7 +1,6 @@
 /* name - see name.h. */
 #include "dns/name.h"
 
-#include <idn2.h>
 #include <string.h>
 
 enum { JUMPS_MAX = 32 }; /* pointers in one name: more is somebody who wants to keep us busy */
@@ -56,32 +55,6 @@ name_is_below(struct str name, struct str zone)
     if (!str_ends_nocase(name, zone))
         return false;
     return name.len == zone.len || name.ptr[name.len - zone.len - 1] == '.';
-}
-
-bool
-name_to_ascii(struct str s, struct arena *arena, struct str *out)
-{
-    s = name_without_dot(s);
-    /* A U-label may be longer than its A-label, but not four times: a bound for the library's work. */
-    if (s.len > (size_t)4 * NAME_TEXT_MAX || str_find_byte(s, '\0') < s.len)
-        return false;
-    if (str_is_ascii(s)) {
-        if (!name_is_valid(s))
-            return false;
-        struct text lower = text_init(arena_alloc(arena, s.len), s.len);
-        text_put_lower(&lower, s);
-        *out = text_str(&lower);
-        return true;
-    }
-    char *ascii = NULL;
-    if (idn2_to_ascii_8z(arena_cstr(arena, s), &ascii, IDN2_NFC_INPUT | IDN2_NONTRANSITIONAL) != IDN2_OK)
-        return false;
-    struct str result = str_from_cstr(ascii);
-    bool ok = name_is_valid(result);
-    if (ok)
-        *out = arena_keep(arena, result);
-    idn2_free(ascii);
-    return ok;
 }
 
 bool

@@ -2,15 +2,14 @@
  * name - domain names: as text, on the wire (RFC 1035 section 3.1), and reversed for PTR.
  *
  * Text has no trailing dot, but one is taken everywhere; the root alone is ".". What we ask for and believe is letters,
- * digits, hyphens and underscores (real names have those): anything else is not a name here. Names with other letters
- * become A-labels first: name_to_ascii().
+ * digits, hyphens and underscores (real names have those): anything else is not a name here. U-labels are the caller's to
+ * turn into A-labels: message/domain.h.
  * The wire form is uncompressed and in lower case, so two wire names are equal when their bytes are.
  */
 #ifndef DNS_NAME_H
 #define DNS_NAME_H
 
 #include "base/address.h"
-#include "base/arena.h"
 #include "base/codec.h"
 
 enum {
@@ -30,9 +29,6 @@ bool name_is_valid(struct str);
 struct str name_without_dot(struct str);       /* the root becomes empty */
 bool name_eq(struct str a, struct str b);      /* without case, and a trailing dot does not count */
 bool name_is_below(struct str name, struct str zone); /* or equal */
-
-/* U-labels become A-labels (UTS 46, non-transitional), the rest is put in lower case. False: no domain can be so called. */
-bool name_to_ascii(struct str, struct arena *, struct str *out);
 
 /* False: not a valid name (the root "." is one here). */
 bool name_to_wire(struct str, struct name_wire *out);

@@ -185,38 +185,6 @@ reverses(struct test *t)
     }
 }
 
-static void
-to_ascii(struct test *t)
-{
-    static const struct {
-        const char *why;
-        struct str in;
-        bool ok;
-        struct str want;
-    } cases[] = {
-        { "ASCII goes to lower case", STR("Mail.Example."), true, STR("mail.example") },
-        { "U-label", STR("B\xc3\xbc" "cher.example"), true, STR("xn--bcher-kva.example") },
-        { "sharp s stays itself", STR("stra\xc3\x9f" "e.example"), true, STR("xn--strae-oqa.example") },
-        { "wide full stop", STR("a\xe3\x80\x82" "example"), true, STR("a.example") },
-        { "not UTF-8", STR("b\xfc" "cher.example"), false, STR("") },
-        { "U-label that grows too long", STR("\xc3\xbc" L63 ".example"), false, STR("") },
-        { "space", STR("a b.example"), false, STR("") },
-        { "NUL behind a U-label", STR("\xc3\xbc\0.example"), false, STR("") },
-        { "empty", STR(""), false, STR("") },
-    };
-    struct mem mem = mem_libc();
-    struct arena arena;
-
-    arena_init(&arena, &mem, 1024, 65536);
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        struct str out = S("");
-        test_case(t, cases[i].why);
-        EXPECT(t, name_to_ascii(cases[i].in, &arena, &out) == cases[i].ok);
-        EXPECT_STR(t, out, cases[i].want);
-    }
-    arena_done(&arena);
-}
-
 TEST_MAIN({ "valid names", valid_names }, { "compares", compares }, { "text and wire and back", text_and_wire_and_back },
           { "takes compressed names", takes_compressed_names }, { "bounds what a name costs", bounds_what_a_name_costs },
-          { "reverses", reverses }, { "to ascii", to_ascii })
+          { "reverses", reverses })

@@ -4,7 +4,8 @@
 #include "message/utf8.h"
 
 enum {
-    LINE_WANTED = 78,   /* RFC 5322 section 2.1.1 */
+    LINE_WANTED = 78,      /* RFC 5322 section 2.1.1 */
+    WORD_MAX = 900,        /* a longer one is broken, or the line would be over 998 */
     ENCODED_WORD_MAX = 75, /* RFC 2047 section 2 */
 };
 
@@ -101,13 +102,13 @@ header_put(struct text *t, struct str name, struct str value, bool utf8)
         while (len < value.len && safe_byte(value.ptr[len], keep) == ' ')
             len++;
         size_t spaces = len;
-        while (len < value.len && safe_byte(value.ptr[len], keep) != ' ')
+        while (len < value.len && len < WORD_MAX && safe_byte(value.ptr[len], keep) != ' ')
             len++;
         if (column + (spaces ? len : len + 1) > LINE_WANTED && column > name.len + 1) {
             text_put(t, S("\r\n"));
             column = 0;
         }
-        if (spaces == 0)
+        if (spaces == 0) /* the first word, or the rest of one that was broken */
             text_put_byte(t, ' ');
         for (size_t i = 0; i < len; i++)
             text_put_byte(t, safe_byte(value.ptr[i], keep));

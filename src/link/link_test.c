@@ -1,0 +1,330 @@
+/* link: calls, one-way messages, long messages, ends, and hostile peers. */
+#include "base/check.h"
+#include "base/test.h"
+#include "link/link.h"
+
+#include <string.h>
+
+enum { TYPE_ECHO = 1, TYPE_NEVER = 2, TYPE_NOTE = 3, TYPE_BAD = 4, TYPE_HANDLE = 5 };
+
+struct side {
+    struct rt *rt;
+    struct link *link;
+    size_t notes, closes, handles;
+    uint32_t unanswered;
+    struct err why;
+    struct event changed;
+    struct handle kept;
+};
+
+static bool
+handle_message(void *ctx, struct link *link, struct link_message *m)
+{
+    struct side *side = ctx;
+
+    switch (m->type) {
+    case TYPE_ECHO:
+        link_reply(link, m->call, m->type, m->body);
+        return true;
+    case TYPE_NEVER:
+        side->unanswered = m->call;
+        event_wake(side->rt, &side->changed);
+        return true;
+    case TYPE_NOTE:
+        side->notes++;
+        event_wake(side->rt, &side->changed);
+        return true;
+    case TYPE_HANDLE:
+        side->handles += m->handle_count;
+        if (m->handle_count == 1) {
+            side->kept = m->handles[0];
+            m->handle_count = 0;
+        }
+        event_wake(side->rt, &side->changed);
+        return true;
+    default:
+        return false;
+    }
+}
+
+static void
+note_close(void *ctx, struct link *link, struct err why)
+{
+    struct side *side = ctx;
+
+    (void)link;
+    side->closes++;
+    side->why = why;
+    event_wake(side->rt, &side->changed);
+}
+
+static struct link_settings
+settings_of(struct side *side)
+{
+    return (struct link_settings){ .name = S("test"), .ctx = side, .handle = handle_message, .closed = note_close };
+}
+
+struct world {
+    struct test *t;
+    struct rt *rt;
+    struct side a, b;
+    struct arena arena;
+    void (*body)(struct world *);
+};
+
+static void
+wait_until_closed(struct world *w, struct side *side)
+{
+    while (side->closes == 0)
+        if (err_is(event_wait(w->rt, &side->changed, within(w->rt, 5 * SECOND))))
+            break;
+    EXPECT_INT(w->t, side->closes, 1);
+}
+
+static void
+run_pair(struct rt *rt, void *arg)
+{
+    struct world *w = arg;
+    struct handle pair[2];
+
+    w->rt = w->a.rt = w->b.rt = rt;
+    event_init(&w->a.changed);
+    event_init(&w->b.changed);
+    arena_init(&w->arena, rt_mem(rt), 4096, 4 * LINK_MESSAGE_MAX);
+    EXPECT(w->t, !err_is(stream_pair(rt, pair)));
+    struct link_settings a = settings_of(&w->a), b = settings_of(&w->b);
+    a.takes_handles = b.takes_handles = true;
+    b.calls_max = 3;
+    EXPECT(w->t, !err_is(link_open(rt, pair[0], &a, &w->a.link)));
+    EXPECT(w->t, !err_is(link_open(rt, pair[1], &b, &w->b.link)));
+    w->body(w);
+    if (w->a.link)
+        link_free(w->a.link);
+    if (w->b.link)
+        link_free(w->b.link);
+    arena_done(&w->arena);
+}
+
+static void
+with_pair(struct test *t, void (*body)(struct world *))
+{
+    struct world w = { .t = t, .body = body };
+
+    EXPECT(t, !err_is(rt_run(run_pair, &w)));
+}
+
+static void
+calls_body(struct world *w)
+{
+    struct str reply;
+    char *long_body = arena_alloc(&w->arena, LINK_MESSAGE_MAX);
+    static const size_t lengths[] = { 0, 1, LIMIT_FRAME_BODY - 1, LIMIT_FRAME_BODY, LIMIT_FRAME_BODY + 1, LINK_MESSAGE_MAX };
+
+    for (size_t i = 0; i < LINK_MESSAGE_MAX; i++)
+        long_body[i] = (char)(i * 7);
+    for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
+        struct str body = str_new(long_body, lengths[i]);
+        EXPECT(w->t, !err_is(link_call(w->a.link, TYPE_ECHO, body, &w->arena, within(w->rt, 5 * SECOND), &reply)));
+        EXPECT(w->t, str_eq(reply, body));
+    }
+    struct str parts[] = { S("ab"), S(""), str_new(long_body, LIMIT_FRAME_BODY), S("cd") };
+    EXPECT(w->t, !err_is(link_call_parts(w->a.link, TYPE_ECHO, parts, 4, &w->arena, within(w->rt, 5 * SECOND), &reply)));
+    EXPECT_INT(w->t, reply.len, LIMIT_FRAME_BODY + 4);
+    EXPECT(w->t, str_starts(reply, parts[0]) && str_ends(reply, parts[3]));
+    for (int i = 0; i < 1000; i++)
+        EXPECT(w->t, !err_is(link_send(w->a.link, TYPE_NOTE, str_new(long_body, 1000), FOREVER)));
+    while (w->b.notes < 1000)
+        if (!EXPECT(w->t, !err_is(event_wait(w->rt, &w->b.changed, within(w->rt, 5 * SECOND)))))
+            return;
+}
+
+static void
+calls_of_any_length(struct test *t)
+{
+    with_pair(t, calls_body);
+}
+
+static void
+late_reply_body(struct world *w)
+{
+    struct str reply;
+
+    struct err e = link_call(w->a.link, TYPE_NEVER, S("x"), &w->arena, within(w->rt, 10 * MILLISECOND), &reply);
+    EXPECT_INT(w->t, e.kind, ERR_TIMEOUT);
+    EXPECT(w->t, w->b.unanswered != 0);
+    link_reply(w->b.link, w->b.unanswered, TYPE_NEVER, S("late"));
+    EXPECT(w->t, !err_is(link_call(w->a.link, TYPE_ECHO, S("y"), &w->arena, within(w->rt, 5 * SECOND), &reply)));
+    EXPECT_STR(w->t, reply, S("y"));
+}
+
+static void
+late_reply_is_dropped(struct test *t)
+{
+    with_pair(t, late_reply_body);
+}
+
+struct caller {
+    struct world *w;
+    struct err err;
+    bool done;
+};
+
+static void
+run_caller(void *arg)
+{
+    struct caller *c = arg;
+    struct str reply;
+
+    c->err = link_call(c->w->a.link, TYPE_NEVER, S("x"), &c->w->arena, FOREVER, &reply);
+    c->done = true;
+}
+
+static void
+cut_body(struct world *w)
+{
+    struct caller caller = { .w = w };
+    struct scope scope;
+
+    scope_init(&scope, w->rt);
+    scope_start(&scope, "caller", run_caller, &caller);
+    while (w->b.unanswered == 0)
+        EXPECT(w->t, !err_is(event_wait(w->rt, &w->b.changed, within(w->rt, 5 * SECOND))));
+    link_free(w->b.link);
+    w->b.link = NULL;
+    EXPECT(w->t, !err_is(scope_wait(&scope, within(w->rt, 5 * SECOND))));
+    scope_end(&scope);
+    EXPECT(w->t, caller.done);
+    EXPECT_INT(w->t, caller.err.kind, ERR_UNKNOWN);
+    wait_until_closed(w, &w->a);
+    struct str reply;
+    EXPECT_INT(w->t, link_call(w->a.link, TYPE_ECHO, S("x"), &w->arena, FOREVER, &reply).kind, ERR_CLOSED);
+}
+
+static void
+a_link_cut_in_a_call_says_unknown(struct test *t)
+{
+    with_pair(t, cut_body);
+}
+
+static void
+too_many_body(struct world *w)
+{
+    struct caller callers[4] = { { .w = w }, { .w = w }, { .w = w }, { .w = w } };
+    struct scope scope;
+
+    scope_init(&scope, w->rt);
+    for (int i = 0; i < 4; i++)
+        scope_start(&scope, "caller", run_caller, &callers[i]);
+    wait_until_closed(w, &w->b);
+    EXPECT_INT(w->t, w->b.why.kind, ERR_LIMIT);
+    scope_end(&scope);
+}
+
+static void
+more_calls_than_allowed_close_the_link(struct test *t)
+{
+    with_pair(t, too_many_body);
+}
+
+static void
+handles_body(struct world *w)
+{
+    struct handle pair[2];
+    struct stream *near, *far;
+    char memory[8];
+    size_t got = 0;
+
+    EXPECT(w->t, !err_is(stream_pair(w->rt, pair)));
+    EXPECT(w->t, !err_is(link_send(w->a.link, TYPE_NOTE, S("before"), FOREVER)));
+    EXPECT(w->t, !err_is(link_send_handles(w->a.link, TYPE_HANDLE, S("take this"), &pair[1], 1, FOREVER)));
+    handle_close(w->rt, pair[1]);
+    while (w->b.handles == 0)
+        if (!EXPECT(w->t, !err_is(event_wait(w->rt, &w->b.changed, within(w->rt, 5 * SECOND)))))
+            return;
+    EXPECT(w->t, !err_is(stream_from_handle(w->rt, pair[0], &near)));
+    EXPECT(w->t, !err_is(stream_from_handle(w->rt, w->b.kept, &far)));
+    EXPECT(w->t, !err_is(stream_write(near, S("hello"), FOREVER)));
+    EXPECT(w->t, !err_is(stream_read(far, memory, sizeof memory, within(w->rt, 5 * SECOND), &got)));
+    EXPECT_STR(w->t, str_new(memory, got), S("hello"));
+    stream_close(near);
+    stream_close(far);
+}
+
+static void
+handles_pass(struct test *t)
+{
+    with_pair(t, handles_body);
+}
+
+/* Raw bytes instead of a peer. */
+static const struct {
+    const char *why;
+    struct str bytes;
+    int32_t kind; /* of the error that `closed` gets */
+} hostile[] = {
+#define HELLO "\x0d\0\0\0\xff\xff\0\0\0\0\0\0\x01\0\0\0\x05\0\0\0" POSTRIDER_VERSION
+    { "no hello", STR("\x01\0\0\0\x01\0\0\0\0\0\0\0x"), ERR_PROTOCOL },
+    { "hello of another version", STR("\x0d\0\0\0\xff\xff\0\0\0\0\0\0\x02\0\0\0\x05\0\0\0" POSTRIDER_VERSION), ERR_PROTOCOL },
+    { "hello of another build", STR("\x0d\0\0\0\xff\xff\0\0\0\0\0\0\x01\0\0\0\x05\0\0\0" "9.9.9"), ERR_PROTOCOL },
+    { "hello with bytes behind", STR("\x0e\0\0\0\xff\xff\0\0\0\0\0\0\x01\0\0\0\x05\0\0\0" POSTRIDER_VERSION "x"), ERR_PROTOCOL },
+    { "body longer than a frame", STR(HELLO "\x01\0\x01\0\x01\0\0\0\0\0\0\0"), ERR_PROTOCOL },
+    { "unknown flag", STR(HELLO "\0\0\0\0\x03\0\x04\0\0\0\0\0"), ERR_PROTOCOL },
+    { "reply to nothing asked", STR(HELLO "\0\0\0\0\x03\0\x01\0\0\0\0\0"), ERR_PROTOCOL },
+    { "unknown type", STR(HELLO "\0\0\0\0\x04\0\0\0\0\0\0\0"), ERR_PROTOCOL },
+    { "ends in a header", STR(HELLO "\0\0\0\0\x03"), ERR_CLOSED },
+    { "ends in a body", STR(HELLO "\x05\0\0\0\x03\0\0\0\0\0\0\0ab"), ERR_CLOSED },
+};
+
+struct hostile_run {
+    struct test *t;
+    struct str bytes;
+    int32_t kind;
+    bool one_by_one;
+};
+
+static void
+run_hostile(struct rt *rt, void *arg)
+{
+    struct hostile_run *run = arg;
+    struct side side = { .rt = rt };
+    struct handle pair[2];
+    struct stream *peer;
+
+    event_init(&side.changed);
+    EXPECT(run->t, !err_is(stream_pair(rt, pair)));
+    struct link_settings settings = settings_of(&side);
+    EXPECT(run->t, !err_is(link_open(rt, pair[0], &settings, &side.link)));
+    EXPECT(run->t, !err_is(stream_from_handle(rt, pair[1], &peer)));
+    for (size_t at = 0; at < run->bytes.len;) {
+        size_t n = run->one_by_one ? 1 : run->bytes.len;
+        if (err_is(stream_write(peer, str_slice(run->bytes, at, at + n), FOREVER)))
+            break; /* closed early: that is what we want to see below */
+        at += n;
+        fiber_yield(rt);
+    }
+    stream_shut_down(peer);
+    while (side.closes == 0)
+        if (!EXPECT(run->t, !err_is(event_wait(rt, &side.changed, within(rt, 5 * SECOND)))))
+            break;
+    EXPECT_INT(run->t, side.why.kind, run->kind);
+    EXPECT(run->t, !link_is_open(side.link));
+    link_free(side.link);
+    stream_close(peer);
+}
+
+static void
+hostile_peers_end_their_link_and_nothing_else(struct test *t)
+{
+    for (size_t i = 0; i < sizeof hostile / sizeof *hostile; i++)
+        for (int one_by_one = 0; one_by_one < 2; one_by_one++) {
+            struct hostile_run run = { t, hostile[i].bytes, hostile[i].kind, one_by_one };
+            test_case(t, hostile[i].why);
+            EXPECT(t, !err_is(rt_run(run_hostile, &run)));
+        }
+}
+
+TEST_MAIN({ "calls of any length", calls_of_any_length }, { "a late reply is dropped", late_reply_is_dropped },
+          { "a link cut in a call says unknown", a_link_cut_in_a_call_says_unknown },
+          { "more calls than allowed close the link", more_calls_than_allowed_close_the_link },
+          { "handles pass", handles_pass },
+          { "hostile peers end their link and nothing else", hostile_peers_end_their_link_and_nothing_else })

@@ -1,0 +1,32 @@
+# What Postrider needs of Debian 12. Sourced by ./try and ./test; installs only what is missing.
+BUILD_PACKAGES="gcc libc6-dev meson ninja-build pkg-config libssl-dev libunbound-dev libxxhash-dev libidn2-dev libseccomp-dev
+    dns-root-data ca-certificates"
+TEST_PACKAGES="clang libclang-rt-14-dev python3 python3-pytest mandoc git procps psmisc iproute2 strace e2fsprogs mount
+    swaks msmtp curl dovecot-lmtpd nsd ldnsutils netcat-openbsd telnet python3-xxhash"
+
+install_packages() {
+    missing=""
+    for package in "$@"; do
+        dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing="$missing $package"
+    done
+    [ -n "$missing" ] || return 0
+    if [ "$(id -u)" -ne 0 ]; then
+        echo "These Debian packages are missing; install them as root: apt-get install$missing" >&2
+        return 1
+    fi
+    echo "installing:$missing"
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -qq >/dev/null || return 1
+    # Packages must not start servers of their own on this machine: policy-rc.d says no while we install.
+    policy=/usr/sbin/policy-rc.d
+    made_policy=
+    if [ ! -e "$policy" ]; then
+        printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod 755 "$policy" && made_policy=yes
+    fi
+    # shellcheck disable=SC2086
+    apt-get install -y -qq --no-install-recommends $missing >/dev/null 2>&1
+    status=$?
+    [ "$made_policy" = yes ] && rm -f "$policy"
+    [ "$status" -eq 0 ] || echo "apt-get could not install:$missing" >&2
+    return "$status"
+}
