@@ -476,7 +476,8 @@ settle(struct attempt *a, const struct target *to, const struct batch *batch, st
     };
 
     /* A server may close an idle connection at any time, and we learn it here. */
-    if (reused && t->stage == CLIENT_AT_MAIL && (err_is(lost) || t->mail.code == 421) && lost.kind != ERR_CANCELLED)
+    bool lost_at_mail = err_is(lost) && t->stage == CLIENT_AT_MAIL && lost.kind != ERR_CANCELLED;
+    if (reused && (lost_at_mail || t->mail.code == 421))
         return NEXT_CONNECTION;
     if (remote_reply_is_permanent(&t->mail)) {
         batch_settle(a, batch, outcome_of_reply(a, to, &t->mail, OUTCOME_FAILED, OUTCOME_ABOUT_MESSAGE));
@@ -793,7 +794,10 @@ targets_add_resolved(struct attempt *a, struct targets *targets, const struct de
     case HOST_NO_ADDRESS:
         if (families == (HOST_IPV4 | HOST_IPV6))
             break;
-        /* fall through: it may have addresses in the family that we may not use */
+        trouble_reason(a, NULL, OUTCOME_ABOUT_DESTINATION, S("4.4.4"),
+                       arena_printf(&a->own_scratch, "the host %.*s has no address in the family that we use",
+                                    STR_ARG(host->name)));
+        return;
     case HOST_TEMPORARY:
         trouble_reason(a, NULL, OUTCOME_ABOUT_DESTINATION, S("4.4.3"),
                        arena_printf(&a->own_scratch, "cannot look up the host %.*s: %.*s", STR_ARG(host->name),
