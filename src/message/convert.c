@@ -1,0 +1,779 @@
+/*
+ * convert - see convert.h.
+ *
+ * What is put out never makes a boundary where there was none: an encoded line that we begin ourselves does not begin with
+ * "-", and base64 has no such character.
+ */
+#include "message/convert.h"
+
+#include "base/check.h"
+#include "message/header.h"
+#include "message/utf8.h"
+
+#include <string.h>
+
+enum {
+    FIELD_MAX = 4 << 10,          /* a longer header field has its 8-bit bytes replaced by "?" */
+    FIELD_OUT_MAX = 16 * FIELD_MAX,
+    QP_WIDTH = 75,                /* and the "=" of a soft line break: RFC 2045 section 6.7 (5) */
+    BASE64_LINE = 57,             /* bytes that make 76 characters */
+    LINE_MAX = 900,               /* where lines that were encoded already are broken, if they are too long */
+    FIELD_LINE = 76,
+};
+
+/* What becomes of an entity. */
+enum action {
+    ACTION_PASS,
+    ACTION_LABEL,      /* only its label is wrong where it goes */
+    ACTION_QP,
+    ACTION_BASE64,
+    ACTION_MEND_QP,    /* said to be quoted-printable, with bytes that are not */
+    ACTION_MEND_BASE64,
+};
+
+struct convert {
+    struct mime *mime;
+    struct arena *arena;
+    const struct mime_needs *needs;
+    enum convert_to to;
+    struct mime_piece piece;   /* what is left of it */
+    bool in_piece;
+    struct str pending;        /* goes out before anything else */
+    struct text made;          /* where pending lies when it was made here */
+
+    char *field;               /* the header field at hand, as it may come in pieces; then room to unquote */
+    size_t field_len;
+    bool field_spilled;        /* longer than FIELD_MAX: it goes on as it comes */
+
+    bool in_body;              /* of an entity with this action */
+    enum action body_action;
+    size_t column;             /* of the line that we write; base64: not 0 if there was one before */
+    char space;                /* a space or tab held back: encoded if the line ends behind it */
+    uint8_t escape;            /* digits of an escape that must still come */
+    bool broke_line;           /* this line is one that we began */
+    unsigned char group[BASE64_LINE];
+    size_t group_len;
+};
+
+static unsigned
+needs_of(const struct mime_needs *n, uint32_t entity)
+{
+    return n->entities[entity < n->count ? entity : n->count - 1];
+}
+
+static enum mime_class
+class_of(unsigned needs)
+{
+    return (enum mime_class)(needs >> MIME_CLASS_SHIFT & 7);
+}
+
+static enum mime_encoding
+encoding_of(unsigned needs)
+{
+    return (enum mime_encoding)(needs >> MIME_ENCODING_SHIFT & 7);
+}
+
+static bool
+must_encode(unsigned needs, enum convert_to to)
+{
+    return needs & (to == CONVERT_TO_7BIT ? MIME_NEED_8BIT | MIME_NEED_BARE | MIME_NEED_LONG
+                                          : MIME_NEED_BARE | MIME_NEED_LONG);
+}
+
+static enum action
+action_for(unsigned needs, enum convert_to to)
+{
+    enum mime_encoding encoding = encoding_of(needs);
+    bool encode = must_encode(needs, to);
+    bool mislabelled = encoding == MIME_BINARY || (to == CONVERT_TO_7BIT && encoding == MIME_8BIT);
+
+    switch (class_of(needs)) {
+    case MIME_MULTIPART:
+    case MIME_MESSAGE:
+    case MIME_FIXED:
+        return mislabelled ? ACTION_LABEL : ACTION_PASS;
+    case MIME_TEXT:
+    case MIME_OTHER:
+        if (encode && encoding == MIME_QUOTED_PRINTABLE)
+            return ACTION_MEND_QP;
+        if (encode && encoding == MIME_BASE64)
+            return ACTION_MEND_BASE64;
+        if (encode)
+            return class_of(needs) == MIME_TEXT ? ACTION_QP : ACTION_BASE64;
+        return mislabelled ? ACTION_LABEL : ACTION_PASS;
+    case MIME_CLASS_COUNT:
+        break;
+    }
+    UNREACHABLE();
+}
+
+enum convert_verdict
+convert_check(const struct mime_needs *n, enum convert_to to)
+{
+    /* A line over 998 alone is no reason: those are passed on unchanged everywhere. */
+    bool needed = n->bare || (to == CONVERT_TO_7BIT && (n->header_8bit || n->body_8bit));
+
+    if (!needed)
+        return CONVERT_NOT_NEEDED;
+    if (n->odd)
+        return CONVERT_IMPOSSIBLE;
+    for (uint32_t i = 0; i < n->count; i++)
+        if (class_of(n->entities[i]) == MIME_FIXED && must_encode(n->entities[i], to))
+            return CONVERT_IMPOSSIBLE;
+    return CONVERT_NEEDED;
+}
+
+struct convert *
+convert_new(struct arena *arena, const struct mime_needs *needs, enum convert_to to)
+{
+    struct convert *c = arena_new(arena, struct convert);
+
+    CHECK(needs->count > 0);
+    c->mime = mime_new(arena);
+    c->arena = arena;
+    c->needs = needs;
+    c->to = to;
+    c->field = arena_alloc(arena, 2 * FIELD_MAX);
+    return c;
+}
+
+static enum action
+action_of(const struct convert *c, uint32_t entity)
+{
+    return action_for(needs_of(c->needs, entity), c->to);
+}
+
+/* Somewhere to write more than `out` may have room for; goes out as `pending`. */
+static struct text *
+make(struct convert *c)
+{
+    if (!c->made.ptr)
+        c->made = text_init(arena_alloc(c->arena, FIELD_OUT_MAX), FIELD_OUT_MAX);
+    c->made.len = 0;
+    c->made.full = false;
+    return &c->made;
+}
+
+static bool
+is_ascii_wanted(const struct convert *c)
+{
+    return c->to == CONVERT_TO_7BIT;
+}
+
+static void
+put_ascii(struct text *t, struct str s)
+{
+    for (size_t i = 0; i < s.len; i++)
+        text_put_byte(t, s.ptr[i] & 0x80 ? '?' : s.ptr[i]);
+}
+
+/* ---- header fields ---- */
+
+/* Writes a field's value word by word, folding as needed. */
+struct folder {
+    struct text *out;
+    size_t column;
+    bool space; /* one is due before the next word */
+};
+
+static void
+fold_put(struct folder *f, struct str word)
+{
+    if (f->space) {
+        bool fits = f->column + 1 + word.len <= FIELD_LINE;
+        text_put(f->out, fits ? S(" ") : S("\r\n "));
+        f->column = fits ? f->column + 1 : 1;
+        f->space = false;
+    }
+    put_ascii(f->out, word);
+    f->column += word.len;
+}
+
+/* Encoded words stand apart from what is beside them: RFC 2047 section 5. */
+static void
+fold_put_encoded(struct folder *f, struct str bytes)
+{
+    if (f->space) {
+        text_put_byte(f->out, ' ');
+        f->column++;
+    }
+    encoded_words_put(f->out, bytes, f->column);
+    f->column = FIELD_LINE; /* not known: the next word begins a line */
+    f->space = true;
+}
+
+static bool
+is_fold_space(char c)
+{
+    return byte_is_space(c) || c == '\r' || c == '\n';
+}
+
+/* Text that has no structure: runs of words with 8-bit bytes become encoded words. */
+static void
+convert_text(struct folder *f, struct str value)
+{
+    struct str run = S(""); /* words that wait for being encoded together */
+
+    while (value.len) {
+        size_t len = 0;
+        while (len < value.len && is_fold_space(value.ptr[len]))
+            len++;
+        bool space = len > 0;
+        value = str_from(value, len);
+        for (len = 0; len < value.len && !is_fold_space(value.ptr[len]);)
+            len++;
+        struct str word = str_slice(value, 0, len);
+        value = str_from(value, len);
+        if (str_is_ascii(word)) {
+            if (run.len)
+                fold_put_encoded(f, run);
+            run = S("");
+            f->space |= space;
+            if (word.len)
+                fold_put(f, word);
+        } else if (run.len) {
+            run.len = (size_t)(word.ptr + word.len - run.ptr);
+        } else {
+            f->space |= space;
+            run = word;
+        }
+    }
+    if (run.len)
+        fold_put_encoded(f, run);
+}
+
+/* A quoted string or comment at the front of *s, without its delimiters; an open end is taken for closed. */
+static struct str
+take_delimited(struct str *s, char close, bool nests)
+{
+    size_t at = 1, depth = 1;
+
+    while (at < s->len) {
+        char c = s->ptr[at];
+        if (c == '\\' && at + 1 < s->len)
+            at++;
+        else if (c == close && --depth == 0)
+            break;
+        else if (nests && c == s->ptr[0])
+            depth++;
+        at++;
+    }
+    struct str inside = str_slice(*s, 1, at);
+    *s = str_from(*s, at + 1);
+    return inside;
+}
+
+static struct str
+without_quoted_pairs(struct str s, struct convert *c)
+{
+    char *copy = c->field + FIELD_MAX;
+    size_t len = 0;
+
+    for (size_t i = 0; i < s.len; i++) {
+        if (s.ptr[i] == '\\' && i + 1 < s.len)
+            i++;
+        copy[len++] = is_fold_space(s.ptr[i]) ? ' ' : s.ptr[i];
+    }
+    return str_new(copy, len);
+}
+
+/* From, To and their kind: names and comments are encoded, addresses are not (RFC 2047 section 5). */
+static void
+convert_addresses(struct convert *c, struct folder *f, struct str value)
+{
+    while (value.len) {
+        char first = value.ptr[0];
+        struct str before = value;
+        if (is_fold_space(first)) {
+            value = str_from(value, 1);
+            f->space = true;
+        } else if (first == '"') {
+            struct str inside = take_delimited(&value, '"', false);
+            if (str_is_ascii(inside))
+                fold_put(f, str_slice(before, 0, before.len - value.len));
+            else
+                fold_put_encoded(f, without_quoted_pairs(inside, c));
+        } else if (first == '(') {
+            struct str inside = take_delimited(&value, ')', true);
+            f->space = true;
+            if (str_is_ascii(inside)) {
+                fold_put(f, str_slice(before, 0, before.len - value.len));
+            } else {
+                fold_put(f, S("("));
+                fold_put_encoded(f, without_quoted_pairs(inside, c));
+                f->space = false;
+                fold_put(f, S(")"));
+            }
+        } else if (first == '<') {
+            size_t end = str_find_byte(value, '>');
+            fold_put(f, str_slice(value, 0, end + 1));
+            value = str_from(value, end + 1);
+        } else if (str_has_byte(S(",;:"), first)) {
+            f->space = false;
+            fold_put(f, str_slice(value, 0, 1));
+            value = str_from(value, 1);
+        } else {
+            size_t len = 1;
+            while (len < value.len && !is_fold_space(value.ptr[len]) && !str_has_byte(S("\"(<,;:"), value.ptr[len]))
+                len++;
+            struct str word = str_slice(value, 0, len);
+            value = str_from(value, len);
+            if (str_is_ascii(word) || str_has_byte(word, '@'))
+                fold_put(f, word);
+            else
+                fold_put_encoded(f, word);
+        }
+    }
+}
+
+/* name*0*=utf-8''%C3%A4; RFC 2231 sections 3 and 4. */
+static void
+convert_parameter(struct folder *f, struct str name, struct str value)
+{
+    bool utf8 = utf8_is_valid(value);
+
+    for (size_t part = 0; part == 0 || value.len; part++) {
+        char memory[160];
+        struct text t = text_init(memory, sizeof memory);
+        text_put(&t, str_slice(name, 0, 40));
+        text_putf(&t, "*%zu*=%s", part, part ? "" : utf8 ? "utf-8''" : "unknown-8bit''");
+        while (value.len && t.len < FIELD_LINE - 4) {
+            char byte = value.ptr[0];
+            if (byte_is_alnum(byte) || str_has_byte(S("._-"), byte))
+                text_put_byte(&t, byte);
+            else
+                text_putf(&t, "%%%02X", (unsigned char)byte);
+            value = str_from(value, 1);
+        }
+        if (value.len)
+            text_put_byte(&t, ';');
+        f->space = true;
+        fold_put(f, text_str(&t));
+    }
+}
+
+/* Content-Type and Content-Disposition: parameters whose value has 8-bit bytes. */
+static void
+convert_parameters(struct convert *c, struct folder *f, struct str value)
+{
+    while (value.len) {
+        size_t len = 0;
+        bool quoted = false;
+        for (; len < value.len && (quoted || value.ptr[len] != ';'); len++) {
+            if (value.ptr[len] == '"')
+                quoted = !quoted;
+            else if (value.ptr[len] == '\\' && quoted)
+                len++;
+        }
+        struct str item = str_trim(str_slice(value, 0, len));
+        bool more = len < value.len;
+        value = str_from(value, len + 1);
+        struct str content = item, name = str_trim(str_cut(&content, '='));
+        f->space = true;
+        if (str_is_ascii(item) || str_is_absent(content) || !str_is_ascii(name)) {
+            fold_put(f, item);
+        } else {
+            content = str_trim(content);
+            if (content.len && content.ptr[0] == '"')
+                content = without_quoted_pairs(take_delimited(&content, '"', false), c);
+            convert_parameter(f, name, content);
+        }
+        if (more)
+            text_put_byte(f->out, ';');
+    }
+}
+
+static void
+convert_field(struct convert *c, struct text *out)
+{
+    static const struct str address_fields[] = {
+        STR("From"), STR("Sender"), STR("Reply-To"), STR("To"), STR("Cc"), STR("Bcc"), STR("Return-Path"),
+        STR("Resent-From"), STR("Resent-Sender"), STR("Resent-To"), STR("Resent-Cc"), STR("Resent-Bcc"),
+        STR("Disposition-Notification-To"), STR("Errors-To"), STR("Received"),
+    };
+    struct str bytes = str_new(c->field, c->field_len), rest = bytes;
+    struct header_field field;
+
+    if (!header_take(&rest, &field) || rest.len > 0) {
+        put_ascii(out, bytes);
+        return;
+    }
+    struct folder f = { .out = out, .column = field.name.len + 1, .space = true };
+    struct str value = str_trim(field.value);
+    bool addresses = false;
+    for (size_t i = 0; i < sizeof address_fields / sizeof *address_fields; i++)
+        addresses |= str_eq_nocase(field.name, address_fields[i]);
+    text_put(out, field.name);
+    text_put_byte(out, ':');
+    if (addresses)
+        convert_addresses(c, &f, value);
+    else if (str_eq_nocase(field.name, S("Content-Type")) || str_eq_nocase(field.name, S("Content-Disposition")))
+        convert_parameters(c, &f, value);
+    else
+        convert_text(&f, value);
+    text_put(out, S("\r\n"));
+    if (out->full) { /* hostile beyond use */
+        out->len = 0;
+        out->full = false;
+        put_ascii(out, bytes);
+    }
+}
+
+/* The field at hand is whole: it goes out, as it is or converted, or not at all. */
+static void
+end_field(struct convert *c, uint32_t entity)
+{
+    struct str field = str_new(c->field, c->field_len);
+    enum action action = action_of(c, entity);
+    bool replaced = action != ACTION_PASS && action != ACTION_MEND_QP && action != ACTION_MEND_BASE64;
+
+    struct str name = str_trim_end(str_slice(field, 0, str_find_byte(field, ':')));
+    c->pending = field;
+    if (replaced && str_eq_nocase(name, S("Content-Transfer-Encoding"))) {
+        c->pending = S("");
+    } else if (is_ascii_wanted(c) && !str_is_ascii(field)) {
+        struct text *out = make(c);
+        convert_field(c, out);
+        c->pending = text_str(out);
+    }
+    c->field_len = 0;
+}
+
+static void
+put_new_fields(struct convert *c, uint32_t entity, struct str empty_line, struct text *out)
+{
+    static const struct str labels[] = {
+        [ACTION_QP] = STR("quoted-printable"),
+        [ACTION_BASE64] = STR("base64"),
+    };
+    unsigned needs = needs_of(c->needs, entity);
+    enum action action = action_for(needs, c->to);
+
+    if (action == ACTION_PASS || action == ACTION_MEND_QP || action == ACTION_MEND_BASE64) {
+        text_put(out, empty_line);
+        return;
+    }
+    if (needs & MIME_IS_ROOT && !(needs & MIME_HAS_VERSION))
+        text_put(out, S("MIME-Version: 1.0\r\n"));
+    if (needs & MIME_IS_ROOT && !(needs & MIME_HAS_TYPE) && needs & MIME_NEED_8BIT) /* RFC 1428 section 2 */
+        text_put(out, needs & MIME_NOT_UTF8 ? S("Content-Type: text/plain; charset=unknown-8bit\r\n")
+                                            : S("Content-Type: text/plain; charset=utf-8\r\n"));
+    text_put(out, S("Content-Transfer-Encoding: "));
+    if (action == ACTION_LABEL)
+        text_put(out, c->to == CONVERT_TO_8BIT ? S("8bit") : S("7bit"));
+    else
+        text_put(out, labels[action]);
+    text_put(out, S("\r\n"));
+    text_put(out, empty_line.len ? empty_line : S("\r\n")); /* a body may not follow without one */
+}
+
+/* ---- bodies ---- */
+
+static void
+put_hex(struct text *out, char byte)
+{
+    static const struct str digits = STR("0123456789ABCDEF");
+    unsigned char c = (unsigned char)byte;
+
+    text_put_byte(out, '=');
+    text_put_byte(out, digits.ptr[c >> 4]);
+    text_put_byte(out, digits.ptr[c & 15]);
+}
+
+/* RFC 2045 section 6.7. At the start of a line of our own making a "-" could begin a boundary. */
+static void
+qp_put(struct convert *c, struct text *out, char byte, bool plain)
+{
+    if (c->column + (plain ? 1 : 3) > QP_WIDTH) {
+        text_put(out, S("=\r\n"));
+        c->column = 0;
+        c->broke_line = true;
+    }
+    if (c->broke_line && c->column == 0 && byte == '-')
+        plain = false;
+    if (plain)
+        text_put_byte(out, byte);
+    else
+        put_hex(out, byte);
+    c->column += plain ? 1 : 3;
+}
+
+static void
+qp_give_space(struct convert *c, struct text *out, bool plain)
+{
+    if (c->space)
+        qp_put(c, out, c->space, plain);
+    c->space = '\0';
+}
+
+static void
+qp_add(struct convert *c, struct text *out, char byte)
+{
+    qp_give_space(c, out, true);
+    if (byte_is_space(byte))
+        c->space = byte;
+    else
+        qp_put(c, out, byte, byte > ' ' && byte <= '~' && byte != '=');
+}
+
+static void
+end_line(struct convert *c, struct text *out)
+{
+    text_put(out, S("\r\n"));
+    c->column = 0;
+    c->broke_line = false;
+    c->escape = 0;
+}
+
+/* Said to be quoted-printable: escapes stay, what may not be there is escaped, lines that are too long are broken. */
+static void
+mend_qp_add(struct convert *c, struct text *out, char byte)
+{
+    bool plain = (byte >= ' ' && byte <= '~') || byte == '\t';
+
+    if (c->column >= LINE_MAX && c->escape == 0) {
+        text_put(out, S("=\r\n"));
+        c->column = 0;
+        c->broke_line = true;
+    }
+    if (c->broke_line && c->column == 0 && byte == '-')
+        plain = false;
+    c->escape = byte == '=' ? 2 : c->escape > 0 ? (uint8_t)(c->escape - 1) : 0;
+    if (plain)
+        text_put_byte(out, byte);
+    else
+        put_hex(out, byte);
+    c->column += plain ? 1 : 3;
+}
+
+/* Said to be base64: what is no digit means nothing to whoever decodes it. */
+static void
+mend_base64_add(struct convert *c, struct text *out, char byte)
+{
+    if (byte & 0x80 || byte == '\0' || byte == '\r' || (c->broke_line && c->column == 0 && byte == '-'))
+        return;
+    text_put_byte(out, byte);
+    if (++c->column >= LINE_MAX) {
+        end_line(c, out);
+        c->broke_line = true;
+    }
+}
+
+static void
+base64_flush(struct convert *c, struct text *out)
+{
+    if (c->group_len == 0)
+        return;
+    if (c->column > 0)
+        text_put(out, S("\r\n"));
+    base64_put(out, str_new(c->group, c->group_len));
+    c->column = 1;
+    c->group_len = 0;
+}
+
+static void
+base64_add(struct convert *c, struct text *out, char byte)
+{
+    c->group[c->group_len++] = (unsigned char)byte;
+    if (c->group_len == BASE64_LINE)
+        base64_flush(c, out);
+}
+
+static void
+end_body(struct convert *c, struct text *out)
+{
+    if (c->body_action == ACTION_QP)
+        qp_give_space(c, out, false); /* the line ends here: a boundary's line end follows */
+    else if (c->body_action == ACTION_BASE64)
+        base64_flush(c, out);
+    c->in_body = false;
+}
+
+/* One line end of a text is a line end; of anything else it is two bytes like others. */
+static void
+add_line_end(struct convert *c, struct text *out)
+{
+    bool crlf = str_eq(c->piece.bytes, S("\r\n"));
+
+    if (c->body_action == ACTION_QP && crlf) {
+        qp_give_space(c, out, false);
+        end_line(c, out);
+    } else if (c->body_action == ACTION_MEND_QP && crlf) {
+        end_line(c, out);
+    } else if (c->body_action == ACTION_MEND_BASE64) {
+        end_line(c, out);
+    } else if (c->body_action == ACTION_MEND_QP) { /* bare LF in quoted-printable reads as a line end */
+        end_line(c, out);
+    } else {
+        static void (*const add[])(struct convert *, struct text *, char) = {
+            [ACTION_QP] = qp_add,
+            [ACTION_BASE64] = base64_add,
+        };
+        for (size_t i = 0; i < c->piece.bytes.len; i++)
+            add[c->body_action](c, out, c->piece.bytes.ptr[i]);
+    }
+    c->piece.bytes = S("");
+}
+
+static size_t
+room_of(const struct text *out)
+{
+    return out->cap - out->len;
+}
+
+/* As much of the piece as there is room for, as it is but for 8-bit bytes where none may be. True: all of it. */
+static bool
+copy_piece(struct convert *c, struct text *out)
+{
+    struct str part = str_slice(c->piece.bytes, 0, room_of(out));
+
+    if (is_ascii_wanted(c))
+        put_ascii(out, part);
+    else
+        text_put(out, part);
+    c->piece.bytes = str_from(c->piece.bytes, part.len);
+    return c->piece.bytes.len == 0;
+}
+
+static bool
+body_piece(struct convert *c, struct text *out)
+{
+    static void (*const add[])(struct convert *, struct text *, char) = {
+        [ACTION_QP] = qp_add,
+        [ACTION_BASE64] = base64_add,
+        [ACTION_MEND_QP] = mend_qp_add,
+        [ACTION_MEND_BASE64] = mend_base64_add,
+    };
+
+    if (!c->in_body) {
+        c->in_body = true;
+        c->body_action = action_of(c, c->piece.entity);
+        c->column = 0;
+        c->broke_line = false;
+        c->escape = 0;
+    }
+    if (c->body_action == ACTION_PASS || c->body_action == ACTION_LABEL)
+        return copy_piece(c, out);
+    while (c->piece.bytes.len) {
+        if (room_of(out) < CONVERT_ROOM / 2)
+            return false;
+        if (c->piece.line_end) {
+            add_line_end(c, out);
+        } else {
+            add[c->body_action](c, out, c->piece.bytes.ptr[0]);
+            c->piece.bytes = str_from(c->piece.bytes, 1);
+        }
+    }
+    return true;
+}
+
+/* A field is kept until it is whole, or too long for that. */
+static bool
+field_piece(struct convert *c, struct text *out)
+{
+    struct str bytes = c->piece.bytes;
+
+    if (c->piece.starts && c->field_len > 0) {
+        end_field(c, c->piece.entity);
+        return false;
+    }
+    c->field_spilled &= !c->piece.starts;
+    if (c->field_spilled)
+        return copy_piece(c, out);
+    if (bytes.len > FIELD_MAX - c->field_len) {
+        for (size_t i = 0; i < c->field_len && is_ascii_wanted(c); i++)
+            c->field[i] = c->field[i] & 0x80 ? '?' : c->field[i];
+        c->pending = str_new(c->field, c->field_len);
+        c->field_len = 0;
+        c->field_spilled = true;
+        c->piece.starts = false;
+        return false;
+    }
+    memcpy(c->field + c->field_len, bytes.ptr, bytes.len);
+    c->field_len += bytes.len;
+    return true;
+}
+
+static bool
+header_end_piece(struct convert *c, struct text *out)
+{
+    if (c->field_len > 0) {
+        end_field(c, c->piece.entity);
+        return false;
+    }
+    if (room_of(out) < CONVERT_ROOM)
+        return false;
+    put_new_fields(c, c->piece.entity, c->piece.bytes, out);
+    return true;
+}
+
+/* False: come again, after what is pending went out or with more room. */
+static bool
+work(struct convert *c, struct text *out)
+{
+    if (c->in_body && c->piece.place != MIME_BODY) {
+        if (room_of(out) < CONVERT_ROOM)
+            return false;
+        end_body(c, out);
+    }
+    switch (c->piece.place) {
+    case MIME_FIELD:
+        return field_piece(c, out);
+    case MIME_HEADER_END:
+        return header_end_piece(c, out);
+    case MIME_BODY:
+        return body_piece(c, out);
+    case MIME_OUTER:
+        return copy_piece(c, out);
+    }
+    UNREACHABLE();
+}
+
+/* Does what can be done without another piece. False: `out` is full. */
+static bool
+settle(struct convert *c, struct text *out)
+{
+    for (;;) {
+        struct str part = str_slice(c->pending, 0, room_of(out));
+        text_put(out, part);
+        c->pending = str_from(c->pending, part.len);
+        if (c->pending.len > 0)
+            return false;
+        if (!c->in_piece)
+            return true;
+        c->in_piece = !work(c, out);
+        if (c->in_piece && c->pending.len == 0 && room_of(out) < CONVERT_ROOM)
+            return false;
+    }
+}
+
+void
+convert_feed(struct convert *c, struct str *bytes, struct text *out)
+{
+    CHECK(room_of(out) >= CONVERT_ROOM);
+    while (settle(c, out)) {
+        c->in_piece = mime_next(c->mime, bytes, &c->piece);
+        if (!c->in_piece)
+            return;
+    }
+}
+
+bool
+convert_end(struct convert *c, struct text *out)
+{
+    CHECK(room_of(out) >= CONVERT_ROOM);
+    while (settle(c, out)) {
+        c->in_piece = mime_end(c->mime, &c->piece);
+        if (c->in_piece)
+            continue;
+        if (room_of(out) < CONVERT_ROOM)
+            return false;
+        if (c->in_body) {
+            end_body(c, out);
+            if (c->body_action == ACTION_BASE64)
+                text_put(out, S("\r\n"));
+        }
+        return true;
+    }
+    return false;
+}

@@ -1,0 +1,100 @@
+"""Every message of the public MIME suites through the conversion to 7-bit: decoded, each part is the same as before.
+
+The decoder is Python's email package, which shares nothing with ours. The converter is the unit test's executable as a filter.
+"""
+import email
+import email.header
+import glob
+import os
+import pathlib
+import subprocess
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+SHARED = pathlib.Path(os.environ.get("POSTRIDER_SHARED", ROOT / ".." / "shared"))
+CONVERTER = pathlib.Path(os.environ.get("POSTRIDER_BUILD", ROOT / "build")) / "message_convert"
+
+SUITES = [
+    "mime-haraka/*.txt", "mime-mail-parser/*/*.eml", "mime-mikel-mail/*/*.eml", "mime-mikel-mail/sample_output_multipart",
+    "mime-mime4j/*/*.msg", "unit-postfix/global/mime_*.in*", "bounces-sisimai/maildir/*/*.eml", "arf-mail-auth/*.eml",
+]
+
+
+def messages():
+    found = []
+    for pattern in SUITES:
+        found += sorted(glob.glob(str(SHARED / "conformance" / pattern)))
+    return found
+
+
+def on_the_wire(data):
+    """As it would have come by SMTP, where a line ends with CRLF."""
+    return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\r\n")
+
+
+def decoded(message):
+    """(type, content) of each part; structure shows in the order and the types."""
+    parts = []
+    for part in message.walk():
+        content = None
+        if not part.is_multipart():
+            content = part.get_payload(decode=True)
+        parts.append((part.get_content_type(), part.get_filename() and clean(part.get_filename()), content))
+    return parts
+
+
+def clean(text):
+    """Names with bytes that are not UTF-8 have no one spelling: compare what is certain in them."""
+    return "".join(c for c in text if c.isascii() and c.isalnum())
+
+
+def header_text(message, name):
+    value = message.get(name)
+    if value is None:
+        return None
+    try:
+        chunks = email.header.decode_header(str(value) if isinstance(value, str) else value)
+    except Exception:
+        return None
+    text = b""
+    for chunk, charset in chunks:
+        text += chunk if isinstance(chunk, bytes) else chunk.encode("utf-8", "surrogateescape")
+    return b"".join(text.split())
+
+
+def convert(data):
+    return subprocess.run([CONVERTER, "--convert"], input=data, stdout=subprocess.PIPE, timeout=60)
+
+
+@pytest.mark.skipif(not (SHARED / "conformance").is_dir(), reason="no shared conformance data")
+def test_public_suites():
+    counts = {"messages": 0, "converted": 0, "parts": 0, "impossible": 0}
+    wrong = []
+    for name in messages():
+        data = on_the_wire(pathlib.Path(name).read_bytes())
+        done = convert(data)
+        counts["messages"] += 1
+        if done.returncode == 65:
+            counts["impossible"] += 1
+            continue
+        assert done.returncode == 0, f"{name}: exit {done.returncode}"
+        out = done.stdout
+        if out == data and all(b < 0x80 for b in data):
+            continue
+        counts["converted"] += 1
+        before, after = email.message_from_bytes(data), email.message_from_bytes(out)
+        if any(b >= 0x80 for b in out):
+            wrong.append(f"{name}: 8-bit bytes in the output")
+        if max(map(len, out.split(b"\r\n"))) > 998 and max(map(len, data.split(b"\r\n"))) <= 998:
+            wrong.append(f"{name}: a line over 998")
+        old, new = decoded(before), decoded(after)
+        counts["parts"] += len(old)
+        if old != new:
+            first = next((a, b) for a, b in zip(old + [None], new + [None]) if a != b)
+            wrong.append(f"{name}: {len(old)} parts, {len(new)} after; first difference:\n    {first[0]!r:.300}\n    {first[1]!r:.300}")
+        if header_text(before, "Subject") != header_text(after, "Subject"):
+            wrong.append(f"{name}: subject\n    {header_text(before, 'Subject')}\n    {header_text(after, 'Subject')}")
+    print("# 8-bit to 7-bit: " + ", ".join(f"{count} {what}" for what, count in counts.items()) + f", {len(wrong)} wrong")
+    assert not wrong, "\n".join(wrong)
+    assert counts["messages"] > 150 and counts["converted"] > 20 and counts["impossible"] == 0
