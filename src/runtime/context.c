@@ -27,8 +27,8 @@ void context_trampoline(void);
 
 #if defined(__x86_64__)
 /*
- * The end is a jump, not a ret: the return predictor would be wrong every time (13 ns against 6). "notrack", because the
- * place to go on at is no endbr64. The trampoline has no caller: .cfi_undefined tells that to debuggers.
+ * The end is a jump, not a ret: the return predictor would be wrong every time (13 ns against 6). "notrack", because
+ * the place to go on at is no endbr64. The trampoline has no caller: .cfi_undefined tells that to debuggers.
  */
 __asm__(".text\n"
         ".p2align 4\n"

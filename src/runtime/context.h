@@ -1,6 +1,7 @@
 /*
- * context - a stack and a place in it: what the scheduler switches between. Own assembly for x86-64 and aarch64 (6 ns a
- * switch), ucontext elsewhere or with -DCONTEXT_PORTABLE (two system calls a switch). Sanitizers are told of every switch.
+ * context - a stack and a place in it: what the scheduler switches between. Own assembly for x86-64 and aarch64 (6 ns
+ * a switch), ucontext elsewhere or with -DCONTEXT_PORTABLE (two system calls a switch). Sanitizers are told of every
+ * switch.
  *
  * Saved are the registers that the ABI calls callee-saved and the floating-point control words; the signal mask is not.
  */

@@ -1,6 +1,6 @@
 /*
- * linux - what the linux_*.c files share: the real world behind struct rt. One epoll for a role; everything that can become
- * ready is a struct source in it.
+ * linux - what the linux_*.c files share: the real world behind struct rt. One epoll for a role; everything that can
+ * become ready is a struct source in it.
  */
 #ifndef RUNTIME_LINUX_H
 #define RUNTIME_LINUX_H
@@ -14,8 +14,9 @@
 
 /*
  * A descriptor in the epoll. ready() is called on the reactor's own stack. Whoever ends a source calls source_retire()
- * before it closes the descriptor: epoll knows open files, not descriptors, so a duplicate in a child between fork and exec
- * would keep a closed one reporting. Memory is freed after the turn, when no event of the batch can name it any more.
+ * before it closes the descriptor: epoll knows open files, not descriptors, so a duplicate in a child between fork and
+ * exec would keep a closed one reporting. Memory is freed after the turn, when no event of the batch can name it any
+ * more.
  */
 struct world;
 struct source {
@@ -98,6 +99,10 @@ void log_flush(struct world *);  /* at the end of a turn */
 void log_close(struct world *);  /* says its last words */
 void log_free(struct world *);   /* after the retired sources were freed */
 void log_held(struct rt *, const char *fiber_name, int64_t ns);
+
+/* From POSTRIDER_PRETEND (runtime/sandbox.h): whether "what" is there; the number of "what=NUMBER", or `otherwise`. */
+bool world_pretends(const char *what);
+int64_t world_pretended(const char *what, int64_t otherwise);
 
 /* errno at once after a call that failed. */
 struct err err_here(const char *what);

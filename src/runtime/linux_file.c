@@ -1,6 +1,6 @@
 /*
- * linux_file - directories and files, by jobs on a lane's thread. Names are resolved by the kernel below their directory,
- * through no link: RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS (openat2, Linux 5.6).
+ * linux_file - directories and files, by jobs on a lane's thread. Names are resolved by the kernel below their
+ * directory, through no link: RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS (openat2, Linux 5.6).
  */
 #include "base/arena.h"
 #include "runtime/linux.h"
@@ -60,7 +60,7 @@ run(struct rt *rt, enum lane lane, struct file_job *j, void (*work)(struct job *
     return j->err;
 }
 
-/* ---- names ---------------------------------------------------------------------------------------------------------- */
+/* ---- names ------------------------------------------------------------------------------------------------------- */
 
 /* NUL-terminates. The kernel would refuse most of this; a name that is wrong should not depend on it. */
 static struct err
@@ -95,8 +95,8 @@ open_below(int dir, const char *name, int flags, unsigned mode)
 }
 
 /*
- * mkdirat(), renameat() and unlinkat() know no RESOLVE_BENEATH: with a slash in the name, the directory that holds the last
- * part is opened first. *out_dir is closed by the caller if it is not `dir`.
+ * mkdirat(), renameat() and unlinkat() know no RESOLVE_BENEATH: with a slash in the name, the directory that holds the
+ * last part is opened first. *out_dir is closed by the caller if it is not `dir`.
  */
 static const char *
 last_part(int dir, char *name, int *out_dir)
@@ -118,7 +118,7 @@ close_other(int fd, int than)
         close(fd);
 }
 
-/* ---- directories ---------------------------------------------------------------------------------------------------- */
+/* ---- directories ------------------------------------------------------------------------------------------------- */
 
 static struct err
 dir_new(struct rt *rt, int fd, struct dir **out)
@@ -373,7 +373,7 @@ dir_close(struct dir *dir)
     mem_free(dir->rt->mem, dir, sizeof *dir);
 }
 
-/* ---- files ---------------------------------------------------------------------------------------------------------- */
+/* ---- files ------------------------------------------------------------------------------------------------------- */
 
 static struct err
 file_new(struct rt *rt, int fd, struct file **out)

@@ -1,9 +1,9 @@
 /*
  * linux_lane - threads for what an epoll cannot wait for: disk work and helper work.
  *
- * A job lives on the stack of the fiber that waits for it. The fiber may leave before its turn (timeout), but once a thread
- * has begun the job, the fiber waits for its end, however long that takes: the thread uses the fiber's memory. Threads start
- * with the first job, so that a sandbox entered before reaches them, and touch neither rt nor its heap.
+ * A job lives on the stack of the fiber that waits for it. The fiber may leave before its turn (timeout), but once a
+ * thread has begun the job, the fiber waits for its end, however long that takes: the thread uses the fiber's memory.
+ * Threads start with the first job, so that a sandbox entered before reaches them, and touch neither rt nor its heap.
  */
 #include "runtime/linux.h"
 
@@ -204,7 +204,7 @@ lanes_done(struct world *w)
     close(fd);
 }
 
-/* ---- helper work ---------------------------------------------------------------------------------------------------- */
+/* ---- helper work ------------------------------------------------------------------------------------------------- */
 
 struct offload {
     struct job job;

@@ -1,9 +1,10 @@
 /*
  * linux_log - how log lines leave: gathered in a ring, written when the reactor turns, never waited for.
  *
- * Standard error is shared with other processes, often with the shell, so its mode is not ours to change (O_NONBLOCK is a
- * property of the open file, not of the descriptor). A socket is sent to with MSG_DONTWAIT. A terminal or pipe is opened
- * again, with a mode of our own; where that is not allowed it is asked with poll() before each write. A file never waits.
+ * Standard error is shared with other processes, often with the shell, so its mode is not ours to change (O_NONBLOCK
+ * is a property of the open file, not of the descriptor). A socket is sent to with MSG_DONTWAIT. A terminal or pipe is
+ * opened again, with a mode of our own; where that is not allowed it is asked with poll() before each write. A file
+ * never waits.
  */
 #include "runtime/log_sink.h"
 

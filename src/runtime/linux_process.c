@@ -1,8 +1,8 @@
 /*
  * linux_process - children and signals.
  *
- * A child is watched by its pidfd, so no SIGCHLD handler and no number that may be another process by now. The image is the
- * one that this process was started from, even if the file was replaced since: an upgrade never mixes versions.
+ * A child is watched by its pidfd, so no SIGCHLD handler and no number that may be another process by now. The image
+ * is the one that this process was started from, even if the file was replaced since: an upgrade never mixes versions.
  */
 #include "runtime/linux.h"
 
@@ -36,7 +36,7 @@ source_is_embedded(struct world *w, struct source *s)
     (void)s;
 }
 
-/* ---- signals -------------------------------------------------------------------------------------------------------- */
+/* ---- signals ----------------------------------------------------------------------------------------------------- */
 
 static void
 signal_ready(struct source *s, uint32_t events)
@@ -80,7 +80,7 @@ rt_wait_signal(struct rt *rt, int64_t until, int *out_signal)
     return OK;
 }
 
-/* ---- children ------------------------------------------------------------------------------------------------------- */
+/* ---- children ---------------------------------------------------------------------------------------------------- */
 
 static bool
 reap(struct child *c, int *out_status)
@@ -301,7 +301,7 @@ child_release(struct child *c)
     }
 }
 
-/* ---- the world's part ----------------------------------------------------------------------------------------------- */
+/* ---- the world's part -------------------------------------------------------------------------------------------- */
 
 void
 process_init(struct world *w)

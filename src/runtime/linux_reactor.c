@@ -1,4 +1,5 @@
-/* linux_reactor - the real world: clock, randomness, epoll, and rt_run(), which turns until its main fiber has ended. */
+/* linux_reactor - the real world: clock, randomness, epoll, and rt_run(), which turns until its main fiber has ended.
+ * */
 #include "runtime/linux.h"
 
 #include <errno.h>
@@ -64,7 +65,7 @@ rt_random(struct rt *rt)
     return value;
 }
 
-/* ---- sources -------------------------------------------------------------------------------------------------------- */
+/* ---- sources ----------------------------------------------------------------------------------------------------- */
 
 struct err
 source_add(struct world *w, struct source *s, int fd, uint32_t events)
@@ -105,7 +106,7 @@ free_retired(struct world *w)
     }
 }
 
-/* ---- foreign libraries' descriptors --------------------------------------------------------------------------------- */
+/* ---- foreign libraries' descriptors ------------------------------------------------------------------------------ */
 
 struct watch {
     struct source source;
@@ -149,7 +150,7 @@ watch_stop(struct watch *watch)
     source_retire(watch->world, &watch->source);
 }
 
-/* ---- the turn ------------------------------------------------------------------------------------------------------- */
+/* ---- the turn ---------------------------------------------------------------------------------------------------- */
 
 static int
 wait_ms(const struct world *w, int64_t until)
@@ -189,7 +190,7 @@ wait_for_events(struct world *w, int64_t until)
     sched_call_alarms(&w->rt);
 }
 
-/* ---- a world -------------------------------------------------------------------------------------------------------- */
+/* ---- a world ----------------------------------------------------------------------------------------------------- */
 
 static size_t
 map_count_max(void)
@@ -207,17 +208,34 @@ map_count_max(void)
     return count ? count : 65530; /* Linux's default */
 }
 
-/* "no-guard-advice" and the like in POSTRIDER_PRETEND: to be as weak as an older kernel, for tests. */
-static bool
-pretends(const char *what)
+/* What follows `what` in POSTRIDER_PRETEND up to the next comma; absent: it is not there. */
+static struct str
+pretended(const char *what)
 {
     const char *env = getenv("POSTRIDER_PRETEND");
     struct str rest = env ? str_from_cstr(env) : (struct str){ 0 };
 
-    while (!str_is_absent(rest))
-        if (str_eq(str_cut(&rest, ','), str_from_cstr(what)))
-            return true;
-    return false;
+    while (!str_is_absent(rest)) {
+        struct str item = str_cut(&rest, ',');
+        if (str_take(&item, str_from_cstr(what)))
+            return item;
+    }
+    return (struct str){ 0 };
+}
+
+bool
+world_pretends(const char *what)
+{
+    return !str_is_absent(pretended(what));
+}
+
+int64_t
+world_pretended(const char *what, int64_t otherwise)
+{
+    struct str item = pretended(what);
+    uint64_t number;
+
+    return str_take_byte(&item, '=') && str_to_u64(item, &number) && number < INT32_MAX ? (int64_t)number : otherwise;
 }
 
 static void
@@ -269,7 +287,7 @@ rt_run(void (*main_fiber)(struct rt *, void *arg), void *arg)
     w->rt.held = log_held;
     w->rt.held_ns = HELD_NS;
     w->rt.trim_after_ns = TRIM_AFTER_NS;
-    stacks_init(&w->rt.stacks, &w->mem, map_count_max(), !pretends("no-guard-advice"));
+    stacks_init(&w->rt.stacks, &w->mem, map_count_max(), !world_pretends("no-guard-advice"));
     sched_init(&w->rt);
     process_init(w);
     lanes_init(w);

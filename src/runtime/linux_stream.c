@@ -1,10 +1,11 @@
 /*
  * linux_stream - TCP and Unix stream sockets, and listeners.
  *
- * A socket is registered once, edge-triggered. A call tries first and parks only when the kernel has said "not now", so a
- * busy connection costs no epoll at all. After a short read the socket is known to be empty and the next read parks without
- * asking, unless something was seen (an end, an error, urgent data, descriptors) that also makes reads short. Writability
- * is asked for only while somebody waits for it: a Unix socket would otherwise wake us each time its peer reads.
+ * A socket is registered once, edge-triggered. A call tries first and parks only when the kernel has said "not now",
+ * so a busy connection costs no epoll at all. After a short read the socket is known to be empty and the next read
+ * parks without asking, unless something was seen (an end, an error, urgent data, descriptors) that also makes reads
+ * short. Writability is asked for only while somebody waits for it: a Unix socket would otherwise wake us each time
+ * its peer reads.
  */
 #include "runtime/linux.h"
 
@@ -46,7 +47,7 @@ struct listener {
     bool is_unix;
 };
 
-/* ---- addresses ------------------------------------------------------------------------------------------------------ */
+/* ---- addresses --------------------------------------------------------------------------------------------------- */
 
 union socket_address {
     struct sockaddr any;
@@ -127,7 +128,7 @@ set_option(int fd, int level, int option, int value)
     return setsockopt(fd, level, option, &value, sizeof value);
 }
 
-/* ---- a stream's life ------------------------------------------------------------------------------------------------ */
+/* ---- a stream's life --------------------------------------------------------------------------------------------- */
 
 static void
 stream_ready(struct source *source, uint32_t events)
@@ -352,7 +353,7 @@ handle_close(struct rt *rt, struct handle h)
         close(h.number);
 }
 
-/* ---- reading -------------------------------------------------------------------------------------------------------- */
+/* ---- reading ----------------------------------------------------------------------------------------------------- */
 
 /* One attempt; ERR_BUSY: nothing there now. Handles only where the caller has room for them. */
 static struct err
@@ -468,7 +469,7 @@ stream_wait_readable(struct stream *s, int64_t until)
     }
 }
 
-/* ---- writing -------------------------------------------------------------------------------------------------------- */
+/* ---- writing ----------------------------------------------------------------------------------------------------- */
 
 static ssize_t
 send_parts(struct stream *s, struct iovec *parts, size_t count, const struct handle *handles, size_t handle_count)
@@ -578,7 +579,7 @@ stream_write_now(struct stream *s, struct str bytes, size_t *out_len)
     return OK;
 }
 
-/* ---- what a stream knows -------------------------------------------------------------------------------------------- */
+/* ---- what a stream knows ----------------------------------------------------------------------------------------- */
 
 struct address
 stream_peer(const struct stream *s)
@@ -619,7 +620,7 @@ stream_peer_credentials(const struct stream *s, struct peer_credentials *out)
     return true;
 }
 
-/* ---- listeners ------------------------------------------------------------------------------------------------------ */
+/* ---- listeners --------------------------------------------------------------------------------------------------- */
 
 static void
 listener_ready(struct source *source, uint32_t events)

@@ -47,9 +47,10 @@ log_dropped(struct rt *rt)
     return rt->log->dropped;
 }
 
-/* ---- values --------------------------------------------------------------------------------------------------------- */
+/* ---- values ------------------------------------------------------------------------------------------------------ */
 
-/* Bytes of the UTF-8 character that s begins with, and its number; 0: it is none (RFC 3629: not overlong, no surrogate). */
+/* Bytes of the UTF-8 character that s begins with, and its number; 0: it is none (RFC 3629: not overlong, no
+ * surrogate). */
 static size_t
 take_character(struct str s, uint32_t *out)
 {
@@ -71,7 +72,8 @@ take_character(struct str s, uint32_t *out)
     return len;
 }
 
-/* Controls of both kinds, line separators, marks that turn the direction of writing (a terminal could be made to lie). */
+/* Controls of both kinds, line separators, marks that turn the direction of writing (a terminal could be made to lie).
+ * */
 static bool
 is_unsafe(uint32_t c)
 {
@@ -183,7 +185,7 @@ put_time(struct text *out, int64_t wall_ns, bool for_people)
               for_people ? "" : "Z");
 }
 
-/* ---- the line ------------------------------------------------------------------------------------------------------- */
+/* ---- the line ---------------------------------------------------------------------------------------------------- */
 
 static void
 begin(struct log_sink *sink, enum log_level level, const char *event)

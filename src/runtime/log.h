@@ -9,12 +9,13 @@
  *
  * {"time":"2026-01-31T12:00:00.123Z","level":"info","role":"receiver","pid":17,"event":"session","id":"...","bytes":5}
  *
- * Names (event, key) are literals of a-z, 0-9 and "-"; values may be anything: quotes, controls, line ends, direction marks
- * and bytes that are no UTF-8 ("\xNN") are escaped, so a stranger cannot forge a line or steer a terminal. A line is at most
- * 4 KiB, which reaches a pipe in one piece; a longer value is cut and the line then says "cut":true.
+ * Names (event, key) are literals of a-z, 0-9 and "-"; values may be anything: quotes, controls, line ends, direction
+ * marks and bytes that are no UTF-8 ("\xNN") are escaped, so a stranger cannot forge a line or steer a terminal. A
+ * line is at most 4 KiB, which reaches a pipe in one piece; a longer value is cut and the line then says "cut":true.
  *
- * Nothing here waits: lines gather in a bounded ring and leave when the reactor turns. Lines that find it full are counted,
- * and the next that fits is preceded by one that says how many are missing. Nothing may suspend between begin and end.
+ * Nothing here waits: lines gather in a bounded ring and leave when the reactor turns. Lines that find it full are
+ * counted, and the next that fits is preceded by one that says how many are missing. Nothing may suspend between begin
+ * and end.
  */
 #ifndef RUNTIME_LOG_H
 #define RUNTIME_LOG_H

@@ -1,4 +1,5 @@
-/* log_sink - where log.c puts its lines; the world (linux_log.c, sim/) says how they leave. For runtime/ and sim/ only. */
+/* log_sink - where log.c puts its lines; the world (linux_log.c, sim/) says how they leave. For runtime/ and sim/
+ * only. */
 #ifndef RUNTIME_LOG_SINK_H
 #define RUNTIME_LOG_SINK_H
 

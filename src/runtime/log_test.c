@@ -83,10 +83,11 @@ KEPT_TEST(a_line_is_an_object)
     log_address(&l, "peer", &at);
     log_err(&l, ERR(ERR_NO_SPACE, "write the spool"));
     log_end(&l);
-    EXPECT_STR(t, line_of(k), S("\"level\":\"info\",\"role\":\"receiver\",\"pid\":42,\"event\":\"session\",\"id\":\"abc\","
-                                "\"empty\":\"\",\"bytes\":-5,\"tls\":true,\"delay\":1.250,"
-                                "\"next\":\"1970-01-01T00:00:00.000Z\",\"peer\":\"[2001:db8::1]:25\","
-                                "\"error\":\"write the spool: no space left\"}\n"));
+    EXPECT_STR(t, line_of(k),
+               S("\"level\":\"info\",\"role\":\"receiver\",\"pid\":42,\"event\":\"session\",\"id\":\"abc\","
+                 "\"empty\":\"\",\"bytes\":-5,\"tls\":true,\"delay\":1.250,"
+                 "\"next\":\"1970-01-01T00:00:00.000Z\",\"peer\":\"[2001:db8::1]:25\","
+                 "\"error\":\"write the spool: no space left\"}\n"));
 }
 
 static const struct {
@@ -125,7 +126,8 @@ static const struct {
     { "controls", STR("\x01\x1b[2J\x7f"), STR("\"\\u0001\\u001b[2J\\u007f\""), STR("\"\\u0001\\u001b[2J\\u007f\"") },
     { "NUL", STR("a\0b"), STR("\"a\\u0000b\""), STR("\"a\\u0000b\"") },
     { "UTF-8", STR("gr\xc3\xbc\xc3\x9f\xe2\x82\xac\xf0\x9f\x93\xa7"),
-      STR("\"gr\xc3\xbc\xc3\x9f\xe2\x82\xac\xf0\x9f\x93\xa7\""), STR("gr\xc3\xbc\xc3\x9f\xe2\x82\xac\xf0\x9f\x93\xa7") },
+      STR("\"gr\xc3\xbc\xc3\x9f\xe2\x82\xac\xf0\x9f\x93\xa7\""),
+      STR("gr\xc3\xbc\xc3\x9f\xe2\x82\xac\xf0\x9f\x93\xa7") },
     { "second set of controls", STR("\xc2\x9b"), STR("\"\\u009b\""), STR("\\u009b") },
     { "turned direction", STR("\xe2\x80\xae"), STR("\"\\u202e\""), STR("\\u202e") },
     { "Latin-1", STR("gr\xfc\xdf"), STR("\"gr\\\\xfc\\\\xdf\""), STR("gr\\\\xfc\\\\xdf") },
@@ -225,7 +227,7 @@ KEPT_TEST(levels_below_the_least_are_silent)
     EXPECT_INT(t, k->lines, 1);
 }
 
-/* ---- standard error that nobody reads -------------------------------------------------------------------------------- */
+/* ---- standard error that nobody reads ---------------------------------------------------------------------------- */
 
 struct slow_reader {
     struct test *t;

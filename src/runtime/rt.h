@@ -2,15 +2,16 @@
  * rt - the world as a role sees it: clock, randomness, memory, fibers, sockets, files, processes. The only way to the
  * operating system.
  *
- * The seam is drawn at link time: runtime/linux_*.c in the daemon, sim/ in the simulator implement the functions of this
- * header (runtime/fiber.c, the scheduler, serves both). Above it there is no time(), rand(), errno, malloc or getaddrinfo.
+ * The seam is drawn at link time: runtime/linux_*.c in the daemon, sim/ in the simulator implement the functions of
+ * this header (runtime/fiber.c, the scheduler, serves both). Above it there is no time(), rand(), errno, malloc or
+ * getaddrinfo.
  *
- * Fibers. A role is one thread, one reactor, many fibers; a fiber is straight-line code on a small stack (64 KiB): no large
- * arrays, no recursion on input. A function with a parameter `int64_t until` may suspend the calling fiber; it gives up
- * with ERR_TIMEOUT at that monotonic time (absolute ns; FOREVER for never). No other function suspends.
+ * Fibers. A role is one thread, one reactor, many fibers; a fiber is straight-line code on a small stack (64 KiB): no
+ * large arrays, no recursion on input. A function with a parameter `int64_t until` may suspend the calling fiber; it
+ * gives up with ERR_TIMEOUT at that monotonic time (absolute ns; FOREVER for never). No other function suspends.
  *
- * Cancellation. fiber_cancel() makes the *next* suspending call (or the one it waits in) return ERR_CANCELLED, once; later
- * calls work normally so that the fiber can say goodbye, but none of them waits longer than the grace time
+ * Cancellation. fiber_cancel() makes the *next* suspending call (or the one it waits in) return ERR_CANCELLED, once;
+ * later calls work normally so that the fiber can say goodbye, but none of them waits longer than the grace time
  * (RT_CANCEL_GRACE_NS) counted from the cancel. File operations are not cut short: they end when the disk does.
  *
  * Everything that is opened here belongs to the caller, who closes it exactly once.
@@ -32,7 +33,7 @@ struct fiber;
 #define FOREVER INT64_MAX
 #define RT_CANCEL_GRACE_NS (5 * SECOND)
 
-/* ---- clock, randomness, memory ---------------------------------------------------------------------------------- */
+/* ---- clock, randomness, memory ----------------------------------------------------------------------------------- */
 
 int64_t rt_now(struct rt *);       /* monotonic ns; at most one reactor turn old */
 int64_t rt_wall(struct rt *);      /* ns since 1970-01-01 UTC; may jump */
@@ -45,7 +46,7 @@ within(struct rt *rt, int64_t ns)
     return rt_now(rt) + ns;
 }
 
-/* ---- fibers ----------------------------------------------------------------------------------------------------- */
+/* ---- fibers ------------------------------------------------------------------------------------------------------ */
 
 /* Starts run(arg) as a fiber; it begins at the next turn. name: a literal, for the watchdog and for status. */
 struct fiber *fiber_start(struct rt *, const char *name, void (*run)(void *arg), void *arg);
@@ -59,8 +60,8 @@ size_t fiber_count(struct rt *);             /* that have not ended */
 struct err rt_sleep(struct rt *, int64_t until); /* OK when until has come; ERR_CANCELLED */
 
 /*
- * event - what fibers wait for. A wake-up is not a promise: look at the condition again (while (!ready) TRY(event_wait())).
- * Zeroed is not ready for use: event_init().
+ * event - what fibers wait for. A wake-up is not a promise: look at the condition again (while (!ready)
+ * TRY(event_wait())). Zeroed is not ready for use: event_init().
  */
 struct event {
     struct list waiters;
@@ -68,8 +69,8 @@ struct event {
 void event_init(struct event *);
 struct err event_wait(struct rt *, struct event *, int64_t until);
 /*
- * Neither deadline nor cancellation ends this wait: for what ends of itself soon and uses the waiter's memory until then (a
- * record that is being written).
+ * Neither deadline nor cancellation ends this wait: for what ends of itself soon and uses the waiter's memory until
+ * then (a record that is being written).
  */
 void event_wait_firmly(struct rt *, struct event *);
 void event_wake(struct rt *, struct event *);     /* all that wait now */
@@ -88,7 +89,7 @@ void scope_cancel(struct scope *);                       /* asks every child to 
 struct err scope_wait(struct scope *, int64_t until);    /* until all have ended of themselves */
 void scope_end(struct scope *);                          /* cancels and waits, however long it takes; cannot fail */
 
-/* ---- handles: what can be passed to another role ------------------------------------------------------------------ */
+/* ---- handles: what can be passed to another role ----------------------------------------------------------------- */
 
 /* A descriptor that nobody wraps yet. Opaque: a file descriptor in the daemon, a number of its own in the simulator. */
 struct handle {
@@ -102,12 +103,12 @@ handle_is_none(struct handle h)
 }
 void handle_close(struct rt *, struct handle);
 
-/* ---- streams: TCP and Unix stream sockets ------------------------------------------------------------------------- */
+/* ---- streams: TCP and Unix stream sockets ------------------------------------------------------------------------ */
 
 /*
- * One fiber may read while another writes. A call that would not have to wait is done at once (now and then it yields, so
- * that one busy peer does not starve the others). After ERR_RESET or ERR_CLOSED from a write, reads may still give what the
- * peer had sent. No delay algorithm (TCP_NODELAY): callers gather their writes.
+ * One fiber may read while another writes. A call that would not have to wait is done at once (now and then it yields,
+ * so that one busy peer does not starve the others). After ERR_RESET or ERR_CLOSED from a write, reads may still give
+ * what the peer had sent. No delay algorithm (TCP_NODELAY): callers gather their writes.
  */
 struct stream;
 
@@ -157,11 +158,11 @@ struct address listener_address(const struct listener *);  /* with the port that
 struct err listener_accept(struct listener *, int64_t until, struct stream **out, struct address *out_peer);
 void listener_close(struct listener *);
 
-/* ---- files --------------------------------------------------------------------------------------------------------- */
+/* ---- files ------------------------------------------------------------------------------------------------------- */
 
 /*
- * Disk work happens on threads of the runtime's own; the fiber waits for its end (a file operation that was begun is always
- * ended, whatever `until` says: it only bounds the wait for its turn). Each *lane* does its work in order.
+ * Disk work happens on threads of the runtime's own; the fiber waits for its end (a file operation that was begun is
+ * always ended, whatever `until` says: it only bounds the wait for its turn). Each *lane* does its work in order.
  */
 enum lane {
     LANE_COMMIT,     /* one thread: the spool's commits and nothing else */
@@ -198,25 +199,27 @@ void dir_close(struct dir *);
 struct err file_open(struct dir *, struct str name, unsigned flags, unsigned mode, enum lane, int64_t until,
                      struct file **out);
 struct err file_from_handle(struct rt *, struct handle, struct file **out);
-struct err file_read(struct file *, void *memory, size_t len, uint64_t offset, enum lane, int64_t until, size_t *out_len);
+struct err file_read(struct file *, void *memory, size_t len, uint64_t offset, enum lane, int64_t until,
+                     size_t *out_len);
 /* All of it, or an error. memory must stay until the call returns. */
 struct err file_write(struct file *, const struct str *parts, size_t count, uint64_t offset, enum lane, int64_t until);
 struct err file_sync(struct file *, enum lane, int64_t until);      /* fdatasync */
 /* file_write and fdatasync as one job: one hand-over to the disk thread instead of two. */
-struct err file_write_sync(struct file *, const struct str *parts, size_t count, uint64_t offset, enum lane, int64_t until);
+struct err file_write_sync(struct file *, const struct str *parts, size_t count, uint64_t offset, enum lane,
+                           int64_t until);
 struct err file_size(struct file *, enum lane, int64_t until, uint64_t *out_bytes);
 struct err file_set_size(struct file *, uint64_t bytes, enum lane, int64_t until);
-/* Takes blocks for the file up to this size, so that writing there cannot fail for space; where a file system cannot do that,
- * sets the size. */
+/* Takes blocks for the file up to this size, so that writing there cannot fail for space; where a file system cannot
+ * do that, sets the size. */
 struct err file_claim(struct file *, uint64_t bytes, enum lane, int64_t until);
 void file_close(struct file *);
 
-/* ---- helper work ----------------------------------------------------------------------------------------------------- */
+/* ---- helper work ------------------------------------------------------------------------------------------------- */
 
 /* Runs work(arg) on a pool thread with a large stack; the fiber waits. work may not touch rt. */
 struct err rt_offload(struct rt *, void (*work)(void *arg), void *arg, int64_t until);
 
-/* ---- processes and signals (supervisor, command line) ---------------------------------------------------------------- */
+/* ---- processes and signals (supervisor, command line) ------------------------------------------------------------ */
 
 struct child;
 struct spawn {
@@ -239,7 +242,7 @@ void child_release(struct child *); /* stop caring; it is reaped when it ends */
 struct err rt_catch_signals(struct rt *, const int *signals, size_t count);
 struct err rt_wait_signal(struct rt *, int64_t until, int *out_signal);
 
-/* ---- foreign libraries' descriptors and timers (libunbound) ----------------------------------------------------------- */
+/* ---- foreign libraries' descriptors and timers (libunbound) ------------------------------------------------------ */
 
 /* Level-triggered; called on the reactor's own stack, never on a fiber's; must not suspend. */
 struct watch;
@@ -250,10 +253,10 @@ struct timer;
 struct timer *timer_start(struct rt *, int64_t at, void (*due)(void *arg), void *arg);
 void timer_stop(struct timer *); /* before or inside its callback; afterwards it is gone of itself */
 
-/* ---- a world --------------------------------------------------------------------------------------------------------- */
+/* ---- a world ----------------------------------------------------------------------------------------------------- */
 
-/* Makes the world, runs main_fiber(rt, arg) and all it starts until main_fiber returns; the others are then cancelled and
- * waited for (grace time), and the world ends. The daemon's main(), and unit tests, are this call. */
+/* Makes the world, runs main_fiber(rt, arg) and all it starts until main_fiber returns; the others are then cancelled
+ * and waited for (grace time), and the world ends. The daemon's main(), and unit tests, are this call. */
 struct err rt_run(void (*main_fiber)(struct rt *, void *arg), void *arg);
 
 #endif

@@ -53,7 +53,7 @@ in_world(struct test *t, void (*body)(struct test *, struct rt *))
     }                                                                                                                  \
     static void name##_body(struct test *t, struct rt *rt)
 
-/* ---- fibers --------------------------------------------------------------------------------------------------------- */
+/* ---- fibers ------------------------------------------------------------------------------------------------------ */
 
 static void
 say_letter_thrice(void *arg)
@@ -141,7 +141,7 @@ WORLD_TEST(stacks_are_reused_and_keep_their_frames)
     }
 }
 
-/* ---- events and cancellation ----------------------------------------------------------------------------------------- */
+/* ---- events and cancellation ------------------------------------------------------------------------------------- */
 
 static void
 wait_for_event(void *arg)
@@ -292,7 +292,7 @@ a_world_cancels_what_is_left(struct test *t)
     EXPECT_INT(t, c.count, 1);
 }
 
-/* ---- timers and watches ----------------------------------------------------------------------------------------------- */
+/* ---- timers and watches ------------------------------------------------------------------------------------------ */
 
 static void
 count_and_wake(void *arg)
@@ -352,7 +352,7 @@ WORLD_TEST(watch_tells_of_a_foreign_descriptor)
     close(fds[1]);
 }
 
-/* ---- streams ----------------------------------------------------------------------------------------------------------- */
+/* ---- streams ----------------------------------------------------------------------------------------------------- */
 
 static void
 pair(struct rt *rt, struct stream *out[2])
@@ -642,7 +642,7 @@ WORLD_TEST(unwanted_handles_do_not_stop_the_bytes)
     stream_close(ends[1]);
 }
 
-/* ---- listeners ----------------------------------------------------------------------------------------------------------- */
+/* ---- listeners --------------------------------------------------------------------------------------------------- */
 
 WORLD_TEST(nobody_listens)
 {
@@ -731,7 +731,7 @@ WORLD_TEST(a_unix_listener_replaces_what_was_left)
     place_remove(&p);
 }
 
-/* ---- files ----------------------------------------------------------------------------------------------------------------- */
+/* ---- files ------------------------------------------------------------------------------------------------------- */
 
 WORLD_TEST(files_keep_what_was_written)
 {
@@ -777,7 +777,8 @@ WORLD_TEST(large_background_reads_come_whole)
     for (size_t i = 0; i < SIZE; i++)
         bytes[i] = pattern(i);
     struct str all = str_new(bytes, SIZE);
-    EXPECT(t, !err_is(file_open(p.dir, S("large"), FILE_READ | FILE_WRITE | FILE_CREATE, 0600, LANE_POOL, FOREVER, &f)));
+    EXPECT(t, !err_is(file_open(p.dir, S("large"), FILE_READ | FILE_WRITE | FILE_CREATE, 0600, LANE_POOL, FOREVER,
+                                &f)));
     EXPECT(t, !err_is(file_write(f, &all, 1, 0, LANE_BACKGROUND, FOREVER)));
     memset(bytes, 0, SIZE);
     EXPECT(t, !err_is(file_read(f, bytes, SIZE, 0, LANE_BACKGROUND, FOREVER, &n)));
@@ -883,7 +884,7 @@ WORLD_TEST(a_lock_is_held_once)
     place_remove(&p);
 }
 
-/* ---- helper work ------------------------------------------------------------------------------------------------------- */
+/* ---- helper work ------------------------------------------------------------------------------------------------- */
 
 struct gate { /* holds helper threads until it is told */
     int hold[2]; /* a pipe */
@@ -959,7 +960,7 @@ WORLD_TEST(a_turn_is_waited_for_in_time)
     close(hold[1]);
 }
 
-/* ---- children and signals ------------------------------------------------------------------------------------------------ */
+/* ---- children and signals ---------------------------------------------------------------------------------------- */
 
 WORLD_TEST(children_tell_how_they_ended)
 {

@@ -1,12 +1,14 @@
 /*
- * sandbox - what a role gives up before it reads the first byte from outside: new privileges, files and ports that are not
- * in its rules (Landlock), system calls that are not in its groups (seccomp; the process is killed). Never widened again.
+ * sandbox - what a role gives up before it reads the first byte from outside: new privileges, files and ports that are
+ * not in its rules (Landlock), system calls that are not in its groups (seccomp; the process is killed). Never widened
+ * again.
  *
- * What the kernel cannot do is left out and reported: Landlock needs Linux 5.13, renames between directories 5.19 (ABI 2),
- * rules for TCP ports 6.7 (ABI 4). Whether that is good enough is the caller's to decide ("sandbox try" or "require").
+ * What the kernel cannot do is left out and reported: Landlock needs Linux 5.13, renames between directories 5.19 (ABI
+ * 2), rules for TCP ports 6.7 (ABI 4). Whether that is good enough is the caller's to decide ("sandbox try" or
+ * "require").
  *
- * For tests the environment variable POSTRIDER_PRETEND makes the kernel look older: a comma-separated list of "landlock=N"
- * (that ABI at most; 0: none) and "no-guard-advice" (stacks guarded by mprotect). It can only weaken.
+ * For tests the environment variable POSTRIDER_PRETEND makes the kernel look older: a comma-separated list of
+ * "landlock=N" (that ABI at most; 0: none) and "no-guard-advice" (stacks guarded by mprotect). It can only weaken.
  */
 #ifndef RUNTIME_SANDBOX_H
 #define RUNTIME_SANDBOX_H
@@ -59,7 +61,8 @@ struct sandbox_report {
     bool guard_advice;     /* stacks are guarded without costing mappings */
 };
 
-/* Threads of the lanes are ended first (they start again inside). An error: nothing more than the report says is in force. */
+/* Threads of the lanes are ended first (they start again inside). An error: nothing more than the report says is in
+ * force. */
 struct err sandbox_enter(struct rt *, const struct sandbox_rules *, struct sandbox_report *out_report);
 /* "landlock 7 (files, ports, scopes), seccomp, no new privileges, guard pages by advice" */
 void sandbox_report_text(const struct sandbox_report *, struct text *out);

@@ -1,13 +1,13 @@
 /*
- * sched - the scheduler behind rt.h's fibers, events, scopes and timers, and what a world (linux_*.c, sim/) does with it.
- * For runtime/ and sim/ only.
+ * sched - the scheduler behind rt.h's fibers, events, scopes and timers, and what a world (linux_*.c, sim/) does with
+ * it. For runtime/ and sim/ only.
  *
- * A world embeds a struct rt, fills in its clock, and turns: run the ready fibers, wait until something happens or the next
- * alarm is due, call the alarms. Nothing here calls the operating system but for stack memory.
+ * A world embeds a struct rt, fills in its clock, and turns: run the ready fibers, wait until something happens or the
+ * next alarm is due, call the alarms. Nothing here calls the operating system but for stack memory.
  *
- * A fiber is READY (in rt->ready), RUNNING, or PARKED. Parking always ends in exactly one result, and the first one that
- * comes counts: whoever was woken with OK does not time out any more. Only ERR_CLOSED overrides: it says that what was
- * waited for is gone and must not be touched.
+ * A fiber is READY (in rt->ready), RUNNING, or PARKED. Parking always ends in exactly one result, and the first one
+ * that comes counts: whoever was woken with OK does not time out any more. Only ERR_CLOSED overrides: it says that
+ * what was waited for is gone and must not be touched.
  */
 #ifndef RUNTIME_SCHED_H
 #define RUNTIME_SCHED_H

@@ -1,5 +1,6 @@
 /*
- * stack - memory for fiber stacks: lazily touched, each above a guard page, reused, and given back to the system when idle.
+ * stack - memory for fiber stacks: lazily touched, each above a guard page, reused, and given back to the system when
+ * idle.
  *
  * The guard costs nothing where the kernel has MADV_GUARD_INSTALL (6.13); elsewhere it is an mprotect, which splits the
  * mapping, and vm.max_map_count bounds how many there can be: stacks_room().
