@@ -26,6 +26,16 @@ retry_delay(const struct retry *r, uint32_t attempts, struct prng *prng)
 }
 
 int64_t
+retry_longest(const struct retry *r)
+{
+    int64_t longest = 0;
+
+    for (size_t i = 0; i < r->step_count; i++)
+        longest = r->steps[i] > longest ? r->steps[i] : longest;
+    return longest;
+}
+
+int64_t
 retry_age(int64_t born, int64_t accepted_wall, struct moment t)
 {
     int64_t running = t.now - born, wall = t.wall - accepted_wall, age = running < wall ? running : wall;

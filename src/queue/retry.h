@@ -31,6 +31,8 @@ struct retry retry_default(void);
  * together does not come back together. */
 int64_t retry_delay(const struct retry *, uint32_t attempts, struct prng *);
 
+int64_t retry_longest(const struct retry *); /* of the steps */
+
 /*
  * How long the message has been ours: accumulated running time of the spool or wall clock, whichever is smaller, so neither
  * a machine that was off for a week nor a clock that jumps ahead fails mail that was hardly tried. `born` is the monotonic

@@ -6,24 +6,6 @@
 
 #include <string.h>
 
-const struct route *
-route_find(const struct route_entry *entries, size_t count, struct str domain)
-{
-    const struct route_entry *best = NULL;
-
-    for (size_t i = 0; i < count; i++) {
-        const struct route_entry *e = &entries[i];
-        bool parent = e->match.len > 0 && e->match.ptr[0] == '.';
-
-        if (!parent && str_eq_nocase(e->match, domain))
-            return &e->route;
-        bool fits = parent ? domain.len > e->match.len && str_ends_nocase(domain, e->match) : str_eq(e->match, S("default"));
-        if (fits && (!best || (parent && (best->match.ptr[0] != '.' || e->match.len > best->match.len))))
-            best = e;
-    }
-    return best ? &best->route : NULL;
-}
-
 void
 route_put_destination(struct text *out, const struct route *r, struct str hosts)
 {
@@ -49,6 +31,15 @@ route_put_destination(struct text *out, const struct route *r, struct str hosts)
     UNREACHABLE();
 }
 
+static void
+put_source(struct text *out, const struct address *a)
+{
+    if (a->family == ADDRESS_NONE)
+        return;
+    text_put(out, S(" source "));
+    address_put_ip(out, a);
+}
+
 void
 route_put_key(struct text *out, const struct route *r, struct str hosts)
 {
@@ -57,15 +48,19 @@ route_put_key(struct text *out, const struct route *r, struct str hosts)
 
     CHECK(r->tls < sizeof tls / sizeof *tls && r->family < sizeof family / sizeof *family);
     route_put_destination(out, r, hosts);
-    if (r->source.len > 0)
-        text_putf(out, " source %.*s", STR_ARG(r->source));
+    put_source(out, &r->source_ipv4);
+    put_source(out, &r->source_ipv6);
     if (r->helo.len > 0)
         text_putf(out, " helo %.*s", STR_ARG(r->helo));
-    text_putf(out, "%s%s%s", tls[r->tls], family[r->family], r->relay_mx ? " relay" : "");
-    if (r->kind == ROUTE_MAILDIR)
-        text_putf(out, " user %u:%u", r->uid, r->gid);
+    text_putf(out, "%s%s", tls[r->tls], family[r->family]);
+    if (r->user.len > 0)
+        text_putf(out, " user %.*s", STR_ARG(r->user));
     if (r->rate.count > 0)
-        text_putf(out, " rate %u/%llds+%u", r->rate.count, (long long)(r->rate.per / SECOND), r->rate.burst);
+        text_putf(out, " rate %u/%llds", r->rate.count, (long long)(r->rate.per / SECOND));
+    if (r->connections > 0)
+        text_putf(out, " connections %u", r->connections);
+    if (r->messages_per_connection > 0)
+        text_putf(out, " messages %u", r->messages_per_connection);
     for (size_t i = 0; i < r->allow_private_count; i++) {
         text_put(out, S(" private "));
         address_put_ip(out, &r->allow_private[i].base);
@@ -76,7 +71,7 @@ route_put_key(struct text *out, const struct route *r, struct str hosts)
 static size_t
 copy_size(const struct route *r)
 {
-    return sizeof *r + r->name.len + r->host.len + r->path.len + r->source.len + r->helo.len;
+    return sizeof *r + r->host.len + r->path.len + r->user.len + r->helo.len;
 }
 
 static struct str
@@ -96,10 +91,9 @@ route_copy(const struct route *r, struct mem *mem)
     char *at = (char *)(copy + 1);
 
     *copy = *r;
-    copy->name = move(r->name, &at);
     copy->host = move(r->host, &at);
     copy->path = move(r->path, &at);
-    copy->source = move(r->source, &at);
+    copy->user = move(r->user, &at);
     copy->helo = move(r->helo, &at);
     return copy;
 }

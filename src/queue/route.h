@@ -17,37 +17,29 @@ enum route_kind {
 };
 enum route_tls { ROUTE_TLS_TRY, ROUTE_TLS_OFF, ROUTE_TLS_REQUIRE };
 enum route_family { ROUTE_FAMILY_ANY, ROUTE_FAMILY_IPV4, ROUTE_FAMILY_IPV6 };
-enum { ROUTE_PRIVATE_MAX = 8 };
+enum { ROUTE_PRIVATE_MAX = 4 };
 
 struct route {
     uint8_t kind;            /* enum route_kind */
     uint8_t tls;             /* enum route_tls */
     uint8_t family;          /* enum route_family */
     bool implicit_tls;       /* smtps: TLS from the first byte */
-    bool relay_mx;           /* MX: we are a backup MX of the domain: only hosts preferred over ourselves count */
     uint16_t port;           /* SMTP, LMTP, MX */
-    struct str name;         /* "default", "partner.example", "domain example.org": for people */
     struct str host;         /* SMTP, LMTP; empty if path is set */
     struct str path;         /* MAILDIR, LMTP */
-    struct str source;       /* address to connect from, as text; empty: any */
-    struct str helo;         /* our name in EHLO; empty: the host name */
+    struct str user;         /* MAILDIR: who delivers; empty: whoever we are */
+    struct str helo;         /* our name in EHLO */
+    struct address source_ipv4, source_ipv6; /* family ADDRESS_NONE: the system's choice */
     struct rate rate;        /* messages; count 0: no limit */
-    uint32_t uid, gid;       /* MAILDIR: whose the files are */
+    uint32_t connections;    /* at most, to one destination; 0: QUEUE_CONNECTIONS */
+    uint32_t messages_per_connection; /* 0: the sender's default */
     struct prefix allow_private[ROUTE_PRIVATE_MAX]; /* targets that DNS may name although forbidden: for tests only */
     uint8_t allow_private_count;
 };
 
-/* One line of the route table. */
-struct route_entry {
-    struct str match; /* "partner.example"; ".corp.example": every domain below it; "default" */
-    struct route route;
-};
-/* The longest match: the domain itself, else the nearest parent with a dot in front, else default; NULL: none. */
-const struct route *route_find(const struct route_entry *, size_t count, struct str domain);
-
 /*
- * What all mail of one lane has in common, as text: two routes that give the same key share connections and limits. The text
- * begins with the destination, "lmtp:/run/lmtp" or "smtp://10.0.0.9:25" or, for MX, whatever `hosts` says.
+ * What all mail of one lane has in common, as text: two routes that give the same key share connections and limits. It
+ * begins with the destination: "lmtp:/run/lmtp", "smtp://10.0.0.9:25" or, for MX, whatever `hosts` says.
  */
 void route_put_key(struct text *, const struct route *, struct str hosts);
 void route_put_destination(struct text *, const struct route *, struct str hosts);
