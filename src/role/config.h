@@ -2,8 +2,9 @@
  * config - a whole site as read-only structs: what the roles run by. Every role makes its own from the bundle that the
  * supervisor made (base/conf.h); a reload makes a new one and swaps it whole.
  *
- * Two stages. site_load() is pure: grammar, words, ranges, and whether names lead anywhere. site_check_world() looks at
- * the machine through hooks, warns, and is for `postrider check` and the supervisor's start.
+ * Two stages. site_load() is pure: grammar, words, ranges, whether names lead anywhere, and what would be unwise. Then
+ * site_check_world() looks at the machine through hooks: for `postrider check`, and for the log when the supervisor
+ * starts.
  *
  * TLS and users are read and checked for syntax but not there yet. A `listen submission` or `listen submissions`
  * without them would be an open relay or a door to nowhere, so such a listener is marked closed: it is not opened, and
@@ -15,6 +16,8 @@
 #include "base/conf.h"
 #include "base/setting.h"
 #include "policy/directory.h"
+#include "queue/retry.h"
+#include "queue/route.h"
 #include "smtp/server.h"
 
 enum listener_kind { LISTENER_MX, LISTENER_SUBMISSION, LISTENER_SUBMISSIONS };
@@ -26,9 +29,8 @@ struct site_listener {
     struct address *addresses;         /* ":25" is two: 0.0.0.0 and :: (to be opened for IPv6 only) */
     size_t address_count;
     /*
-     * hostname, size_max, line_ends, vrfy, expn, rcpt_max and waits are the site's; trusted and refuse_early_talk depend
-     * on the client: site_listener_trusts(). line_ends is what strangers get: trusted clients' are repaired unless
-     * line_ends_said.
+     * As for strangers. `trusted`, `refuse_early_talk` and, unless line_ends_said, `line_ends` depend on the client:
+     * site_listener_settings().
      */
     struct listener_settings settings;
     bool line_ends_said;
@@ -39,27 +41,13 @@ struct site_listener {
 /* The settings for this client: trusted if `relay from` has it. */
 struct listener_settings site_listener_settings(const struct site_listener *, const struct address *client);
 
-enum site_tls { SITE_TLS_MAY, SITE_TLS_OFF, SITE_TLS_REQUIRE };
-enum site_family { SITE_FAMILY_ANY, SITE_FAMILY_IPV4, SITE_FAMILY_IPV6 };
-
 struct site_route {
     struct conf_where where;
-    struct str name;                   /* as written: its first domain, or "default" */
-    bool is_default;
-    struct str *domains;               /* lower case A-labels; ".corp.example" is all below it */
+    struct str name;                   /* its first domain, or "default" */
+    struct str *domains;               /* lower case A-labels; ".corp.example" is all below it; none: default */
     size_t domain_count;
-    bool direct;                       /* by MX; else via */
-    struct conf_hop via;
-    uint8_t tls;                       /* enum site_tls */
-    uint8_t family;                    /* enum site_family */
-    struct address source_ipv4, source_ipv6; /* family ADDRESS_NONE: the system's choice; port 0 */
-    struct str helo;                   /* absent: the site's hostname */
-    uint16_t port;                     /* of direct delivery: 25 but in tests */
-    struct setting_prefixes allow_private;
+    struct route route;                /* what the queue goes by; helo is never absent */
     struct str user, password_file;    /* absent: none */
-    uint32_t connections;              /* at most, to one destination */
-    uint32_t messages_per_connection;
-    struct conf_rate rate;             /* messages to one destination; count 0: no limit */
 };
 
 enum site_sandbox { SITE_SANDBOX_TRY, SITE_SANDBOX_REQUIRE, SITE_SANDBOX_OFF };
@@ -70,28 +58,33 @@ struct site {
     struct site_listener *listeners;
     size_t listener_count;
     struct directory *directory;
-    struct site_route *routes;         /* in the order of the configuration; there is always a default, at the end */
+    struct site_route *routes;         /* in the order of the configuration; the last one is the default */
     size_t route_count;
-    int64_t *retry;                    /* waits between attempts; the last one repeats */
-    size_t retry_count;
-    int64_t lifetime;                  /* then expired */
+    struct retry retry;
     struct address *forwarders;        /* resolvers; none: the system's */
     size_t forwarder_count;
     uint8_t sandbox;                   /* enum site_sandbox */
-    struct str certificate, key;       /* of `tls`; absent: none */
+    struct str certificate, key;       /* paths; absent: none */
     struct str users;                  /* file; absent: none */
+
+    struct mem *mem;                   /* the rest is config.c's */
+    struct arena arena;
+    struct map route_by_domain;
 };
 
 /*
- * The site that the bundle describes, in memory of its own; NULL if problems->errors. The texts of problems live in
- * their arena, their positions in the bundle's. With a bundle that has a world, this reads everything the site needs
- * into it.
+ * The site that the bundle describes, in memory of its own; NULL if problems->errors. With a bundle that has a world,
+ * this reads everything the site needs into it. Positions (conf_where) point into the bundle's arena, which must
+ * outlive the site. Problems that are only warnings are for the log.
  */
 struct site *site_load(struct mem *, struct conf_bundle *, uint64_t seed, struct conf_problems *);
 void site_free(struct site *);
 
-/* The route for mail to elsewhere: exact name first, then the longest suffix, then default. Never NULL. */
-const struct site_route *site_route(const struct site *, struct str domain);
+/*
+ * How mail for a domain leaves us. A domain of ours: its Maildirs, LMTP server, gateway, or MX hosts better than us.
+ * Any other: the route of exactly this name, of the longest ".suffix", or default. Never NULL.
+ */
+const struct route *site_route(const struct site *, struct str domain);
 
 /* ---- what is wrong with the world ------------------------------------------------------------------------------- */
 

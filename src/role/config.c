@@ -1,0 +1,885 @@
+/*
+ * config - see config.h. First the tables of what may be said and the functions that read it, in the order of the
+ * manual page; then the assembly, and the checks of the world.
+ */
+#include "role/config.h"
+
+#include "base/check.h"
+#include "base/limits.h"
+#include "message/domain.h"
+
+#include <string.h>
+
+struct loading { /* the reader's ctx */
+    struct site *site;
+    struct conf_where hostname_where;
+    size_t listener_cap, route_cap;
+    struct site_route *default_route;
+    const struct conf_node *via, *direct, *port, *allow_private; /* of the route block being read */
+};
+
+static struct loading *
+loading(struct setting_reader *r)
+{
+    return r->ctx;
+}
+
+/* Room for one more of an array that doubles in the site's arena. */
+static void *
+grow(struct arena *arena, void *list, size_t count, size_t *cap, size_t size)
+{
+    if (count < *cap)
+        return list;
+    *cap = *cap ? 2 * *cap : 4;
+    void *more = arena_alloc(arena, *cap * size);
+    if (count > 0)
+        memcpy(more, list, count * size);
+    return more;
+}
+
+static void
+say_form(struct setting_reader *r, struct conf_where where, const char *form)
+{
+    conf_error(r->problems, where, CONF_NO_SUGGESTION, "write \"%s\"", form);
+}
+
+/* ---- listen ----------------------------------------------------------------------------------------------------- */
+
+static void
+read_addresses(struct setting_reader *r, const struct conf_node *node, void *target)
+{
+    struct site_listener *listener = target;
+    size_t cap = 2 * node->count;
+
+    listener->addresses = arena_alloc(r->arena, cap * sizeof *listener->addresses);
+    if (node->count < 2)
+        say_form(r, node->words[0].where, "address :25");
+    for (size_t i = 1; i < node->count; i++) {
+        size_t count;
+        if (conf_take_addresses(node->words[i].text, listener->addresses + listener->address_count, &count))
+            listener->address_count += count;
+        else
+            conf_error(r->problems, node->words[i].where, CONF_NO_SUGGESTION,
+                       "\"%.*s\" is not an address to listen on: write :25, 192.0.2.1:25 or [2001:db8::1]:25",
+                       STR_ARG(node->words[i].text));
+    }
+}
+
+static void
+read_line_ends(struct setting_reader *r, const struct conf_node *node, void *target)
+{
+    static const struct str choices[] = { STR("refuse"), STR("repair"), { NULL, 0 } };
+    struct site_listener *listener = target;
+
+    if (node->count != 2) {
+        say_form(r, node->words[0].where, "line-ends refuse|repair");
+        return;
+    }
+    size_t choice = setting_choice(r, node->words[1], "a value here", choices);
+    if (str_is_absent(choices[choice]))
+        return;
+    listener->settings.line_ends = choice == 0 ? LINE_ENDS_REFUSE : LINE_ENDS_REPAIR;
+    listener->line_ends_said = true;
+}
+
+static void
+read_connections(struct setting_reader *r, const struct conf_node *node, void *target)
+{
+    struct site_listener *listener = target;
+    uint64_t count;
+
+    if (node->count != 3 || !str_eq(node->words[2].text, S("per-client"))) {
+        say_form(r, node->words[0].where, "connections NUMBER per-client");
+        return;
+    }
+    if (str_to_u64(node->words[1].text, &count) && count >= 1 && count <= LIMIT_SESSIONS)
+        listener->connections_per_client = (uint32_t)count;
+    else
+        conf_error(r->problems, node->words[1].where, CONF_NO_SUGGESTION,
+                   "\"%.*s\" is out of range: connections per client may be 1 to %d", STR_ARG(node->words[1].text),
+                   LIMIT_SESSIONS);
+}
+
+static void
+read_relay_from(struct setting_reader *r, const struct conf_node *node, void *target)
+{
+    struct site_listener *listener = target;
+    char memory[64];
+
+    if (node->count < 3 || !str_eq(node->words[1].text, S("from"))) {
+        say_form(r, node->words[0].where, "relay from NETWORK ...");
+        return;
+    }
+    if (!setting_read_prefixes(r, node->words + 2, node->count - 2, &listener->relay_from))
+        return;
+    for (size_t i = 0; i < listener->relay_from.count; i++) {
+        const struct prefix *p = &listener->relay_from.list[i];
+        struct conf_where where = node->words[i + 2].where;
+        unsigned wide = p->base.family == ADDRESS_IPV4 ? 16 : 48, world = p->base.family == ADDRESS_IPV4 ? 7 : 15;
+        struct text shown = text_init(memory, sizeof memory);
+        address_put_ip(&shown, &p->base);
+        if (p->bits <= world)
+            conf_error(r->problems, where, CONF_NO_SUGGESTION, "\"relay from %.*s/%u\" is an open relay",
+                       STR_ARG(text_str(&shown)), p->bits);
+        else if (p->bits < wide)
+            conf_warn(r->problems, where, "\"relay from %.*s/%u\" is wider than /%u: everybody there may relay",
+                      STR_ARG(text_str(&shown)), p->bits, wide);
+    }
+}
+
+static const struct str offers[] = { STR("off"), STR("local"), STR("on"), { NULL, 0 } }; /* enum offer */
+#define IN_LISTENER(field) .offset = offsetof(struct site_listener, field)
+static const struct setting listener_table[] = {
+    { STR("address"), STR(":PORT | IP:PORT ..."), SETTING_CUSTOM, .read = read_addresses,
+      .help = STR("Where to listen; :25 is every address of both families") },
+    { STR("hostname"), STR("NAME"), SETTING_HOST, IN_LISTENER(settings.hostname),
+      .help = STR("The name in this listener's greeting, instead of the site's") },
+    { STR("max-size"), STR("SIZE"), SETTING_SIZE, IN_LISTENER(settings.size_max), .min = 64 << 10,
+      .max = UINT64_C(1) << 40, .fallback = STR("50MiB"), .help = STR("The largest message taken") },
+    { STR("max-recipients"), STR("NUMBER"), SETTING_COUNT, IN_LISTENER(settings.rcpt_max), .min = 100,
+      .max = LIMIT_RCPT_EXPANDED, .fallback = STR("1000"),
+      .help = STR("Recipients in one transaction; each further one is told to come again") },
+    { STR("line-ends"), STR("refuse|repair"), SETTING_CUSTOM, .read = read_line_ends,
+      .help = STR("What to do with a bare CR or LF in content: refuse it from strangers and repair it from those who "
+                  "may relay, unless this says otherwise for all") },
+    { STR("vrfy"), STR("off|local|on"), SETTING_CHOICE, IN_LISTENER(settings.vrfy), .choices = offers,
+      .fallback = STR("off"), .help = STR("Who may ask whether a mailbox exists") },
+    { STR("expn"), STR("off|local|on"), SETTING_CHOICE, IN_LISTENER(settings.expn), .choices = offers,
+      .fallback = STR("off"), .help = STR("Who may ask for the members of a list") },
+    { STR("connections"), STR("NUMBER per-client"), SETTING_CUSTOM, .read = read_connections,
+      .help = STR("Sessions of one IPv4 address or IPv6 /64 at a time, 50 if nothing is said") },
+    { STR("relay"), STR("from NETWORK ..."), SETTING_CUSTOM, .read = read_relay_from,
+      .help = STR("Who may send to anywhere without a password; programs of this machine need it not, they use "
+                  "sendmail") },
+    { STR("greeting-delay"), STR("TIME"), SETTING_TIME, IN_LISTENER(settings.greeting_delay), .max = (uint64_t)MINUTE,
+      .fallback = STR("0"), .help = STR("How long a client must wait for the greeting") },
+    { STR("command-wait"), STR("TIME"), SETTING_TIME, IN_LISTENER(settings.command_wait), .min = (uint64_t)MINUTE,
+      .max = (uint64_t)HOUR, .fallback = STR("5m"), .help = STR("How long a client may think about its next command") },
+    { STR("content-wait"), STR("TIME"), SETTING_TIME, IN_LISTENER(settings.block_wait), .min = (uint64_t)MINUTE,
+      .max = (uint64_t)HOUR, .fallback = STR("3m"), .help = STR("How long content may pause") },
+};
+static const struct setting_table listener_settings_table = SETTING_TABLE(listener_table);
+
+static void
+read_listen(struct setting_reader *r, const struct conf_node *node, void *target)
+{
+    static const struct str kinds[] = { STR("mx"), STR("submission"), STR("submissions"), { NULL, 0 } };
+    struct site *site = target;
+    struct loading *l = loading(r);
+
+    if (node->count < 2 || node->count > 3 || !node->has_block) {
+        say_form(r, node->words[node->count > 3 ? 3 : 0].where, "listen mx|submission|submissions [NAME] { ... }");
+        return;
+    }
+    size_t kind = setting_choice(r, node->words[1], "a kind of listener", kinds);
+    if (str_is_absent(kinds[kind]))
+        return;
+    site->listeners =
+        grow(r->arena, site->listeners, site->listener_count, &l->listener_cap, sizeof *site->listeners);
+    struct site_listener *listener = &site->listeners[site->listener_count];
+    *listener = (struct site_listener){
+        .where = node->words[0].where,
+        .kind = (uint8_t)kind,
+        .name = arena_keep(r->arena, node->words[node->count - 1].text),
+        .settings = listener_settings_default((struct str){ NULL, 0 }),
+        .connections_per_client = LIMIT_SESSIONS_PER_CLIENT,
+        .closed = kind != LISTENER_MX,
+    };
+    for (size_t i = 0; i < site->listener_count; i++)
+        if (str_eq(site->listeners[i].name, listener->name))
+            conf_error(r->problems, node->words[node->count - 1].where, CONF_NO_SUGGESTION,
+                       "another listener is called \"%.*s\": give each a name of its own, \"listen %.*s NAME { ... }\"",
+                       STR_ARG(listener->name), STR_ARG(kinds[kind]));
+    size_t errors = r->problems->errors;
+    setting_read(r, &listener_settings_table, node->children, listener);
+    if (listener->address_count == 0 && r->problems->errors == errors)
+        conf_error(r->problems, node->words[0].where, CONF_NO_SUGGESTION,
+                   "this listener has no address: add \"address :%d\"",
+                   kind == LISTENER_MX           ? 25
+                   : kind == LISTENER_SUBMISSION ? 587
+                                                 : 465);
+    if (listener->closed)
+        conf_warn(r->problems, node->words[0].where,
+                  "\"listen %.*s\" is known, but TLS and users are not there yet: the listener is not opened",
+                  STR_ARG(kinds[kind]));
+    site->listener_count++;
+}
+
+struct listener_settings
+site_listener_settings(const struct site_listener *listener, const struct address *client)
+{
+    struct listener_settings settings = listener->settings;
+
+    for (size_t i = 0; i < listener->relay_from.count; i++)
+        settings.trusted = settings.trusted || prefix_has(&listener->relay_from.list[i], client);
+    settings.refuse_early_talk = !settings.trusted && listener->kind == LISTENER_MX;
+    if (settings.trusted && !listener->line_ends_said)
+        settings.line_ends = LINE_ENDS_REPAIR;
+    return settings;
+}
+
+/* ---- tls, users, resolver, retry -------------------------------------------------------------------------------- */
+
+static const struct setting tls_table[] = {
+    { STR("certificate"), STR("FILE"), SETTING_PATH, .offset = offsetof(struct site, certificate),
+      .help = STR("The certificate and its chain, PEM") },
+    { STR("key"), STR("FILE"), SETTING_PATH, .offset = offsetof(struct site, key),
+      .help = STR("Its private key, which others must not be able to read") },
+};
+static const struct setting_table tls_settings = SETTING_TABLE(tls_table);
+
+static void
+read_tls(struct setting_reader *r, const struct conf_node *node, void *target)
+{
+    struct site *site = target;
+    size_t errors = r->problems->errors;
+
+    if (node->count != 1 || !node->has_block) {
+        say_form(r, node->words[0].where, "tls { certificate FILE; key FILE }");
+        return;
+    }
+    setting_read(r, &tls_settings, node->children, site);
+    if (r->problems->errors == errors && str_is_absent(site->certificate) != str_is_absent(site->key))
+        conf_error(r->problems, node->words[0].where, CONF_NO_SUGGESTION,
+                   "certificate and key go together: %s is missing", str_is_absent(site->key) ? "key" : "certificate");
+    conf_warn(r->problems, node->words[0].where,
+              "\"tls\" is known, but TLS is not there yet: connections are in clear");
+}
+
+static void
+read_users(struct setting_reader *r, const struct conf_node *node, void *target)
+{
+    struct site *site = target;
+
+    if (node->count != 3 || !str_eq(node->words[1].text, S("file"))) {
+        say_form(r, node->words[0].where, "users file FILE");
+        return;
+    }
+    site->users = arena_keep(r->arena, conf_resolve(r->arena, node->words[2].where.file, node->words[2].text));
+    conf_warn(r->problems, node->words[0].where, "\"users\" is known, but users are not there yet: nobody can submit");
+}
+
+static void
+read_forward(struct setting_reader *r, const struct conf_node *node, void *target)
+{
+    struct site *site = target;
+
+    if (node->count < 2)
+        say_form(r, node->words[0].where, "forward IP:PORT ...");
+    site->forwarders = arena_alloc(r->arena, node->count * sizeof *site->forwarders);
+    for (size_t i = 1; i < node->count; i++) {
+        struct address *address = &site->forwarders[site->forwarder_count];
+        struct str text = node->words[i].text;
+        if (address_from_ip(text, address))
+            address->port = 53;
+        else if (!address_parse(text, address) || address->family == ADDRESS_UNIX || address->port == 0) {
+            conf_error(r->problems, node->words[i].where, CONF_NO_SUGGESTION,
+                       "\"%.*s\" is not a resolver's address: write 192.0.2.53 or 127.0.0.1:5300", STR_ARG(text));
+            continue;
+        }
+        site->forwarder_count++;
+    }
+}
+
+static const struct setting resolver_table[] = {
+    { STR("forward"), STR("IP[:PORT] ..."), SETTING_CUSTOM, .read = read_forward,
+      .help = STR("Which resolvers to ask; without this, those of the system, validating by ourselves") },
+};
+static const struct setting_table resolver_settings = SETTING_TABLE(resolver_table);
+
+static void
+read_resolver(struct setting_reader *r, const struct conf_node *node, void *target)
+{
+    if (node->count != 1 || !node->has_block)
+        say_form(r, node->words[0].where, "resolver { forward IP:PORT ... }");
+    else
+        setting_read(r, &resolver_settings, node->children, target);
+}
+
+static void
+read_retry(struct setting_reader *r, const struct conf_node *node, void *target)
+{
+    struct site *site = target;
+    struct retry retry = { 0 };
+    size_t i = 1;
+
+    for (; i < node->count && !str_eq(node->words[i].text, S("for")); i++) {
+        int64_t step;
+        bool good = conf_take_time(node->words[i].text, &step);
+        if (!good || step < SECOND || step > 7 * DAY) {
+            conf_error(r->problems, node->words[i].where, CONF_NO_SUGGESTION,
+                       good ? "\"%.*s\" is out of range: a wait may be 1s to 7d"
+                            : "\"%.*s\" is not a time such as 30s, 5m or 1h",
+                       STR_ARG(node->words[i].text));
+            return;
+        }
+        if (retry.step_count == RETRY_STEPS_MAX) {
+            conf_error(r->problems, node->words[i].where, CONF_NO_SUGGESTION,
+                       "there may be %d waits; the last one repeats", RETRY_STEPS_MAX);
+            return;
+        }
+        retry.steps[retry.step_count++] = step;
+    }
+    if (retry.step_count == 0 || i + 2 != node->count) {
+        say_form(r, node->words[i + 2 < node->count ? i + 2 : 0].where, "retry 5m 15m 30m 1h 2h 4h for 5d");
+        return;
+    }
+    struct conf_word lifetime = node->words[i + 1];
+    if (!conf_take_time(lifetime.text, &retry.lifetime) || retry.lifetime < MINUTE || retry.lifetime > 60 * DAY) {
+        conf_error(r->problems, lifetime.where, CONF_NO_SUGGESTION,
+                   "\"%.*s\" is not a time that mail may wait: 1m to 60d", STR_ARG(lifetime.text));
+        return;
+    }
+    struct retry usual = retry_default();
+    retry.lifetime_null = usual.lifetime_null < retry.lifetime ? usual.lifetime_null : retry.lifetime;
+    retry.delay_notice = usual.delay_notice < retry.lifetime ? usual.delay_notice : 0; /* it would say nothing new */
+    site->retry = retry;
+}
+
+/* ---- route ------------------------------------------------------------------------------------------------------ */
+
+static const struct setting via_table[] = {
+    { STR("user"), STR("NAME"), SETTING_WORD, .offset = offsetof(struct site_route, user),
+      .help = STR("Whom to log in as") },
+    { STR("password-file"), STR("FILE"), SETTING_PATH, .offset = offsetof(struct site_route, password_file),
+      .help = STR("A file with the password alone, which others must not be able to read") },
+};
+static const struct setting_table via_settings = SETTING_TABLE(via_table);
+
+static void
+route_from_hop(struct route *route, const struct conf_hop *hop)
+{
+    route->kind = hop->kind == CONF_HOP_LMTP ? ROUTE_LMTP : ROUTE_SMTP;
+    route->implicit_tls = hop->kind == CONF_HOP_SMTPS;
+    route->host = str_is_absent(hop->host) ? S("") : hop->host;
+    route->path = str_is_absent(hop->path) ? S("") : hop->path;
+    route->port = hop->port;
+}
+
+static void
+read_via(struct setting_reader *r, const struct conf_node *node, void *target)
+{
+    struct site_route *sr = target;
+    struct conf_hop hop;
+
+    loading(r)->via = node;
+    if (node->count != 2) {
+        say_form(r, node->words[0].where, "via smtp://HOST:PORT");
+        return;
+    }
+    if (!setting_read_hop(r, node->words[1], &hop))
+        return;
+    route_from_hop(&sr->route, &hop);
+    size_t errors = r->problems->errors;
+    setting_read(r, &via_settings, node->children, sr);
+    if (r->problems->errors == errors && str_is_absent(sr->user) != str_is_absent(sr->password_file))
+        conf_error(r->problems, node->words[0].where, CONF_NO_SUGGESTION,
+                   "user and password-file go together: %s is missing",
+                   str_is_absent(sr->user) ? "user" : "password-file");
+    if (hop.kind == CONF_HOP_SMTPS || !str_is_absent(sr->user))
+        conf_warn(r->problems, node->words[1].where, "%s known, but not there yet: mail by this route waits",
+                  hop.kind == CONF_HOP_SMTPS ? "smtps:// is" : "user and password-file are");
+}
+
+static void
+read_direct(struct setting_reader *r, const struct conf_node *node, void *target)
+{
+    struct site_route *sr = target;
+
+    loading(r)->direct = node;
+    if (node->count != 1)
+        say_form(r, node->words[1].where, "direct");
+    sr->route.kind = ROUTE_MX;
+}
+
+static void
+read_source(struct setting_reader *r, const struct conf_node *node, void *target)
+{
+    struct site_route *sr = target;
+    size_t i = 1;
+
+    for (; i < node->count && !str_eq(node->words[i].text, S("helo")); i++) {
+        struct address a;
+        bool good = address_from_ip(node->words[i].text, &a);
+        struct address *to = good && a.family == ADDRESS_IPV4 ? &sr->route.source_ipv4 : &sr->route.source_ipv6;
+        if (!good || to->family != ADDRESS_NONE) {
+            conf_error(r->problems, node->words[i].where, CONF_NO_SUGGESTION,
+                       good ? "\"%.*s\" is a second address of its family" : "\"%.*s\" is not an IP address",
+                       STR_ARG(node->words[i].text));
+            return;
+        }
+        *to = a;
+    }
+    if (i == 1 || (i < node->count && i + 2 != node->count)) {
+        say_form(r, node->words[0].where, "source IP [IP] [helo NAME]");
+        return;
+    }
+    if (i < node->count)
+        setting_read_host(r, node->words[i + 1], &sr->route.helo);
+}
+
+static void
+read_port(struct setting_reader *r, const struct conf_node *node, void *target)
+{
+    struct site_route *sr = target;
+    uint64_t port;
+
+    loading(r)->port = node;
+    if (node->count == 2 && str_to_u64(node->words[1].text, &port) && port >= 1 && port <= UINT16_MAX)
+        sr->route.port = (uint16_t)port;
+    else
+        say_form(r, node->words[node->count > 1].where, "port NUMBER");
+}
+
+static void
+read_allow_private(struct setting_reader *r, const struct conf_node *node, void *target)
+{
+    struct site_route *sr = target;
+    struct setting_prefixes prefixes;
+
+    loading(r)->allow_private = node;
+    if (node->count < 2 || node->count > 1 + ROUTE_PRIVATE_MAX) {
+        say_form(r, node->words[0].where, "allow-private NETWORK ...");
+        return;
+    }
+    if (!setting_read_prefixes(r, node->words + 1, node->count - 1, &prefixes))
+        return;
+    memcpy(sr->route.allow_private, prefixes.list, prefixes.count * sizeof *prefixes.list);
+    sr->route.allow_private_count = (uint8_t)prefixes.count;
+    conf_warn(r->problems, node->words[0].where,
+              "\"allow-private\" is for tests: whoever owns a domain can name addresses there");
+}
+
+static void
+read_rate(struct setting_reader *r, const struct conf_node *node, void *target)
+{
+    struct site_route *sr = target;
+    struct conf_rate rate;
+
+    if (node->count == 2 && conf_take_rate(node->words[1].text, &rate) && rate.count <= UINT32_MAX)
+        sr->route.rate = (struct rate){ .count = (uint32_t)rate.count, .burst = 1, .per = rate.per_ns };
+    else
+        conf_error(r->problems, node->words[node->count > 1].where, CONF_NO_SUGGESTION,
+                   "write a rate such as \"rate 100/h\": messages a s, m, h or d");
+}
+
+static const struct str tls_choices[] = {STR("try"), STR("off"), STR("require"), {NULL, 0}}; /* enum route_tls */
+static const struct str families[] = {STR("any"), STR("ipv4"), STR("ipv6"), {NULL, 0}};      /* enum route_family */
+#define IN_ROUTE(field) .offset = offsetof(struct site_route, field)
+static const struct setting route_table[] = {
+    { STR("via"), STR("smtp://HOST:PORT"), SETTING_CUSTOM, .read = read_via, .block = &via_settings,
+      .help = STR("All mail goes to this host; also smtps://HOST, lmtp://HOST:PORT, lmtp:/SOCKET") },
+    { STR("direct"), STR(""), SETTING_CUSTOM, .read = read_direct,
+      .help = STR("Mail goes to the MX hosts of each domain") },
+    { STR("tls"), STR("try|off|require"), SETTING_CHOICE, IN_ROUTE(route.tls), .choices = tls_choices,
+      .fallback = STR("try"), .help = STR("Whether connections are encrypted") },
+    { STR("source"), STR("IP [IP] [helo NAME]"), SETTING_CUSTOM, .read = read_source,
+      .help = STR("Our own address for these connections, one for each family, and the name that belongs to it") },
+    { STR("family"), STR("any|ipv4|ipv6"), SETTING_CHOICE, IN_ROUTE(route.family), .choices = families,
+      .fallback = STR("any"), .help = STR("Which addresses of the other side are used") },
+    { STR("connections"), STR("NUMBER"), SETTING_COUNT, IN_ROUTE(route.connections), .min = 1, .max = 1000,
+      .fallback = STR("20"), .help = STR("To one destination at a time, at most") },
+    { STR("messages-per-connection"), STR("NUMBER"), SETTING_COUNT, IN_ROUTE(route.messages_per_connection), .min = 1,
+      .max = 10000, .fallback = STR("100"), .help = STR("Then a connection is closed and another one opened") },
+    { STR("rate"), STR("NUMBER/s|m|h|d"), SETTING_CUSTOM, .read = read_rate,
+      .help = STR("Messages to one destination; without this, as fast as it takes them") },
+    { STR("port"), STR("NUMBER"), SETTING_CUSTOM, .read = read_port,
+      .help = STR("For tests, with direct: another port than 25") },
+    { STR("allow-private"), STR("NETWORK ..."), SETTING_CUSTOM, .read = read_allow_private,
+      .help = STR("For tests, with direct: addresses that DNS may name although nobody should send there") },
+};
+static const struct setting_table route_settings = SETTING_TABLE(route_table);
+
+static void
+read_route_names(struct setting_reader *r, const struct conf_node *node, struct site_route *sr)
+{
+    bool is_default = node->count == 2 && str_eq(node->words[1].text, S("default"));
+
+    sr->name = arena_keep(r->arena, node->words[1].text);
+    sr->domains = arena_alloc(r->arena, (node->count - 1) * sizeof *sr->domains);
+    for (size_t i = 1; i < node->count && !is_default; i++) {
+        struct str name = node->words[i].text;
+        bool suffix = str_take_byte(&name, '.');
+        name = domain_to_ascii(domain_without_dot(name), r->arena);
+        if (str_is_absent(name) || !domain_is_name(name))
+            conf_error(r->problems, node->words[i].where, CONF_NO_SUGGESTION,
+                       "\"%.*s\" is not a domain, nor \".domain\" for all below one, nor \"default\"",
+                       STR_ARG(node->words[i].text));
+        else
+            sr->domains[sr->domain_count++] = suffix ? arena_join(r->arena, S("."), name) : name;
+    }
+}
+
+/* Every name leads to one route only. */
+static void
+claim_route_names(struct setting_reader *r, const struct conf_node *node, struct site_route *sr)
+{
+    struct site *site = loading(r)->site;
+
+    for (size_t i = 0; i < (sr->domain_count ? sr->domain_count : 1); i++) {
+        struct str name = sr->domain_count ? sr->domains[i] : S("default");
+        char memory[300];
+        struct text where = text_init(memory, sizeof memory);
+        for (size_t at = 0; at < site->route_count; at++)
+            for (size_t d = 0; d < (site->routes[at].domain_count ? site->routes[at].domain_count : 1); d++)
+                if (str_eq(name, site->routes[at].domain_count ? site->routes[at].domains[d] : S("default")) &&
+                    where.len == 0)
+                    conf_where_put(&where, site->routes[at].where);
+        if (where.len > 0)
+            conf_error(r->problems, node->words[1].where, CONF_NO_SUGGESTION,
+                       "a route for \"%.*s\" was given before, at %.*s", STR_ARG(name), STR_ARG(text_str(&where)));
+    }
+}
+
+static void
+read_route(struct setting_reader *r, const struct conf_node *node, void *target)
+{
+    struct site *site = target;
+    struct loading *l = loading(r);
+    struct site_route sr = { .where = node->words[0].where };
+
+    if (node->count < 2 || !node->has_block) {
+        say_form(r, node->words[0].where, "route default|DOMAIN ... { ... }");
+        return;
+    }
+    sr.route = (struct route){ .host = S(""), .path = S(""), .user = S("") };
+    l->via = l->direct = l->port = l->allow_private = NULL;
+    size_t errors = r->problems->errors;
+    read_route_names(r, node, &sr);
+    setting_read(r, &route_settings, node->children, &sr);
+    if (r->problems->errors > errors)
+        return;
+    claim_route_names(r, node, &sr);
+    const struct conf_node *for_direct = l->port ? l->port : l->allow_private;
+    if (!l->via == !l->direct)
+        conf_error(r->problems, (l->via ? l->direct : node)->words[0].where, CONF_NO_SUGGESTION,
+                   "a route has either \"via smtp://HOST\" or \"direct\"");
+    else if (l->via && for_direct)
+        conf_error(r->problems, for_direct->words[0].where, CONF_NO_SUGGESTION, "\"%.*s\" goes with \"direct\" only",
+                   STR_ARG(for_direct->words[0].text));
+    if (sr.route.tls == ROUTE_TLS_REQUIRE)
+        conf_warn(r->problems, node->words[0].where,
+                  "\"tls require\" is known, but TLS is not there yet: mail by this route waits");
+    if (l->direct && !sr.route.port)
+        sr.route.port = 25;
+    site->routes = grow(r->arena, site->routes, site->route_count, &l->route_cap, sizeof *site->routes);
+    site->routes[site->route_count++] = sr;
+}
+
+/* ---- the top ---------------------------------------------------------------------------------------------------- */
+
+static void
+read_hostname(struct setting_reader *r, const struct conf_node *node, void *target)
+{
+    struct site *site = target;
+
+    if (node->count != 2) {
+        say_form(r, node->words[0].where, "hostname mx.example.org");
+        return;
+    }
+    loading(r)->hostname_where = node->words[1].where;
+    if (!setting_read_host(r, node->words[1], &site->hostname))
+        return;
+    if (str_find_byte(site->hostname, '.') == site->hostname.len)
+        conf_warn(r->problems, node->words[1].where,
+                  "\"%.*s\" is not fully qualified: others want a name such as mx.example.org",
+                  STR_ARG(site->hostname));
+}
+
+static void
+read_domain(struct setting_reader *r, const struct conf_node *node, void *target)
+{
+    struct site *site = target;
+
+    directory_read_domain(r, site->directory, node);
+}
+
+/* The parser has done it; one with a block is refused before it comes here. */
+static void
+read_include(struct setting_reader *r, const struct conf_node *node, void *target)
+{
+    (void)r, (void)node, (void)target;
+    UNREACHABLE();
+}
+
+static const struct str sandboxes[] = { STR("try"), STR("require"), STR("off"), { NULL, 0 } }; /* enum site_sandbox */
+static const struct setting site_table[] = {
+    {STR("hostname"), STR("NAME"), SETTING_CUSTOM, .read = read_hostname,
+     .help = STR("The full name of this host: what it calls itself, and what its address should lead back to")},
+    {STR("listen"), STR("mx|submission|submissions [NAME]"), SETTING_CUSTOM, .repeats = true, .read = read_listen,
+     .block = &listener_settings_table,
+     .help =
+         STR("Where mail comes in: from the world, or from users; NAME is for logs. Submission is not opened before "
+             "there are TLS and users")},
+    {STR("tls"), STR(""), SETTING_CUSTOM, .read = read_tls, .block = &tls_settings,
+     .help = STR("Our certificate; known, but not there yet")},
+    {STR("domain"), STR("NAME ..."), SETTING_CUSTOM, .repeats = true, .read = read_domain, .block = &directory_settings,
+     .help = STR("A domain that we take mail for, or several with one description")},
+    {STR("users"), STR("file FILE"), SETTING_CUSTOM, .read = read_users,
+     .help = STR("Who may submit, with hashed passwords; known, but not there yet")},
+    {STR("route"), STR("default|DOMAIN ..."), SETTING_CUSTOM, .repeats = true, .read = read_route,
+     .block = &route_settings,
+     .help =
+         STR("How mail to elsewhere leaves: for a domain, for all below .domain, or for all others; direct if nothing "
+             "is said")},
+    {STR("retry"), STR("TIME ... for TIME"), SETTING_CUSTOM, .read = read_retry,
+     .help =
+         STR("Waits between attempts, the last one again and again, and when to give up; 5m 15m 30m 1h 2h 4h for 5d "
+             "if nothing is said")},
+    {STR("resolver"), STR(""), SETTING_CUSTOM, .read = read_resolver, .block = &resolver_settings,
+     .help = STR("Who answers questions to the DNS")},
+    {STR("state"), STR("DIRECTORY"), SETTING_PATH, .offset = offsetof(struct site, state),
+     .fallback = STR("/var/lib/postrider"), .help = STR("Spool and sockets")},
+    {STR("sandbox"), STR("try|require|off"), SETTING_CHOICE, .offset = offsetof(struct site, sandbox),
+     .choices = sandboxes, .fallback = STR("try"),
+     .help = STR("Whether processes shut themselves in: as well as the kernel can, or not at all without")},
+    {STR("include"), STR("FILE|PATTERN ..."), SETTING_CUSTOM, .repeats = true, .read = read_include,
+     .help = STR("The statements of other files, in this place, also inside a block")},
+};
+const struct setting_table site_settings = SETTING_TABLE(site_table);
+
+/* ---- assembly --------------------------------------------------------------------------------------------------- */
+
+static void
+check_listeners(struct setting_reader *r, const struct site *site)
+{
+    for (size_t i = 0; i < site->listener_count; i++)
+        for (size_t a = 0; a < site->listeners[i].address_count; a++)
+            for (size_t k = 0; k <= i; k++)
+                for (size_t b = 0; b < (k < i ? site->listeners[k].address_count : a); b++)
+                    if (address_eq(&site->listeners[i].addresses[a], &site->listeners[k].addresses[b]) &&
+                        site->listeners[i].addresses[a].port != 0) {
+                        char memory[80];
+                        struct text shown = text_init(memory, sizeof memory);
+                        address_put(&shown, &site->listeners[i].addresses[a]);
+                        conf_error(r->problems, site->listeners[i].where, CONF_NO_SUGGESTION,
+                                   "two listeners have the address %.*s", STR_ARG(text_str(&shown)));
+                        return;
+                    }
+}
+
+/* All listeners' addresses in one array: their literals are ours too. */
+static const struct address *
+gather_addresses(struct site *site, size_t *out_count)
+{
+    size_t count = 0;
+
+    for (size_t i = 0; i < site->listener_count; i++)
+        count += site->listeners[i].address_count;
+    struct address *all = arena_alloc(&site->arena, (count + 1) * sizeof *all);
+    *out_count = 0;
+    for (size_t i = 0; i < site->listener_count; i++)
+        for (size_t a = 0; a < site->listeners[i].address_count; a++)
+            all[(*out_count)++] = site->listeners[i].addresses[a];
+    return all;
+}
+
+/* Routes as the queue knows them: the default moves to the end, names go into the map, and so do our own domains. */
+static void
+finish_routes(struct setting_reader *r, struct site *site)
+{
+    struct directory_domain_info info;
+    struct site_route last = {
+        .name = S("default"),
+        .route = { .kind = ROUTE_MX, .port = 25, .host = S(""), .path = S(""), .user = S(""), .connections = 20,
+                   .messages_per_connection = 100 },
+    };
+    struct site_route *routes = arena_alloc(&site->arena, (site->route_count + 1) * sizeof *routes);
+    size_t count = 0, at = 0;
+
+    for (size_t i = 0; i < site->route_count; i++)
+        if (site->routes[i].domain_count > 0)
+            routes[count++] = site->routes[i];
+        else
+            last = site->routes[i];
+    routes[count++] = last;
+    site->routes = routes;
+    site->route_count = count;
+    for (size_t i = 0; i < count; i++) {
+        if (str_is_absent(routes[i].route.helo))
+            routes[i].route.helo = site->hostname;
+        for (size_t d = 0; d < routes[i].domain_count; d++)
+            map_put(&site->route_by_domain, routes[i].domains[d], &routes[i].route);
+    }
+    while (directory_next(site->directory, &at, &info)) {
+        const struct directory_route *from = info.route;
+        if (from->kind == DIRECTORY_ROUTE_NONE)
+            continue;
+        struct route *route = arena_new(&site->arena, struct route);
+        *route = last.route; /* its source, HELO name and limits; where it leads is the domain's own */
+        route->implicit_tls = false;
+        if (from->kind == DIRECTORY_ROUTE_MAILDIR) {
+            route->kind = ROUTE_MAILDIR;
+            route->host = S("");
+            route->path = from->maildir;
+            route->user = str_is_absent(from->user) ? S("") : from->user;
+        } else if (from->kind == DIRECTORY_ROUTE_MX) {
+            route->kind = ROUTE_MX;
+            route->host = route->path = S("");
+            route->port = last.route.kind == ROUTE_MX ? last.route.port : 25;
+        } else {
+            route_from_hop(route, &from->hop);
+        }
+        if (map_put(&site->route_by_domain, info.name, route))
+            conf_warn(r->problems, from->where, "a route for \"%.*s\" is never used: the domain is ours",
+                      STR_ARG(info.name));
+    }
+}
+
+const struct route *
+site_route(const struct site *site, struct str domain)
+{
+    const struct route *fallback = &site->routes[site->route_count - 1].route;
+    struct arena scratch;
+
+    arena_init(&scratch, site->mem, 512, 64 << 10);
+    struct str name = domain_to_ascii(domain_without_dot(domain), &scratch);
+    const struct route *route = str_is_absent(name) ? fallback : map_get(&site->route_by_domain, name);
+    while (!route && name.len > 0) { /* "x.corp.example", ".corp.example", ".example" */
+        size_t dot = str_find_byte(str_from(name, 1), '.');
+        name = str_from(name, 1 + dot);
+        if (name.len > 0)
+            route = map_get(&site->route_by_domain, name);
+    }
+    arena_done(&scratch);
+    return route ? route : fallback;
+}
+
+static void
+finish(struct setting_reader *r, struct site *site)
+{
+    struct conf_where nowhere = { 0 };
+    size_t count;
+
+    if (str_is_absent(site->hostname) && !loading(r)->hostname_where.file)
+        conf_error(r->problems, nowhere, CONF_NO_SUGGESTION, "the host has no name: write \"hostname mx.example.org\"");
+    if (str_is_absent(site->hostname))
+        site->hostname = S("localhost"); /* an error was said: only to go on checking */
+    for (size_t i = 0; i < site->listener_count; i++)
+        if (str_is_absent(site->listeners[i].settings.hostname))
+            site->listeners[i].settings.hostname = site->hostname;
+    if (site->listener_count == 0)
+        conf_warn(r->problems, nowhere, "there is no \"listen\": mail comes in by sendmail only");
+    check_listeners(r, site);
+    const struct address *ours = gather_addresses(site, &count);
+    directory_finish(r, site->directory, site->hostname, ours, count);
+    if (r->problems->errors == 0) /* or domains may lead to others that are not there */
+        finish_routes(r, site);
+}
+
+struct site *
+site_load(struct mem *mem, struct conf_bundle *bundle, uint64_t seed, struct conf_problems *problems)
+{
+    struct site *site = mem_new(mem, struct site);
+    struct loading l = { .site = site };
+    struct arena tree;
+    size_t errors = problems->errors;
+
+    site->mem = mem;
+    arena_init(&site->arena, mem, 16 << 10, SIZE_MAX / 2); /* bounded by the bundle */
+    arena_init(&tree, mem, 64 << 10, SIZE_MAX / 2);
+    map_init(&site->route_by_domain, mem, seed);
+    site->directory = directory_new(mem, seed);
+    site->retry = retry_default();
+    struct setting_reader reader = { bundle, problems, &site->arena, &l };
+    const struct conf_node *first = conf_parse(bundle, &tree, problems);
+    if (first || problems->errors == errors) {
+        setting_read(&reader, &site_settings, first, site);
+        finish(&reader, site);
+    }
+    arena_done(&tree);
+    if (problems->errors == errors)
+        return site;
+    site_free(site);
+    return NULL;
+}
+
+void
+site_free(struct site *site)
+{
+    struct mem *mem = site->mem;
+
+    directory_free(site->directory);
+    map_done(&site->route_by_domain);
+    arena_done(&site->arena);
+    mem_free(mem, site, sizeof *site);
+}
+
+/* ---- what is wrong with the world ------------------------------------------------------------------------------- */
+
+static bool
+is_wildcard(const struct address *a)
+{
+    static const uint8_t zero[16];
+
+    return memcmp(a->ip, zero, sizeof zero) == 0;
+}
+
+static void
+check_listener_world(const struct site_listener *listener, const struct site_world *w, struct conf_problems *problems)
+{
+    char memory[80];
+
+    for (size_t i = 0; i < listener->address_count && w->has_reverse_name; i++) {
+        const struct address *a = &listener->addresses[i];
+        struct text shown = text_init(memory, sizeof memory);
+        if (is_wildcard(a) || address_is_loopback(a) || w->has_reverse_name(w->ctx, a))
+            continue;
+        address_put_ip(&shown, a);
+        conf_warn(problems, listener->where, "%.*s has no reverse name: many hosts refuse mail from such an address",
+                  STR_ARG(text_str(&shown)));
+    }
+    for (size_t i = 0; i < listener->relay_from.count && w->default_gateway; i++) {
+        const struct prefix *p = &listener->relay_from.list[i];
+        struct address gateway = w->default_gateway(w->ctx, p->base.family);
+        struct text shown = text_init(memory, sizeof memory);
+        if (gateway.family == ADDRESS_NONE || !prefix_has(p, &gateway))
+            continue;
+        address_put_ip(&shown, &gateway);
+        conf_warn(problems, listener->where,
+                  "\"relay from\" contains the default gateway %.*s: behind address translation the whole world comes "
+                  "from there",
+                  STR_ARG(text_str(&shown)));
+    }
+}
+
+static void
+check_secret(const struct site_world *w, struct conf_problems *problems, struct conf_where where, struct str path)
+{
+    if (!str_is_absent(path) && w->readable_by_others && w->readable_by_others(w->ctx, path))
+        conf_error(problems, where, CONF_NO_SUGGESTION, "others can read the secret file \"%.*s\": chmod o-rwx",
+                   STR_ARG(path));
+}
+
+void
+site_check_world(const struct site *site, const struct site_world *w, struct conf_problems *problems)
+{
+    struct conf_where where, nowhere = { 0 };
+
+    for (size_t i = 0; i < site->listener_count; i++)
+        check_listener_world(&site->listeners[i], w, problems);
+    if (!directory_has_postmaster(site->directory, &where)) {
+        if (where.file)
+            conf_error(problems, where, CONF_NO_SUGGESTION,
+                       "postmaster leads nowhere: add \"alias postmaster -> SOMEBODY\" (RFC 5321 section 4.5.1)");
+        else
+            conf_warn(problems, nowhere, "there is no domain, so nobody gets mail for postmaster");
+    }
+    if (w->directory_writable) {
+        struct err e = w->directory_writable(w->ctx, site->state);
+        if (e.kind == ERR_NOT_FOUND)
+            conf_error(problems, nowhere, CONF_NO_SUGGESTION, "the state directory \"%.*s\" does not exist",
+                       STR_ARG(site->state));
+        else if (err_is(e))
+            conf_error(problems, nowhere, CONF_NO_SUGGESTION, "the state directory \"%.*s\" cannot be written to",
+                       STR_ARG(site->state));
+    }
+    if (w->reaches_port_25 && !w->reaches_port_25(w->ctx))
+        conf_warn(problems, nowhere,
+                  "port 25 of other hosts cannot be reached: a provider may block it; \"route default { via "
+                  "smtp://HOST:587 }\" goes another way");
+    check_secret(w, problems, nowhere, site->key);
+    check_secret(w, problems, nowhere, site->users);
+    for (size_t i = 0; i < site->route_count; i++)
+        check_secret(w, problems, site->routes[i].where, site->routes[i].password_file);
+}

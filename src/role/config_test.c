@@ -1,0 +1,610 @@
+/* Whole sites: the examples of the manual, what is refused and where, what is only warned of, and mangled files. */
+#include "base/conf_fake.h"
+#include "base/limits.h"
+#include "base/prng.h"
+#include "base/test.h"
+#include "role/config.h"
+
+#include <string.h>
+
+struct fixture {
+    struct mem mem;
+    struct arena arena;
+    struct conf_fake fake;
+    struct conf_world world;
+    struct conf_bundle bundle;
+    struct conf_problems problems;
+    struct site *site;
+};
+
+static void
+fixture_init(struct fixture *f, const struct conf_fake_file *files, size_t count)
+{
+    f->mem = mem_libc();
+    arena_init(&f->arena, &f->mem, 4096, 1 << 28);
+    f->fake = (struct conf_fake){ files, count, 0 };
+    f->world = conf_fake_world(&f->fake);
+    conf_bundle_init(&f->bundle, &f->arena, &f->world, files[0].path);
+    conf_problems_init(&f->problems, &f->arena);
+    f->site = site_load(&f->mem, &f->bundle, 7, &f->problems);
+}
+
+static void
+fixture_done(struct test *t, struct fixture *f)
+{
+    if (f->site)
+        site_free(f->site);
+    conf_bundle_done(&f->bundle);
+    arena_done(&f->arena);
+    EXPECT_INT(t, mem_in_use(&f->mem), 0);
+}
+
+static void
+expect_problem(struct test *t, const struct fixture *f, size_t at, struct str want)
+{
+    char memory[500];
+    struct text out = text_init(memory, sizeof memory);
+
+    if (at < f->problems.count)
+        conf_problem_put(&out, &f->problems.items[at]);
+    EXPECT_STR(t, text_str(&out), want);
+}
+
+static const struct conf_fake_file small[] = {
+    { STR("/etc/postrider/postrider.conf"),
+      STR("hostname mx.example.org\n"
+          "\n"
+          "listen mx          { address :25 }\n"
+          "listen submission  { address :587 }           # STARTTLS, then AUTH\n"
+          "listen submissions { address :465 }           # TLS from the first byte, then AUTH\n"
+          "\n"
+          "tls { certificate mx.pem; key mx.key }\n"
+          "\n"
+          "domain example.org {\n"
+          "    mailbox anna bob\n"
+          "    alias   postmaster abuse -> anna\n"
+          "    alias   sales -> anna, bob, carol@elsewhere.example\n"
+          "    deliver maildir /var/mail/{domain}/{local}\n"
+          "}\n"
+          "\n"
+          "users file users                              # who may submit, hashed\n") },
+};
+
+static const struct conf_fake_file large[] = {
+    { STR("/etc/postrider/postrider.conf"),
+      STR("hostname mx.example.org\n"
+          "listen mx outside { address 192.0.2.25:25 [2001:db8::25]:25; hostname mx.example.org; max-size 50MiB\n"
+          "                    line-ends refuse; vrfy off; expn off; connections 50 per-client }\n"
+          "listen mx inside  { address 10.0.0.1:25; relay from 10.0.0.0/24; line-ends repair }   # KIND, then a name\n"
+          "\n"
+          "domain example.org example.net {              # several domains, one description\n"
+          "    mailbox file mailboxes                    # or: passwd-file\n"
+          "    subaddress +                              # anna+x is anna, if anna+x itself is unknown\n"
+          "    alias   list-dev -> include:dev.list      # owner-list-dev becomes the envelope sender if it exists\n"
+          "    forward old -> new@partner.example reply 251      # silent | 251 | 551\n"
+          "    catch-all -> anna\n"
+          "    deliver lmtp:/run/dovecot/lmtp\n"
+          "}\n"
+          "domain old.example    { same-as example.org }\n"
+          "domain inside.example { recipients verify; relay via smtp://10.0.0.5 }    # a gateway\n"
+          "domain backup.example { recipients file backup.list; relay mx }           # a backup MX\n"
+          "\n"
+          "route partner.example .corp.example { via smtp://10.0.0.9:25; tls require }\n"
+          "route default { direct; source 192.0.2.25 helo mx.example.org; family any }\n"
+          "#     or      { via smtps://smtp.isp.example { user u; password-file p } }\n"
+          "\n"
+          "retry 5m 15m 30m 1h 2h 4h for 5d\n"
+          "resolver { forward 127.0.0.1:5300 }           # else the system's resolvers\n"
+          "state /var/lib/postrider                      # spool, sockets\n"
+          "sandbox try                                   # require: refuse to run without\n") },
+    { STR("/etc/postrider/mailboxes"), STR("anna\nbob\n") },
+    { STR("/etc/postrider/dev.list"), STR("anna\ndeveloper@elsewhere.example\n") },
+    { STR("/etc/postrider/backup.list"), STR("someone\n") },
+};
+
+static const struct conf_fake_file tests_own[] = {
+    { STR("/some/test.conf"),
+      STR("hostname mx.local.test\n"
+          "state    /some/dir\n"
+          "listen mx { address 127.0.0.1:2525; relay from 127.0.0.1 }\n"
+          "domain local.test { mailbox ok; alias postmaster -> ok; deliver maildir /some/dir/mail/{domain}/{local} }\n"
+          "route default { via 127.0.0.1:2600; tls off }\n") },
+};
+
+static void
+small_site(struct test *t)
+{
+    struct fixture f;
+
+    fixture_init(&f, small, 1);
+    EXPECT_INT(t, f.problems.errors, 0);
+    EXPECT_INT(t, f.problems.warnings, 4);
+    expect_problem(t, &f, 0,
+                   S("/etc/postrider/postrider.conf:4:1: warning: \"listen submission\" is known, but TLS and "
+                     "users are not there yet: the listener is not opened"));
+    if (f.site) {
+        const struct site *site = f.site;
+        EXPECT_STR(t, site->hostname, S("mx.example.org"));
+        EXPECT_STR(t, site->state, S("/var/lib/postrider"));
+        EXPECT_STR(t, site->key, S("/etc/postrider/mx.key"));
+        EXPECT_STR(t, site->users, S("/etc/postrider/users"));
+        EXPECT_INT(t, site->listener_count, 3);
+        EXPECT_INT(t, site->listeners[0].address_count, 2);
+        EXPECT(t, !site->listeners[0].closed && site->listeners[1].closed && site->listeners[2].closed);
+        EXPECT_STR(t, site->listeners[0].name, S("mx"));
+        EXPECT_STR(t, site->listeners[0].settings.hostname, S("mx.example.org"));
+        EXPECT_INT(t, site->listeners[0].settings.size_max, LIMIT_MESSAGE_SIZE);
+        EXPECT_INT(t, site->listeners[0].settings.rcpt_max, LIMIT_RCPT_PER_TRANSACTION);
+        EXPECT_INT(t, site->route_count, 1);
+        const struct route *route = site_route(site, S("elsewhere.example"));
+        EXPECT_INT(t, route->kind, ROUTE_MX);
+        EXPECT_INT(t, route->port, 25);
+        EXPECT_STR(t, route->helo, S("mx.example.org"));
+        EXPECT_INT(t, site->retry.step_count, 6);
+    }
+    fixture_done(t, &f);
+}
+
+static void
+large_site(struct test *t)
+{
+    static const struct {
+        const char *why;
+        struct str domain;
+        enum route_kind kind;
+        struct str host, path;
+        uint16_t port;
+    } routes[] = {
+        { "ours", STR("example.net"), ROUTE_LMTP, STR(""), STR("/run/dovecot/lmtp"), 0 },
+        { "the same as ours", STR("old.example"), ROUTE_LMTP, STR(""), STR("/run/dovecot/lmtp"), 0 },
+        { "a gateway", STR("Inside.Example"), ROUTE_SMTP, STR("10.0.0.5"), STR(""), 25 },
+        { "a backup", STR("backup.example"), ROUTE_MX, STR(""), STR(""), 25 },
+        { "a route's own name", STR("partner.example"), ROUTE_SMTP, STR("10.0.0.9"), STR(""), 25 },
+        { "below a name is another", STR("sub.partner.example"), ROUTE_MX, STR(""), STR(""), 25 },
+        { "below a suffix", STR("a.b.corp.example."), ROUTE_SMTP, STR("10.0.0.9"), STR(""), 25 },
+        { "the suffix itself is not below it", STR("corp.example"), ROUTE_MX, STR(""), STR(""), 25 },
+        { "everything else", STR("elsewhere.example"), ROUTE_MX, STR(""), STR(""), 25 },
+        { "a literal", STR("[192.0.2.77]"), ROUTE_MX, STR(""), STR(""), 25 },
+        { "not a name at all", STR("\xff"), ROUTE_MX, STR(""), STR(""), 25 },
+    };
+    struct address client;
+    struct fixture f;
+
+    fixture_init(&f, large, sizeof large / sizeof *large);
+    EXPECT_INT(t, f.problems.errors, 0);
+    EXPECT_INT(t, f.problems.count, 1);
+    expect_problem(t, &f, 0,
+                   S("/etc/postrider/postrider.conf:18:1: warning: \"tls require\" is known, but TLS is not there "
+                     "yet: mail by this route waits"));
+    for (size_t i = 0; f.site && i < sizeof routes / sizeof *routes; i++) {
+        const struct route *route = site_route(f.site, routes[i].domain);
+        test_case(t, routes[i].why);
+        EXPECT_INT(t, route->kind, routes[i].kind);
+        EXPECT_STR(t, route->host, routes[i].host);
+        EXPECT_STR(t, route->path, routes[i].path);
+        EXPECT_INT(t, route->port, routes[i].port);
+        EXPECT(t, route->helo.len > 0);
+    }
+    if (f.site) {
+        const struct site_listener *inside = &f.site->listeners[1];
+        test_case(t, "a client of inside");
+        EXPECT_STR(t, inside->name, S("inside"));
+        address_from_ip(S("10.0.0.77"), &client);
+        EXPECT(t, site_listener_settings(inside, &client).trusted);
+        EXPECT(t, !site_listener_settings(inside, &client).refuse_early_talk);
+        address_from_ip(S("::ffff:10.0.0.77"), &client);
+        EXPECT(t, site_listener_settings(inside, &client).trusted);
+        test_case(t, "a stranger inside");
+        address_from_ip(S("10.0.1.77"), &client);
+        EXPECT(t, !site_listener_settings(inside, &client).trusted);
+        EXPECT_INT(t, site_listener_settings(inside, &client).line_ends, LINE_ENDS_REPAIR);
+        test_case(t, "outside");
+        EXPECT_INT(t, site_listener_settings(&f.site->listeners[0], &client).line_ends, LINE_ENDS_REFUSE);
+        EXPECT(t, site_listener_settings(&f.site->listeners[0], &client).refuse_early_talk);
+        EXPECT_INT(t, f.site->forwarder_count, 1);
+        EXPECT_INT(t, f.site->forwarders[0].port, 5300);
+        EXPECT_INT(t, site_route(f.site, S("x.example"))->source_ipv4.family, ADDRESS_IPV4);
+    }
+    fixture_done(t, &f);
+}
+
+static void
+test_site(struct test *t)
+{
+    struct address client;
+    char memory[100];
+    struct text path = text_init(memory, sizeof memory);
+    struct fixture f;
+
+    fixture_init(&f, tests_own, 1);
+    EXPECT_INT(t, f.problems.count, 0);
+    if (f.site) {
+        const struct route *route = site_route(f.site, S("remote.test"));
+        EXPECT_INT(t, route->kind, ROUTE_SMTP);
+        EXPECT_STR(t, route->host, S("127.0.0.1"));
+        EXPECT_INT(t, route->port, 2600);
+        EXPECT_INT(t, route->tls, ROUTE_TLS_OFF);
+        EXPECT(t, directory_maildir(f.site->directory, S("ok@local.test"), &path));
+        EXPECT_STR(t, text_str(&path), S("/some/dir/mail/local.test/ok"));
+        EXPECT_INT(t, site_route(f.site, S("local.test"))->kind, ROUTE_MAILDIR);
+        address_from_ip(S("127.0.0.1"), &client);
+        struct listener_settings settings = site_listener_settings(&f.site->listeners[0], &client);
+        EXPECT(t, settings.trusted);
+        EXPECT_INT(t, settings.line_ends, LINE_ENDS_REPAIR);
+    }
+    fixture_done(t, &f);
+}
+
+/* What a role gets over its link describes the same site, and nothing of the world is asked again. */
+static void
+bundle_is_all_a_role_needs(struct test *t)
+{
+    unsigned char blob[16 << 10];
+    struct put p = put_init(blob, sizeof blob);
+    struct conf_bundle copy;
+    struct fixture f;
+
+    fixture_init(&f, large, sizeof large / sizeof *large);
+    conf_bundle_put(&p, &f.bundle);
+    EXPECT(t, !p.full);
+    size_t loads = f.fake.loads;
+    struct take all = take_init(put_str_so_far(&p));
+    EXPECT(t, conf_bundle_take(&all, &f.arena, &copy) && take_end(&all));
+    struct site *site = site_load(&f.mem, &copy, 8, &f.problems);
+    EXPECT(t, site != NULL);
+    if (site) {
+        EXPECT_INT(t, site->route_count, f.site->route_count);
+        EXPECT_STR(t, site_route(site, S("inside.example"))->host, S("10.0.0.5"));
+        site_free(site);
+    }
+    EXPECT_INT(t, f.fake.loads, loads);
+    conf_bundle_done(&copy);
+    fixture_done(t, &f);
+}
+
+/* Each is added to a good site, at its line 2. */
+#define GOOD "hostname mx.example.org\n"
+static const struct {
+    const char *why;
+    struct str in, out;
+} broken[] = {
+    {"a misspelt word at the top", STR("listne mx { address :25 }"),
+     STR("/m:2:1: \"listne\" is not known at the top of a configuration; did you mean \"listen\"?")},
+    {"a word from another world", STR("smtpd_banner x"),
+     STR("/m:2:1: \"smtpd_banner\" is not known at the top of a configuration")},
+    {"a second hostname", STR("hostname mx2.example.org"), STR("/m:2:1: \"hostname\" was given before, at /m:1:1")},
+    {"a second state", STR("state /a\nstate /b"), STR("/m:3:1: \"state\" was given before, at /m:2:1")},
+    {"state of nothing", STR("state"), STR("/m:2:1: something is missing here: write \"state DIRECTORY\"")},
+    {"sandbox of a mind", STR("sandbox requir"),
+     STR("/m:2:9: \"requir\" is not a value here: it is one of try, require, off; did you mean \"require\"?")},
+    {"listen without a kind", STR("listen { address :25 }"),
+     STR("/m:2:1: write \"listen mx|submission|submissions [NAME] { ... }\"")},
+    {"listen without a block", STR("listen mx"),
+     STR("/m:2:1: write \"listen mx|submission|submissions [NAME] { ... }\"")},
+    {"an unknown kind", STR("listen mxx { address :25 }"),
+     STR("/m:2:8: \"mxx\" is not a kind of listener: it is one of mx, submission, submissions; did you mean \"mx\"?")},
+    {"no address", STR("listen mx { vrfy off }"), STR("/m:2:1: this listener has no address: add \"address :25\"")},
+    {"an address without a port", STR("listen mx { address 192.0.2.1 }"),
+     STR("/m:2:21: \"192.0.2.1\" is not an address to listen on: write :25, 192.0.2.1:25 or [2001:db8::1]:25")},
+    {"IPv6 without brackets", STR("listen mx { address 2001:db8::1:25 }"),
+     STR("/m:2:21: \"2001:db8::1:25\" is not an address to listen on: write :25, 192.0.2.1:25 or [2001:db8::1]:25")},
+    {"two with one address", STR("listen mx a { address :25 }\nlisten mx b { address 0.0.0.0:25 }"),
+     STR("/m:3:1: two listeners have the address 0.0.0.0:25")},
+    {"two with one name", STR("listen mx { address :25 }\nlisten mx { address :26 }"),
+     STR("/m:3:8: another listener is called \"mx\": give each a name of its own, \"listen mx NAME { ... }\"")},
+    {"a misspelt word in a listener", STR("listen mx { address :25\n  maxsize 5MiB }"),
+     STR("/m:3:3: \"maxsize\" is not known in this block; did you mean \"max-size\"?")},
+    {"a tiny size", STR("listen mx { address :25; max-size 1KiB }"),
+     STR("/m:2:35: \"1KiB\" is out of range: max-size may be 64KiB to 1TiB")},
+    {"a size in a wrong unit", STR("listen mx { address :25; max-size 50MB }"),
+     STR("/m:2:35: \"50MB\" is not a size such as 64KiB or 50MiB")},
+    {"too few recipients", STR("listen mx { address :25; max-recipients 10 }"),
+     STR("/m:2:41: \"10\" is out of range: max-recipients may be 100 to 10000")},
+    {"line ends of no kind", STR("listen mx { address :25; line-ends fix }"),
+     STR("/m:2:36: \"fix\" is not a value here: it is one of refuse, repair")},
+    {"vrfy of no kind", STR("listen mx { address :25; vrfy yes }"),
+     STR("/m:2:31: \"yes\" is not a value here: it is one of off, local, on")},
+    {"connections of whom", STR("listen mx { address :25; connections 50 }"),
+     STR("/m:2:26: write \"connections NUMBER per-client\"")},
+    {"no connections", STR("listen mx { address :25; connections 0 per-client }"),
+     STR("/m:2:38: \"0\" is out of range: connections per client may be 1 to 10000")},
+    {"relay to, not from", STR("listen mx { address :25; relay 10.0.0.0/8 }"),
+     STR("/m:2:26: write \"relay from NETWORK ...\"")},
+    {"relay from the world", STR("listen mx { address :25; relay from 0.0.0.0/0 }"),
+     STR("/m:2:37: \"relay from 0.0.0.0/0\" is an open relay")},
+    {"relay from the other world", STR("listen mx { address :25; relay from ::/0 }"),
+     STR("/m:2:37: \"relay from ::/0\" is an open relay")},
+    {"relay from a network that is none", STR("listen mx { address :25; relay from 10.0.0.1/8 }"),
+     STR("/m:2:37: \"10.0.0.1/8\" is not a network: the bits behind its length must be zero, as in 192.0.2.0/24")},
+    {"a certificate without a key", STR("tls { certificate a.pem }"),
+     STR("/m:2:1: certificate and key go together: key is missing")},
+    {"tls without a block", STR("tls mx.pem"), STR("/m:2:1: write \"tls { certificate FILE; key FILE }\"")},
+    {"users of nothing", STR("users anna"), STR("/m:2:1: write \"users file FILE\"")},
+    {"a domain twice", STR("domain a.example { alias x -> y@z.example }\ndomain a.example { alias x -> y@z.example }"),
+     STR("/m:3:8: the domain \"a.example\" was given before, at /m:2:8")},
+    {"a mailbox with no way", STR("domain a.example { mailbox x }"),
+     STR("/m:2:1: this domain has mailboxes but no way to deliver: add \"deliver maildir PATH\" or \"deliver "
+         "lmtp:/SOCKET\"")},
+    {"an alias to nobody", STR("domain a.example { mailbox anna; deliver lmtp:/x\n  alias sales -> ann }"),
+     STR("/m:3:18: nobody in a.example is called \"ann\"; did you mean \"anna\"?")},
+    {"a route without a name", STR("route { direct }"), STR("/m:2:1: write \"route default|DOMAIN ... { ... }\"")},
+    {"a route without a way", STR("route default { family any }"),
+     STR("/m:2:1: a route has either \"via smtp://HOST\" or \"direct\"")},
+    {"a route with two ways", STR("route default { direct; via smtp://a.example }"),
+     STR("/m:2:17: a route has either \"via smtp://HOST\" or \"direct\"")},
+    {"a route twice", STR("route x.example default.example { direct }\nroute x.example { direct }"),
+     STR("/m:3:7: a route for \"x.example\" was given before, at /m:2:1")},
+    {"two defaults", STR("route default { direct }\nroute default { direct }"),
+     STR("/m:3:7: a route for \"default\" was given before, at /m:2:1")},
+    {"a route for no domain", STR("route *.example { direct }"),
+     STR("/m:2:7: \"*.example\" is not a domain, nor \".domain\" for all below one, nor \"default\"")},
+    {"a next hop by a wrong scheme", STR("route default { via smpts://a.example }"),
+     STR("/m:2:21: \"smpts://a.example\" is not a next hop: write smtp://HOST:PORT, smtps://HOST, lmtp://HOST:PORT or "
+         "lmtp:/SOCKET; did you mean \"smtps\"?")},
+    {"a user without a password", STR("route default { via smtp://a.example { user u } }"),
+     STR("/m:2:17: user and password-file go together: password-file is missing")},
+    {"a password in the text", STR("route default { via smtp://a.example { password secret } }"),
+     STR("/m:2:40: \"password\" is not known in this block")},
+    {"a port for a host", STR("route default { via smtp://a.example; port 26 }"),
+     STR("/m:2:39: \"port\" goes with \"direct\" only")},
+    {"port zero", STR("route default { direct; port 0 }"), STR("/m:2:30: write \"port NUMBER\"")},
+    {"a source that is a name", STR("route default { direct; source mx.example.org }"),
+     STR("/m:2:32: \"mx.example.org\" is not an IP address")},
+    {"two sources of one family", STR("route default { direct; source 192.0.2.1 192.0.2.2 }"),
+     STR("/m:2:42: \"192.0.2.2\" is a second address of its family")},
+    {"a helo of nothing", STR("route default { direct; source 192.0.2.1 helo }"),
+     STR("/m:2:25: write \"source IP [IP] [helo NAME]\"")},
+    {"a family of five", STR("route default { direct; family ipv5 }"),
+     STR("/m:2:32: \"ipv5\" is not a value here: it is one of any, ipv4, ipv6; did you mean \"ipv4\"?")},
+    {"tls of no kind", STR("route default { direct; tls required }"),
+     STR("/m:2:29: \"required\" is not a value here: it is one of try, off, require; did you mean \"require\"?")},
+    {"a rate without a unit", STR("route default { direct; rate 100 }"),
+     STR("/m:2:30: write a rate such as \"rate 100/h\": messages a s, m, h or d")},
+    {"a retry without an end", STR("retry 5m 15m"), STR("/m:2:1: write \"retry 5m 15m 30m 1h 2h 4h for 5d\"")},
+    {"a retry of numbers", STR("retry 5 15 for 5d"), STR("/m:2:7: \"5\" is not a time such as 30s, 5m or 1h")},
+    {"a retry at once", STR("retry 0 for 5d"), STR("/m:2:7: \"0\" is out of range: a wait may be 1s to 7d")},
+    {"a retry for ever", STR("retry 5m for 99d"), STR("/m:2:14: \"99d\" is not a time that mail may wait: 1m to 60d")},
+    {"a resolver's name", STR("resolver { forward dns.example }"),
+     STR("/m:2:20: \"dns.example\" is not a resolver's address: write 192.0.2.53 or 127.0.0.1:5300")},
+    {"a resolver without a block", STR("resolver 127.0.0.1"),
+     STR("/m:2:1: write \"resolver { forward IP:PORT ... }\"")},
+    {"an include of nothing", STR("include none.conf"), STR("/m:2:9: \"/none.conf\" cannot be read: not found")},
+    {"an include with a block", STR("include none.conf { }"),
+     STR("/m:2:1: \"include\" has no block: write \"include FILE|PATTERN ...\"")},
+    {"an open block", STR("domain a.example {\n  mailbox x\n"),
+     STR("/m:2:1: the block of \"domain\" is not closed: \"}\" is missing")},
+    {"a block too many", STR("}"), STR("/m:2:1: this \"}\" closes nothing")},
+    {"an unset variable", STR("state ${NOWHERE}"), STR("/m:2:7: the environment variable \"NOWHERE\" is not set")},
+};
+
+static void
+refuses_broken_sites(struct test *t)
+{
+    EXPECT(t, sizeof broken / sizeof *broken >= 40);
+    for (size_t i = 0; i < sizeof broken / sizeof *broken; i++) {
+        char text[400];
+        struct text conf = text_init(text, sizeof text);
+        struct fixture f;
+        test_case(t, broken[i].why);
+        text_put(&conf, S(GOOD));
+        text_put(&conf, broken[i].in);
+        struct conf_fake_file file = { STR("/m"), text_str(&conf) };
+        fixture_init(&f, &file, 1);
+        EXPECT(t, f.site == NULL);
+        EXPECT(t, f.problems.errors > 0);
+        size_t first = 0;
+        while (first + 1 < f.problems.count && f.problems.items[first].warning)
+            first++;
+        expect_problem(t, &f, first, broken[i].out);
+        fixture_done(t, &f);
+    }
+}
+
+static void
+needs_a_name_and_a_file(struct test *t)
+{
+    struct conf_fake_file file = { STR("/m"), STR("listen mx { address :25 }") };
+    struct fixture f;
+
+    fixture_init(&f, &file, 1);
+    EXPECT(t, f.site == NULL);
+    expect_problem(t, &f, 0, S("the host has no name: write \"hostname mx.example.org\""));
+    fixture_done(t, &f);
+    file.path = S("/elsewhere");
+    f.mem = mem_libc();
+    arena_init(&f.arena, &f.mem, 4096, 1 << 20);
+    f.fake = (struct conf_fake){ &file, 1, 0 };
+    f.world = conf_fake_world(&f.fake);
+    conf_bundle_init(&f.bundle, &f.arena, &f.world, S("/m"));
+    conf_problems_init(&f.problems, &f.arena);
+    f.site = site_load(&f.mem, &f.bundle, 7, &f.problems);
+    EXPECT_INT(t, f.problems.errors, 1);
+    expect_problem(t, &f, 0, S("/m: the configuration cannot be read: not found"));
+    fixture_done(t, &f);
+}
+
+static void
+warns(struct test *t)
+{
+    static const struct {
+        const char *why;
+        struct str in, out;
+    } unwise[] = {
+        {"nothing listens", STR("hostname mx.example.org"),
+         STR("warning: there is no \"listen\": mail comes in by sendmail only")},
+        {"a short name", STR("hostname mx\nlisten mx { address :25 }"),
+         STR("/m:1:10: warning: \"mx\" is not fully qualified: others want a name such as mx.example.org")},
+        {"a wide network", STR(GOOD "listen mx { address :25; relay from 10.0.0.0/8 }"),
+         STR("/m:2:37: warning: \"relay from 10.0.0.0/8\" is wider than /16: everybody there may relay")},
+        {"backscatter", STR(GOOD "listen mx { address :25 }\ndomain a.example { recipients any; relay mx }"),
+         STR("/m:3:20: warning: \"recipients any\" makes backscatter: what the next hop refuses is bounced to senders "
+             "who are often forged")},
+        {"private targets", STR(GOOD "listen mx { address :25 }\nroute default { direct; allow-private 127.0.0.0/8 }"),
+         STR("/m:3:25: warning: \"allow-private\" is for tests: whoever owns a domain can name addresses there")},
+        {"a shared Maildir",
+         STR(GOOD "listen mx { address :25 }\ndomain a.example { mailbox x; deliver maildir /all }"),
+         STR("/m:3:47: warning: without {local} all mailboxes of this domain share one Maildir")},
+        {"a route for nothing",
+         STR(GOOD "listen mx { address :25 }\nroute a.example { direct }\ndomain a.example { relay via 10.0.0.5 }"),
+         STR("/m:4:20: warning: a route for \"a.example\" is never used: the domain is ours")},
+    };
+
+    for (size_t i = 0; i < sizeof unwise / sizeof *unwise; i++) {
+        struct conf_fake_file file = { STR("/m"), unwise[i].in };
+        struct fixture f;
+        test_case(t, unwise[i].why);
+        fixture_init(&f, &file, 1);
+        EXPECT(t, f.site != NULL);
+        EXPECT_INT(t, f.problems.warnings, 1);
+        expect_problem(t, &f, 0, unwise[i].out);
+        fixture_done(t, &f);
+    }
+}
+
+/* Every line deleted, doubled, cut and given junk: an error with its place, or a site. Never a crash. */
+static void
+survives_mangled_lines(struct test *t)
+{
+    static const struct str junk[] = {STR("}"),  STR("{"),    STR("\""),       STR(","),
+                                      STR(" x"), STR("${X}"), STR("\xff\x01"), STR("->")};
+    enum { DELETE, DOUBLE, CUT, JUNK, WAYS = JUNK + sizeof junk / sizeof *junk };
+    const struct str *const wholes[] = { &small[0].text, &large[0].text };
+    size_t sites = 0, refused = 0;
+
+    for (size_t w = 0; w < sizeof wholes / sizeof *wholes; w++) {
+        struct str whole = *wholes[w];
+        for (size_t start = 0; start < whole.len;) {
+            size_t end = start + str_find_byte(str_from(whole, start), '\n');
+            struct str line = str_slice(whole, start, end);
+            for (size_t way = 0; way < WAYS; way++) {
+                char memory[4000];
+                struct text conf = text_init(memory, sizeof memory);
+                struct conf_fake_file files[sizeof large / sizeof *large];
+                struct fixture f;
+                text_put(&conf, str_slice(whole, 0, start));
+                if (way != DELETE)
+                    text_put(&conf, way == CUT ? str_slice(line, 0, line.len / 2) : line);
+                if (way == DOUBLE) {
+                    text_put(&conf, S("\n"));
+                    text_put(&conf, line);
+                }
+                if (way >= JUNK)
+                    text_put(&conf, junk[way - JUNK]);
+                text_put(&conf, str_from(whole, end));
+                memcpy(files, large, sizeof files);
+                files[0].text = text_str(&conf);
+                fixture_init(&f, files, sizeof files / sizeof *files);
+                EXPECT(t, (f.site == NULL) == (f.problems.errors > 0));
+                if (f.problems.errors > 0)
+                    EXPECT(t, f.problems.items[0].what.len > 0 &&
+                                  (f.problems.items[0].where.line > 0 || f.problems.count > 0));
+                sites += f.site != NULL;
+                refused += f.site == NULL;
+                fixture_done(t, &f);
+            }
+            start = end + 1;
+        }
+    }
+    EXPECT(t, sites > 50 && refused > 200);
+}
+
+static void
+survives_every_cut(struct test *t)
+{
+    for (size_t len = 0; len <= large[0].text.len; len++) {
+        struct conf_fake_file files[sizeof large / sizeof *large];
+        struct fixture f;
+        memcpy(files, large, sizeof files);
+        files[0].text = str_slice(large[0].text, 0, len);
+        fixture_init(&f, files, sizeof files / sizeof *files);
+        EXPECT(t, (f.site == NULL) == (f.problems.errors > 0));
+        fixture_done(t, &f);
+    }
+}
+
+/* ---- the world -------------------------------------------------------------------------------------------------- */
+
+static bool
+no_name(void *ctx, const struct address *a)
+{
+    (void)ctx, (void)a;
+    return false;
+}
+
+static bool
+no_network(void *ctx)
+{
+    (void)ctx;
+    return false;
+}
+
+static struct address
+gateway(void *ctx, uint8_t family)
+{
+    struct address a = { 0 };
+
+    (void)ctx;
+    if (family == ADDRESS_IPV4)
+        address_from_ip(S("10.0.0.254"), &a);
+    return a;
+}
+
+static struct err
+no_directory(void *ctx, struct str path)
+{
+    (void)ctx, (void)path;
+    return ERR(ERR_NOT_FOUND, NULL);
+}
+
+static bool
+open_to_all(void *ctx, struct str path)
+{
+    (void)ctx, (void)path;
+    return true;
+}
+
+static void
+checks_the_world(struct test *t)
+{
+    static const struct conf_fake_file file = {
+        STR("/m"), STR(GOOD "listen mx { address 192.0.2.25:25 127.0.0.1:25; relay from 10.0.0.0/24 }\n"
+                            "domain a.example { mailbox x; deliver lmtp:/x }\n"
+                            "route default { via smtp://h.example { user u; password-file /p } }\n"),
+    };
+    static const struct site_world bad = { NULL, no_name, no_network, gateway, no_directory, open_to_all };
+    static const struct str wanted[] = {
+        STR("/m:2:1: warning: 192.0.2.25 has no reverse name: many hosts refuse mail from such an address"),
+        STR("/m:2:1: warning: \"relay from\" contains the default gateway 10.0.0.254: behind address translation the "
+            "whole "
+            "world comes from there"),
+        STR("/m:3:8: postmaster leads nowhere: add \"alias postmaster -> SOMEBODY\" (RFC 5321 section 4.5.1)"),
+        STR("the state directory \"/var/lib/postrider\" does not exist"),
+        STR("warning: port 25 of other hosts cannot be reached: a provider may block it; \"route default { via "
+            "smtp://HOST:587 }\" goes another way"),
+        STR("/m:4:1: others can read the secret file \"/p\": chmod o-rwx"),
+    };
+    static const struct site_world silent = { 0 };
+    struct conf_problems problems;
+    struct fixture f;
+
+    fixture_init(&f, &file, 1);
+    EXPECT(t, f.site != NULL);
+    conf_problems_init(&problems, &f.arena);
+    f.problems = problems;
+    if (f.site)
+        site_check_world(f.site, &bad, &f.problems);
+    EXPECT_INT(t, f.problems.count, sizeof wanted / sizeof *wanted);
+    for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++)
+        expect_problem(t, &f, i, wanted[i]);
+    f.problems = problems;
+    if (f.site)
+        site_check_world(f.site, &silent, &f.problems);
+    EXPECT_INT(t, f.problems.count, 1); /* postmaster, which needs no world */
+    fixture_done(t, &f);
+}
+
+TEST_MAIN({"small site", small_site}, {"large site", large_site}, {"test site", test_site},
+          {"bundle is all a role needs", bundle_is_all_a_role_needs}, {"refuses broken sites", refuses_broken_sites},
+          {"needs a name and a file", needs_a_name_and_a_file}, {"warns", warns},
+          {"survives mangled lines", survives_mangled_lines}, {"survives every cut", survives_every_cut},
+          {"checks the world", checks_the_world})
