@@ -1,0 +1,424 @@
+#include "deliver/maildir.h"
+
+#include "base/check.h"
+#include "base/test.h"
+
+#include <stdlib.h>
+#include <unistd.h>
+
+/* ---- a directory for each test ----------------------------------------------------------------------------------- */
+
+struct place {
+    struct test *t;
+    struct rt *rt;
+    struct dir *base;
+    struct arena arena;
+    void (*body)(struct test *, struct place *);
+};
+
+static void
+remove_tree(struct place *p, struct dir *parent, struct str name)
+{
+    struct dir *dir;
+    struct str *names;
+    size_t count;
+
+    if (err_is(dir_open_at(parent, name, LANE_POOL, FOREVER, &dir))) {
+        EXPECT(p->t, !err_is(dir_unlink(parent, name, LANE_POOL, FOREVER)));
+        return;
+    }
+    EXPECT(p->t, !err_is(dir_list(dir, &p->arena, LANE_POOL, FOREVER, &names, &count)));
+    for (size_t i = 0; i < count; i++)
+        remove_tree(p, dir, names[i]);
+    dir_close(dir);
+}
+
+static void
+in_place(struct rt *rt, void *arg)
+{
+    struct place *p = arg;
+    char path[] = "/tmp/maildir_test.XXXXXX", command[160];
+    struct text t = text_init(command, sizeof command);
+
+    p->rt = rt;
+    CHECK(mkdtemp(path));
+    struct err e = dir_open(rt, str_from_cstr(path), LANE_POOL, FOREVER, &p->base);
+    CHECK(!err_is(e));
+    arena_init(&p->arena, rt_mem(rt), 4096, (size_t)64 << 20);
+    p->body(p->t, p);
+    arena_done(&p->arena);
+    dir_close(p->base);
+    text_putf(&t, "chmod -R u+w %s; rm -r %s", path, path);
+    CHECK(system(text_cstr(&t)) == 0); /* rt has no way to remove a directory: nothing but a test needs one */
+}
+
+static void
+with_place(struct test *t, void (*body)(struct test *, struct place *))
+{
+    struct place p = { .t = t, .body = body };
+
+    EXPECT(t, !err_is(rt_run(in_place, &p)));
+}
+
+#define PLACE_TEST(name)                                                                                               \
+    static void name##_body(struct test *, struct place *);                                                            \
+    static void name(struct test *t)                                                                                   \
+    {                                                                                                                  \
+        with_place(t, name##_body);                                                                                    \
+    }                                                                                                                  \
+    static void name##_body(struct test *t, struct place *p)
+
+/* ---- messages ------------------------------------------------------------------------------------------------------ */
+
+struct source {
+    struct str content;
+    size_t step;     /* bytes of a read; 0: as many as fit */
+    uint64_t breaks; /* reads fail from here on; 0: never */
+};
+
+static struct err
+source_read(void *arg, uint64_t offset, void *memory, size_t len, int64_t until, size_t *out_len)
+{
+    const struct source *source = arg;
+    struct text t = text_init(memory, len);
+
+    (void)until;
+    if (source->breaks > 0 && offset >= source->breaks)
+        return ERR(ERR_IO, "read the spool");
+    if (source->step && len > source->step)
+        len = source->step;
+    text_put(&t, str_slice(source->content, (size_t)offset, (size_t)offset + len));
+    *out_len = t.len;
+    return OK;
+}
+
+static const struct maildir_place usual = { .pattern = STR("{domain}/{local}"), .domain = STR("local.test"),
+                                            .mailbox = STR("ok"), .host = STR("mx.local.test") };
+
+static struct outcome
+deliver_from(struct place *p, const struct maildir_place *usual_place, struct source *source)
+{
+    struct maildir_place place = *usual_place;
+    struct envelope envelope = { .reverse_path = S("a@a.example"), .trace = S("Received: x\r\n\tby us\r\n"),
+                                 .size = source->content.len };
+    struct recipient recipient = { .address = S("ok@local.test") };
+    struct maildir_message message = { &envelope, &recipient, source_read, source };
+
+    place.base = p->base;
+    return maildir_deliver(p->rt, &place, &message, &p->arena, within(p->rt, 10 * SECOND));
+}
+
+static struct outcome
+deliver(struct place *p, const struct maildir_place *place, struct str content)
+{
+    struct source source = { .content = content };
+
+    return deliver_from(p, place, &source);
+}
+
+static size_t
+list(struct place *p, struct str path, struct str **out_names)
+{
+    struct dir *dir;
+    size_t count = 0;
+
+    if (err_is(dir_open_at(p->base, path, LANE_POOL, FOREVER, &dir)))
+        return SIZE_MAX;
+    EXPECT(p->t, !err_is(dir_list(dir, &p->arena, LANE_POOL, FOREVER, out_names, &count)));
+    dir_close(dir);
+    return count;
+}
+
+static struct str
+read_whole(struct place *p, struct str path)
+{
+    struct file *file;
+    uint64_t bytes = 0;
+    size_t len;
+
+    if (err_is(file_open(p->base, path, FILE_READ, 0, LANE_POOL, FOREVER, &file)))
+        return (struct str){ 0 };
+    EXPECT(p->t, !err_is(file_size(file, LANE_POOL, FOREVER, &bytes)));
+    struct text t = text_init(arena_alloc(&p->arena, (size_t)bytes + 1), (size_t)bytes);
+    while (t.len < bytes && !err_is(file_read(file, t.ptr + t.len, bytes - t.len, t.len, LANE_POOL, FOREVER, &len)) && len > 0)
+        t.len += len;
+    file_close(file);
+    return text_str(&t);
+}
+
+/* The one message of the usual Maildir, and nothing else in it. */
+static struct str
+read_only_message(struct place *p)
+{
+    struct str *names;
+
+    EXPECT_INT(p->t, list(p, S("local.test/ok/tmp"), &names), 0);
+    EXPECT_INT(p->t, list(p, S("local.test/ok/cur"), &names), 0);
+    if (!EXPECT_INT(p->t, list(p, S("local.test/ok/new"), &names), 1))
+        return (struct str){ 0 };
+    return read_whole(p, arena_join(&p->arena, S("local.test/ok/new/"), names[0]));
+}
+
+static void
+forget_messages(struct place *p)
+{
+    struct dir *new_dir;
+    struct str *names;
+    size_t count;
+
+    EXPECT(p->t, !err_is(dir_open_at(p->base, S("local.test/ok/new"), LANE_POOL, FOREVER, &new_dir)));
+    EXPECT(p->t, !err_is(dir_list(new_dir, &p->arena, LANE_POOL, FOREVER, &names, &count)));
+    for (size_t i = 0; i < count; i++)
+        remove_tree(p, new_dir, names[i]);
+    dir_close(new_dir);
+}
+
+/* ---- tests --------------------------------------------------------------------------------------------------------- */
+
+#define TOP "Return-Path: <a@a.example>\nDelivered-To: ok@local.test\nReceived: x\n\tby us\n"
+
+PLACE_TEST(writes_the_message)
+{
+    static const struct {
+        const char *why;
+        struct str content, wanted; /* behind TOP */
+    } cases[] = {
+        { "LF for CRLF", STR("Subject: x\r\n\r\na\r\n"), STR("Subject: x\n\na\n") },
+        { "empty", STR(""), STR("") },
+        { "no body", STR("Subject: x\r\n"), STR("Subject: x\n") },
+        { "no header", STR("\r\nReturn-Path: body\r\n"), STR("\nReturn-Path: body\n") },
+        { "bare CR stays", STR("\r\na\rb\r\r\n\r"), STR("\na\rb\r\n\r") },
+        { "bare LF stays", STR("\r\na\nb\n"), STR("\na\nb\n") },
+        { "no last line end", STR("\r\na"), STR("\na") },
+        { "Return-Path goes, folded too", STR("A: 1\r\nreturn-path : <x>\r\n y\r\nB: 2\r\n\r\nReturn-Path: z\r\n"),
+          STR("A: 1\nB: 2\n\nReturn-Path: z\n") },
+        { "Return-Path first and last", STR("Return-Path: <x>\r\nA: 1\r\nReturn-Path: <y>\r\n"), STR("A: 1\n") },
+        { "a name that begins alike", STR("Return-Pathology: x\r\nReturn: y\r\n\r\n"), STR("Return-Pathology: x\nReturn: y\n\n") },
+        { "a line without a colon", STR("hello\r\nReturn-Path\r\n\r\nx\r\n"), STR("hello\nReturn-Path\n\nx\n") },
+        { "a long name", STR("X-0123456789012345678901234567890123456789: x\r\n\r\n"),
+          STR("X-0123456789012345678901234567890123456789: x\n\n") },
+        { "Delivered-To of another", STR("Delivered-To: OK@local.test\r\nDelivered-To: ok@local.test.org\r\n\r\n"),
+          STR("Delivered-To: OK@local.test\nDelivered-To: ok@local.test.org\n\n") },
+        { "Delivered-To in the body", STR("\r\nDelivered-To: ok@local.test\r\n"), STR("\nDelivered-To: ok@local.test\n") },
+        { "NUL", STR("A: \0\r\n\r\n\0\r\n"), STR("A: \0\n\n\0\n") },
+    };
+
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        for (size_t step = 0; step < 3; step++) { /* whole, and cut everywhere */
+            struct source source = { cases[i].content, step, 0 };
+
+            test_case(t, cases[i].why);
+            struct outcome o = deliver_from(p, &usual, &source);
+            EXPECT_INT(t, o.kind, OUTCOME_DELIVERED);
+            EXPECT_STR(t, read_only_message(p), arena_join(&p->arena, S(TOP), cases[i].wanted));
+            forget_messages(p);
+        }
+}
+
+PLACE_TEST(writes_a_large_message)
+{
+    enum { LINES = 12000 };
+    struct text content = text_init(arena_alloc(&p->arena, LINES * 40), LINES * 40);
+    struct text wanted = text_init(arena_alloc(&p->arena, LINES * 40), LINES * 40);
+
+    text_put(&content, S("A: 1\r\n\r\n"));
+    text_put(&wanted, S(TOP "A: 1\n\n"));
+    for (unsigned i = 0; i < LINES; i++) {
+        text_putf(&content, "line %u of the message\r\n", i);
+        text_putf(&wanted, "line %u of the message\n", i);
+    }
+    EXPECT_INT(t, deliver(p, &usual, text_str(&content)).kind, OUTCOME_DELIVERED);
+    EXPECT(t, str_eq(read_only_message(p), text_str(&wanted)));
+}
+
+PLACE_TEST(refuses_a_loop)
+{
+    static const struct {
+        const char *why;
+        struct str content;
+    } cases[] = {
+        { "plain", STR("Delivered-To: ok@local.test\r\n\r\n") },
+        { "case of the name", STR("A: 1\r\ndelivered-to:ok@local.test\r\nB: 2\r\n\r\n") },
+        { "folded", STR("Delivered-To:\r\n ok@local.test\r\n\r\n") },
+        { "the last field, no body", STR("Delivered-To: ok@local.test") },
+    };
+    struct str *names;
+
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        test_case(t, cases[i].why);
+        struct outcome o = deliver(p, &usual, cases[i].content);
+        EXPECT_INT(t, o.kind, OUTCOME_FAILED);
+        EXPECT_STR(t, o.enhanced, S("5.4.6"));
+        EXPECT_INT(t, list(p, S("local.test/ok/tmp"), &names), 0);
+        EXPECT_INT(t, list(p, S("local.test/ok/new"), &names), 0);
+    }
+}
+
+PLACE_TEST(leaves_nothing_behind_when_it_fails)
+{
+    struct source broken = { S("A: 1\r\n\r\nsome body\r\n"), 4, 8 };
+    struct str *names;
+
+    struct outcome o = deliver_from(p, &usual, &broken);
+    EXPECT_INT(t, o.kind, OUTCOME_DEFERRED);
+    EXPECT_INT(t, list(p, S("local.test/ok/tmp"), &names), 0);
+    EXPECT_INT(t, list(p, S("local.test/ok/new"), &names), 0);
+
+    struct envelope envelope = { .size = 1000 };
+    struct recipient recipient = { .address = S("ok@local.test") };
+    struct source source = { .content = S("short") };
+    struct maildir_message message = { &envelope, &recipient, source_read, &source };
+    struct maildir_place place = usual;
+    place.base = p->base;
+    test_case(t, "a message that is cut short");
+    o = maildir_deliver(p->rt, &place, &message, &p->arena, FOREVER);
+    EXPECT_INT(t, o.kind, OUTCOME_DEFERRED);
+    EXPECT_INT(t, list(p, S("local.test/ok/new"), &names), 0);
+
+    test_case(t, "a sender with a line end");
+    envelope = (struct envelope){ .reverse_path = S("a@b>\r\nX: y"), .size = source.content.len };
+    EXPECT_INT(t, maildir_deliver(p->rt, &place, &message, &p->arena, FOREVER).kind, OUTCOME_FAILED);
+    EXPECT_INT(t, list(p, S("local.test/ok/new"), &names), 0);
+}
+
+PLACE_TEST(keeps_a_quota)
+{
+    struct maildir_place place = usual;
+    struct str *names;
+    struct file *file;
+
+    place.quota = 321;
+    EXPECT_INT(t, deliver(p, &place, S("\r\n0123456789\r\n")).kind, OUTCOME_DELIVERED);
+    EXPECT_INT(t, list(p, S("local.test/ok/new"), &names), 1);
+    EXPECT(t, str_ends(names[0], S(",S=86")));
+    EXPECT_INT(t, read_only_message(p).len, 86);
+    test_case(t, "a file of another program counts too");
+    EXPECT(t, !err_is(file_open(p->base, S("local.test/ok/cur/1.x.y:2,S"), FILE_WRITE | FILE_CREATE, 0600, LANE_POOL, FOREVER,
+                                &file)));
+    EXPECT(t, !err_is(file_set_size(file, 150, LANE_POOL, FOREVER)));
+    file_close(file);
+    struct outcome o = deliver(p, &place, S("\r\n0123456789\r\n"));
+    EXPECT_INT(t, o.kind, OUTCOME_DEFERRED);
+    EXPECT_STR(t, o.enhanced, S("4.2.2"));
+    EXPECT_INT(t, list(p, S("local.test/ok/tmp"), &names), 0);
+    test_case(t, "up to the last byte");
+    place.quota = 86 + 150 + 86; /* new, cur, and what comes */
+    EXPECT_INT(t, deliver(p, &place, S("\r\n0123456789\r\n")).kind, OUTCOME_DELIVERED);
+    place.quota--;
+    EXPECT_INT(t, deliver(p, &place, S("\r\n0123456789\r\n")).kind, OUTCOME_DEFERRED);
+}
+
+struct one_of_many {
+    struct place *p;
+    struct outcome outcome;
+};
+
+static void
+deliver_one(void *arg)
+{
+    struct one_of_many *one = arg;
+
+    one->outcome = deliver(one->p, &usual, S("A: 1\r\n\r\nx\r\n"));
+}
+
+/* The first deliveries of all meet where the directories are not there yet. */
+PLACE_TEST(delivers_at_once)
+{
+    enum { MANY = 40 };
+    struct one_of_many *many = arena_alloc(&p->arena, MANY * sizeof *many);
+    struct scope scope;
+    struct str *names;
+
+    scope_init(&scope, p->rt);
+    for (size_t i = 0; i < MANY; i++) {
+        many[i].p = p;
+        scope_start(&scope, "delivery", deliver_one, &many[i]);
+    }
+    EXPECT(t, !err_is(scope_wait(&scope, within(p->rt, 30 * SECOND))));
+    scope_end(&scope);
+    for (size_t i = 0; i < MANY; i++)
+        EXPECT_INT(t, many[i].outcome.kind, OUTCOME_DELIVERED);
+    EXPECT_INT(t, list(p, S("local.test/ok/tmp"), &names), 0);
+    EXPECT_INT(t, list(p, S("local.test/ok/new"), &names), MANY);
+    for (size_t i = 1; i < MANY; i++)
+        EXPECT(t, !str_eq(names[i - 1], names[i]));
+}
+
+PLACE_TEST(cleans_what_was_never_finished)
+{
+    static const struct str stale[] = { STR("1000000000.R1.x"), STR("1000000001.M5P6.y") };
+    struct str *names, fresh = arena_printf(&p->arena, "%lld.R1.x", (long long)(rt_wall(p->rt) / SECOND - 3600));
+    struct file *file;
+    size_t left = 4;
+
+    EXPECT_INT(t, deliver(p, &usual, S("\r\n")).kind, OUTCOME_DELIVERED);
+    const struct str all[] = { stale[0], stale[1], fresh, STR("not-a-maildir-name") };
+    for (size_t i = 0; i < 4; i++) {
+        EXPECT(t, !err_is(file_open(p->base, arena_join(&p->arena, S("local.test/ok/tmp/"), all[i]), FILE_WRITE | FILE_CREATE, 0600,
+                                    LANE_POOL, FOREVER, &file)));
+        file_close(file);
+    }
+    for (int i = 0; i < 4000 && left != 2; i++) { /* one in 64 cleans: the chance that none does is 10^-27 */
+        EXPECT_INT(t, deliver(p, &usual, S("\r\n")).kind, OUTCOME_DELIVERED);
+        left = list(p, S("local.test/ok/tmp"), &names);
+    }
+    EXPECT_INT(t, left, 2);
+    EXPECT_STR(t, names[0], fresh);
+    EXPECT_STR(t, names[1], S("not-a-maildir-name"));
+}
+
+PLACE_TEST(stays_below_its_base)
+{
+    static const struct {
+        const char *why;
+        struct str pattern, domain, mailbox;
+    } cases[] = {
+        { "dot-dot mailbox", STR("{domain}/{local}"), STR("d"), STR("..") },
+        { "dot mailbox", STR("{domain}/{local}"), STR("d"), STR(".") },
+        { "slash in a mailbox", STR("{domain}/{local}"), STR("d"), STR("../../x") },
+        { "slash in a domain", STR("{domain}/{local}"), STR("d/e"), STR("x") },
+        { "NUL", STR("{domain}/{local}"), STR("d"), STR("x\0y") },
+        { "empty mailbox", STR("{domain}/{local}"), STR("d"), STR("") },
+        { "empty domain", STR("{local}"), STR(""), STR("x") },
+        { "dots that meet", STR("{domain}/.{local}"), STR("d"), STR(".") },
+        { "absolute", STR("/{domain}/{local}"), STR("d"), STR("x") },
+        { "dot-dot in the pattern", STR("../{local}"), STR("d"), STR("x") },
+        { "empty part", STR("{domain}//{local}"), STR("d"), STR("x") },
+        { "empty pattern", STR(""), STR("d"), STR("x") },
+        { "too long", STR("{local}{local}{local}{local}{local}"), STR("d"),
+          STR("0123456789012345678901234567890123456789012345678901234567890123") },
+    };
+    struct str *names;
+
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char memory[1024];
+        struct text path = text_init(memory, sizeof memory);
+        struct maildir_place place = usual;
+
+        test_case(t, cases[i].why);
+        EXPECT(t, !maildir_path(&path, cases[i].pattern, cases[i].domain, cases[i].mailbox));
+        place.pattern = cases[i].pattern;
+        place.domain = cases[i].domain;
+        place.mailbox = cases[i].mailbox;
+        struct outcome o = deliver(p, &place, S("\r\n"));
+        EXPECT_INT(t, o.kind, OUTCOME_DEFERRED);
+        EXPECT_STR(t, o.enhanced, S("4.3.5"));
+        EXPECT_INT(t, list(p, S("."), &names), 0);
+    }
+    test_case(t, "a link that leads out");
+    EXPECT_INT(t, deliver(p, &usual, S("\r\n")).kind, OUTCOME_DELIVERED);
+    struct dir *domain;
+    EXPECT(t, !err_is(dir_open_at(p->base, S("local.test"), LANE_POOL, FOREVER, &domain)));
+    struct handle handle = dir_handle(p->rt, domain);
+    EXPECT_INT(t, symlinkat("/tmp", handle.number, "out"), 0);
+    handle_close(p->rt, handle);
+    dir_close(domain);
+    struct maildir_place place = usual;
+    place.mailbox = S("out");
+    EXPECT_INT(t, deliver(p, &place, S("\r\n")).kind, OUTCOME_DEFERRED);
+}
+
+TEST_MAIN({ "writes the message", writes_the_message }, { "writes a large message", writes_a_large_message },
+          { "refuses a loop", refuses_a_loop }, { "leaves nothing behind when it fails", leaves_nothing_behind_when_it_fails },
+          { "keeps a quota", keeps_a_quota }, { "delivers at once", delivers_at_once },
+          { "cleans what was never finished", cleans_what_was_never_finished }, { "stays below its base", stays_below_its_base })
