@@ -45,7 +45,7 @@ struct transaction {
     struct message_id id;
     struct str trace;
     int64_t began;
-    uint32_t rcpt_commands, accepted, refused, chunks;
+    uint32_t rcpt_commands, accepted, refused, rejected, chunks; /* refused: 4xx and 5xx; rejected: 5xx */
     bool has_draft;              /* begun, and neither committed nor aborted */
     void *draft;
     const struct reply *failed;  /* the content could not be stored: said when the client has sent it */
@@ -68,6 +68,7 @@ struct session {
 
     enum phase phase;
     struct transaction transaction;
+    bool admitted;
     const struct reply *refuses_all; /* the greeting was 554 or 521 */
     bool over;                   /* no further command is read */
     bool broken;                 /* nothing can be said any more */
@@ -195,7 +196,7 @@ wrong_order(const struct session *s, const struct command *c)
 
 /* ---- the dialog --------------------------------------------------------------------------------------------------- */
 
-static bool welcome(struct session *);
+static void welcome(struct session *);
 static bool read_command(struct session *, struct str *out_line);
 static const struct reply *answer(struct session *, struct str line);
 static const struct reply *receive_content(struct session *);
@@ -203,6 +204,7 @@ static void say(struct session *, const struct reply *);
 static void flush(struct session *);
 static void linger(struct session *);
 static void end(struct session *, struct str why);
+static const struct reply *lost(struct session *, struct err, const struct reply *on_timeout);
 static void remember_command(struct session *, struct str line);
 static const struct reply *count_wrong(struct session *, const struct reply *);
 static void transaction_end(struct session *);
@@ -218,18 +220,17 @@ server_run(struct stream *stream, const struct listener_settings *settings, cons
     struct str line;
 
     session_begin(&s, stream, settings, hooks, client);
-    if (welcome(&s)) {
-        while (read_command(&s, &line)) {
-            const struct reply *reply = answer(&s, line);
-            say(&s, reply);
-            if (reply == &reply_start_content && !s.over)
-                say(&s, receive_content(&s));
-        }
-        if (hooks->leave)
-            hooks->leave(hooks->ctx, client);
+    welcome(&s);
+    while (read_command(&s, &line)) {
+        const struct reply *reply = answer(&s, line);
+        say(&s, reply);
+        if (reply == &reply_start_content && !s.over)
+            say(&s, receive_content(&s));
     }
     flush(&s);
     linger(&s);
+    if (s.admitted && hooks->leave)
+        hooks->leave(hooks->ctx, client);
     session_end(&s);
 }
 
@@ -258,14 +259,14 @@ is_early_talker(struct session *s)
     if (s->settings->greeting_delay > 0)
         e = stream_wait_readable(s->stream, within(s->rt, s->settings->greeting_delay));
     if (err_is(e) && e.kind != ERR_TIMEOUT)
-        end(s, S("cancelled"));
-    if (!s->settings->refuse_early_talk)
+        say(s, lost(s, e, &reply_timeout));
+    if (s->over || !s->settings->refuse_early_talk)
         return false;
     return !err_is(input_fill_now(&s->in, &any)) && any;
 }
 
-/* The greeting: RFC 5321 section 3.1. False: the client was not let in. */
-static bool
+/* The greeting: RFC 5321 section 3.1. */
+static void
 welcome(struct session *s)
 {
     const struct server_hooks *h = s->hooks;
@@ -274,16 +275,14 @@ welcome(struct session *s)
 
     if (h->admit)
         refusal = h->admit(h->ctx, s->client, &s->scratch, within(s->rt, set->answer_wait));
-    if (refusal && refusal->code == 421) {
+    if (refusal) {
+        if (refusal->code != 421) /* 554 or 521: the client may stay to say QUIT, and hears it again */
+            s->refuses_all = reply_make(&s->arena, refusal->code, "", "%.*s",
+                                        STR_ARG(str_slice(refusal->text, 0, LIMIT_REPLY_LINE)));
         say(s, refusal);
-        return false;
+        return;
     }
-    if (refusal) { /* 554 or 521: it stays for the client to see, until QUIT */
-        s->refuses_all = reply_make(&s->arena, refusal->code, "", "%.*s",
-                                    STR_ARG(str_slice(refusal->text, 0, LIMIT_REPLY_LINE)));
-        say(s, s->refuses_all);
-        return true;
-    }
+    s->admitted = true;
     if (is_early_talker(s)) {
         say(s, &reply_talked_early);
         end(s, S("spoke before the greeting"));
@@ -293,7 +292,6 @@ welcome(struct session *s)
         if (h->reverse_name)
             scope_start(&s->scope, "reverse name", look_up_reverse_name, s);
     }
-    return true;
 }
 
 /* A line is a verb, a space, and what it is about. */
@@ -511,7 +509,8 @@ run_rcpt(struct session *s, struct str args, int64_t until)
         return reply;
     t->refused++;
     s->report.refused++;
-    if (t->refused > s->settings->rcpt_refused_max) {
+    t->rejected += reply->code >= 500;
+    if (reply->code >= 500 && t->rejected > s->settings->rcpt_refused_max) {
         if (t->accepted == 0)
             return &reply_too_many_refused;
         if (s->settings->slow_down > 0)
@@ -714,7 +713,7 @@ run_help(struct session *s, struct str args, int64_t until)
         if (is_offered(s, &commands[i]))
             text_putf(&t, "\n%.*s", STR_ARG(str_slice(str_from_cstr(commands[i].help), 0,
                                                       str_find_byte(str_from_cstr(commands[i].help), '\n'))));
-    text_put(&t, S("\nPostrider; postmaster here is a person: write to <postmaster>"));
+    text_put(&t, S("\nA person reads what is sent to <postmaster>"));
     CHECK(!t.full);
     return reply_make(&s->scratch, 214, "2.0.0", "%.*s", STR_ARG(text_str(&t)));
 }
@@ -738,8 +737,6 @@ run_off(struct session *s, struct str args, int64_t until)
 }
 
 /* ---- the content --------------------------------------------------------------------------------------------------- */
-
-static const struct reply *lost(struct session *, struct err, const struct reply *on_timeout);
 
 static void
 draft_drop(struct session *s)

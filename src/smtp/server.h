@@ -39,7 +39,7 @@ struct listener_settings {
     uint32_t rcpt_max;           /* recipients accepted in a transaction, then 452 (and RCPTMAX) */
     uint32_t wrong_commands_max; /* then 421 */
     uint32_t idle_commands_max;  /* commands between messages, then 421 */
-    uint32_t rcpt_refused_max;   /* with none accepted, then 421; with one: each further answer comes slower */
+    uint32_t rcpt_refused_max;   /* 5xx with none accepted, then 421; with one: each further 5xx comes slower */
     int64_t greeting_delay;
     int64_t command_wait;        /* for a whole command line */
     int64_t block_wait;          /* for the next block of content */
