@@ -24,9 +24,9 @@ bool    bucket_take(struct bucket *, struct rate, int64_t now); /* false: empty,
 int64_t bucket_ready_at(const struct bucket *, struct rate);    /* from then on a take succeeds */
 
 /*
- * clients - what each client (IPv4 address, or IPv6 /64) has going, and how often it came. Bounded: at most `entries_max` are
- * known. The one that has been idle longest is forgotten first; one with an open session never is, and if all have one, a
- * stranger is refused.
+ * clients - what each client (IPv4 address, or IPv6 /64) has going, and how often it came. Bounded: at most
+ * `entries_max` are known. The one that has been idle longest is forgotten first; one with an open session never is,
+ * and if all have one, a stranger is refused.
  */
 struct clients;
 struct clients *clients_new(struct mem *, uint64_t seed, uint32_t entries_max);

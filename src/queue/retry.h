@@ -9,8 +9,8 @@
 
 #include <stddef.h>
 
-/* One instant on both clocks. `now` is monotonic and orders everything; `wall` (ns since 1970) is for what must outlive the
- * process, and may jump. */
+/* One instant on both clocks. `now` is monotonic and orders everything; `wall` (ns since 1970) is for what must outlive
+ * the process, and may jump. */
 struct moment {
     int64_t now, wall;
 };
@@ -27,16 +27,16 @@ struct retry {
 /* 5m 15m 30m 1h 2h 4h, then every 4h, for 5 days; 1 day for the null sender; delay notice after 4 h. */
 struct retry retry_default(void);
 
-/* How long to wait after the attempts'th attempt (1 is the first): the step, up to a tenth more or less, so that what failed
- * together does not come back together. */
+/* How long to wait after the attempts'th attempt (1 is the first): the step, up to a tenth more or less, so that what
+ * failed together does not come back together. */
 int64_t retry_delay(const struct retry *, uint32_t attempts, struct prng *);
 
 int64_t retry_longest(const struct retry *); /* of the steps */
 
 /*
- * How long the message has been ours: accumulated running time of the spool or wall clock, whichever is smaller, so neither
- * a machine that was off for a week nor a clock that jumps ahead fails mail that was hardly tried. `born` is the monotonic
- * time at which its running time would have been 0.
+ * How long the message has been ours: accumulated running time of the spool or wall clock, whichever is smaller, so
+ * neither a machine that was off for a week nor a clock that jumps ahead fails mail that was hardly tried. `born` is
+ * the monotonic time at which its running time would have been 0.
  */
 int64_t retry_age(int64_t born, int64_t accepted_wall, struct moment);
 

@@ -1,6 +1,6 @@
 /*
- * route - how mail for a domain leaves us, as the configuration says it: into a Maildir, to an LMTP server, to a fixed next
- * hop, or to the domain's MX hosts.
+ * route - how mail for a domain leaves us, as the configuration says it: into a Maildir, to an LMTP server, to a fixed
+ * next hop, or to the domain's MX hosts.
  */
 #ifndef QUEUE_ROUTE_H
 #define QUEUE_ROUTE_H
@@ -31,7 +31,7 @@ struct route {
     struct str helo;         /* our name in EHLO */
     struct address source_ipv4, source_ipv6; /* family ADDRESS_NONE: the system's choice */
     struct rate rate;        /* messages; count 0: no limit */
-    uint32_t connections;    /* at most, to one destination; 0: QUEUE_CONNECTIONS */
+    uint32_t connections;    /* at most, to one destination; 0: LANE_CONNECTIONS */
     uint32_t messages_per_connection; /* 0: the sender's default */
     struct prefix allow_private[ROUTE_PRIVATE_MAX]; /* targets that DNS may name although forbidden: for tests only */
     uint8_t allow_private_count;

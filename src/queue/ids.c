@@ -1,0 +1,97 @@
+/* ids - see ids.h. Ids are random and chosen by ourselves: half of one is as good as a hash. Linear probing; removal
+ * moves later entries back. */
+#include "queue/ids.h"
+
+#include "base/check.h"
+
+void
+ids_init(struct ids *ids, struct mem *mem)
+{
+    *ids = (struct ids){ .mem = mem };
+}
+
+void
+ids_done(struct ids *ids)
+{
+    mem_free(ids->mem, ids->slots, ids->cap * sizeof(struct live *));
+    *ids = (struct ids){ .mem = ids->mem };
+}
+
+static size_t
+home(const struct ids *ids, struct message_id id)
+{
+    return (size_t)id.lo & (ids->cap - 1);
+}
+
+static size_t
+find(const struct ids *ids, struct message_id id)
+{
+    size_t at = home(ids, id);
+
+    while (ids->slots[at] && !message_id_eq(ids->slots[at]->id, id))
+        at = (at + 1) & (ids->cap - 1);
+    return at;
+}
+
+static void
+resize(struct ids *ids, size_t cap)
+{
+    struct ids old = *ids;
+
+    ids->cap = cap;
+    ids->slots = mem_alloc(ids->mem, cap * sizeof(struct live *));
+    for (size_t i = 0; i < old.cap; i++)
+        if (old.slots[i])
+            ids->slots[find(ids, old.slots[i]->id)] = old.slots[i];
+    mem_free(ids->mem, old.slots, old.cap * sizeof(struct live *));
+}
+
+struct live *
+ids_get(const struct ids *ids, struct message_id id)
+{
+    return ids->cap ? ids->slots[find(ids, id)] : NULL;
+}
+
+void
+ids_put(struct ids *ids, struct live *m)
+{
+    if ((ids->count + 1) * 5 > ids->cap * 4)
+        resize(ids, ids->cap ? ids->cap * 2 : 16);
+    size_t at = find(ids, m->id);
+    CHECK(!ids->slots[at]);
+    ids->slots[at] = m;
+    ids->count++;
+}
+
+void
+ids_remove(struct ids *ids, struct live *m)
+{
+    size_t hole = find(ids, m->id);
+
+    CHECK(ids->slots[hole] == m);
+    ids->count--;
+    for (size_t at = hole;;) {
+        ids->slots[hole] = NULL;
+        do {
+            at = (at + 1) & (ids->cap - 1);
+            if (!ids->slots[at]) {
+                if (ids->cap > 16 && ids->count * 8 < ids->cap)
+                    resize(ids, ids->cap / 4);
+                return;
+            }
+        } while (((at - home(ids, ids->slots[at]->id)) & (ids->cap - 1)) < ((at - hole) & (ids->cap - 1)));
+        ids->slots[hole] = ids->slots[at];
+        hole = at;
+    }
+}
+
+struct live *
+ids_next(const struct ids *ids, size_t *at)
+{
+    while (*at < ids->cap) {
+        struct live *m = ids->slots[(*at)++];
+        if (m)
+            return m;
+    }
+    return NULL;
+}
