@@ -16,11 +16,13 @@
 #include "deliver/smtp.h"
 
 #include "base/check.h"
+#include "message/convert.h"
 #include "message/domain.h"
 
 enum {
     TOO_MANY_AT = 100,             /* a 552 or 452 that says no more counts as "too many" from here on: standards 5.2 */
     RESOLVE_S = 60,
+    RAW_BYTES = 16 << 10,          /* of content, on its way through a conversion or a scan */
     REASON_BYTES = LIMIT_REPLY_TEXT,
     REMOTE_BYTES = 2 * LIMIT_DOMAIN,
 };
@@ -54,6 +56,7 @@ struct attempt {
     struct outcome *outcomes;
     struct delivery_figures *figures;
     struct arena own_job, own_scratch;
+    const struct mime_needs *needs; /* NULL: the content was not looked at; in own_job */
     struct addressee *addressees;
     size_t pending;
     bool stop;                     /* no other host, whoever is pending */
@@ -221,31 +224,97 @@ is_cancelled(struct attempt *a, struct err e)
 
 /* ---- content -------------------------------------------------------------------------------------------------- */
 
+/* The message as a transaction sends it: trace fields, then the content, converted if the next hop needs that. */
 struct source {
     struct attempt *a;
     size_t trace_at;
     uint64_t offset;
+    struct convert *convert;       /* NULL: the content goes as it is; else the rest is in use */
+    bool raw_ended, ended;
+    struct str rest;               /* of raw: not converted yet */
+    size_t converted_at;           /* of converted: taken already */
+    struct text converted;
+    char *raw;
 };
+
+static size_t
+copy(void *memory, size_t cap, struct str from)
+{
+    struct text t = text_init(memory, cap);
+
+    text_put(&t, str_slice(from, 0, cap));
+    return t.len;
+}
+
+/* The hook's content; its length must be what the envelope says: half a message must never look like a whole one. */
+static struct err
+content_read(struct attempt *a, uint64_t *offset, void *memory, size_t cap, int64_t until, size_t *out_len)
+{
+    uint64_t size = a->job->envelope->size;
+
+    TRY(a->hooks->read(a->hooks->arg, *offset, memory, cap, until, out_len));
+    *offset += *out_len;
+    if (*offset > size || (*out_len == 0 && *offset < size))
+        return ERR(ERR_CORRUPT, "read the message: not as long as its envelope says");
+    return OK;
+}
+
+/* Converts until there is something to give, or nothing more. */
+static struct err
+source_convert(struct source *source, int64_t until)
+{
+    source->converted.len = source->converted_at = 0;
+    while (source->converted.len == 0 && !source->ended) {
+        if (source->rest.len == 0 && !source->raw_ended) {
+            size_t len;
+
+            TRY(content_read(source->a, &source->offset, source->raw, RAW_BYTES, until, &len));
+            source->rest = str_new(source->raw, len);
+            source->raw_ended = len == 0;
+        }
+        if (source->rest.len > 0)
+            convert_feed(source->convert, &source->rest, &source->converted);
+        else if (source->raw_ended)
+            source->ended = convert_end(source->convert, &source->converted);
+    }
+    return OK;
+}
 
 static struct err
 source_read(void *arg, void *memory, size_t cap, int64_t until, size_t *out_len)
 {
     struct source *source = arg;
-    const struct envelope *envelope = source->a->job->envelope;
-    const struct delivery_hooks *hooks = source->a->hooks;
+    struct str trace = str_from(source->a->job->envelope->trace, source->trace_at);
 
-    if (source->trace_at < envelope->trace.len) {
-        struct text t = text_init(memory, cap);
-
-        text_put(&t, str_slice(envelope->trace, source->trace_at, source->trace_at + cap));
-        source->trace_at += t.len;
-        *out_len = t.len;
+    if (trace.len > 0) {
+        *out_len = copy(memory, cap, trace);
+        source->trace_at += *out_len;
         return OK;
     }
-    TRY(hooks->read(hooks->arg, source->offset, memory, cap, until, out_len));
-    source->offset += *out_len;
-    if (source->offset > envelope->size || (*out_len == 0 && source->offset < envelope->size))
-        return ERR(ERR_CORRUPT, "read the message: not as long as its envelope says");
+    if (!source->convert)
+        return content_read(source->a, &source->offset, memory, cap, until, out_len);
+    if (source->converted_at == source->converted.len)
+        TRY(source_convert(source, until));
+    *out_len = copy(memory, cap, str_from(text_str(&source->converted), source->converted_at));
+    source->converted_at += *out_len;
+    return OK;
+}
+
+/* What the content needs, part by part: read once for an attempt, and only where a next hop makes us ask. */
+static struct err
+scan_content(struct attempt *a)
+{
+    int64_t block = a->settings->times.block > 0 ? a->settings->times.block : LIMIT_BLOCK_NS;
+    char *raw = arena_alloc(&a->own_job, RAW_BYTES);
+    struct mime_scan *scan = mime_scan_new(&a->own_job);
+    uint64_t offset = 0;
+    size_t len;
+
+    do {
+        TRY(content_read(a, &offset, raw, RAW_BYTES, within(a->rt, block), &len));
+        mime_scan_feed(scan, str_new(raw, len));
+    } while (len > 0);
+    a->needs = mime_scan_end(scan);
     return OK;
 }
 
@@ -262,6 +331,7 @@ struct batch { /* the recipients of one transaction */
     size_t index[LIMIT_RCPT_PER_JOB]; /* in job->recipients */
     size_t count;
     struct client_transaction t;
+    struct source source;
     struct remote_reply rcpt_reply[LIMIT_RCPT_PER_JOB], final_reply[LIMIT_RCPT_PER_JOB];
 };
 
@@ -327,30 +397,39 @@ batch_settle(struct attempt *a, const struct batch *batch, struct outcome outcom
             settle_one(a, batch->index[i], outcome);
 }
 
+/* No host could send that. */
+static void
+stop_unreadable(struct attempt *a, struct err e)
+{
+    a->stop = true;
+    if (!is_cancelled(a, e))
+        trouble_reason(a, NULL, OUTCOME_ABOUT_MESSAGE, S("4.3.0"), reason_of_err(a, "cannot read the message", e));
+}
+
+static bool
+batch_fail(struct attempt *a, const struct target *to, const struct batch *batch, struct str enhanced, struct str reason)
+{
+    batch_settle(a, batch, outcome_of_reason(a, to, OUTCOME_FAILED, OUTCOME_ABOUT_MESSAGE, enhanced, reason));
+    return false;
+}
+
 /*
- * What this server cannot take ends here, before it is asked: SMTPUTF8 by need (RFC 6531 section 3.6: the flag alone does
- * not prove it), a message over its SIZE. True: there is still somebody to send to.
+ * SMTPUTF8 by need: the flag of the message alone does not prove it (RFC 6531 section 3.6), what is not ASCII in addresses
+ * and header fields does.
  */
 static bool
-batch_fit(struct attempt *a, const struct target *to, struct batch *batch, const struct client_features *features)
+batch_fit_addresses(struct attempt *a, const struct target *to, struct batch *batch, const struct client_features *features)
 {
-    const struct envelope *envelope = a->job->envelope;
     struct client_transaction *t = &batch->t;
-    bool takes_utf8 = client_has(features, CLIENT_SMTPUTF8);
+    bool takes_utf8 = client_has(features, CLIENT_SMTPUTF8) && client_has(features, CLIENT_8BITMIME);
+    bool header = a->job->envelope->smtputf8 && a->needs && a->needs->header_8bit;
+    bool sender = !str_is_ascii(t->reverse_path);
 
-    t->size = envelope->trace.len + envelope->size;
-    if (features->size_max > 0 && t->size > features->size_max) {
-        struct str reason = arena_printf(&a->own_scratch, "the message has %llu bytes, the next hop takes %llu",
-                                         (unsigned long long)t->size, (unsigned long long)features->size_max);
-        batch_settle(a, batch, outcome_of_reason(a, to, OUTCOME_FAILED, OUTCOME_ABOUT_MESSAGE, S("5.3.4"), reason));
-        return false;
-    }
-    if (!takes_utf8 && !str_is_ascii(t->reverse_path)) {
-        batch_settle(a, batch, outcome_of_reason(a, to, OUTCOME_FAILED, OUTCOME_ABOUT_MESSAGE, S("5.6.7"),
-                                                 S("the next hop takes no internationalized sender address")));
-        return false;
-    }
-    t->smtputf8 = !str_is_ascii(t->reverse_path);
+    if (header && !takes_utf8)
+        return batch_fail(a, to, batch, S("5.6.9"), S("the next hop takes no internationalized header fields"));
+    if (sender && !takes_utf8)
+        return batch_fail(a, to, batch, S("5.6.7"), S("the next hop takes no internationalized sender address"));
+    t->smtputf8 = header || sender;
     for (size_t i = batch->count; i-- > 0; ) {
         if (!a->addressees[batch->index[i]].needs_utf8)
             continue;
@@ -364,6 +443,58 @@ batch_fit(struct attempt *a, const struct target *to, struct batch *batch, const
         batch_drop(batch, i);
     }
     return batch->count > 0;
+}
+
+static bool
+takes_body(const struct client_features *features, uint8_t body)
+{
+    if (body == BODY_BINARYMIME)
+        return client_has(features, CLIENT_BINARYMIME) && client_has(features, CLIENT_CHUNKING);
+    return body == BODY_7BIT || client_has(features, CLIENT_8BITMIME);
+}
+
+/* Converted where the next hop takes less than the content needs: RFC 6152 section 3. */
+static bool
+batch_fit_body(struct attempt *a, const struct target *to, struct batch *batch, const struct client_features *features)
+{
+    struct client_transaction *t = &batch->t;
+    bool takes_8bit = client_has(features, CLIENT_8BITMIME);
+    enum convert_to form = takes_8bit ? CONVERT_TO_8BIT : CONVERT_TO_7BIT;
+
+    if (takes_body(features, t->body))
+        return true;
+    t->body = takes_8bit ? BODY_8BITMIME : BODY_7BIT;
+    switch (convert_check(a->needs, form)) {
+    case CONVERT_NOT_NEEDED:
+        return true;
+    case CONVERT_IMPOSSIBLE:
+        return batch_fail(a, to, batch, S("5.6.3"), S("the next hop takes no 8-bit content, and this cannot be converted"));
+    case CONVERT_NEEDED:
+        break;
+    }
+    batch->source.convert = convert_new(&a->own_scratch, a->needs, form);
+    batch->source.raw = arena_alloc(&a->own_scratch, RAW_BYTES);
+    batch->source.converted = text_init(arena_alloc(&a->own_scratch, RAW_BYTES), RAW_BYTES);
+    return true;
+}
+
+/* What this server cannot take ends here, before it is asked. True: there is somebody to send to. */
+static bool
+batch_fit(struct attempt *a, const struct target *to, struct batch *batch, const struct client_features *features)
+{
+    struct client_transaction *t = &batch->t;
+    bool look = t->body != BODY_7BIT && (a->job->envelope->smtputf8 || !takes_body(features, t->body));
+    struct err e = look && !a->needs ? scan_content(a) : OK;
+
+    if (err_is(e)) {
+        stop_unreadable(a, e);
+        return false;
+    }
+    if (features->size_max > 0 && t->size > features->size_max)
+        return batch_fail(a, to, batch, S("5.3.4"),
+                          arena_printf(&a->own_scratch, "the message has %llu bytes, the next hop takes %llu",
+                                       (unsigned long long)t->size, (unsigned long long)features->size_max));
+    return batch_fit_addresses(a, to, batch, features) && batch_fit_body(a, to, batch, features);
 }
 
 /* "Too many recipients": for the rest, another transaction. RFC 5321 section 4.5.3.1.10 on 552. */
@@ -489,10 +620,8 @@ settle(struct attempt *a, const struct target *to, const struct batch *batch, st
     }
     if (remote_reply_is_positive(&t->mail))
         settle_refused_rcpt(a, to, batch);
-    if (t->source_failed) { /* no host can mend that */
-        a->stop = true;
-        if (!is_cancelled(a, lost))
-            trouble_reason(a, NULL, OUTCOME_ABOUT_MESSAGE, S("4.3.0"), reason_of_err(a, "cannot read the message", lost));
+    if (t->source_failed) {
+        stop_unreadable(a, lost);
         return NEXT_HOST;
     }
 
@@ -537,10 +666,13 @@ batch_new(struct attempt *a)
         .envid = envelope->envid,
         .ret = envelope->ret,
         .body = envelope->body,
+        .size = envelope->trace.len + envelope->size,
+        .content = { source_read, &batch->source },
         .rcpt = batch->rcpt,
         .rcpt_reply = batch->rcpt_reply,
         .final_reply = batch->final_reply,
     };
+    batch->source.a = a;
     return batch;
 }
 
@@ -553,14 +685,12 @@ use_connection(struct attempt *a, const struct target *to, struct client *client
 
     while (next == NEXT_CONNECTION && a->pending > 0 && !a->stop && client_is_usable(client)) {
         struct batch *batch = batch_new(a);
-        struct source source = { .a = a };
         bool reused = client_transactions(client) > 0;
 
         batch_gather(a, batch, features);
         if (!batch_fit(a, to, batch, features))
             continue;
         batch->t.rcpt_count = batch->count;
-        batch->t.content = (struct client_content){ source_read, &source };
         int64_t start = rt_now(a->rt);
         struct err lost = client_send(client, &batch->t, &a->own_scratch);
         a->figures->transfer += rt_now(a->rt) - start;

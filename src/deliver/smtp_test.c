@@ -3,7 +3,7 @@
 #include "base/test.h"
 #include "smtp/test_peer.h"
 
-enum { HOSTS = 3, CONNECTIONS = 6 };
+enum { HOSTS = 3, CONNECTIONS = 6, CONTENT_BYTES = 1024 };
 
 /*
  * A case: hosts of preference 10, 20, 30, each a script; "==" on a line of its own separates the scripts of connections.
@@ -16,6 +16,7 @@ struct attempt_case {
     struct str wanted;
     size_t rcpt_count; /* 0: 2 */
     struct str content; /* absent: "a\r\n" */
+    struct str on_wire; /* what the last connection of the first host got behind DATA; absent: not looked at */
     struct str rcpt, reverse_path; /* of the first recipient; absent: the usual */
     bool lmtp, pool, smtputf8;
     size_t jobs;       /* of the same kind, one after another; 0: 1 */
@@ -50,6 +51,7 @@ serve(void *arg)
         host->scripts = str_from(host->scripts, script.len + 3);
         struct test_peer *p = mem_new(rt_mem(host->rt), struct test_peer);
         test_peer_init(p, stream, script);
+        p->content = text_init(mem_alloc(rt_mem(host->rt), CONTENT_BYTES), CONTENT_BYTES);
         host->own_peers[host->count++] = p;
         scope_start(host->scope, "peer", test_peer_run, p);
     }
@@ -186,6 +188,9 @@ run_case(struct rt *rt, void *arg)
         for (size_t at = 0; at < hosts[i].count; at++) {
             EXPECT(t, hosts[i].own_peers[at]->ended);
             EXPECT_STR(t, str_from_cstr(hosts[i].own_peers[at]->failure), S(""));
+            if (i == 0 && at + 1 == hosts[i].count && !str_is_absent(c->on_wire))
+                EXPECT_STR(t, text_str(&hosts[i].own_peers[at]->content), c->on_wire);
+            mem_free(rt_mem(rt), hosts[i].own_peers[at]->content.ptr, CONTENT_BYTES);
             mem_free(rt_mem(rt), hosts[i].own_peers[at], sizeof(struct test_peer));
         }
         if (hosts[i].own_listener)
@@ -348,6 +353,42 @@ keeps_to_what_is_offered(struct test *t)
         { "sender in UTF-8: nobody", { STR(HI QUIT) }, STR("F5.6.7, F5.6.7"), .reverse_path = STR("\xc3\xbc@a.example") },
         { "no SMTPUTF8 without need", { STR("S: 220 hi\nC: EHLO *\nS: 250-hi\nS: 250-PIPELINING\nS: 250-8BITMIME\nS: 250 SMTPUTF8\n"
           TAKE QUIT) }, STR("D2.6.0 h1, D2.6.0 h1"), .smtputf8 = true },
+        { "8-bit content where 8BITMIME is offered", { STR("S: 220 hi\nC: EHLO *\nS: 250-hi\nS: 250-PIPELINING\nS: 250 8BITMIME\n"
+          "C: MAIL FROM:<a@a.example> BODY=8BITMIME\n" RCPT0 RCPT1 "C: DATA\n" OK3 "S: 354 go\nD\nS: 250 ok\n" QUIT) },
+          STR("D2.0.0 h1, D2.0.0 h1"), .body = BODY_8BITMIME, .content = STR("A: 1\r\n\r\n\xe4\r\n"),
+          .on_wire = STR("Received: x\r\nA: 1\r\n\r\n\xe4\r\n.\r\n") },
+        { "8-bit content where it is not: quoted-printable", { GOOD }, STR("D2.6.0+ h1, D2.6.0+ h1"), .body = BODY_8BITMIME,
+          .content = STR("MIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n"
+          "\r\n.\xc3\xa4\r\n"),
+          .on_wire = STR("Received: x\r\nMIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\n"
+          "Content-Transfer-Encoding: quoted-printable\r\n\r\n..=C3=A4\r\n.\r\n") },
+        { "converted anew for each transaction", { STR("S: 220 hi\nC: EHLO *\nS: 250-hi\nS: 250-LIMITS RCPTMAX=1\n"
+          "S: 250 PIPELINING\n" MAIL RCPT0 "C: DATA\nS: 250 ok\nS: 250 ok\nS: 354 go\nD\nS: 250 ok\n"
+          MAIL RCPT1 "C: DATA\nS: 250 ok\nS: 250 ok\nS: 354 go\nD\nS: 250 ok\n" QUIT) }, STR("D2.0.0 h1, D2.0.0 h1"),
+          .body = BODY_8BITMIME,
+          .content = STR("MIME-Version: 1.0\r\nContent-Type: text/plain\r\nContent-Transfer-Encoding: 8bit\r\n\r\n\xc3\xa4\r\n"),
+          .on_wire = STR("Received: x\r\nMIME-Version: 1.0\r\nContent-Type: text/plain\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n=C3=A4\r\n.\r\n"
+                         "Received: x\r\nMIME-Version: 1.0\r\nContent-Type: text/plain\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n=C3=A4\r\n.\r\n") },
+        { "said to be 8-bit, and is not", { GOOD }, STR("D2.6.0+ h1, D2.6.0+ h1"), .body = BODY_8BITMIME,
+          .content = STR("A: 1\r\n\r\na\r\n"), .on_wire = STR("Received: x\r\nA: 1\r\n\r\na\r\n.\r\n") },
+        { "binary where only 8BITMIME is offered", { STR("S: 220 hi\nC: EHLO *\nS: 250-hi\nS: 250-PIPELINING\nS: 250 8BITMIME\n"
+          "C: MAIL FROM:<a@a.example> BODY=8BITMIME\n" RCPT0 RCPT1 "C: DATA\n" OK3 "S: 354 go\nD\nS: 250 ok\n" QUIT) },
+          STR("D2.0.0 h1, D2.0.0 h1"), .body = BODY_BINARYMIME,
+          .content = STR("MIME-Version: 1.0\r\nContent-Type: application/x-y\r\nContent-Transfer-Encoding: binary\r\n\r\n\0\n\r"),
+          .on_wire = STR("Received: x\r\nMIME-Version: 1.0\r\nContent-Type: application/x-y\r\n"
+          "Content-Transfer-Encoding: base64\r\n\r\nAAoN\r\n.\r\n") },
+        { "8-bit content that may not be encoded", { STR(HI QUIT) }, STR("F5.6.3, F5.6.3"), .body = BODY_8BITMIME,
+          .content = STR("MIME-Version: 1.0\r\nContent-Type: message/partial; id=x; number=1\r\n\r\n\xe4\r\n") },
+        { "header in UTF-8: by need", { STR("S: 220 hi\nC: EHLO *\nS: 250-hi\nS: 250-PIPELINING\nS: 250-8BITMIME\n"
+          "S: 250 SMTPUTF8\nC: MAIL FROM:<a@a.example> BODY=8BITMIME SMTPUTF8\n" RCPT0 RCPT1 "C: DATA\n" OK3
+          "S: 354 go\nD\nS: 250 ok\n" QUIT) }, STR("D2.0.0 h1, D2.0.0 h1"), .body = BODY_8BITMIME, .smtputf8 = true,
+          .content = STR("Subject: \xc3\xa4\r\n\r\na\r\n") },
+        { "body in UTF-8 only: no need", { STR("S: 220 hi\nC: EHLO *\nS: 250-hi\nS: 250-PIPELINING\nS: 250-8BITMIME\n"
+          "S: 250 SMTPUTF8\nC: MAIL FROM:<a@a.example> BODY=8BITMIME\n" RCPT0 RCPT1 "C: DATA\n" OK3
+          "S: 354 go\nD\nS: 250 ok\n" QUIT) }, STR("D2.0.0 h1, D2.0.0 h1"), .body = BODY_8BITMIME, .smtputf8 = true,
+          .content = STR("Subject: a\r\n\r\n\xc3\xa4\r\n") },
+        { "header in UTF-8, not offered", { STR("S: 220 hi\nC: EHLO *\nS: 250-hi\nS: 250 8BITMIME\n" QUIT) },
+          STR("F5.6.9, F5.6.9"), .body = BODY_8BITMIME, .smtputf8 = true, .content = STR("Subject: \xc3\xa4\r\n\r\na\r\n") },
         { "an address with a line end is never said", { STR(HI MAIL RCPT1 "C: DATA\nS: 250 ok\nS: 250 ok\nS: 354 go\nD\nS: 250 ok\n"
           QUIT) }, STR("F5.1.3, D2.0.0+ h1"), .rcpt = STR("a@b.example>\r\nRCPT TO:<x@y") },
     };
