@@ -27,6 +27,7 @@ enum action {
     ACTION_LABEL,      /* only its label is wrong where it goes */
     ACTION_QP,
     ACTION_BASE64,
+    ACTION_FIELDS,      /* each line like a header field; RFC 3464 section 2.1.1 has encoded words in comments */
     ACTION_MEND_QP,    /* said to be quoted-printable, with bytes that are not */
     ACTION_MEND_BASE64,
 };
@@ -83,6 +84,9 @@ must_encode(unsigned needs, enum convert_to to)
 static enum action
 action_for(unsigned needs, enum convert_to to)
 {
+    static const enum action by_class[MIME_CLASS_COUNT] = {
+        [MIME_TEXT] = ACTION_QP, [MIME_OTHER] = ACTION_BASE64, [MIME_FIELDS] = ACTION_FIELDS
+    };
     enum mime_encoding encoding = encoding_of(needs);
     bool encode = must_encode(needs, to);
     bool mislabelled = encoding == MIME_BINARY || (to == CONVERT_TO_7BIT && encoding == MIME_8BIT);
@@ -94,12 +98,13 @@ action_for(unsigned needs, enum convert_to to)
         return mislabelled ? ACTION_LABEL : ACTION_PASS;
     case MIME_TEXT:
     case MIME_OTHER:
+    case MIME_FIELDS:
         if (encode && encoding == MIME_QUOTED_PRINTABLE)
             return ACTION_MEND_QP;
         if (encode && encoding == MIME_BASE64)
             return ACTION_MEND_BASE64;
         if (encode)
-            return class_of(needs) == MIME_TEXT ? ACTION_QP : ACTION_BASE64;
+            return by_class[class_of(needs)];
         return mislabelled ? ACTION_LABEL : ACTION_PASS;
     case MIME_CLASS_COUNT:
         break;
@@ -459,7 +464,7 @@ put_new_fields(struct convert *c, uint32_t entity, struct str empty_line, struct
         text_put(out, needs & MIME_NOT_UTF8 ? S("Content-Type: text/plain; charset=unknown-8bit\r\n")
                                             : S("Content-Type: text/plain; charset=utf-8\r\n"));
     text_put(out, S("Content-Transfer-Encoding: "));
-    if (action == ACTION_LABEL)
+    if (action == ACTION_LABEL || action == ACTION_FIELDS)
         text_put(out, c->to == CONVERT_TO_8BIT ? S("8bit") : S("7bit"));
     else
         text_put(out, labels[action]);
@@ -468,6 +473,33 @@ put_new_fields(struct convert *c, uint32_t entity, struct str empty_line, struct
 }
 
 /* ---- bodies ---- */
+
+/* A line of a report: what stands before its first 8-bit word stays as it is. */
+static void
+convert_line(struct convert *c)
+{
+    struct str line = str_new(c->field, c->field_len);
+    size_t start = 0, colon = str_find_byte(line, ':');
+    struct text *out = make(c);
+
+    while (start < line.len && byte_is_space(line.ptr[start]))
+        start++;
+    if (start == 0 && colon < line.len && str_is_ascii(str_slice(line, 0, colon)))
+        start = colon + 1;
+    if (is_ascii_wanted(c) && !str_is_ascii(line)) {
+        struct folder f = { .out = out, .column = start };
+        text_put(out, str_slice(line, 0, start));
+        convert_text(&f, str_from(line, start));
+    } else {
+        text_put(out, line);
+    }
+    for (size_t i = 0; i < out->len; i++)
+        if (out->ptr[i] == '\0' || (out->ptr[i] == '\r' && (i + 1 == out->len || out->ptr[i + 1] != '\n')))
+            out->ptr[i] = '?';
+    CHECK(!out->full);
+    c->pending = text_str(out);
+    c->field_len = 0;
+}
 
 static void
 put_hex(struct text *out, char byte)
@@ -586,6 +618,8 @@ end_body(struct convert *c, struct text *out)
         qp_give_space(c, out, false); /* the line ends here: a boundary's line end follows */
     else if (c->body_action == ACTION_BASE64)
         base64_flush(c, out);
+    else if (c->body_action == ACTION_FIELDS)
+        convert_line(c);
     c->in_body = false;
 }
 
@@ -635,6 +669,29 @@ copy_piece(struct convert *c, struct text *out)
     return c->piece.bytes.len == 0;
 }
 
+/* Lines are kept until they are whole, or too long for that. */
+static bool
+fields_piece(struct convert *c, struct text *out)
+{
+    size_t room = FIELD_MAX - c->field_len;
+
+    if (c->field_len > 0 && (c->piece.line_end || room < c->piece.bytes.len)) {
+        convert_line(c);
+        return false;
+    }
+    if (c->piece.line_end) {
+        if (room_of(out) < CONVERT_ROOM)
+            return false;
+        text_put(out, S("\r\n"));
+        return true;
+    }
+    struct str part = str_slice(c->piece.bytes, 0, room);
+    memcpy(c->field + c->field_len, part.ptr, part.len);
+    c->field_len += part.len;
+    c->piece.bytes = str_from(c->piece.bytes, part.len);
+    return c->piece.bytes.len == 0;
+}
+
 static bool
 body_piece(struct convert *c, struct text *out)
 {
@@ -654,6 +711,8 @@ body_piece(struct convert *c, struct text *out)
     }
     if (c->body_action == ACTION_PASS || c->body_action == ACTION_LABEL)
         return copy_piece(c, out);
+    if (c->body_action == ACTION_FIELDS)
+        return fields_piece(c, out);
     while (c->piece.bytes.len) {
         if (room_of(out) < CONVERT_ROOM / 2)
             return false;
@@ -715,6 +774,8 @@ work(struct convert *c, struct text *out)
         if (room_of(out) < CONVERT_ROOM)
             return false;
         end_body(c, out);
+        if (c->pending.len > 0)
+            return false;
     }
     switch (c->piece.place) {
     case MIME_FIELD:
@@ -773,7 +834,8 @@ convert_end(struct convert *c, struct text *out)
             if (c->body_action == ACTION_BASE64)
                 text_put(out, S("\r\n"));
         }
-        return true;
+        if (c->pending.len == 0)
+            return true;
     }
     return false;
 }

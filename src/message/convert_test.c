@@ -136,8 +136,15 @@ static const struct {
       CONVERT_TO_8BIT, CONVERT_NEEDED,
       STR("Content-Type: multipart/a; boundary=b\r\nMIME-Version: 1.0\r\nContent-Transfer-Encoding: 8bit\r\n\r\n--b\r\n"
       "Content-Type: a/b\r\nContent-Transfer-Encoding: base64\r\n\r\nAA==\r\n--b\r\nContent-Transfer-Encoding: 8bit\r\n\r\n\xe4\r\n--b--") },
+    { "fields of a report",
+      STR("Content-Type: message/delivery-status\r\nContent-Transfer-Encoding: 8bit\r\n\r\nReporting-MTA: dns; a\r\n\r\n"
+          "Diagnostic-Code: smtp; 550 k\xc3\xb6nnte\r\n nicht \xc3\xb6"), CONVERT_TO_7BIT, CONVERT_NEEDED,
+      STR("Content-Type: message/delivery-status\r\nMIME-Version: 1.0\r\nContent-Transfer-Encoding: 7bit\r\n\r\n"
+          "Reporting-MTA: dns; a\r\n\r\nDiagnostic-Code: smtp; 550 =?utf-8?Q?k=C3=B6nnte?=\r\n nicht =?utf-8?Q?=C3=B6?=") },
     { "message/partial cannot be", STR("Content-Type: message/partial\r\n\r\n\xe4\r\n"), CONVERT_TO_7BIT, CONVERT_IMPOSSIBLE, { 0 } },
     { "a boundary that is not ASCII", STR("Content-Type: multipart/a; boundary=\xe4\r\n\r\n--\xe4\r\n\r\nx\r\n"), CONVERT_TO_7BIT,
+      CONVERT_IMPOSSIBLE, { 0 } },
+    { "a boundary that never comes", STR("Content-Type: multipart/a; boundary=x\r\n\r\nText \xe4\r\n"), CONVERT_TO_7BIT,
       CONVERT_IMPOSSIBLE, { 0 } },
     { "8-bit subject", STR("Subject: Gr\xc3\xbc\xc3\x9f" "e an  M\xc3\xbcller\r\n\r\nx\r\n"), CONVERT_TO_7BIT, CONVERT_NEEDED,
       STR("Subject: =?utf-8?Q?Gr=C3=BC=C3=9Fe?=\r\n an =?utf-8?Q?M=C3=BCller?=\r\n\r\nx\r\n") },
@@ -292,9 +299,10 @@ filter(void)
     arena_init(&arena, &mem, 64 << 10, 16 << 20);
     struct str rest = str_new(in, len);
     const struct mime_needs *needs = scan(&arena, rest, len / 2);
-    switch (convert_check(needs, CONVERT_TO_7BIT)) {
+    enum convert_verdict verdict = convert_check(needs, CONVERT_TO_7BIT);
+    switch (verdict) {
     case CONVERT_IMPOSSIBLE:
-        return 65;
+        break;
     case CONVERT_NOT_NEEDED:
         fwrite(in, 1, len, stdout);
         break;
@@ -313,7 +321,7 @@ filter(void)
     }
     arena_done(&arena);
     free(in);
-    return 0;
+    return verdict == CONVERT_IMPOSSIBLE ? 65 : 0;
 }
 
 static const struct test_entry entries[] = {

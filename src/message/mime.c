@@ -27,7 +27,7 @@ struct level { /* a multipart that is open */
     char *boundary; /* BOUNDARY_MAX bytes, used again */
     size_t len;
     uint32_t nesting;
-    bool is_digest;
+    bool is_digest, has_parts;
 };
 
 struct mime {
@@ -39,7 +39,7 @@ struct mime {
     struct str eol;        /* a line end held back; empty: none */
     uint32_t entity_count;
     uint32_t nesting;
-    bool is_too_deep, has_odd_boundary;
+    bool is_too_deep, has_odd_boundary, has_partless;
     size_t depth;
     struct level levels[LIMIT_MIME_DEPTH];
 
@@ -99,6 +99,12 @@ bool
 mime_is_too_deep(const struct mime *m)
 {
     return m->is_too_deep;
+}
+
+bool
+mime_has_partless(const struct mime *m)
+{
+    return m->has_partless;
 }
 
 bool
@@ -184,6 +190,14 @@ parse_boundary(struct mime *m, struct str params)
 static void
 parse_type(struct mime *m, struct str value)
 {
+    static const struct {
+        struct str subtype;
+        enum mime_class class;
+    } message_types[] = {
+        { STR("partial"), MIME_FIXED },           { STR("external-body"), MIME_FIXED },
+        { STR("delivery-status"), MIME_FIELDS },  { STR("disposition-notification"), MIME_FIELDS },
+        { STR("tracking-status"), MIME_FIELDS },  { STR("feedback-report"), MIME_FIELDS },
+    };
     struct str type = take_token(&value);
 
     skip_cfws(&value);
@@ -200,10 +214,9 @@ parse_type(struct mime *m, struct str value)
         parse_boundary(m, value);
     } else if (str_eq_nocase(type, S("message"))) {
         m->is_message = str_eq_nocase(subtype, S("rfc822"));
-        if (str_eq_nocase(subtype, S("partial")) || str_eq_nocase(subtype, S("external-body")))
-            m->entity.class = MIME_FIXED;
-        else if (!m->is_message && !str_starts_nocase(subtype, S("global")))
-            m->entity.class = MIME_TEXT; /* delivery-status and the like are lines */
+        for (size_t i = 0; i < sizeof message_types / sizeof *message_types; i++)
+            if (str_eq_nocase(subtype, message_types[i].subtype))
+                m->entity.class = message_types[i].class;
     }
 }
 
@@ -277,6 +290,7 @@ end_header(struct mime *m, struct str empty_line)
         level->len = m->boundary.len;
         level->nesting = m->nesting;
         level->is_digest = m->is_digest;
+        level->has_parts = false;
         m->nesting++;
         m->has_odd_boundary |= !str_is_ascii(m->boundary);
         m->where = WHERE_OUTER;
@@ -313,6 +327,13 @@ find_boundary(const struct mime *m, struct str line, bool *out_closes)
 }
 
 static void
+close_levels(struct mime *m, size_t depth)
+{
+    while (m->depth > depth)
+        m->has_partless |= !m->levels[--m->depth].has_parts;
+}
+
+static void
 take_boundary(struct mime *m, struct str line, int level, bool closes)
 {
     if (m->where == WHERE_HEADER) /* a header that had no empty line */
@@ -321,7 +342,8 @@ take_boundary(struct mime *m, struct str line, int level, bool closes)
         queue_piece(m, MIME_OUTER, m->eol, true);
     m->eol = S("");
     queue_piece(m, MIME_OUTER, line, false);
-    m->depth = (size_t)level + (closes ? 0 : 1);
+    m->levels[level].has_parts = true;
+    close_levels(m, (size_t)level + (closes ? 0 : 1));
     m->nesting = m->levels[level].nesting + (closes ? 0 : 1);
     m->where = WHERE_OUTER;
     if (!closes)
@@ -556,6 +578,7 @@ mime_end(struct mime *m, struct mime_piece *out)
             queue_piece(m, place, m->eol, true);
             m->eol = S("");
         } else {
+            close_levels(m, 0);
             return false;
         }
     }
@@ -571,6 +594,7 @@ struct mime_scan {
     uint8_t utf8_more;      /* continuation bytes that must come */
     uint8_t utf8_min, utf8_max; /* what the next one may be */
     uint32_t utf8_entity;
+    bool outer_8bit;
 };
 
 struct mime_scan *
@@ -667,6 +691,7 @@ scan_piece(struct mime_scan *s, const struct mime_piece *p)
                               (unsigned)e->encoding << MIME_ENCODING_SHIFT);
     } else {
         n->body_8bit |= eight_bit;
+        s->outer_8bit |= eight_bit && p->place == MIME_OUTER;
         unsigned needs = p->place == MIME_BODY ? body_needs(s, p) : 0;
         n->bare |= needs & MIME_NEED_BARE;
         *entity |= (uint16_t)needs;
@@ -694,5 +719,7 @@ mime_scan_end(struct mime_scan *s)
     if (s->utf8_more > 0)
         *entity_needs(s, s->utf8_entity) |= MIME_NOT_UTF8;
     s->needs.odd |= mime_is_too_deep(s->mime) || mime_has_odd_boundary(s->mime);
+    /* What no boundary ever followed is no preamble to be ignored but somebody's text. */
+    s->needs.odd |= s->outer_8bit && mime_has_partless(s->mime);
     return &s->needs;
 }

@@ -24,7 +24,8 @@ enum mime_place {
 enum mime_class {
     MIME_TEXT,       /* text/..., or what is as good as text */
     MIME_OTHER,
-    MIME_FIXED,      /* message/partial, message/external-body: never to be encoded */
+    MIME_FIELDS,     /* message/delivery-status and its kind: lines like header fields, never to be encoded as a whole */
+    MIME_FIXED,      /* message/partial, message/external-body: never to be encoded at all */
     MIME_MULTIPART,  /* these two have entities within, not a body */
     MIME_MESSAGE,
     MIME_CLASS_COUNT
@@ -55,10 +56,11 @@ bool mime_next(struct mime *, struct str *bytes, struct mime_piece *out);
 bool mime_end(struct mime *, struct mime_piece *out);
 /* The entity whose MIME_HEADER_END was the last to come. */
 const struct mime_entity *mime_entity(const struct mime *);
-/* A multipart or message lay deeper than LIMIT_MIME_DEPTH, and was taken for a part without parts; or a boundary is not
- * ASCII. */
+/* What was seen so far: a multipart or message deeper than LIMIT_MIME_DEPTH, taken for a part without parts; a boundary
+ * that is not ASCII; (after mime_end) a multipart whose boundary never came. */
 bool mime_is_too_deep(const struct mime *);
 bool mime_has_odd_boundary(const struct mime *);
+bool mime_has_partless(const struct mime *);
 
 enum { LIMIT_MIME_ENTITIES = 10000 };
 
@@ -80,7 +82,7 @@ struct mime_needs {
     bool header_8bit; /* in a header field of any entity: SMTPUTF8, or somebody's mistake */
     bool body_8bit;   /* anywhere else */
     bool bare;        /* bare CR or LF, or NUL, anywhere */
-    bool odd;         /* too deep, too many entities, a boundary that is not ASCII: cannot be converted */
+    bool odd;         /* too deep, too many entities, boundaries not ASCII or missing: cannot be converted */
     uint64_t longest; /* line, without its end */
 };
 
