@@ -6,6 +6,7 @@ enum {
     OPERATIONS_AT_ONCE = 64, /* then a fiber yields, though nothing makes it wait */
     TRIMS_AT_ONCE = 128,     /* some 100 us of madvise() */
 };
+#define RUN_NS_MAX (4 * MILLISECOND) /* then it is time to look at descriptors and alarms again */
 static_assert(STACK_BYTES > 16 * sizeof(struct fiber), "the fiber lies on its own stack");
 
 /* ---- the turn ---------------------------------------------------------------------------------------------------- */
@@ -65,7 +66,8 @@ sched_run(struct rt *rt, size_t most)
     struct list *node;
 
     rt->now = rt->clock(rt);
-    while (most-- > 0 && (node = list_pop_front(&rt->ready))) {
+    int64_t enough = rt->now + RUN_NS_MAX;
+    while (most-- > 0 && rt->now <= enough && (node = list_pop_front(&rt->ready))) {
         struct fiber *f = container_of(node, struct fiber, in_queue);
         int64_t began = rt->now;
 

@@ -22,6 +22,7 @@ enum {
     RING_BYTES = 256 << 10,
     LAST_WORDS_MS = 500, /* the end waits this long for a slow reader */
 };
+#define HELD_TELL_NS (10 * SECOND)
 
 /* Lines wait in ring[from, to), never wrapped: what is left moves to the front when there is no room behind it. */
 struct linux_log {
@@ -30,6 +31,7 @@ struct linux_log {
     struct world *world;
     int fd;
     bool own_fd, is_socket, must_ask, blocked;
+    int64_t held_told_at, held_times; /* since then */
     size_t from, to;
     char ring[RING_BYTES];
 };
@@ -178,14 +180,21 @@ log_free(struct world *w)
     w->rt.log = NULL;
 }
 
-/* A fiber held the reactor: the others waited. */
+/* A fiber held the reactor: the others waited. On a busy machine that can be the machine's doing, so it is said rarely. */
 void
 log_held(struct rt *rt, const char *fiber_name, int64_t ns)
 {
+    struct linux_log *log = world_of(rt)->log;
     struct log_line line;
 
+    log->held_times++;
+    if (rt->now < log->held_told_at + HELD_TELL_NS && log->held_told_at > 0)
+        return;
     log_begin(&line, rt, LOG_WARNING, "fiber-held-reactor");
     log_str(&line, "fiber", str_from_cstr(fiber_name));
     log_seconds(&line, "seconds", ns);
+    log_int(&line, "times", log->held_times);
     log_end(&line);
+    log->held_told_at = rt->now;
+    log->held_times = 0;
 }

@@ -338,7 +338,8 @@ stream_pair(struct rt *rt, struct handle out[2])
     int fds[2];
 
     (void)rt;
-    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds) < 0)
+    /* They wait, as programs expect that get one as a descriptor; stream_from_handle() changes that for us. */
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) < 0)
         return err_here("make a socket pair");
     out[0] = (struct handle){ fds[0] };
     out[1] = (struct handle){ fds[1] };
@@ -495,7 +496,8 @@ send_parts(struct stream *s, struct iovec *parts, size_t count, const struct han
         }
     }
     do
-        n = sendmsg(s->source.fd, &message, MSG_NOSIGNAL);
+        n = count == 1 && handle_count == 0 ? send(s->source.fd, parts->iov_base, parts->iov_len, MSG_NOSIGNAL)
+                                            : sendmsg(s->source.fd, &message, MSG_NOSIGNAL);
     while (n < 0 && errno == EINTR);
     return n;
 }

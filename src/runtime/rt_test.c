@@ -887,21 +887,21 @@ WORLD_TEST(a_lock_is_held_once)
 /* ---- helper work ------------------------------------------------------------------------------------------------- */
 
 struct gate { /* holds helper threads until it is told */
-    int hold[2]; /* a pipe */
-    int began;
+    int began, hold; /* ends of pipes: says that it runs, waits for a byte */
     struct err err;
     struct rt *rt;
     int64_t until;
-    bool done;
+    bool done, ended;
 };
 
 static void
 wait_at_gate(void *arg)
 {
     struct gate *g = arg;
-    char byte;
+    char byte = 'b';
 
-    CHECK(read(g->hold[0], &byte, 1) == 1);
+    CHECK(write(g->began, &byte, 1) == 1);
+    CHECK(read(g->hold, &byte, 1) == 1);
     g->done = true;
 }
 
@@ -911,6 +911,7 @@ offload_gate(void *arg)
     struct gate *g = arg;
 
     g->err = rt_offload(g->rt, wait_at_gate, g, g->until);
+    g->ended = true;
 }
 
 static void
@@ -931,33 +932,61 @@ WORLD_TEST(offloaded_work_has_a_large_stack)
     EXPECT_INT(t, sum, 42);
 }
 
+/* Blocks the reactor too, which is fine here: it is the helper threads that are waited for. */
+static void
+wait_for_byte(int fd)
+{
+    char byte;
+
+    CHECK(read(fd, &byte, 1) == 1);
+}
+
 /* More work than threads: who waits for a turn may leave, who has begun stays. */
 WORLD_TEST(a_turn_is_waited_for_in_time)
 {
     enum { BUSY = 16 };
-    struct gate gates[BUSY];
-    int hold[2];
-    size_t timed_out = 0, done = 0;
+    struct gate gates[BUSY], late;
+    int began[2], hold[2];
+    size_t done = 0;
 
-    CHECK(pipe(hold) == 0);
+    CHECK(pipe(began) == 0 && pipe(hold) == 0);
+    int64_t soon = within(rt, 10 * SECOND);
     for (size_t i = 0; i < BUSY; i++) {
-        gates[i] = (struct gate){ .hold = { hold[0], hold[1] }, .rt = rt, .until = within(rt, 20 * MILLISECOND) };
+        gates[i] = (struct gate){ .began = began[1], .hold = hold[0], .rt = rt, .until = FOREVER };
         fiber_start(rt, "gate", offload_gate, &gates[i]);
     }
-    EXPECT(t, !err_is(rt_sleep(rt, within(rt, 40 * MILLISECOND)))); /* past their time */
+    fiber_yield(rt);
+    wait_for_byte(began[0]);
+    late = (struct gate){ .began = began[1], .hold = hold[0], .rt = rt, .until = within(rt, MILLISECOND) };
+    fiber_start(rt, "late", offload_gate, &late);
+    while (!late.ended && rt_now(rt) < soon)
+        fiber_yield(rt);
+    EXPECT_INT(t, late.err.kind, ERR_TIMEOUT);
+    EXPECT(t, !late.done);
     for (size_t i = 0; i < BUSY; i++)
-        timed_out += gates[i].err.kind == ERR_TIMEOUT;
-    EXPECT(t, timed_out > 0 && timed_out < BUSY);
-    EXPECT_INT(t, fiber_count(rt), 1 + BUSY - timed_out);
-    for (size_t i = timed_out; i < BUSY; i++)
         CHECK(write(hold[1], "x", 1) == 1);
     while (fiber_count(rt) > 1)
         EXPECT(t, !err_is(rt_sleep(rt, within(rt, MILLISECOND))));
     for (size_t i = 0; i < BUSY; i++)
         done += gates[i].done && !err_is(gates[i].err);
-    EXPECT_INT(t, done, BUSY - timed_out);
-    close(hold[0]);
-    close(hold[1]);
+    EXPECT_INT(t, done, BUSY);
+
+    gates[0] = (struct gate){ .began = began[1], .hold = hold[0], .rt = rt, .until = within(rt, SECOND) };
+    for (size_t i = 1; i < BUSY; i++)
+        wait_for_byte(began[0]);
+    fiber_start(rt, "begun", offload_gate, &gates[0]);
+    fiber_yield(rt);
+    wait_for_byte(began[0]);
+    EXPECT(t, !err_is(rt_sleep(rt, gates[0].until + 5 * MILLISECOND)));
+    EXPECT(t, !gates[0].ended);
+    CHECK(write(hold[1], "x", 1) == 1);
+    while (fiber_count(rt) > 1)
+        EXPECT(t, !err_is(rt_sleep(rt, within(rt, MILLISECOND))));
+    EXPECT(t, gates[0].done && !err_is(gates[0].err));
+    for (int i = 0; i < 2; i++) {
+        close(began[i]);
+        close(hold[i]);
+    }
 }
 
 /* ---- children and signals ---------------------------------------------------------------------------------------- */

@@ -72,7 +72,7 @@ struct rt {
 /* mem, clock, held and trim_after_ns are set before, stacks_init() was called. */
 void sched_init(struct rt *);
 void sched_done(struct rt *); /* fibers that have not ended are dropped where they stand */
-/* Runs ready fibers, those that become ready meanwhile too, but resumes no more than `most` times. */
+/* Runs ready fibers, those that become ready meanwhile too, but not for ever: `most` resumes, some milliseconds. */
 void sched_run(struct rt *, size_t most);
 bool sched_has_ready(const struct rt *);
 int64_t sched_next_alarm(const struct rt *); /* FOREVER: none */
