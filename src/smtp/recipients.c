@@ -59,9 +59,8 @@ notify_of_member(uint8_t notify)
 void
 recipients_add(struct recipients *r, const struct rcpt_request *request, const struct recipient *found, size_t count)
 {
-    struct str orcpt = arena_keep(r->arena, request->orcpt);
-    struct str given = arena_keep(r->arena, request->address);
-    struct str list_from = { 0 }, list_kept = { 0 }; /* all members of a list name the same owner: kept once */
+    struct str orcpt = { 0 }, given = { 0 };         /* kept once for all, and not for somebody who is there already */
+    struct str list_from = { 0 }, list_kept = { 0 }; /* all members of a list name the same owner */
 
     for (size_t i = 0; i < count; i++) {
         struct recipient one = found[i];
@@ -72,6 +71,10 @@ recipients_add(struct recipients *r, const struct rcpt_request *request, const s
         uint32_t *slot = slot_of(r, &one);
         if (*slot != 0 && (one.origin == RECIPIENT_MEMBER || r->list[*slot - 1].origin != RECIPIENT_MEMBER))
             continue;
+        if (str_is_absent(given)) {
+            orcpt = arena_keep(r->arena, request->orcpt);
+            given = arena_keep(r->arena, request->address);
+        }
         one.orcpt = of_list ? (struct str){ 0 } : orcpt;
         one.notify = of_list ? 0 : one.origin == RECIPIENT_MEMBER ? notify_of_member(request->notify) : request->notify;
         one.given = str_eq(given, one.address) ? (struct str){ 0 } : given;

@@ -73,6 +73,8 @@ struct session {
     bool over;                   /* no further command is read */
     bool broken;                 /* nothing can be said any more */
     uint32_t idle_commands;
+    bool mail_refused;           /* the last MAIL; what follows it may have been sent along */
+    uint32_t in_flight;          /* refused since the last MAIL that was taken, and not held against the client */
     int64_t began;
     struct server_report report;
     char helo[LIMIT_HELO];
@@ -354,11 +356,25 @@ count_wrong(struct session *s, const struct reply *reply)
     return ++s->report.wrong > s->settings->wrong_commands_max ? &reply_too_many_wrong : reply;
 }
 
+/*
+ * A client that pipelines could not know that the MAIL or the chunk before was refused; and refused recipients have a limit
+ * of their own.
+ */
+static bool
+is_excused(struct session *s, const struct command *c, enum phase phase)
+{
+    bool in_flight = s->mail_refused || (c->run == run_rcpt && (phase & (MAIL_GIVEN | RCPT_GIVEN))) ||
+                     (c->run == run_bdat && phase == CHUNK_REFUSED);
+
+    return in_flight && (c->flags & CARRIES) && c->run != run_mail && ++s->in_flight <= LIMIT_BDAT_CHUNKS;
+}
+
+/* Everything that a client may do without end has a limit: wrong commands here, others in their handlers. */
 static const struct reply *
 answer(struct session *s, struct str line)
 {
     struct str verb, args;
-    bool chunks_in_flight = s->phase == CHUNK_REFUSED;
+    enum phase phase = s->phase;
 
     s->report.commands++;
     remember_command(s, line);
@@ -368,15 +384,17 @@ answer(struct session *s, struct str line)
     const struct command *c = command_find(verb);
     if (s->refuses_all && (!c || c->run != run_quit))
         return count_wrong(s, s->refuses_all->code == 521 ? s->refuses_all : &reply_not_a_mail_host);
-    reply = c ? run_command(s, c, args) : unknown(s, verb);
+    if (!c)
+        return count_wrong(s, unknown(s, verb));
+    reply = run_command(s, c, args);
 
-    /* Refused recipients and chunks in flight are accounted for elsewhere. */
-    if (is_wrong(reply) && !(c && (c->run == run_rcpt || (c->run == run_bdat && chunks_in_flight))))
+    if (is_wrong(reply) && !is_excused(s, c, phase))
         return count_wrong(s, reply);
-    if (c && (!(c->flags & CARRIES) || (c->run == run_mail && !reply_is_positive(reply))) && c->run != run_quit)
-        if (++s->idle_commands > s->settings->idle_commands_max)
-            return &reply_too_many_idle;
-    return reply;
+    if (c->run == run_mail || !(c->flags & CARRIES))
+        s->mail_refused = c->run == run_mail && !reply_is_positive(reply);
+    if (!(c->flags & CARRIES) || s->mail_refused)
+        s->idle_commands += c->run != run_quit;
+    return s->idle_commands > s->settings->idle_commands_max ? &reply_too_many_idle : reply;
 }
 
 /* ---- EHLO, HELO: section 4.1.1.1 ---------------------------------------------------------------------------------- */
@@ -441,6 +459,12 @@ run_ehlo(struct session *s, struct str args, int64_t until)
 
 /* ---- MAIL: section 4.1.1.2 ---------------------------------------------------------------------------------------- */
 
+static bool
+is_over_budget(const struct session *s)
+{
+    return s->hooks->over_budget && s->hooks->over_budget(s->hooks->ctx);
+}
+
 static const struct reply *
 run_mail(struct session *s, struct str args, int64_t until)
 {
@@ -449,14 +473,17 @@ run_mail(struct session *s, struct str args, int64_t until)
     struct mail_request mail;
 
     CHECK(s->phase == GREETED);
-    if (h->over_budget && h->over_budget(h->ctx))
+    if (is_over_budget(s))
         return &reply_no_memory_now;
     const struct reply *refusal =
         mail_request_parse(args, s->client->extended, s->settings->size_max, &s->scratch, &mail);
     if (!refusal && h->mail)
         refusal = h->mail(h->ctx, s->client, &mail, &s->scratch, until);
+    CHECK(!refusal || refusal->code >= 400);
     if (refusal)
         return refusal;
+    CHECK(s->transaction.accepted == 0 && !s->transaction.has_draft);
+    s->in_flight = 0;
     t->mail = mail_request_keep(&mail, &t->arena);
     t->id = (struct message_id){ rt_random(s->rt), rt_random(s->rt) };
     t->began = rt_now(s->rt);
@@ -480,9 +507,12 @@ take_recipient(struct session *s, struct str args, int64_t until)
         return refusal;
     if (t->accepted >= s->settings->rcpt_max)
         return &reply_too_many_recipients;
+    if (is_over_budget(s))
+        return &reply_no_memory_now;
     s->hooks->rcpt(s->hooks->ctx, s->client, &request, &s->scratch, until, &verdict);
-    if (verdict.reply && verdict.reply->code >= 300)
+    if (verdict.reply && !reply_is_positive(verdict.reply))
         return verdict.reply;
+    CHECK(!verdict.reply || verdict.reply->code / 10 == 25);
     CHECK(verdict.count > 0);
     if (verdict.count > LIMIT_RCPT_EXPANDED)
         return &reply_list_too_large;
@@ -555,6 +585,8 @@ content_begin(struct session *s, bool dots, int64_t until)
 
     CHECK(t->accepted > 0 && t->recipients.count > 0);
     CHECK(!t->has_draft);
+    if (is_over_budget(s))
+        return &reply_no_memory_now;
     struct err e = s->hooks->draft_begin(s->hooks->ctx, t->id, t->mail.size, until, &t->draft);
     if (err_is(e))
         return e.kind == ERR_NO_SPACE ? &reply_no_space : &reply_try_again;
@@ -591,6 +623,7 @@ chunk_refusal(struct session *s, int64_t until)
 
     if (!(s->phase & (RCPT_GIVEN | CHUNKS)))
         return wrong_order(s, command_find(S("BDAT")));
+    CHECK(t->accepted > 0);
     if (++t->chunks > LIMIT_BDAT_CHUNKS)
         return &reply_too_many_chunks;
     return s->phase == RCPT_GIVEN ? content_begin(s, false, until) : NULL;

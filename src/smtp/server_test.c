@@ -336,6 +336,7 @@ keeps_the_order(struct peer *p)
             peer_leave(p);
         }
     }
+    test_case(p->t, NULL);
 }
 
 static void
@@ -509,6 +510,24 @@ holds_limits(struct peer *p)
     peer_expect(p, S("421 end"));
     peer_leave(p);
     EXPECT_INT(p->t, p->site->report.wrong, 21);
+
+    test_case(p->t, "RCPT out of order is wrong like others");
+    peer_connect(p);
+    peer_begin(p);
+    repeat(p, S("RCPT TO:<ok@local.test>\r\n"), 20, S("503"));
+    peer_send(p, S("RCPT TO:<ok@local.test>\r\n"));
+    peer_expect(p, S("421 end"));
+    peer_leave(p);
+
+    test_case(p->t, "RCPT and DATA that were in flight behind a refused MAIL are excused");
+    peer_connect(p);
+    peer_begin(p);
+    peer_send(p, S("MAIL FROM:<> SIZE=99999999999\r\n"));
+    peer_expect(p, S("552"));
+    repeat(p, S("RCPT TO:<ok@local.test>\r\n"), 50, S("503"));
+    peer_send(p, S("DATA\r\nRSET\r\nMAIL FROM:<>\r\n"));
+    peer_expect(p, S("503 250 250"));
+    peer_leave(p);
 
     test_case(p->t, "100 commands without a message, and one more");
     peer_connect(p);
@@ -947,8 +966,54 @@ cuts_test(struct test *t)
     in_world(t, survives_cuts);
 }
 
+/* Fragments in any order: whatever comes, replies are well formed, drafts end, and nothing dies. */
+static void
+survives_nonsense(struct peer *p)
+{
+    static const struct str fragments[] = {
+        EHLO, MAIL, MAIL, RCPT, RCPT, NOBODY, DATA, NOOP, STR("RSET\r\n"), STR("HELP\r\n"), STR("VRFY x\r\n"), STR("\r\n"),
+        STR("BDAT 3\r\nab\r"), STR("BDAT 4 LAST\r\na\nb\n"), STR("BDAT 2 LAST\r\n\r\n"), STR("BDAT 0\r\n"), STR("BDAT 70000\r\n"),
+        STR(".\r\n"), STR("\r\n.\r\n"), STR("text\r\n"), STR("..\r\n"), STR("\r"), STR("x"), STR("MAIL FROM:<\xff> SMTPUTF8\r\n"),
+        STR("MAIL FROM:<a@b.test> SIZE=1 BODY=8BITMIME RET=HDRS ENVID=x\r\n"), STR("RCPT TO:<list@local.test> NOTIFY=SUCCESS ORCPT=rfc822;x\r\n"),
+        STR("RCPT TO:<sales@local.test>\r\n"), STR("\0"), STR("ETRN x\r\n"), STR("QUI"),
+    };
+    struct prng prng;
+
+    for (uint64_t seed = 1; seed <= 1000; seed++) {
+        char why[32];
+        struct text text = text_init(why, sizeof why);
+        text_putf(&text, "seed %u", (unsigned)seed);
+        test_case(p->t, text_cstr(&text));
+        prng_seed(&prng, seed);
+        p->settings.line_ends = seed % 2 ? LINE_ENDS_REFUSE : LINE_ENDS_REPAIR;
+        peer_connect(p);
+        int code = 1;
+        if (seed % 4 != 0) /* by chance alone, few would come past EHLO */
+            peer_begin(p);
+        for (int i = 0; i < 60; i++) {
+            peer_send(p, fragments[prng_below(&prng, sizeof fragments / sizeof *fragments)]);
+            if (prng_below(&prng, 2) == 0)
+                fiber_yield(p->rt);
+        }
+        stream_shut_down(p->stream);
+        while ((code = peer_read(p)) > 0)
+            ;
+        EXPECT_INT(p->t, code, 0);
+        peer_leave(p);
+    }
+    test_case(p->t, "among the nonsense there were messages");
+    EXPECT(p->t, p->site->committed > 20);
+}
+
+static void
+nonsense_test(struct test *t)
+{
+    in_world(t, survives_nonsense);
+}
+
 TEST_MAIN({ "dialogs", dialogs_test }, { "every command at every point", order_test }, { "envelopes and trace", envelopes_test }, { "a large message", large_test },
           { "limits exceeded by one", limits_test }, { "10,001 recipients", many_recipients_test },
           { "10,000 chunks of a byte", tiny_chunks_test }, { "gives up on time", gives_up_test },
           { "a store in trouble", trouble_test }, { "who may enter", door_test }, { "offers what works", offers_test },
-          { "rests small", rests_small_test }, { "cut at every byte", cuts_test })
+          { "rests small", rests_small_test }, { "cut at every byte", cuts_test },
+          { "nonsense", nonsense_test })
