@@ -240,7 +240,8 @@ job_user(void *arg)
     struct work *w = arg;
     struct passwd *user = NULL;
 
-    found(w, getpwnam_r(w->path, &w->user, w->user_memory, sizeof w->user_memory, &user), user);
+    int failure = getpwnam_r(w->path, &w->user, w->user_memory, sizeof w->user_memory, &user);
+    found(w, failure, user);
 }
 
 static void
@@ -249,7 +250,8 @@ job_user_by_id(void *arg)
     struct work *w = arg;
     struct passwd *user = NULL;
 
-    found(w, getpwuid_r((uid_t)w->uid, &w->user, w->user_memory, sizeof w->user_memory, &user), user);
+    int failure = getpwuid_r((uid_t)w->uid, &w->user, w->user_memory, sizeof w->user_memory, &user);
+    found(w, failure, user);
 }
 
 struct err
