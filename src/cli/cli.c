@@ -15,17 +15,16 @@ enum {
 
 static const struct verb *const verbs[] = {
     &verb_load,
+    &verb_sendmail,
     &verb_sink,
 };
 
 /* What other programs know us by. */
 static const struct {
-    struct str program;
-    const char *verb;
+    struct str program, verb;
 } other_names[] = {
-    { STR("sendmail"), "sendmail" },
-    { STR("mailq"), "mailq" },
-    { STR("newaliases"), "newaliases" },
+    { STR("sendmail"), STR("sendmail") },
+    { STR("mailq"), STR("mailq") },
 };
 
 /* ---- output -------------------------------------------------------------------------------------------------------- */
@@ -287,11 +286,11 @@ cli_base_name(struct str path)
     return slash < path.len ? str_from(path, slash + 1) : path;
 }
 
-static const struct verb *
-find_verb(const char *name)
+const struct verb *
+cli_find_verb(struct str name)
 {
     for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++)
-        if (strcmp(verbs[i]->name, name) == 0)
+        if (str_eq(str_from_cstr(verbs[i]->name), name))
             return verbs[i];
     return NULL;
 }
@@ -340,7 +339,7 @@ cli_main(int argc, char **argv)
     struct str word = argc > 1 ? str_from_cstr(argv[1]) : S("");
 
     for (size_t i = 0; i < sizeof other_names / sizeof *other_names; i++) {
-        const struct verb *verb = str_eq(program, other_names[i].program) ? find_verb(other_names[i].verb) : NULL;
+        const struct verb *verb = str_eq(program, other_names[i].program) ? cli_find_verb(other_names[i].verb) : NULL;
         if (verb)
             return call_verb(verb, argc, argv);
     }
@@ -352,7 +351,7 @@ cli_main(int argc, char **argv)
         print_verbs();
         return EXIT_WELL;
     }
-    const struct verb *verb = argc > 1 ? find_verb(argv[1]) : NULL;
+    const struct verb *verb = argc > 1 ? cli_find_verb(word) : NULL;
     if (verb)
         return call_verb(verb, argc - 1, argv + 1);
     if (argc > 1) {

@@ -65,6 +65,7 @@ extern const struct verb verb_send, verb_sink, verb_load, verb_sendmail;
 
 /* What main() calls. */
 int cli_main(int argc, char **argv);
+const struct verb *cli_find_verb(struct str name); /* NULL: there is none */
 
 /*
  * Fills *settings by verb->options; what is no option goes to *out_operands (behind "--", all of it). False: *out_exit is

@@ -1,0 +1,830 @@
+/*
+ * sendmail - "postrider sendmail", and what answers to the name sendmail: takes a message from a program and hands it over
+ * to the daemon, by SMTP over its submission socket.
+ *
+ * Until the daemon has said 250 the message is only ours, so nothing here gives up easily: no daemon, a lost connection and
+ * every 4xx are tried again for PATIENCE_NS. Then, and when a recipient was refused for good, the message is put into a file
+ * of the user's and the file is named; the exit code is 75 or 67. Each recipient is counted for itself: what was accepted for
+ * one is not sent to that one again.
+ */
+#include "cli/dialog.h"
+#include "cli/recipients.h"
+
+#include "base/check.h"
+#include "base/conf.h"
+#include "message/date.h"
+#include "message/header.h"
+#include "message/lines.h"
+#include "message/path.h"
+#include "message/xtext.h"
+#include "runtime/host.h"
+
+#include <string.h>
+
+enum {
+    READ_STEP = 64 << 10,
+    CONFIG_MAX = 16 << 20,
+    UNSENT_TRIES = 100,
+};
+#define PATIENCE_NS (60 * SECOND)
+#define PAUSE_FIRST_NS (50 * MILLISECOND)
+#define PAUSE_MAX_NS (2 * SECOND)
+#define MESSAGE_MAX (SIZE_MAX / 8)
+
+static const char default_config[] = "/etc/postrider/postrider.conf";
+static const char default_state[] = "/var/lib/postrider";
+
+enum fate { PENDING, TAKEN, REFUSED };
+struct target {
+    struct recipient recipient;
+    enum fate fate;
+    struct str reply; /* the latest refusal */
+};
+
+struct mail {
+    struct rt *rt;
+    struct arena arena;
+    /* what was asked for */
+    bool from_header, keep_dots, verbose, talk, show_queue, nothing_to_do;
+    bool has_sender;
+    struct str sender, full_name, socket, config, envid;
+    uint8_t notify, ret, body;
+    struct words words;      /* recipients on the command line */
+    /* where */
+    struct address daemon;
+    struct str state, host;
+    struct dialog dialog;
+    /* the message */
+    struct str input, content;
+    struct target *targets;
+    size_t target_count;
+    size_t read;             /* of content, by the transaction under way */
+    struct str trouble;      /* what stood in the way the last time */
+};
+
+/* ---- options: as they grew since 1983 ----------------------------------------------------------------------------------- */
+
+enum takes { NOTHING, A_VALUE, ATTACHED }; /* ATTACHED: only in the same word */
+static const struct {
+    char letter;
+    enum takes takes;
+} letters[] = {
+    { 't', NOTHING },  { 'i', NOTHING },  { 'v', NOTHING }, { 'f', A_VALUE }, { 'r', A_VALUE },  { 'F', A_VALUE },
+    { 'o', A_VALUE },  { 'b', A_VALUE },  { 'N', A_VALUE }, { 'R', A_VALUE }, { 'V', A_VALUE },  { 'B', A_VALUE },
+    { 'C', A_VALUE },  { 'O', A_VALUE },  { 'h', A_VALUE }, { 'L', A_VALUE }, { 'p', A_VALUE },  { 'X', A_VALUE },
+    { 'D', A_VALUE },  { 'm', NOTHING },  { 'n', NOTHING }, { 's', NOTHING }, { 'U', NOTHING },  { 'G', NOTHING },
+    { 'I', NOTHING },  { 'E', NOTHING },  { 'e', ATTACHED }, { 'q', ATTACHED }, { 'Q', ATTACHED }, { 'd', ATTACHED },
+    { 'A', ATTACHED }, { 'x', ATTACHED }, { 'M', A_VALUE }, { 'T', ATTACHED },
+};
+
+static const struct {
+    struct str name;
+    uint8_t bits;
+} notify_words[] = {
+    { STR("never"), NOTIFY_NEVER },
+    { STR("success"), NOTIFY_SUCCESS },
+    { STR("failure"), NOTIFY_FAILURE },
+    { STR("delay"), NOTIFY_DELAY },
+};
+
+static const char help[] =
+    "Usage: sendmail [OPTION...] [RECIPIENT...]\n"
+    "\n"
+    "Takes a message from standard input and hands it over to Postrider.\n"
+    "\n"
+    "  -t            recipients from To, Cc and Bcc too; Bcc never leaves\n"
+    "  -i, -oi       a line with a dot alone does not end the message\n"
+    "  -f ADDRESS    envelope sender; \"<>\" is the null sender (also -r)\n"
+    "  -F NAME       full name for a From field that is missing\n"
+    "  -N WORDS      notices: never, or of success,failure,delay\n"
+    "  -R full|hdrs  how much of the message a notice returns\n"
+    "  -V ENVID      envelope id for notices\n"
+    "  -B 7bit|8bitmime\n"
+    "  -bs           speak SMTP on standard input and output\n"
+    "  -bp           show the queue (mailq)\n"
+    "  -v            show the dialog\n"
+    "  -C FILE       configuration; --socket PATH: the daemon's socket\n"
+    "\n"
+    "Exit code 75: the daemon is not there, or cannot take it now; the message lies in the file that is named.\n";
+
+static int
+set_mode(struct mail *m, struct str mode)
+{
+    if (str_eq(mode, S("m")))
+        return EXIT_WELL;
+    if (str_eq(mode, S("s")))
+        m->talk = true;
+    else if (str_eq(mode, S("p")))
+        m->show_queue = true;
+    else if (str_eq(mode, S("i")) || str_eq(mode, S("h")) || str_eq(mode, S("H")))
+        m->nothing_to_do = true; /* aliases need no rebuilding, and there is no host status to show or purge */
+    else
+        return cli_fail(&verb_sendmail, EXIT_USAGE, "-b%.*s is not for this program (\"postrider run\" is the daemon)",
+                        STR_ARG(mode));
+    return EXIT_WELL;
+}
+
+static int
+set_notify(struct mail *m, struct str words)
+{
+    m->notify = 0;
+    while (words.len > 0) {
+        struct str word = str_trim(str_cut(&words, ','));
+        uint8_t bits = 0;
+        for (size_t i = 0; i < sizeof notify_words / sizeof *notify_words; i++)
+            if (str_eq_nocase(word, notify_words[i].name))
+                bits = notify_words[i].bits;
+        m->notify |= bits;
+        if (bits == 0)
+            return cli_fail(&verb_sendmail, EXIT_USAGE, "-N: \"%.*s\" is none of never, success, failure, delay",
+                            STR_ARG(word));
+    }
+    if ((m->notify & NOTIFY_NEVER) && m->notify != NOTIFY_NEVER)
+        return cli_fail(&verb_sendmail, EXIT_USAGE, "-N: never stands alone");
+    return EXIT_WELL;
+}
+
+static int
+set_sender(struct mail *m, struct str word)
+{
+    struct path path = { 0 };
+
+    word = str_trim(word);
+    m->has_sender = true;
+    if (word.len == 0 || str_eq(word, S("<>"))) {
+        m->sender = S("");
+        return EXIT_WELL;
+    }
+    if (!path_parse(word, &m->arena, &path))
+        return cli_fail(&verb_sendmail, EXIT_USAGE, "-f: \"%.*s\" is not an address", STR_ARG(word));
+    m->sender = path_text(path, &m->arena);
+    return EXIT_WELL;
+}
+
+static int
+set_letter(struct mail *m, char letter, struct str value)
+{
+    switch (letter) {
+    case 't':
+        m->from_header = true;
+        break;
+    case 'i':
+        m->keep_dots = true;
+        break;
+    case 'v':
+        m->verbose = true;
+        break;
+    case 'f':
+    case 'r':
+        return set_sender(m, value);
+    case 'F':
+        m->full_name = value;
+        break;
+    case 'o': /* -oi; -oem, -odb and the others say how the old program should behave */
+        m->keep_dots = m->keep_dots || str_eq(value, S("i"));
+        m->from_header = m->from_header || str_eq(value, S("t"));
+        break;
+    case 'b':
+        return set_mode(m, value);
+    case 'N':
+        return set_notify(m, value);
+    case 'R':
+        m->ret = str_eq_nocase(value, S("full")) ? RET_FULL : str_eq_nocase(value, S("hdrs")) ? RET_HDRS : RET_NONE;
+        if (m->ret == RET_NONE)
+            return cli_fail(&verb_sendmail, EXIT_USAGE, "-R wants full or hdrs");
+        break;
+    case 'V': {
+        struct text t = text_init(arena_alloc(&m->arena, 3 * value.len + 1), 3 * value.len + 1);
+        xtext_put(&t, value);
+        m->envid = text_str(&t);
+        if (!envid_is_valid(m->envid))
+            return cli_fail(&verb_sendmail, EXIT_USAGE, "-V: that cannot be an envelope id");
+        break;
+    }
+    case 'B':
+        m->body = str_eq_nocase(value, S("8bitmime")) ? BODY_8BITMIME : BODY_7BIT;
+        break;
+    case 'C':
+        m->config = value;
+        break;
+    case 'I':
+        m->nothing_to_do = true;
+        break;
+    case 'q': /* the queue needs no pushing */
+        m->nothing_to_do = true;
+        break;
+    default: /* known, and without meaning here */
+        break;
+    }
+    return EXIT_WELL;
+}
+
+/* A word such as "-ti", "-fa@b" or "-f"; *at moves on if the next word is its value. */
+static int
+set_word(struct mail *m, struct str word, int argc, char **argv, int *at)
+{
+    for (size_t i = 1; i < word.len; i++) {
+        struct str rest = str_from(word, i + 1);
+        size_t known = 0;
+        while (known < sizeof letters / sizeof *letters && letters[known].letter != word.ptr[i])
+            known++;
+        if (known == sizeof letters / sizeof *letters)
+            return cli_fail(&verb_sendmail, EXIT_USAGE, "no such option: -%c (try --help)", word.ptr[i]);
+        if (letters[known].takes == NOTHING) {
+            int exit = set_letter(m, word.ptr[i], (struct str){ NULL, 0 });
+            if (exit != EXIT_WELL)
+                return exit;
+            continue;
+        }
+        if (letters[known].takes == A_VALUE && rest.len == 0) {
+            if (*at + 1 >= argc)
+                return cli_fail(&verb_sendmail, EXIT_USAGE, "-%c wants a value", word.ptr[i]);
+            rest = str_from_cstr(argv[++*at]);
+        }
+        return set_letter(m, word.ptr[i], rest);
+    }
+    return EXIT_WELL;
+}
+
+static int
+read_arguments(struct mail *m, int argc, char **argv, bool *out_helped)
+{
+    bool only_recipients = false;
+
+    m->words.word = arena_alloc(&m->arena, (size_t)argc * sizeof *m->words.word);
+    for (int i = 1; i < argc; i++) {
+        struct str word = str_from_cstr(argv[i]);
+        int exit = EXIT_WELL;
+        if (only_recipients || word.len < 2 || word.ptr[0] != '-') {
+            m->words.word[m->words.count++] = word;
+        } else if (str_eq(word, S("--"))) {
+            only_recipients = true;
+        } else if (str_eq(word, S("--help"))) {
+            terminal_write(TERMINAL_OUT, S(help));
+            *out_helped = true;
+            return EXIT_WELL;
+        } else if (str_take(&word, S("--socket="))) {
+            m->socket = word;
+        } else if (str_eq(word, S("--socket")) && i + 1 < argc) {
+            m->socket = str_from_cstr(argv[++i]);
+        } else if (str_take(&word, S("--config="))) {
+            m->config = word;
+        } else if (str_eq(word, S("--config")) && i + 1 < argc) {
+            m->config = str_from_cstr(argv[++i]);
+        } else {
+            exit = set_word(m, word, argc, argv, &i);
+        }
+        if (exit != EXIT_WELL)
+            return exit;
+    }
+    return EXIT_WELL;
+}
+
+/* ---- where the daemon is --------------------------------------------------------------------------------------------------- */
+
+static struct err
+load_config(void *ctx, struct str path, struct arena *arena, struct str *out)
+{
+    return host_read_file(ctx, path, CONFIG_MAX, arena, FOREVER, out);
+}
+
+/* What stands at the top of the main file is enough. */
+static struct err
+no_includes(void *ctx, struct str pattern, struct arena *arena, struct str **out_paths, size_t *out_count)
+{
+    (void)ctx;
+    (void)pattern;
+    (void)arena;
+    *out_paths = NULL;
+    *out_count = 0;
+    return OK;
+}
+
+static struct str
+config_env(void *ctx, struct str name)
+{
+    return host_env(ctx, name);
+}
+
+/* The state directory and the host's name as the site has them. A configuration that cannot be read changes nothing: the
+ * usual places are tried. */
+static void
+read_config(struct mail *m)
+{
+    const struct conf_world world = { m->rt, load_config, no_includes, config_env };
+    struct conf_problems *problems = arena_new(&m->arena, struct conf_problems);
+    struct conf_bundle bundle;
+    struct str path = m->config;
+
+    if (path.len == 0)
+        path = host_env(m->rt, S("POSTRIDER_CONFIG"));
+    if (path.len == 0)
+        path = str_from_cstr(default_config);
+    conf_problems_init(problems, &m->arena);
+    conf_bundle_init(&bundle, &m->arena, &world, path);
+    for (struct conf_node *node = conf_parse(&bundle, &m->arena, problems); node; node = node->next) {
+        if (node->count == 2 && str_eq(node->words[0].text, S("state")))
+            m->state = arena_keep(&m->arena, node->words[1].text);
+        if (node->count == 2 && str_eq(node->words[0].text, S("hostname")))
+            m->host = arena_keep(&m->arena, node->words[1].text);
+    }
+    conf_bundle_done(&bundle);
+}
+
+static int
+find_daemon(struct mail *m)
+{
+    m->state = str_from_cstr(default_state);
+    m->host = (struct str){ NULL, 0 };
+    read_config(m);
+    if (str_is_absent(m->host) && err_is(host_name(m->rt, &m->arena, &m->host)))
+        m->host = S("localhost");
+    if (m->socket.len == 0)
+        m->socket = host_env(m->rt, S("POSTRIDER_SUBMISSION"));
+    if (m->socket.len == 0)
+        m->socket = arena_printf(&m->arena, "%.*s/submission.sock", STR_ARG(m->state));
+    if (!address_parse(m->socket, &m->daemon))
+        return cli_fail(&verb_sendmail, EXIT_USAGE, "\"%.*s\" is not a socket's path", STR_ARG(m->socket));
+    return EXIT_WELL;
+}
+
+/* ---- the message ------------------------------------------------------------------------------------------------------------ */
+
+/* Where a line with a dot alone begins, at or behind `from`, a line's beginning; len: there is none, yet. */
+static size_t
+find_lone_dot(struct str s, size_t from)
+{
+    for (size_t at = from; at < s.len;) {
+        struct str line = str_from(s, at);
+        size_t end = str_find_byte(line, '\n');
+        struct str text = str_slice(line, 0, end);
+        if (end < line.len && (str_eq(text, S(".")) || str_eq(text, S(".\r"))))
+            return at;
+        at += end + 1;
+    }
+    return s.len;
+}
+
+static struct err
+read_input(struct mail *m)
+{
+    size_t cap = READ_STEP, len = 0, line = 0, got;
+    char *memory = arena_alloc(&m->arena, cap);
+
+    for (;;) {
+        if (len == cap) {
+            char *larger = arena_alloc(&m->arena, 2 * cap);
+            memcpy(larger, memory, len);
+            memory = larger;
+            cap *= 2;
+        }
+        TRY(terminal_read(m->rt, memory + len, cap - len, FOREVER, &got));
+        len += got;
+        struct str all = str_new(memory, len);
+        size_t dot = m->keep_dots ? len : find_lone_dot(all, line);
+        m->input = str_slice(all, 0, dot);
+        if (got == 0 || dot < len)
+            break;
+        size_t newest = str_find_last_byte(all, '\n');
+        line = newest < len ? newest + 1 : 0;
+        if (len > MESSAGE_MAX)
+            return ERR(ERR_LIMIT, "read the message");
+    }
+    /* At the end of the input a last line ".", without its line end, ends it as well. */
+    if (!m->keep_dots && (str_eq(m->input, S(".")) || str_ends(m->input, S("\n."))))
+        m->input.len--;
+    return OK;
+}
+
+static void
+add_target(struct mail *m, struct str address, size_t *cap)
+{
+    for (size_t i = 0; i < m->target_count; i++)
+        if (str_eq(m->targets[i].recipient.address, address))
+            return;
+    if (m->target_count == *cap) {
+        size_t larger = *cap ? 2 * *cap : 16;
+        struct target *targets = arena_alloc(&m->arena, larger * sizeof *targets);
+        if (*cap)
+            memcpy(targets, m->targets, m->target_count * sizeof *targets);
+        m->targets = targets;
+        *cap = larger;
+    }
+    m->targets[m->target_count++] = (struct target){ .recipient = { .address = address, .notify = m->notify } };
+}
+
+/* "root" is somebody of this host. */
+static int
+add_address(struct mail *m, struct str word, size_t *cap)
+{
+    struct path path;
+
+    if (!path_parse(word, &m->arena, &path) || path_is_null(path))
+        return cli_fail(&verb_sendmail, EXIT_NO_USER, "\"%.*s\" is not an address", STR_ARG(word));
+    if (path.domain.len == 0)
+        path.domain = m->host;
+    add_target(m, path_text(path, &m->arena), cap);
+    return EXIT_WELL;
+}
+
+static int
+add_addresses(struct mail *m, struct str list, size_t *cap)
+{
+    struct str one;
+    int exit = EXIT_WELL;
+
+    while (exit == EXIT_WELL && recipients_take(&list, &m->arena, &one))
+        exit = add_address(m, one, cap);
+    return exit;
+}
+
+static const struct str given_fields[] = { STR("To"), STR("Cc"), STR("Bcc") };
+static const struct str resent_fields[] = { STR("Resent-To"), STR("Resent-Cc"), STR("Resent-Bcc") };
+
+static bool
+is_one_of(struct str name, const struct str *names, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        if (str_eq_nocase(name, names[i]))
+            return true;
+    return false;
+}
+
+static int
+collect_recipients(struct mail *m)
+{
+    struct str rest = m->input;
+    struct header_field field;
+    size_t cap = 0;
+    int exit = EXIT_WELL;
+    bool resent = false;
+
+    for (size_t i = 0; i < m->words.count && exit == EXIT_WELL; i++)
+        exit = add_addresses(m, m->words.word[i], &cap);
+    if (m->from_header) {
+        while (header_take(&rest, &field))
+            resent = resent || is_one_of(field.name, resent_fields, 3);
+        rest = m->input;
+        while (exit == EXIT_WELL && header_take(&rest, &field))
+            if (is_one_of(field.name, resent ? resent_fields : given_fields, 3))
+                exit = add_addresses(m, field.value, &cap);
+    }
+    if (exit == EXIT_WELL && m->target_count == 0)
+        return cli_fail(&verb_sendmail, EXIT_USAGE, "no recipients%s", m->from_header ? " in the header" : " (-t?)");
+    return exit;
+}
+
+static void
+put_missing_fields(struct mail *m, struct text *t, struct str header)
+{
+    struct header_field field;
+    char memory[100];
+    struct text date = text_init(memory, sizeof memory);
+
+    if (!header_find(header, S("From"), &field)) {
+        struct str address = m->sender.len ? m->sender : arena_printf(&m->arena, "postmaster@%.*s", STR_ARG(m->host));
+        text_put(t, S("From: "));
+        if (m->full_name.len > 0) {
+            header_put_phrase(t, m->full_name, false);
+            text_put_byte(t, ' ');
+        }
+        text_putf(t, "<%.*s>\r\n", STR_ARG(address));
+    }
+    if (!header_find(header, S("Date"), &field)) {
+        date_put(&date, rt_wall(m->rt));
+        header_put(t, S("Date"), text_str(&date), false);
+    }
+    if (!header_find(header, S("Message-ID"), &field))
+        text_putf(t, "Message-ID: <%016llx%016llx@%.*s>\r\n", (unsigned long long)rt_random(m->rt),
+                  (unsigned long long)rt_random(m->rt), STR_ARG(m->host));
+}
+
+/* The header gets what it lacks and loses Bcc; everything else stays as it came. */
+static void
+make_content(struct mail *m)
+{
+    struct header_field field;
+    struct str rest = m->input;
+
+    /* mail(1) of old passes mbox's separator on. */
+    if (str_starts(rest, S("From "))) {
+        size_t end = str_find_byte(rest, '\n');
+        rest = str_from(rest, end + 1);
+    }
+    m->input = rest;
+    size_t cap = rest.len + 2 * m->full_name.len * 4 + m->sender.len + 3 * m->host.len + 500;
+    struct text t = text_init(arena_alloc(&m->arena, cap), cap);
+    put_missing_fields(m, &t, rest);
+    while (header_take(&rest, &field))
+        if (!str_eq_nocase(field.name, S("Bcc")) && !str_eq_nocase(field.name, S("Resent-Bcc")))
+            text_put(&t, field.whole);
+    if (!str_starts(rest, S("\n")) && !str_starts(rest, S("\r\n"))) {
+        if (t.len > 0 && t.ptr[t.len - 1] != '\n')
+            text_put(&t, S("\r\n"));
+        text_put(&t, S("\r\n"));
+    }
+    text_put(&t, rest);
+    CHECK(!t.full);
+    m->content = text_str(&t);
+}
+
+/* ---- handing it over ----------------------------------------------------------------------------------------------------------- */
+
+static struct err
+read_content(void *arg, void *memory, size_t cap, int64_t until, size_t *out_len)
+{
+    struct mail *m = arg;
+    struct str piece = str_slice(m->content, m->read, m->read + cap);
+
+    (void)until;
+    if (piece.len)
+        memcpy(memory, piece.ptr, piece.len);
+    m->read += piece.len;
+    *out_len = piece.len;
+    return OK;
+}
+
+/* What one reply means for one recipient. True: it was taken so far. */
+static bool
+judge(struct mail *m, struct target *target, const struct remote_reply *reply)
+{
+    if (remote_reply_is_positive(reply))
+        return true;
+    if (reply->code)
+        target->reply = m->trouble = arena_keep(&m->arena, reply->text);
+    if (remote_reply_is_permanent(reply))
+        target->fate = REFUSED;
+    return false;
+}
+
+static bool
+needs_utf8(const struct mail *m)
+{
+    struct header_field field;
+    struct str rest = m->content;
+
+    for (size_t i = 0; i < m->target_count; i++)
+        if (!str_is_ascii(m->targets[i].recipient.address))
+            return true;
+    while (header_take(&rest, &field))
+        if (!str_is_ascii(field.whole))
+            return true;
+    return !str_is_ascii(m->sender);
+}
+
+/* One transaction for all who are pending. */
+static void
+send_once(struct mail *m, struct client *client)
+{
+    struct arena *arena = &m->arena;
+    const struct recipient **rcpt = arena_alloc(arena, m->target_count * sizeof *rcpt);
+    struct target **pending = arena_alloc(arena, m->target_count * sizeof *pending);
+    struct client_transaction t = {
+        .reverse_path = m->sender,
+        .envid = m->envid.len ? m->envid : (struct str){ NULL, 0 },
+        .ret = m->ret,
+        .body = str_is_ascii(m->content) ? BODY_7BIT : BODY_8BITMIME,
+        .smtputf8 = needs_utf8(m) && client_has(client_features(client), CLIENT_SMTPUTF8),
+        .size = m->content.len,
+        .rcpt = rcpt,
+        .content = { read_content, m },
+        .rcpt_reply = arena_alloc(arena, m->target_count * sizeof *t.rcpt_reply),
+        .final_reply = arena_alloc(arena, m->target_count * sizeof *t.final_reply),
+    };
+
+    for (size_t i = 0; i < m->target_count; i++) {
+        if (m->targets[i].fate != PENDING)
+            continue;
+        pending[t.rcpt_count] = &m->targets[i];
+        rcpt[t.rcpt_count++] = &m->targets[i].recipient;
+    }
+    m->read = 0;
+    struct err e = client_send(client, &t, arena);
+    if (err_is(e))
+        m->trouble = cli_error(e, arena);
+    bool mail_taken = t.mail.code == 0 || remote_reply_is_positive(&t.mail);
+    for (size_t i = 0; i < t.rcpt_count; i++) {
+        if (!mail_taken)
+            judge(m, pending[i], &t.mail);
+        else if (judge(m, pending[i], &t.rcpt_reply[i]) && (t.data.code == 0 || t.data.code == 354 || judge(m, pending[i], &t.data)) &&
+                 judge(m, pending[i], &t.final))
+            pending[i]->fate = TAKEN;
+    }
+}
+
+static size_t
+count_fate(const struct mail *m, enum fate fate)
+{
+    size_t count = 0;
+
+    for (size_t i = 0; i < m->target_count; i++)
+        count += m->targets[i].fate == fate;
+    return count;
+}
+
+static struct err
+try_once(struct mail *m, int64_t until)
+{
+    struct client_settings settings = { .helo = m->host, .dialog = m->verbose ? dialog_line : NULL,
+                                        .dialog_arg = &m->dialog };
+    struct remote_reply reply = { 0 };
+    struct stream *stream;
+
+    TRY(stream_connect(m->rt, &m->daemon, NULL, until, &stream));
+    struct client *client = client_new(stream, &settings);
+    struct err e = client_greeting(client, &m->arena, &reply);
+    if (!err_is(e) && reply.code == 220)
+        e = client_hello(client, &m->arena, &reply);
+    if (!err_is(e) && remote_reply_is_positive(&reply))
+        send_once(m, client);
+    else if (!err_is(e))
+        m->trouble = reply.text;
+    if (err_is(e))
+        client_close(client);
+    else
+        client_quit(client);
+    return e;
+}
+
+/* Until nobody is pending, or patience ends. */
+static void
+hand_over(struct mail *m)
+{
+    int64_t until = within(m->rt, PATIENCE_NS), pause = PAUSE_FIRST_NS;
+
+    for (;;) {
+        struct err e = try_once(m, until);
+        if (e.kind == ERR_CANCELLED || count_fate(m, PENDING) == 0)
+            return;
+        if (err_is(e))
+            m->trouble = cli_error(e, &m->arena);
+        if (rt_now(m->rt) + pause >= until || err_is(rt_sleep(m->rt, within(m->rt, pause))))
+            return;
+        pause = 2 * pause < PAUSE_MAX_NS ? 2 * pause : PAUSE_MAX_NS;
+    }
+}
+
+/* Into the first place that takes it: what was not accepted, with its envelope on top, for the user to send again. */
+static struct str
+save_unsent(struct mail *m)
+{
+    const struct str places[] = {
+        arena_printf(&m->arena, "%.*s/unsent", STR_ARG(m->state)), host_env(m->rt, S("HOME")),
+        host_env(m->rt, S("TMPDIR")), S("/var/tmp"), S("/tmp"), S("."),
+    };
+    struct str envelope = arena_printf(&m->arena, "X-Postrider-Unsent-From: <%.*s>\r\n", STR_ARG(m->sender));
+
+    for (size_t i = 0; i < m->target_count; i++)
+        if (m->targets[i].fate != TAKEN)
+            envelope = arena_printf(&m->arena, "%.*sX-Postrider-Unsent-To: <%.*s>\r\n", STR_ARG(envelope),
+                                    STR_ARG(m->targets[i].recipient.address));
+    struct str whole = arena_join(&m->arena, envelope, m->content);
+    for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+        for (int tries = 0; places[i].len > 0 && tries < UNSENT_TRIES; tries++) {
+            struct str path = arena_printf(&m->arena, "%.*s/postrider-unsent-%08llx", STR_ARG(places[i]),
+                                           (unsigned long long)(rt_random(m->rt) & 0xffffffff));
+            struct err e = host_write_file(m->rt, path, whole, 0600, FOREVER);
+            if (!err_is(e))
+                return path;
+            if (e.kind != ERR_EXISTS)
+                break;
+        }
+    }
+    return S("");
+}
+
+static int
+report(struct mail *m)
+{
+    size_t pending = count_fate(m, PENDING), refused = count_fate(m, REFUSED);
+
+    if (pending + refused == 0)
+        return EXIT_WELL;
+    for (size_t i = 0; i < m->target_count; i++)
+        if (m->targets[i].fate == REFUSED)
+            cli_fail(&verb_sendmail, 0, "<%.*s> was refused: %.*s", STR_ARG(m->targets[i].recipient.address),
+                     STR_ARG(m->targets[i].reply));
+    if (pending > 0)
+        cli_fail(&verb_sendmail, 0, "cannot hand the message over at %.*s for %zu of %zu recipients: %.*s",
+                 STR_ARG(m->socket), pending, m->target_count, STR_ARG(m->trouble));
+    struct str path = save_unsent(m);
+    if (path.len > 0)
+        cli_fail(&verb_sendmail, 0, "the message lies in %.*s", STR_ARG(path));
+    else
+        cli_fail(&verb_sendmail, 0, "the message could not be saved either");
+    return pending > 0 ? EXIT_AGAIN : EXIT_NO_USER;
+}
+
+/* ---- -bs: a pipe between the program and the daemon ------------------------------------------------------------------------------ */
+
+struct pipe {
+    struct rt *rt;
+    struct stream *stream;
+};
+
+static void
+pass_input(void *arg)
+{
+    struct pipe *p = arg;
+    char bytes[8192];
+    size_t len;
+
+    while (!err_is(terminal_read(p->rt, bytes, sizeof bytes, FOREVER, &len)) && len > 0)
+        if (err_is(stream_write(p->stream, str_new(bytes, len), FOREVER)))
+            return;
+    stream_shut_down(p->stream);
+}
+
+static int
+talk(struct mail *m)
+{
+    int64_t until = within(m->rt, PATIENCE_NS), pause = PAUSE_FIRST_NS;
+    struct pipe p = { .rt = m->rt };
+    struct scope scope;
+    char bytes[8192];
+    size_t len;
+    struct err e;
+
+    while (err_is(e = stream_connect(m->rt, &m->daemon, NULL, until, &p.stream))) {
+        if (rt_now(m->rt) + pause >= until || err_is(rt_sleep(m->rt, within(m->rt, pause)))) {
+            terminal_write(TERMINAL_OUT, S("421 4.3.2 The mail daemon is not running\r\n"));
+            return cli_fail(&verb_sendmail, EXIT_AGAIN, "nobody answers at %.*s: %.*s", STR_ARG(m->socket),
+                            STR_ARG(cli_error(e, &m->arena)));
+        }
+        pause = 2 * pause < PAUSE_MAX_NS ? 2 * pause : PAUSE_MAX_NS;
+    }
+    scope_init(&scope, m->rt);
+    scope_start(&scope, "sendmail input", pass_input, &p);
+    while (!err_is(stream_read(p.stream, bytes, sizeof bytes, FOREVER, &len)) && len > 0)
+        if (err_is(terminal_write(TERMINAL_OUT, str_new(bytes, len))))
+            break;
+    scope_end(&scope);
+    stream_close(p.stream);
+    return EXIT_WELL;
+}
+
+/* ---- the whole ---------------------------------------------------------------------------------------------------------------------- */
+
+static int
+send_message(struct mail *m)
+{
+    struct err e = read_input(m);
+
+    if (err_is(e))
+        return cli_fail(&verb_sendmail, EXIT_NO_INPUT, "%.*s", STR_ARG(cli_error(e, &m->arena)));
+    if (!m->has_sender) {
+        struct str name = S("");
+        uint32_t gid;
+        if (err_is(host_user_by_id(m->rt, host_my_uid(m->rt), FOREVER, &m->arena, &name, &gid)) || name.len == 0)
+            name = arena_printf(&m->arena, "uid%u", host_my_uid(m->rt));
+        m->sender = arena_printf(&m->arena, "%.*s@%.*s", STR_ARG(name), STR_ARG(m->host));
+    } else if (m->sender.len > 0 && str_find_last_byte(m->sender, '@') == m->sender.len) {
+        m->sender = arena_printf(&m->arena, "%.*s@%.*s", STR_ARG(m->sender), STR_ARG(m->host));
+    }
+    make_content(m);
+    int exit = collect_recipients(m);
+    if (exit != EXIT_WELL) {
+        struct str path = save_unsent(m);
+        return cli_fail(&verb_sendmail, exit, "nothing was sent; the message lies in %.*s", STR_ARG(path));
+    }
+    for (size_t i = 0; i < m->target_count; i++)
+        if (!client_can_say(m->targets[i].recipient.address))
+            return cli_fail(&verb_sendmail, EXIT_NO_USER, "a recipient's address is too long");
+    if (!client_can_say(m->sender) || !client_can_say(m->host))
+        return cli_fail(&verb_sendmail, EXIT_USAGE, "the sender's address is too long");
+    hand_over(m);
+    return report(m);
+}
+
+static int
+run(struct rt *rt, int argc, char **argv)
+{
+    struct mail *m = mem_new(rt_mem(rt), struct mail);
+    bool helped = false;
+
+    m->rt = rt;
+    m->dialog = dialog_on(rt, TERMINAL_ERROR);
+    arena_init(&m->arena, rt_mem(rt), 16 << 10, SIZE_MAX);
+    int exit = read_arguments(m, argc, argv, &helped);
+    const struct verb *mailq = m->show_queue ? cli_find_verb(S("mailq")) : NULL;
+    if (exit == EXIT_WELL && mailq) {
+        char name[] = "mailq";
+        exit = mailq->run(rt, 1, (char *[]){ name, NULL });
+    } else if (exit == EXIT_WELL && m->show_queue) {
+        exit = cli_fail(&verb_sendmail, EXIT_UNAVAILABLE, "the queue cannot be shown by this build");
+    } else if (exit == EXIT_WELL && !helped && !(m->nothing_to_do && m->words.count == 0)) {
+        exit = find_daemon(m);
+        if (exit == EXIT_WELL)
+            exit = m->talk ? talk(m) : send_message(m);
+    }
+    arena_done(&m->arena);
+    mem_free(rt_mem(rt), m, sizeof *m);
+    return exit;
+}
+
+const struct verb verb_sendmail = {
+    .name = "sendmail",
+    .summary = "take a message from a program, as /usr/sbin/sendmail does",
+    .arguments = "[RECIPIENT...]",
+    .run = run,
+};
