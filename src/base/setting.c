@@ -291,60 +291,88 @@ setting_read(struct setting_reader *r, const struct setting_table *table, const 
 
 /* ---- for people ------------------------------------------------------------------------------------------------- */
 
-/* Walks the tables (two deep: the file, and its blocks) and calls put for each setting. */
+/* " (default 50MiB; 1KiB to 1TiB; may be repeated)", or nothing. */
 static void
 put_facts(struct text *t, const struct setting *s)
 {
-    const char *between = " (";
+    size_t before = t->len;
 
-    if (!str_is_absent(s->fallback)) {
-        text_putf(t, "%sdefault %.*s", between, STR_ARG(s->fallback));
-        between = "; ";
-    }
+    if (!str_is_absent(s->fallback))
+        text_putf(t, " (default %.*s", STR_ARG(s->fallback));
     if (s->max > 0) {
-        text_put(t, str_from_cstr(between));
+        text_put(t, t->len > before ? S("; ") : S(" ("));
         put_range(t, s);
-        between = "; ";
     }
     if (s->repeats) {
-        text_putf(t, "%smay be repeated", between);
-        between = "; ";
+        text_put(t, t->len > before ? S("; ") : S(" ("));
+        text_put(t, S("may be repeated"));
     }
-    text_put(t, *between == ';' ? S(")") : S(""));
+    text_put(t, t->len > before ? S(")") : S(""));
+}
+
+enum { INDENT = 4, LINE = 100, MDOC_LINE = 78 };
+
+/* Words in lines, each after so many spaces. With `sentences`, each begins on a line of its own: mdoc wants that. */
+static void
+put_filled(struct text *t, struct str words, size_t indent, size_t line, bool sentences)
+{
+    size_t column = 0;
+
+    while (words.len > 0) {
+        struct str word = str_cut_word(&words);
+        bool ends = t->len > 0 && sentences && t->ptr[t->len - 1] == '.';
+        if (column == 0 || column + 1 + word.len > line || ends) {
+            text_putf(t, "%s%*s", column == 0 ? "" : "\n", (int)indent, "");
+            column = indent;
+        } else {
+            text_put_byte(t, ' ');
+            column++;
+        }
+        text_put(t, word);
+        column += word.len;
+    }
+    text_put_byte(t, '\n');
 }
 
 static void
-put_plain(struct text *t, const struct setting_table *table, const char *indent)
+put_plain(struct text *t, const struct setting_table *table, size_t indent)
 {
     for (size_t i = 0; i < table->count; i++) {
         const struct setting *s = &table->settings[i];
-        text_putf(t, "%s%.*s%s%.*s%s\n", indent, STR_ARG(s->name), s->form.len ? " " : "", STR_ARG(s->form),
+        char memory[400];
+        struct text help = text_init(memory, sizeof memory);
+        text_putf(t, "%*s%.*s%s%.*s%s\n", (int)indent, "", STR_ARG(s->name), s->form.len ? " " : "", STR_ARG(s->form),
                   s->block ? " { ... }" : "");
-        text_putf(t, "%s        %.*s", indent, STR_ARG(s->help));
-        put_facts(t, s);
-        text_put_byte(t, '\n');
+        text_put(&help, s->help);
+        put_facts(&help, s);
+        put_filled(t, text_str(&help), indent + 2 * INDENT, LINE, false);
         if (s->block)
-            put_plain(t, s->block, "    ");
+            put_plain(t, s->block, indent + INDENT);
     }
 }
 
 void
 setting_put_reference(struct text *t, const struct setting_table *table)
 {
-    put_plain(t, table, "");
+    put_plain(t, table, 0);
 }
 
-/* mdoc takes a full stop or quote at the start of a line as a request; ours never begin so, but "\" must be doubled. */
+/* Escaped for mdoc, where a word with a dot in front would be a request. */
 static void
-put_mdoc_words(struct text *t, struct str s)
+put_mdoc(struct text *t, struct str s)
 {
-    for (size_t i = 0; i < s.len; i++) {
-        if (s.ptr[i] == '\\')
+    char before = ' ';
+
+    for (; s.len > 0; s = str_from(s, 1)) {
+        if (before == ' ' && (s.ptr[0] == '.' || s.ptr[0] == '\''))
+            text_put(t, S("\\&"));
+        if (s.ptr[0] == '\\')
             text_put(t, S("\\e"));
-        else if (s.ptr[i] == '-')
+        else if (s.ptr[0] == '-')
             text_put(t, S("\\-"));
         else
-            text_put_byte(t, s.ptr[i]);
+            text_put_byte(t, s.ptr[0]);
+        before = s.ptr[0];
     }
 }
 
@@ -354,16 +382,19 @@ setting_put_mdoc(struct text *t, const struct setting_table *table)
     text_put(t, S(".Bl -tag -width Ds\n"));
     for (size_t i = 0; i < table->count; i++) {
         const struct setting *s = &table->settings[i];
+        char memory[400];
+        struct text help = text_init(memory, sizeof memory);
         text_put(t, S(".It Ic "));
-        put_mdoc_words(t, s->name);
+        put_mdoc(t, s->name);
         if (s->form.len) {
             text_put(t, S(" No "));
-            put_mdoc_words(t, s->form);
+            put_mdoc(t, s->form);
         }
         text_put(t, s->block ? S(" No { ... }\n") : S("\n"));
-        put_mdoc_words(t, s->help);
-        put_facts(t, s);
-        text_put(t, S(".\n"));
+        put_mdoc(&help, s->help);
+        put_facts(&help, s);
+        text_put(&help, S("."));
+        put_filled(t, text_str(&help), 0, MDOC_LINE, true);
         if (s->block)
             setting_put_mdoc(t, s->block);
     }

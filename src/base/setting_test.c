@@ -193,22 +193,29 @@ prints_itself(struct test *t)
     static const struct setting some[] = {
         {STR("max-size"), STR("SIZE"), SETTING_SIZE, .min = 1 << 10, .max = UINT64_C(1) << 40, .fallback = STR("50MiB"),
          .help = STR("The largest message")},
-        {STR("inner"), STR(""), SETTING_CUSTOM, .repeats = true, .block = &inner_table, .help = STR("A block")},
+        {STR("inner"), STR(""), SETTING_CUSTOM, .repeats = true, .block = &inner_table,
+         .help = STR("A block. May hold what stands below it, which here is next to nothing at all, in lines that are "
+                     "filled, but .dots must be escaped")},
     };
     static const struct setting_table few = SETTING_TABLE(some);
-    char memory[1000];
+    char memory[2000];
     struct text out = text_init(memory, sizeof memory);
 
     setting_put_reference(&out, &few);
-    EXPECT_STR(t, text_str(&out), S("max-size SIZE\n        The largest message (default 50MiB; 1KiB to 1TiB)\n"
-                                    "inner { ... }\n        A block (may be repeated)\n"
-                                    "    depth NUMBER\n            How deep\n"));
+    EXPECT_STR(t, text_str(&out),
+               S("max-size SIZE\n        The largest message (default 50MiB; 1KiB to 1TiB)\n"
+                 "inner { ... }\n        A block. May hold what stands below it, which here is next to nothing "
+                 "at all, in lines that\n        are filled, but .dots must be escaped (may be "
+                 "repeated)\n"
+                 "    depth NUMBER\n            How deep\n"));
     out.len = 0;
     setting_put_mdoc(&out, &few);
-    EXPECT_STR(t, text_str(&out),
-               S(".Bl -tag -width Ds\n.It Ic max\\-size No SIZE\nThe largest message (default 50MiB; 1KiB to "
-                 "1TiB).\n.It Ic inner No { ... }\nA block (may be repeated).\n.Bl -tag -width Ds\n"
-                 ".It Ic depth No NUMBER\nHow deep.\n.El\n.El\n"));
+    EXPECT_STR(
+        t, text_str(&out),
+        S(".Bl -tag -width Ds\n.It Ic max\\-size No SIZE\nThe largest message (default 50MiB; 1KiB to "
+          "1TiB).\n.It Ic inner No { ... }\nA block.\nMay hold what stands below it, which here is next to nothing at "
+          "all, in lines\nthat are filled, but \\&.dots must be escaped (may be repeated).\n.Bl -tag -width Ds\n"
+          ".It Ic depth No NUMBER\nHow deep.\n.El\n.El\n"));
 }
 
 TEST_MAIN({ "reads every kind", reads_every_kind }, { "knows defaults", knows_defaults }, { "refuses", refuses },

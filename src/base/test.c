@@ -156,15 +156,9 @@ open_shared(const char *path)
     return f;
 }
 
-struct str
-test_shared_file(struct test *t, const char *path)
+static struct str
+read_all(FILE *f)
 {
-    FILE *f = open_shared(path);
-
-    if (!f) {
-        test_skip(t, "no shared conformance data");
-        return (struct str){ 0 };
-    }
     CHECK(fseek(f, 0, SEEK_END) == 0);
     long size = ftell(f);
     rewind(f);
@@ -174,6 +168,34 @@ test_shared_file(struct test *t, const char *path)
     CHECK(fread(bytes, 1, (size_t)size, f) == (size_t)size);
     CHECK(fclose(f) == 0);
     return str_new(bytes, (size_t)size);
+}
+
+struct str
+test_shared_file(struct test *t, const char *path)
+{
+    FILE *f = open_shared(path);
+
+    if (f)
+        return read_all(f);
+    test_skip(t, "no shared conformance data");
+    return (struct str){ 0 };
+}
+
+struct str
+test_source_file(struct test *t, const char *path)
+{
+    static const char *const ups[] = { ".", "..", "../.." };
+    char name[1024];
+    FILE *f = NULL;
+
+    for (size_t i = 0; !f && i < sizeof ups / sizeof *ups; i++) {
+        snprintf(name, sizeof name, "%s/%s", ups[i], path);
+        f = fopen(name, "rb");
+    }
+    if (f)
+        return read_all(f);
+    test_skip(t, "the source tree is elsewhere");
+    return (struct str){ 0 };
 }
 
 void

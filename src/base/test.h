@@ -53,6 +53,8 @@ void test_edge_free(struct str);
  * beside the source tree. Absent if there is none: the test is then skipped and should return. Free with test_file_free().
  */
 struct str test_shared_file(struct test *, const char *path);
+/* A file of our own source tree, which is the working directory or one of its parents; else as above. */
+struct str test_source_file(struct test *, const char *path);
 void test_file_free(struct str);
 
 #endif

@@ -868,8 +868,8 @@ site_check_world(const struct site *site, const struct site_world *w, struct con
     if (w->directory_writable) {
         struct err e = w->directory_writable(w->ctx, site->state);
         if (e.kind == ERR_NOT_FOUND)
-            conf_error(problems, nowhere, CONF_NO_SUGGESTION, "the state directory \"%.*s\" does not exist",
-                       STR_ARG(site->state));
+            conf_warn(problems, nowhere, "the state directory \"%.*s\" does not exist yet: \"postrider run\" makes it",
+                      STR_ARG(site->state));
         else if (err_is(e))
             conf_error(problems, nowhere, CONF_NO_SUGGESTION, "the state directory \"%.*s\" cannot be written to",
                        STR_ARG(site->state));
