@@ -59,18 +59,6 @@ queue_release(struct queue *q, struct moment t, struct message_id id, struct spo
     return true;
 }
 
-/* Ends a domain's wait for its next lookup, and a dead lane's for its next probe. */
-static void
-hurry(struct queue *q, struct moment t, struct queue_domain *d)
-{
-    if (heap_has(&d->timer)) {
-        heap_remove(&q->domain_timers, &d->timer);
-        domain_timer(q, t, d);
-    }
-    if (d->state == DOMAIN_KNOWN)
-        lane_probe_now(d->lane, t.now);
-}
-
 bool
 queue_retry(struct queue *q, struct moment t, struct message_id id)
 {
@@ -84,7 +72,7 @@ queue_retry(struct queue *q, struct moment t, struct message_id id)
             pending_start(q, t, p);
         }
         if (p->place == PLACE_READY || p->place == PLACE_UNRESOLVED)
-            hurry(q, t, p->domain);
+            domain_hurry(q, t, p->domain);
     }
     return true;
 }
@@ -117,19 +105,10 @@ size_t
 queue_start_domain(struct queue *q, struct moment t, struct str domain)
 {
     struct queue_domain *d = map_get(&q->domains, domain);
-    struct list waiting;
 
     if (!d)
         return 0;
-    list_init(&waiting);
-    for (struct list *node; (node = list_pop_front(&d->waiting));)
-        list_push_back(&waiting, node);
-    for (struct list *node; (node = list_pop_front(&waiting));) {
-        struct pending *p = container_of(node, struct pending, link);
-        pending_unplace(q, p, t.now);
-        pending_start(q, t, p);
-    }
-    hurry(q, t, d);
+    domain_start(q, t, d);
     return d->refs;
 }
 

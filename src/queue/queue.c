@@ -52,6 +52,7 @@ queue_new(struct mem *mem, uint64_t seed, const struct queue_settings *settings,
     heap_init(&q->notice_timers, mem);
     list_init(&q->questions);
     list_init(&q->idle_domains);
+    list_init(&q->starting);
     list_init(&q->doomed);
     take_settings(q, settings);
     return q;
@@ -133,7 +134,9 @@ live_age(const struct live *m, struct moment t)
 int64_t
 live_lifetime(const struct queue *q, const struct live *m)
 {
-    return m->null_sender ? q->settings.retry.lifetime_null : q->settings.retry.lifetime;
+    const struct retry *r = &q->settings.retry;
+
+    return m->null_sender && r->lifetime_null < r->lifetime ? r->lifetime_null : r->lifetime;
 }
 
 bool
@@ -380,29 +383,24 @@ first_due(const struct heap *h, int64_t best)
 int64_t
 queue_due(const struct queue *q)
 {
-    int64_t due = q->starting ? INT64_MIN : lanes_due(&q->lanes);
+    int64_t due = list_is_empty(&q->starting) ? lanes_due(&q->lanes) : INT64_MIN;
 
     due = first_due(&q->timers, due);
     due = first_due(&q->domain_timers, due);
     return first_due(&q->notice_timers, due);
 }
 
-/* Of queue_start_all(): the next one that waited when it was called. NULL: that was all. */
+/* The next one of a domain that was started, which waited then already. NULL: that was all. */
 static struct pending *
 next_to_start(struct queue *q)
 {
-    struct map_slot *slot;
-
-    if (q->start_cap != q->domains.cap)
-        q->start_at = 0; /* it has grown: its slots are others now */
-    q->start_cap = q->domains.cap;
-    for (size_t at = q->start_at; (slot = map_next(&q->domains, &at)); q->start_at = at) {
-        struct queue_domain *d = slot->value;
+    while (!list_is_empty(&q->starting)) {
+        struct queue_domain *d = container_of(q->starting.next, struct queue_domain, start_link);
         struct pending *p = container_of(d->waiting.next, struct pending, link);
-        if (!list_is_empty(&d->waiting) && p->timer.order < q->start_order)
+        if (!list_is_empty(&d->waiting) && p->timer.order < d->start_order)
             return p;
+        list_remove(&d->start_link);
     }
-    q->starting = false;
     return NULL;
 }
 
@@ -425,7 +423,7 @@ queue_tick(struct queue *q, struct moment t)
             return true;
         pending_timer(q, t, container_of(node, struct pending, timer));
     }
-    while (q->starting && (p = next_to_start(q))) {
+    while ((p = next_to_start(q))) {
         if (events++ >= QUEUE_TICK_EVENTS)
             return true;
         pending_unplace(q, p, t.now);
@@ -439,18 +437,8 @@ queue_start_all(struct queue *q, struct moment t)
 {
     struct map_slot *slot;
 
-    q->starting = true;
-    q->start_at = 0;
-    q->start_order = q->timers.next_order;
-    for (size_t at = 0; (slot = map_next(&q->lanes.by_key, &at));)
-        lane_probe_now(slot->value, t.now);
-    for (size_t at = 0; (slot = map_next(&q->domains, &at));) {
-        struct queue_domain *d = slot->value;
-        if (heap_has(&d->timer)) {
-            heap_remove(&q->domain_timers, &d->timer);
-            heap_insert(&q->domain_timers, &d->timer, t.now);
-        }
-    }
+    for (size_t at = 0; (slot = map_next(&q->domains, &at));)
+        domain_start(q, t, slot->value);
 }
 
 /* ---- counting --------------------------------------------------------------------------------------------------- */

@@ -243,7 +243,8 @@ each_recipient_has_its_own_fate(struct test *t)
     EXPECT_INT(t, job.count, 3);
     EXPECT(t, job.route && job.route->kind == ROUTE_MAILDIR);
     EXPECT(t, next(&w, ANY).number == 0);
-    EXPECT_STR(t, finish(&w, job, (struct outcome[]){ delivered, refused, later }), S("0:delivered 1:silent 2:pending"));
+    EXPECT_STR(t, finish(&w, job, (struct outcome[]){ delivered, refused, later }),
+               S("0:delivered 1:silent 2:pending"));
     EXPECT(t, next(&w, ANY).number == 0);
     EXPECT(t, pass_until_due(&w));
     job = next(&w, ANY);
@@ -460,7 +461,8 @@ static void
 answers_decide(struct test *t)
 {
     static struct mx_host us_first[] = { { STR("mx.us.test"), 5 }, { STR("other.test"), 10 } };
-    static struct mx_host us_second[] = { { STR("better.test"), 5 }, { STR("MX.us.test"), 10 }, { STR("worse.test"), 10 } };
+    static struct mx_host us_second[] = {
+        { STR("better.test"), 5 }, { STR("MX.us.test"), 10 }, { STR("worse.test"), 10 } };
     static const struct {
         const char *why;
         struct mx_result answer;
@@ -1075,7 +1077,8 @@ notices_by_notify_and_outcome(struct test *t)
         struct str settle;
     } cases[] = {
         { "delivered", { .to = "a@home.test" }, &delivered, NONE, STR("") },
-        { "delivered, asked", { .to = "a@home.test", .notify = NOTIFY_SUCCESS }, &delivered, SUCCESS, STR("0:delivered") },
+        { "delivered, asked", { .to = "a@home.test", .notify = NOTIFY_SUCCESS }, &delivered, SUCCESS,
+          STR("0:delivered") },
         { "relayed, asked", { .to = "a@hub.test", .notify = NOTIFY_SUCCESS }, &relayed, SUCCESS, STR("0:relayed") },
         { "passed on", { .to = "a@hub.test", .notify = NOTIFY_SUCCESS }, &passed_on, NONE, STR("") },
         { "relayed, never", { .to = "a@hub.test", .notify = NOTIFY_NEVER }, &relayed, NONE, STR("") },
@@ -1516,7 +1519,8 @@ static void
 chaos_answer(struct chaos *c)
 {
     struct world *w = &c->w;
-    struct mx_host hosts[3] = { { S("p.test"), 10 }, { S("q.test"), (uint16_t)(10 + dice(c, 2)) }, { S("r.test"), 20 } };
+    uint16_t second = (uint16_t)(10 + dice(c, 2));
+    struct mx_host hosts[3] = { { S("p.test"), 10 }, { S("q.test"), second }, { S("r.test"), 20 } };
     struct mx_result answer = { .status = MX_OK,
                                .ttl = (uint32_t)dice(c, 7200),
                                .hosts = hosts,

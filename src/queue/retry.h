@@ -20,7 +20,7 @@ struct retry {
     int64_t steps[RETRY_STEPS_MAX]; /* after the first attempt, the second, ...; the last one repeats */
     size_t step_count;              /* at least 1 */
     int64_t lifetime;               /* older mail fails */
-    int64_t lifetime_null;          /* of mail from the null sender */
+    int64_t lifetime_null;          /* of mail from the null sender, if that is less */
     int64_t delay_notice;           /* the sender is told of the delay after this time, once; 0: never */
 };
 

@@ -172,6 +172,7 @@ domain_get(struct queue *q, struct str address)
     list_init(&d->link);
     list_init(&d->pool);
     list_init(&d->waiting);
+    list_init(&d->start_link);
     map_put(&q->domains, d->name, d);
     return d;
 }
@@ -179,6 +180,7 @@ domain_get(struct queue *q, struct str address)
 void
 domain_free(struct queue *q, struct queue_domain *d)
 {
+    list_remove(&d->start_link);
     if (d->lane)
         lane_unref(d->lane);
     own_str(q->mem, &d->why, S(""));
@@ -381,6 +383,29 @@ domain_timer(struct queue *q, struct moment t, struct queue_domain *d)
     (void)t;
     if (d->refs > 0)
         domain_ask(q, d);
+}
+
+void
+domain_hurry(struct queue *q, struct moment t, struct queue_domain *d)
+{
+    if (heap_has(&d->timer)) {
+        heap_remove(&q->domain_timers, &d->timer);
+        domain_timer(q, t, d);
+    }
+    if (d->state != DOMAIN_KNOWN)
+        return;
+    lane_probe_now(d->lane, t.now);
+    if (d->lane->alone)
+        lane_probe_now(d->lane->alone, t.now);
+}
+
+void
+domain_start(struct queue *q, struct moment t, struct queue_domain *d)
+{
+    domain_hurry(q, t, d);
+    d->start_order = q->timers.next_order;
+    if (!list_is_empty(&d->waiting) && !list_is_linked(&d->start_link))
+        list_push_back(&q->starting, &d->start_link);
 }
 
 bool

@@ -17,7 +17,7 @@
 enum {
     QUEUE_LANES_AHEAD = 256,    /* no domain is looked up while so many lanes have work that can begin */
     QUEUE_IDLE_DOMAINS = 4096,  /* without mail, kept for their routes and what is known of their lanes */
-    QUEUE_TICK_EVENTS = 1000,
+    QUEUE_TICK_EVENTS = 250,    /* some 3 ms when there are a million */
     QUEUE_DEATHS_MAX = 2,
 };
 #define ROUTE_TTL_MIN (5 * MINUTE)
@@ -39,6 +39,8 @@ struct queue_domain {
     struct list pool;        /* PLACE_UNRESOLVED */
     struct list waiting;     /* PLACE_WAITING */
     struct heap_node timer;  /* in queue->domain_timers: ask again after trouble */
+    struct list start_link;  /* in queue->starting: what waits is to be tried now, */
+    uint64_t start_order;    /* but for timers that were set since */
     struct queue_lane *lane; /* KNOWN; and of the last answer */
     int64_t valid_until;
     size_t refs, ready;      /* pendings; of which in the lane */
@@ -85,13 +87,9 @@ struct queue {
     struct ids ids;
     struct map domains, submitters, flights, notices_waiting, notices_composing;
     struct heap timers, domain_timers, notice_timers;
-    struct list questions, idle_domains, doomed;
+    struct list questions, idle_domains, starting, doomed;
     size_t idle_count, asked_count, suspects;
     uint64_t next_job;
-    bool starting;            /* queue_start_all() is under way: */
-    size_t start_at;          /* in domains */
-    size_t start_cap;
-    uint64_t start_order;     /* timers set later than this are left alone */
     uint32_t next_submitter;
     struct queue_counts counts;     /* those that are events */
     uint64_t places[PLACES];
@@ -131,6 +129,10 @@ void domain_unref(struct queue *, struct queue_domain *);
 void domain_timer(struct queue *, struct moment, struct queue_domain *);
 void domain_refresh(struct queue *, struct moment, struct queue_domain *); /* if its answer is out of date */
 void domain_free(struct queue *, struct queue_domain *);
+/* Its next lookup after trouble, or the next probe of its dead lane, is now. */
+void domain_hurry(struct queue *, struct moment, struct queue_domain *);
+/* The same, and what waits is tried as soon as queue_tick() comes to it. */
+void domain_start(struct queue *, struct moment, struct queue_domain *);
 struct queue_lane *pending_lane(const struct pending *);
 void domain_reroute(struct queue *, struct moment, struct queue_domain *);       /* the configuration changed */
 
