@@ -1,6 +1,6 @@
 """Every message of the public MIME suites through the conversion to 7-bit: decoded, each part is the same as before.
 
-The decoder is Python's email package, which shares nothing with ours; the converter is a unit test's executable as a filter.
+The decoder is Python's email package, which shares nothing with ours; the converter is a unit test's executable.
 """
 import email
 import email.header
@@ -131,7 +131,8 @@ def check_suites(prepare):
             wrong.append(f"{name}: {len(old)} parts, then {len(new)}:\n    {first[0]!r:.300}\n    {first[1]!r:.300}")
         if header_text(before, "Subject") != header_text(after, "Subject"):
             wrong.append(f"{name}: subject\n    {header_text(before, 'Subject')}\n    {header_text(after, 'Subject')}")
-    print("# 8-bit to 7-bit: " + ", ".join(f"{count} {what}" for what, count in counts.items()) + f", {len(wrong)} wrong")
+    summary = ", ".join(f"{count} {what}" for what, count in counts.items())
+    print(f"# 8-bit to 7-bit: {summary}, {len(wrong)} wrong")
     assert not wrong, "\n".join(wrong)
     return counts
 

@@ -455,7 +455,8 @@ put_new_fields(struct convert *c, uint32_t entity, struct str empty_line, struct
     enum action action = action_for(needs, c->to);
 
     if (action == ACTION_PASS || action == ACTION_MEND_QP || action == ACTION_MEND_BASE64) {
-        text_put(out, empty_line);
+        /* Without an empty line the fields that we give the message within would be this header's. */
+        text_put(out, empty_line.len || class_of(needs) != MIME_MESSAGE ? empty_line : S("\r\n"));
         return;
     }
     if (needs & MIME_IS_ROOT && !(needs & MIME_HAS_VERSION))
