@@ -1,10 +1,10 @@
 /*
- * connections - idle connections to next hops, kept for the next message that goes the same way (RFC 5321 section 4.5.4.1
- * asks for it; standards 5.5). One pool a role.
+ * connections - idle connections to next hops, kept for the next message that goes the same way (RFC 5321 section
+ * 4.5.4.1 asks for it; standards 5.5). One pool a role.
  *
- * A connection is only used again for the same place by the same way: everything in struct connection_key. It is kept for
- * settings.idle, then ended with QUIT by the pool's own fiber; so is what the pool will not keep. Connections with a dialog
- * hook are never kept.
+ * A connection is only used again for the same place by the same way: everything in struct connection_key. It is kept
+ * for settings.idle, then ended with QUIT by the pool's own fiber; so is what the pool will not keep. Connections with
+ * a dialog hook are never kept.
  */
 #ifndef DELIVER_CONNECTIONS_H
 #define DELIVER_CONNECTIONS_H

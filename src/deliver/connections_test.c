@@ -43,7 +43,7 @@ static struct client *
 new_client(struct world *w, const char *script, struct test_peer **out_peer)
 {
     struct handle ends[2];
-    struct stream *ours, *theirs;
+    struct stream *ours = NULL, *theirs = NULL;
     struct remote_reply reply;
 
     EXPECT(w->t, !err_is(stream_pair(w->rt, ends)) && !err_is(stream_from_handle(w->rt, ends[0], &ours))
@@ -53,7 +53,8 @@ new_client(struct world *w, const char *script, struct test_peer **out_peer)
                                                  str_from_cstr(script)));
     scope_start(&w->peers, "peer", test_peer_run, *out_peer);
     struct client *client = client_new(ours, &(struct client_settings){ .helo = S("me.example") });
-    EXPECT(w->t, !err_is(client_greeting(client, &w->arena, &reply)) && !err_is(client_hello(client, &w->arena, &reply)));
+    EXPECT(w->t, !err_is(client_greeting(client, &w->arena, &reply)) && !err_is(client_hello(client, &w->arena,
+        &reply)));
     return client;
 }
 
@@ -145,7 +146,8 @@ idle_body(struct test *t, struct world *w)
 static void
 ends_what_is_idle(struct test *t)
 {
-    with_pool(t, (struct connections_settings){ .idle = 50 * MILLISECOND, .messages_max = 100, .count_max = 2 }, idle_body);
+    with_pool(t, (struct connections_settings){ .idle = 50 * MILLISECOND, .messages_max = 100, .count_max = 2 },
+        idle_body);
 }
 
 static void

@@ -322,7 +322,8 @@ box_clean_tmp(struct box *box)
         for (size_t i = 0; i < count; i++) {
             struct str rest = name[i];
 
-            if (str_take_u64(&rest, &born) && str_starts(rest, S(".")) && born > 0 && now > born && now - born > TMP_AGE_S)
+            if (str_take_u64(&rest, &born) && str_starts(rest, S(".")) && born > 0 && now > born &&
+                now - born > TMP_AGE_S)
                 (void)dir_unlink(box->own_tmp, name[i], LANE_POOL, box->until);
         }
     arena_done(&names);
@@ -379,7 +380,8 @@ outcome_of_err(struct err e, struct arena *arena)
 
     text_put(&reason, S("cannot write into the Maildir: "));
     err_text(e, &reason);
-    bool full = e.kind == ERR_NO_SPACE, ours = e.kind == ERR_DENIED || e.kind == ERR_READ_ONLY || e.kind == ERR_NOT_FOUND;
+    bool full = e.kind == ERR_NO_SPACE,
+         ours = e.kind == ERR_DENIED || e.kind == ERR_READ_ONLY || e.kind == ERR_NOT_FOUND;
     return outcome_own(OUTCOME_DEFERRED, full ? S("4.3.1") : ours ? S("4.3.5") : S("4.3.0"),
                        arena_keep(arena, text_str(&reason)));
 }
@@ -393,7 +395,8 @@ open_unique(struct box *box, struct text *name, struct file **out)
     for (int i = 0; i < NAME_TRIES; i++) {
         name->len = 0;
         put_unique_name(name, box);
-        e = file_open(box->own_tmp, text_str(name), FILE_WRITE | FILE_CREATE | FILE_NEW, FILE_MODE, LANE_POOL, box->until, out);
+        e = file_open(box->own_tmp, text_str(name), FILE_WRITE | FILE_CREATE | FILE_NEW, FILE_MODE, LANE_POOL,
+                      box->until, out);
         if (e.kind != ERR_EXISTS)
             break;
     }
@@ -423,7 +426,8 @@ deliver(struct box *box, struct pen *pen, const struct maildir_message *message,
     }
 
     if (pen->loop) {
-        outcome = outcome_own(OUTCOME_FAILED, S("5.4.6"), S("the message has been delivered to this address before: it loops"));
+        outcome = outcome_own(OUTCOME_FAILED, S("5.4.6"),
+                              S("the message has been delivered to this address before: it loops"));
     } else if (!err_is(e) && quota > 0 && used + pen->offset > quota) {
         outcome = outcome_own(OUTCOME_DEFERRED, S("4.2.2"), S("the mailbox is over its quota"));
     } else {
@@ -445,8 +449,8 @@ deliver(struct box *box, struct pen *pen, const struct maildir_message *message,
 }
 
 struct outcome
-maildir_deliver(struct rt *rt, const struct maildir_place *place, const struct maildir_message *message, struct arena *arena,
-                int64_t until)
+maildir_deliver(struct rt *rt, const struct maildir_place *place, const struct maildir_message *message,
+                struct arena *arena, int64_t until)
 {
     char memory[PATH_BYTES];
     struct text path = text_init(memory, sizeof memory);
@@ -455,7 +459,8 @@ maildir_deliver(struct rt *rt, const struct maildir_place *place, const struct m
     struct outcome outcome;
 
     if (!maildir_path(&path, place->pattern, place->domain, place->mailbox))
-        return outcome_own(OUTCOME_DEFERRED, S("4.3.5"), S("the mailbox or its domain has a name that no directory can have"));
+        return outcome_own(OUTCOME_DEFERRED, S("4.3.5"),
+                           S("the mailbox or its domain has a name that no directory can have"));
     if (!client_can_say(str_is_absent(reverse_path) ? message->envelope->reverse_path : reverse_path)
         || !client_can_say(message->recipient->address))
         return outcome_own(OUTCOME_FAILED, S("5.1.3"), S("the envelope has an address with control characters"));

@@ -1,10 +1,10 @@
 /*
- * maildir - final delivery into a Maildir: unique name, write into tmp/, sync, rename into new/, sync the directory. When
- * it says delivered, the message survives power loss.
+ * maildir - final delivery into a Maildir: unique name, write into tmp/, sync, rename into new/, sync the directory.
+ * When it says delivered, the message survives power loss.
  *
- * What is written: Return-Path (fields of that name in the message go: RFC 5321 section 4.4) and Delivered-To (RFC 9228),
- * our trace fields, and the content with LF for each CRLF. A message that already bears a Delivered-To of exactly this
- * address has been here: 5.4.6.
+ * What is written: Return-Path (fields of that name in the message go: RFC 5321 section 4.4) and Delivered-To (RFC
+ * 9228), our trace fields, and the content with LF for each CRLF. A message that already bears a Delivered-To of
+ * exactly this address has been here: 5.4.6.
  *
  * The Maildir is made at the first delivery, with the directories above it, but never the base: that is the operator's.
  * Paths never leave the base: see maildir_path(), and the runtime follows no link out of it. All disk work is done on
@@ -35,14 +35,14 @@ struct maildir_message {
 };
 
 /*
- * The path of a Maildir below its base. False: a part of it would be empty, ".", "..", or too long, or the domain or the
- * mailbox has a '/' or NUL: such a name is not a directory's, however it came into the configuration.
+ * The path of a Maildir below its base. False: a part of it would be empty, ".", "..", or too long, or the domain or
+ * the mailbox has a '/' or NUL: such a name is not a directory's, however it came into the configuration.
  */
 bool maildir_path(struct text *, struct str pattern, struct str domain, struct str mailbox);
 
 /* One message for one recipient. Strings of the outcome live in the arena, at most MAILDIR_ARENA_BYTES. */
 enum { MAILDIR_ARENA_BYTES = 2048 };
-struct outcome maildir_deliver(struct rt *, const struct maildir_place *, const struct maildir_message *, struct arena *,
-                               int64_t until);
+struct outcome maildir_deliver(struct rt *, const struct maildir_place *, const struct maildir_message *,
+                               struct arena *, int64_t until);
 
 #endif

@@ -68,7 +68,7 @@ with_place(struct test *t, void (*body)(struct test *, struct place *))
     }                                                                                                                  \
     static void name##_body(struct test *t, struct place *p)
 
-/* ---- messages ------------------------------------------------------------------------------------------------------ */
+/* ---- messages ---------------------------------------------------------------------------------------------------- */
 
 struct source {
     struct str content;
@@ -140,7 +140,8 @@ read_whole(struct place *p, struct str path)
         return (struct str){ 0 };
     EXPECT(p->t, !err_is(file_size(file, LANE_POOL, FOREVER, &bytes)));
     struct text t = text_init(arena_alloc(&p->arena, (size_t)bytes + 1), (size_t)bytes);
-    while (t.len < bytes && !err_is(file_read(file, t.ptr + t.len, bytes - t.len, t.len, LANE_POOL, FOREVER, &len)) && len > 0)
+    while (t.len < bytes && !err_is(file_read(file, t.ptr + t.len, bytes - t.len, t.len, LANE_POOL, FOREVER, &len)) &&
+        len > 0)
         t.len += len;
     file_close(file);
     return text_str(&t);
@@ -173,7 +174,7 @@ forget_messages(struct place *p)
     dir_close(new_dir);
 }
 
-/* ---- tests --------------------------------------------------------------------------------------------------------- */
+/* ---- tests ------------------------------------------------------------------------------------------------------- */
 
 #define TOP "Return-Path: <a@a.example>\nDelivered-To: ok@local.test\nReceived: x\n\tby us\n"
 
@@ -193,13 +194,15 @@ PLACE_TEST(writes_the_message)
         { "Return-Path goes, folded too", STR("A: 1\r\nreturn-path : <x>\r\n y\r\nB: 2\r\n\r\nReturn-Path: z\r\n"),
           STR("A: 1\nB: 2\n\nReturn-Path: z\n") },
         { "Return-Path first and last", STR("Return-Path: <x>\r\nA: 1\r\nReturn-Path: <y>\r\n"), STR("A: 1\n") },
-        { "a name that begins alike", STR("Return-Pathology: x\r\nReturn: y\r\n\r\n"), STR("Return-Pathology: x\nReturn: y\n\n") },
+        { "a name that begins alike", STR("Return-Pathology: x\r\nReturn: y\r\n\r\n"),
+          STR("Return-Pathology: x\nReturn: y\n\n") },
         { "a line without a colon", STR("hello\r\nReturn-Path\r\n\r\nx\r\n"), STR("hello\nReturn-Path\n\nx\n") },
         { "a long name", STR("X-0123456789012345678901234567890123456789: x\r\n\r\n"),
           STR("X-0123456789012345678901234567890123456789: x\n\n") },
         { "Delivered-To of another", STR("Delivered-To: OK@local.test\r\nDelivered-To: ok@local.test.org\r\n\r\n"),
           STR("Delivered-To: OK@local.test\nDelivered-To: ok@local.test.org\n\n") },
-        { "Delivered-To in the body", STR("\r\nDelivered-To: ok@local.test\r\n"), STR("\nDelivered-To: ok@local.test\n") },
+        { "Delivered-To in the body", STR("\r\nDelivered-To: ok@local.test\r\n"),
+          STR("\nDelivered-To: ok@local.test\n") },
         { "NUL", STR("A: \0\r\n\r\n\0\r\n"), STR("A: \0\n\n\0\n") },
     };
 
@@ -293,7 +296,8 @@ PLACE_TEST(keeps_a_quota)
     EXPECT(t, str_ends(names[0], S(",S=86")));
     EXPECT_INT(t, read_only_message(p).len, 86);
     test_case(t, "a file of another program counts too");
-    EXPECT(t, !err_is(file_open(p->base, S("local.test/ok/cur/1.x.y:2,S"), FILE_WRITE | FILE_CREATE, 0600, LANE_POOL, FOREVER,
+    EXPECT(t, !err_is(file_open(p->base, S("local.test/ok/cur/1.x.y:2,S"), FILE_WRITE | FILE_CREATE, 0600, LANE_POOL,
+        FOREVER,
                                 &file)));
     EXPECT(t, !err_is(file_set_size(file, 150, LANE_POOL, FOREVER)));
     file_close(file);
@@ -354,7 +358,8 @@ PLACE_TEST(cleans_what_was_never_finished)
     EXPECT_INT(t, deliver(p, &usual, S("\r\n")).kind, OUTCOME_DELIVERED);
     const struct str all[] = { stale[0], stale[1], fresh, STR("not-a-maildir-name") };
     for (size_t i = 0; i < 4; i++) {
-        EXPECT(t, !err_is(file_open(p->base, arena_join(&p->arena, S("local.test/ok/tmp/"), all[i]), FILE_WRITE | FILE_CREATE, 0600,
+        EXPECT(t, !err_is(file_open(p->base, arena_join(&p->arena, S("local.test/ok/tmp/"), all[i]), FILE_WRITE |
+          FILE_CREATE, 0600,
                                     LANE_POOL, FOREVER, &file)));
         file_close(file);
     }
@@ -419,6 +424,8 @@ PLACE_TEST(stays_below_its_base)
 }
 
 TEST_MAIN({ "writes the message", writes_the_message }, { "writes a large message", writes_a_large_message },
-          { "refuses a loop", refuses_a_loop }, { "leaves nothing behind when it fails", leaves_nothing_behind_when_it_fails },
+          { "refuses a loop", refuses_a_loop }, { "leaves nothing behind when it fails",
+            leaves_nothing_behind_when_it_fails },
           { "keeps a quota", keeps_a_quota }, { "delivers at once", delivers_at_once },
-          { "cleans what was never finished", cleans_what_was_never_finished }, { "stays below its base", stays_below_its_base })
+          { "cleans what was never finished", cleans_what_was_never_finished }, { "stays below its base",
+            stays_below_its_base })

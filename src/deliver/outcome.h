@@ -10,7 +10,7 @@
 
 enum outcome_kind {
     OUTCOME_DELIVERED, /* ended well: in the Maildir, with the LMTP server, or taken over by the next MTA */
-    OUTCOME_RELAYED,   /* the same, but the next hop knows no DSN and NOTIFY=SUCCESS was asked: we owe a "relayed" notice */
+    OUTCOME_RELAYED,   /* the same, but the next hop knows no DSN and NOTIFY=SUCCESS asks us for a "relayed" notice */
     OUTCOME_DEFERRED,  /* not now: again later */
     OUTCOME_FAILED,    /* never */
 };
@@ -28,7 +28,7 @@ struct outcome {
     bool dsn_passed_on;    /* the next hop took NOTIFY, ORCPT, RET and ENVID: it owes the notices of success, not we */
     struct str enhanced;   /* "5.1.1": the remote's own where it gave one, else ours; never empty */
     struct str reply;      /* the remote's reply whole, its code in front; or our own reason: outcome_is_remote() */
-    struct str remote;     /* "mx.example.org [192.0.2.1]:25", also where it could not be reached; empty: none was tried */
+    struct str remote;     /* "mx.example.org [192.0.2.1]:25", also if it was not reached; empty: none was tried */
 };
 
 /* The words in `reply` are the remote's: our own reasons never begin with a digit. */

@@ -10,8 +10,9 @@
  * A recipient is pending until it has its outcome. `trouble` is what we will say of those that are still pending at the
  * end: the last thing that went wrong, but a server's words are not replaced by our own.
  *
- * Memory: outcomes go to the caller's arena, once for each recipient at most (and once for a reply that is for many). All
- * else lives in two arenas of our own: `job` for the whole attempt, `scratch` for what one transaction or lookup needs.
+ * Memory: outcomes go to the caller's arena, once for each recipient at most (and once for a reply that is for many).
+ * All else lives in two arenas of our own: `job` for the whole attempt, `scratch` for what one transaction or lookup
+ * needs.
  */
 #include "deliver/smtp.h"
 
@@ -188,7 +189,8 @@ trouble_reply(struct attempt *a, const struct target *to, const struct remote_re
 }
 
 static void
-trouble_reason(struct attempt *a, const struct target *to, enum outcome_about about, struct str enhanced, struct str reason)
+trouble_reason(struct attempt *a, const struct target *to, enum outcome_about about, struct str enhanced,
+               struct str reason)
 {
     remember(a, (struct outcome){
                     .kind = OUTCOME_DEFERRED,
@@ -407,18 +409,20 @@ stop_unreadable(struct attempt *a, struct err e)
 }
 
 static bool
-batch_fail(struct attempt *a, const struct target *to, const struct batch *batch, struct str enhanced, struct str reason)
+batch_fail(struct attempt *a, const struct target *to, const struct batch *batch, struct str enhanced,
+           struct str reason)
 {
     batch_settle(a, batch, outcome_of_reason(a, to, OUTCOME_FAILED, OUTCOME_ABOUT_MESSAGE, enhanced, reason));
     return false;
 }
 
 /*
- * SMTPUTF8 by need: the flag of the message alone does not prove it (RFC 6531 section 3.6), what is not ASCII in addresses
- * and header fields does.
+ * SMTPUTF8 by need: the flag of the message alone does not prove it (RFC 6531 section 3.6), what is not ASCII in
+ * addresses and header fields does.
  */
 static bool
-batch_fit_addresses(struct attempt *a, const struct target *to, struct batch *batch, const struct client_features *features)
+batch_fit_addresses(struct attempt *a, const struct target *to, struct batch *batch,
+                    const struct client_features *features)
 {
     struct client_transaction *t = &batch->t;
     bool takes_utf8 = client_has(features, CLIENT_SMTPUTF8) && client_has(features, CLIENT_8BITMIME);
@@ -468,7 +472,8 @@ batch_fit_body(struct attempt *a, const struct target *to, struct batch *batch, 
     case CONVERT_NOT_NEEDED:
         return true;
     case CONVERT_IMPOSSIBLE:
-        return batch_fail(a, to, batch, S("5.6.3"), S("the next hop takes no 8-bit content, and this cannot be converted"));
+        return batch_fail(a, to, batch, S("5.6.3"),
+                          S("the next hop takes no 8-bit content, and this cannot be converted"));
     case CONVERT_NEEDED:
         break;
     }
@@ -483,7 +488,7 @@ static bool
 batch_fit(struct attempt *a, const struct target *to, struct batch *batch, const struct client_features *features)
 {
     struct client_transaction *t = &batch->t;
-    bool look = t->body != BODY_7BIT && (a->job->envelope->smtputf8 || !takes_body(features, t->body));
+    bool look = !t->probe && t->body != BODY_7BIT && (a->job->envelope->smtputf8 || !takes_body(features, t->body));
     struct err e = look && !a->needs ? scan_content(a) : OK;
 
     if (err_is(e)) {
@@ -494,7 +499,9 @@ batch_fit(struct attempt *a, const struct target *to, struct batch *batch, const
         return batch_fail(a, to, batch, S("5.3.4"),
                           arena_printf(&a->own_scratch, "the message has %llu bytes, the next hop takes %llu",
                                        (unsigned long long)t->size, (unsigned long long)features->size_max));
-    return batch_fit_addresses(a, to, batch, features) && batch_fit_body(a, to, batch, features);
+    if (!batch_fit_addresses(a, to, batch, features))
+        return false;
+    return t->probe || batch_fit_body(a, to, batch, features);
 }
 
 /* "Too many recipients": for the rest, another transaction. RFC 5321 section 4.5.3.1.10 on 552. */
@@ -533,9 +540,12 @@ outcome_of_final(struct attempt *a, const struct target *to, const struct batch 
     return outcome_of_reply(a, to, reply, remote_reply_is_permanent(reply) ? OUTCOME_FAILED : OUTCOME_DEFERRED, about);
 }
 
-/* Those that RCPT refused, each alone. Too many for one transaction stay pending, if this one had room for some. */
+/*
+ * Those that RCPT refused, each alone; in a probe, the others too. Too many for one transaction stay pending, if this
+ * one had room for some.
+ */
 static void
-settle_refused_rcpt(struct attempt *a, const struct target *to, const struct batch *batch)
+settle_rcpt(struct attempt *a, const struct target *to, const struct batch *batch)
 {
     size_t accepted_before = 0;
 
@@ -543,13 +553,16 @@ settle_refused_rcpt(struct attempt *a, const struct target *to, const struct bat
         const struct remote_reply *r = &batch->rcpt_reply[i];
         bool too_many = is_too_many(r, accepted_before);
 
-        if (remote_reply_is_positive(r))
+        if (remote_reply_is_positive(r) && batch->t.probe)
+            settle_one(a, batch->index[i], outcome_of_success(a, to, batch, i, r));
+        else if (remote_reply_is_positive(r))
             accepted_before++;
         else if (r->code == 0 || r->code == 421 || (too_many && batch->t.accepted > 0))
             continue;
         else
             settle_one(a, batch->index[i],
-                       outcome_of_reply(a, to, r, remote_reply_is_permanent(r) && !too_many ? OUTCOME_FAILED : OUTCOME_DEFERRED,
+                       outcome_of_reply(a, to, r,
+                                        remote_reply_is_permanent(r) && !too_many ? OUTCOME_FAILED : OUTCOME_DEFERRED,
                                         OUTCOME_ABOUT_RECIPIENT));
     }
 }
@@ -619,7 +632,7 @@ settle(struct attempt *a, const struct target *to, const struct batch *batch, st
         return NEXT_HOST;
     }
     if (remote_reply_is_positive(&t->mail))
-        settle_refused_rcpt(a, to, batch);
+        settle_rcpt(a, to, batch);
     if (t->source_failed) {
         stop_unreadable(a, lost);
         return NEXT_HOST;
@@ -665,6 +678,7 @@ batch_new(struct attempt *a)
     batch->t = (struct client_transaction){
         .envid = envelope->envid,
         .ret = envelope->ret,
+        .probe = a->job->probe,
         .body = envelope->body,
         .size = envelope->trace.len + envelope->size,
         .content = { source_read, &batch->source },
@@ -776,7 +790,7 @@ open_connection(struct attempt *a, const struct target *to, bool helo_only, enum
     return NULL;
 }
 
-/* One address. A connection that is spent after progress is followed by another; without any, it is the next one's turn. */
+/* One address. A connection that is spent after progress is followed by another; after none, the next address comes. */
 static void
 try_target(struct attempt *a, const struct target *to)
 {
@@ -1019,7 +1033,8 @@ prepare_addressees(struct attempt *a)
 
         one->recipient = job->recipients[i];
         one->recipient.address = address_for_wire(a, one->recipient.address);
-        one->reverse_path = address_for_wire(a, str_is_absent(reverse_path) ? job->envelope->reverse_path : reverse_path);
+        one->reverse_path =
+            address_for_wire(a, str_is_absent(reverse_path) ? job->envelope->reverse_path : reverse_path);
         one->needs_utf8 = !str_is_ascii(one->recipient.address);
         one->pending = true;
         if (!client_can_say(one->recipient.address) || one->recipient.address.len == 0

@@ -1,10 +1,10 @@
 /*
- * smtp - one attempt to deliver a message to some recipients by SMTP or LMTP: which hosts and addresses in which order, as
- * many transactions as it takes, and what each reply means for each recipient. RFC 5321 sections 5.1 and 4.2, RFC 2033,
- * RFC 3461 section 5.2, RFC 6531 section 3; the decided tables of standards 5.1 to 5.6 are the contract.
+ * smtp - one attempt to deliver a message to some recipients by SMTP or LMTP: which hosts and addresses in which order,
+ * as many transactions as it takes, and what each reply means for each recipient. RFC 5321 sections 5.1 and 4.2, RFC
+ * 2033, RFC 3461 section 5.2, RFC 6531 section 3; the decided tables of standards 5.1 to 5.6 are the contract.
  *
- * Nothing here fails: every recipient gets exactly one outcome. The content is read as often as hosts are tried, from the
- * start each time. A message that was accepted by a final dot is accepted, whatever happens then.
+ * Nothing here fails: every recipient gets exactly one outcome. The content is read as often as hosts are tried, from
+ * the start each time. A message that was accepted by a final dot is accepted, whatever happens then.
  */
 #ifndef DELIVER_SMTP_H
 #define DELIVER_SMTP_H
@@ -18,7 +18,7 @@
 struct delivery_host {
     struct str name;       /* A-labels; for a fixed address what people should read ("localhost", "[192.0.2.1]") */
     uint16_t preference;
-    struct address fixed;  /* ADDRESS_NONE: the name is resolved and settings.port used. Else it has its port, or a path */
+    struct address fixed;  /* ADDRESS_NONE: resolve the name and use settings.port. Else it has its port, or a path */
 };
 
 struct delivery_job {
@@ -27,6 +27,7 @@ struct delivery_job {
     size_t recipient_count;
     const struct delivery_host *hosts;  /* in any order */
     size_t host_count;
+    bool probe;      /* only ask whether the recipients would be accepted: MAIL and RCPT, no content */
     bool configured; /* the configuration names the hosts: they may be anywhere, ourselves included */
 };
 
@@ -66,11 +67,13 @@ struct delivery_figures { /* for the log */
 };
 
 /*
- * out_outcomes: one for each recipient, in order; strings in the arena, at most DELIVERY_ARENA_BYTES for each recipient.
- * connections: NULL, or where connections are taken from and given back to. A cancelled fiber defers what is not final.
+ * out_outcomes: one for each recipient, in order; strings in the arena, at most DELIVERY_ARENA_BYTES for each
+ * recipient. connections: NULL, or where connections are taken from and given back to. A cancelled fiber defers what is
+ * not final.
  */
 enum { DELIVERY_ARENA_BYTES = LIMIT_REPLY_TEXT + 1024 };
-void smtp_deliver(struct rt *, const struct delivery_job *, const struct delivery_settings *, const struct delivery_hooks *,
-                  struct connections *, struct arena *, struct outcome *out_outcomes, struct delivery_figures *out_figures);
+void smtp_deliver(struct rt *, const struct delivery_job *, const struct delivery_settings *,
+                  const struct delivery_hooks *, struct connections *, struct arena *, struct outcome *out_outcomes,
+                  struct delivery_figures *out_figures);
 
 #endif

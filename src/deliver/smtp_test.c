@@ -6,9 +6,9 @@
 enum { HOSTS = 3, CONNECTIONS = 6, CONTENT_BYTES = 1024 };
 
 /*
- * A case: hosts of preference 10, 20, 30, each a script; "==" on a line of its own separates the scripts of connections.
- * "-": nobody listens there. wanted: for each recipient D (delivered), R (relayed), L (deferred: later) or F (failed),
- * its enhanced code, '+' if DSN was passed on, and the host that spoke.
+ * A case: hosts of preference 10, 20, 30, each a script; "==" on a line of its own separates the scripts of
+ * connections. "-": nobody listens there. wanted: for each recipient D (delivered), R (relayed), L (deferred: later) or
+ * F (failed), its enhanced code, '+' if DSN was passed on, and the host that spoke.
  */
 struct attempt_case {
     const char *why;
@@ -18,7 +18,7 @@ struct attempt_case {
     struct str content; /* absent: "a\r\n" */
     struct str on_wire; /* what the last connection of the first host got behind DATA; absent: not looked at */
     struct str rcpt, reverse_path; /* of the first recipient; absent: the usual */
-    bool lmtp, pool, smtputf8;
+    bool lmtp, pool, smtputf8, probe;
     size_t jobs;       /* of the same kind, one after another; 0: 1 */
     uint8_t body, notify;
 };
@@ -147,7 +147,7 @@ run_case(struct rt *rt, void *arg)
         .body = c->body,
         .smtputf8 = c->smtputf8,
     };
-    struct delivery_job job = { &envelope, rcpt, count, mx, host_count, .configured = true };
+    struct delivery_job job = { &envelope, rcpt, count, mx, host_count, .probe = c->probe, .configured = true };
     struct delivery_settings settings = {
         .lmtp = c->lmtp,
         .helo = S("me.example"),
@@ -220,6 +220,9 @@ run_cases(struct test *t, const struct attempt_case *cases, size_t count)
 #define OK3   "S: 250 ok\nS: 250 ok\nS: 250 ok\n"
 #define TAKE  GROUP OK3 "S: 354 go\nD\nS: 250 2.6.0 taken\n"
 #define GOOD  STR(HI TAKE QUIT)
+#define MIME(type, encoding)                                                                                           \
+    "MIME-Version: 1.0\r\nContent-Type: " type "\r\nContent-Transfer-Encoding: " encoding "\r\n\r\n"
+#define TRACE "Received: x\r\n"
 #define NOT_REACHED STR("")
 
 /* Each row of the decided table, standards 5.2, for a host alone and for one with a better behind it. */
@@ -235,58 +238,80 @@ follows_the_reply_table(struct test *t)
         { "greeting 421: next host", { STR("S: 421 no\nW\n"), GOOD }, STR("D2.6.0+ h2, D2.6.0+ h2") },
         { "greeting 5xx: next host", { STR("S: 554 5.7.1 no\n" QUIT), GOOD }, STR("D2.6.0+ h2, D2.6.0+ h2") },
         { "greeting 5xx: defer", { STR("S: 554 5.7.1 no\n" QUIT) }, STR("L4.7.1 h1, L4.7.1 h1") },
-        { "greeting 521 by all: fail", { STR("S: 521 no\n" QUIT), STR("S: 521 no\n" QUIT) }, STR("F5.3.2 h2, F5.3.2 h2") },
-        { "greeting 521 by one, the other is down: defer", { STR("S: 521 no\n" QUIT), STR("-") }, STR("L4.3.2 h1, L4.3.2 h1") },
+        { "greeting 521 by all: fail", { STR("S: 521 no\n" QUIT), STR("S: 521 no\n" QUIT) },
+          STR("F5.3.2 h2, F5.3.2 h2") },
+        { "greeting 521 by one, the other is down: defer", { STR("S: 521 no\n" QUIT), STR("-") },
+          STR("L4.3.2 h1, L4.3.2 h1") },
         { "greeting lost: next host", { STR("R\n"), GOOD }, STR("D2.6.0+ h2, D2.6.0+ h2") },
         { "greeting times out: next host", { STR("Z\n"), GOOD }, STR("D2.6.0+ h2, D2.6.0+ h2") },
         { "greeting lost: defer", { STR("H\n") }, STR("L4.4.2, L4.4.2") },
-        { "EHLO 4xx: next host", { STR("S: 220 hi\nC: EHLO *\nS: 450 no\n" QUIT), GOOD }, STR("D2.6.0+ h2, D2.6.0+ h2") },
-        { "EHLO 5xx: HELO", { STR("S: 220 hi\nC: EHLO *\nS: 500 what\nC: HELO me.example\nS: 250 hi\n" MAIL "S: 250 ok\n"
-          RCPT0 "S: 250 ok\n" RCPT1 "S: 250 ok\nC: DATA\nS: 354 go\nD\nS: 250 ok\n" QUIT) }, STR("D2.0.0 h1, D2.0.0 h1") },
-        { "EHLO lost: one new connection with HELO", { STR("S: 220 hi\nC: EHLO *\nH\n==\nS: 220 hi\nC: HELO me.example\nS: 250 hi\n"
+        { "EHLO 4xx: next host", { STR("S: 220 hi\nC: EHLO *\nS: 450 no\n" QUIT), GOOD }, STR("D2.6.0+ h2, D2.6.0+ h2")
+          },
+        { "EHLO 5xx: HELO", { STR("S: 220 hi\nC: EHLO *\nS: 500 what\nC: HELO me.example\nS: 250 hi\n" MAIL
+          "S: 250 ok\n"
+          RCPT0 "S: 250 ok\n" RCPT1 "S: 250 ok\nC: DATA\nS: 354 go\nD\nS: 250 ok\n" QUIT) },
+            STR("D2.0.0 h1, D2.0.0 h1") },
+        { "EHLO lost: one new connection with HELO", {
+          STR("S: 220 hi\nC: EHLO *\nH\n==\nS: 220 hi\nC: HELO me.example\nS: 250 hi\n"
           MAIL "S: 250 ok\n" RCPT0 "S: 250 ok\n" RCPT1 "S: 250 ok\nC: DATA\nS: 354 go\nD\nS: 250 ok\n" QUIT) },
           STR("D2.0.0 h1, D2.0.0 h1") },
         { "EHLO and HELO lost: next host", { STR("S: 220 hi\nC: EHLO *\nH\n==\nS: 220 hi\nC: HELO *\nH\n"), GOOD },
           STR("D2.6.0+ h2, D2.6.0+ h2") },
-        { "EHLO and HELO refused: next host", { STR("S: 220 hi\nC: EHLO *\nS: 550 no\nC: HELO *\nS: 550 no\n" QUIT), GOOD },
+        { "EHLO and HELO refused: next host", { STR("S: 220 hi\nC: EHLO *\nS: 550 no\nC: HELO *\nS: 550 no\n" QUIT),
+          GOOD },
           STR("D2.6.0+ h2, D2.6.0+ h2") },
         { "MAIL 4xx: next host", { STR(HI GROUP "S: 451 4.7.0 later\nS: 503 no\nS: 503 no\nS: 503 no\n" QUIT), GOOD },
           STR("D2.6.0+ h2, D2.6.0+ h2") },
         { "MAIL 4xx: defer all", { STR(HI GROUP "S: 451 4.7.0 later\nS: 503 no\nS: 503 no\nS: 503 no\n" QUIT) },
           STR("L4.7.0 h1, L4.7.0 h1") },
-        { "MAIL 5xx: fail all", { STR(HI GROUP "S: 550 5.7.1 no\nS: 503 no\nS: 503 no\nS: 503 no\n" QUIT), NOT_REACHED },
+        { "MAIL 5xx: fail all", { STR(HI GROUP "S: 550 5.7.1 no\nS: 503 no\nS: 503 no\nS: 503 no\n" QUIT), NOT_REACHED
+          },
           STR("F5.7.1 h1, F5.7.1 h1") },
         { "MAIL lost: next host", { STR(HI GROUP "R\n"), GOOD }, STR("D2.6.0+ h2, D2.6.0+ h2") },
-        { "RCPT 4xx: that one", { STR(HI GROUP "S: 250 ok\nS: 450 4.2.1 later\nS: 250 ok\nS: 354 go\nD\nS: 250 ok\n" QUIT),
+        { "RCPT 4xx: that one", { STR(HI GROUP "S: 250 ok\nS: 450 4.2.1 later\nS: 250 ok\nS: 354 go\nD\nS: 250 ok\n"
+          QUIT),
           NOT_REACHED }, STR("L4.2.1 h1, D2.0.0+ h1") },
         { "RCPT 5xx: that one", { STR(HI GROUP "S: 250 ok\nS: 250 ok\nS: 550 5.1.1 no\nS: 354 go\nD\nS: 250 ok\n" QUIT),
           NOT_REACHED }, STR("D2.0.0+ h1, F5.1.1 h1") },
         { "RCPT lost: next host for those without an answer", { STR(HI GROUP "S: 250 ok\nS: 550 5.1.1 no\nR\n"),
-          STR(HI MAIL RCPT1 "C: DATA\nS: 250 ok\nS: 250 ok\nS: 354 go\nD\nS: 250 ok\n" QUIT) }, STR("F5.1.1 h1, D2.0.0+ h2") },
-        { "RCPT 421: defer the rest, no other host", { STR(HI GROUP "S: 250 ok\nS: 550 5.1.1 no\nS: 421 4.3.2 bye\nW\n"),
+          STR(HI MAIL RCPT1 "C: DATA\nS: 250 ok\nS: 250 ok\nS: 354 go\nD\nS: 250 ok\n" QUIT) },
+            STR("F5.1.1 h1, D2.0.0+ h2") },
+        { "RCPT 421: defer the rest, no other host", { STR(HI GROUP
+          "S: 250 ok\nS: 550 5.1.1 no\nS: 421 4.3.2 bye\nW\n"),
           NOT_REACHED }, STR("F5.1.1 h1, L4.3.2 h1") },
-        { "RCPT 552 with 5.5.3 counts as 452", { STR(HI GROUP "S: 250 ok\nS: 552 5.5.3 many\nS: 552 5.5.3 many\nS: 503 no\n" QUIT) },
+        { "RCPT 552 with 5.5.3 counts as 452", { STR(HI GROUP
+          "S: 250 ok\nS: 552 5.5.3 many\nS: 552 5.5.3 many\nS: 503 no\n" QUIT) },
           STR("L4.5.3 h1, L4.5.3 h1") },
-        { "RCPT 552 without a code, under 100: fail", { STR(HI GROUP "S: 250 ok\nS: 250 ok\nS: 552 full\nS: 354 go\nD\nS: 250 ok\n"
+        { "RCPT 552 without a code, under 100: fail", { STR(HI GROUP
+          "S: 250 ok\nS: 250 ok\nS: 552 full\nS: 354 go\nD\nS: 250 ok\n"
           QUIT) }, STR("D2.0.0+ h1, F5.3.4 h1") },
-        { "every RCPT refused", { STR(HI GROUP "S: 250 ok\nS: 550 5.1.1 no\nS: 450 4.2.1 no\nS: 554 none\n" QUIT), NOT_REACHED },
+        { "every RCPT refused", { STR(HI GROUP "S: 250 ok\nS: 550 5.1.1 no\nS: 450 4.2.1 no\nS: 554 none\n" QUIT),
+          NOT_REACHED },
           STR("F5.1.1 h1, L4.2.1 h1") },
-        { "nobody accepted, and 354", { STR(HI GROUP "S: 250 ok\nS: 550 5.1.1 no\nS: 450 4.2.1 no\nS: 354 go\nC: .\nS: 250 fine\n"
+        { "nobody accepted, and 354", { STR(HI GROUP
+          "S: 250 ok\nS: 550 5.1.1 no\nS: 450 4.2.1 no\nS: 354 go\nC: .\nS: 250 fine\n"
           QUIT), NOT_REACHED }, STR("F5.1.1 h1, L4.2.1 h1") },
         { "DATA 4xx: next host", { STR(HI GROUP OK3 "S: 451 later\n" QUIT), GOOD }, STR("D2.6.0+ h2, D2.6.0+ h2") },
-        { "DATA 4xx: defer the accepted", { STR(HI GROUP "S: 250 ok\nS: 550 5.1.1 no\nS: 250 ok\nS: 451 later\n" QUIT) },
+        { "DATA 4xx: defer the accepted", { STR(HI GROUP "S: 250 ok\nS: 550 5.1.1 no\nS: 250 ok\nS: 451 later\n" QUIT)
+          },
           STR("F5.1.1 h1, L4.3.0 h1") },
-        { "DATA 5xx: fail the accepted", { STR(HI GROUP "S: 250 ok\nS: 450 4.2.1 no\nS: 250 ok\nS: 554 5.7.1 no\n" QUIT),
+        { "DATA 5xx: fail the accepted", { STR(HI GROUP "S: 250 ok\nS: 450 4.2.1 no\nS: 250 ok\nS: 554 5.7.1 no\n"
+          QUIT),
           NOT_REACHED }, STR("L4.2.1 h1, F5.7.1 h1") },
         { "DATA lost: next host", { STR(HI GROUP OK3 "R\n"), GOOD }, STR("D2.6.0+ h2, D2.6.0+ h2") },
-        { "DATA 250 is nonsense: next host", { STR(HI GROUP OK3 "S: 250 fine\nZ\n"), GOOD }, STR("D2.6.0+ h2, D2.6.0+ h2") },
-        { "final 4xx: defer, no other host", { STR(HI GROUP OK3 "S: 354 go\nD\nS: 451 4.3.0 later\n" QUIT), NOT_REACHED },
+        { "DATA 250 is nonsense: next host", { STR(HI GROUP OK3 "S: 250 fine\nZ\n"), GOOD },
+          STR("D2.6.0+ h2, D2.6.0+ h2") },
+        { "final 4xx: defer, no other host", { STR(HI GROUP OK3 "S: 354 go\nD\nS: 451 4.3.0 later\n" QUIT), NOT_REACHED
+          },
           STR("L4.3.0 h1, L4.3.0 h1") },
         { "final 5xx: fail the accepted", { STR(HI GROUP OK3 "S: 354 go\nD\nS: 554 5.6.0 no\n" QUIT), NOT_REACHED },
           STR("F5.6.0 h1, F5.6.0 h1") },
-        { "final lost: unknown, defer, no other host", { STR(HI GROUP OK3 "S: 354 go\nD\nR\n"), NOT_REACHED }, STR("L4.4.2, L4.4.2") },
-        { "final times out: unknown, defer", { STR(HI GROUP OK3 "S: 354 go\nD\nZ\n"), NOT_REACHED }, STR("L4.4.2, L4.4.2") },
-        { "final 421: defer", { STR(HI GROUP OK3 "S: 354 go\nD\nS: 421 4.3.2 bye\nW\n"), NOT_REACHED }, STR("L4.3.2 h1, L4.3.2 h1") },
+        { "final lost: unknown, defer, no other host", { STR(HI GROUP OK3 "S: 354 go\nD\nR\n"), NOT_REACHED },
+          STR("L4.4.2, L4.4.2") },
+        { "final times out: unknown, defer", { STR(HI GROUP OK3 "S: 354 go\nD\nZ\n"), NOT_REACHED },
+          STR("L4.4.2, L4.4.2") },
+        { "final 421: defer", { STR(HI GROUP OK3 "S: 354 go\nD\nS: 421 4.3.2 bye\nW\n"), NOT_REACHED },
+          STR("L4.3.2 h1, L4.3.2 h1") },
         { "final is final, whatever QUIT says", { STR(HI TAKE "C: QUIT\nS: 554 oh no\n"), NOT_REACHED },
           STR("D2.6.0+ h1, D2.6.0+ h1") },
         { "malformed reply: next host", { STR(HI GROUP "S: 25 ok\nZ\n"), GOOD }, STR("D2.6.0+ h2, D2.6.0+ h2") },
@@ -303,80 +328,105 @@ keeps_to_what_is_offered(struct test *t)
     static const struct attempt_case cases[] = {
         { "relayed where DSN is not offered", { STR("S: 220 hi\nC: EHLO *\nS: 250-hi\nS: 250 PIPELINING\n" TAKE QUIT) },
           STR("R2.6.0 h1, R2.6.0 h1"), .notify = NOTIFY_SUCCESS | NOTIFY_FAILURE },
-        { "not relayed where no success is asked for", { STR("S: 220 hi\nC: EHLO *\nS: 250-hi\nS: 250 PIPELINING\n" TAKE QUIT) },
+        { "not relayed where no success is asked for", { STR("S: 220 hi\nC: EHLO *\nS: 250-hi\nS: 250 PIPELINING\n"
+          TAKE QUIT) },
           STR("D2.6.0 h1, D2.6.0 h1"), .notify = NOTIFY_FAILURE },
+        { "a probe: no content", { STR(HI MAIL RCPT0 RCPT1 "S: 250 ok\nS: 250 2.1.5 yes\nS: 550 5.1.1 no\n" QUIT) },
+          STR("D2.1.5+ h1, F5.1.1 h1"), .probe = true },
+        { "a probe: greylisted",
+          { STR(HI MAIL RCPT0 RCPT1 "S: 250 ok\nS: 451 4.7.1 later\nS: 451 4.7.1 later\n" QUIT) },
+          STR("L4.7.1 h1, L4.7.1 h1"), .probe = true },
         { "SIZE: not even asked", { STR("S: 220 hi\nC: EHLO *\nS: 250-hi\nS: 250-SIZE 15\nS: 250 PIPELINING\n" QUIT) },
           STR("F5.3.4, F5.3.4") },
         { "SIZE: fits with its trace", { STR("S: 220 hi\nC: EHLO *\nS: 250-hi\nS: 250-SIZE 16\nS: 250 PIPELINING\n"
           "C: MAIL FROM:<a@a.example> SIZE=16\n" RCPT0 RCPT1 "C: DATA\n" OK3 "S: 354 go\nD\nS: 250 ok\n" QUIT) },
           STR("D2.0.0 h1, D2.0.0 h1") },
-        { "RCPTMAX: two transactions", { STR("S: 220 hi\nC: EHLO *\nS: 250-hi\nS: 250-LIMITS RCPTMAX=1\nS: 250 PIPELINING\n"
+        { "RCPTMAX: two transactions", {
+          STR("S: 220 hi\nC: EHLO *\nS: 250-hi\nS: 250-LIMITS RCPTMAX=1\nS: 250 PIPELINING\n"
           MAIL RCPT0 "C: DATA\nS: 250 ok\nS: 250 ok\nS: 354 go\nD\nS: 250 ok\n"
-          MAIL RCPT1 "C: DATA\nS: 250 ok\nS: 250 ok\nS: 354 go\nD\nS: 451 later\n" QUIT) }, STR("D2.0.0 h1, L4.3.0 h1") },
-        { "RCPTMAX and MAILMAX: two connections", { STR("S: 220 hi\nC: EHLO *\nS: 250-hi\nS: 250-LIMITS RCPTMAX=1 MAILMAX=1\n"
+          MAIL RCPT1 "C: DATA\nS: 250 ok\nS: 250 ok\nS: 354 go\nD\nS: 451 later\n" QUIT) }, STR("D2.0.0 h1, L4.3.0 h1")
+            },
+        { "RCPTMAX and MAILMAX: two connections", {
+          STR("S: 220 hi\nC: EHLO *\nS: 250-hi\nS: 250-LIMITS RCPTMAX=1 MAILMAX=1\n"
           "S: 250 PIPELINING\n" MAIL RCPT0 "C: DATA\nS: 250 ok\nS: 250 ok\nS: 354 go\nD\nS: 250 ok\n" QUIT "==\n"
-          HI MAIL RCPT1 "C: DATA\nS: 250 ok\nS: 250 ok\nS: 354 go\nD\nS: 250 ok\n" QUIT) }, STR("D2.0.0 h1, D2.0.0+ h1") },
+          HI MAIL RCPT1 "C: DATA\nS: 250 ok\nS: 250 ok\nS: 354 go\nD\nS: 250 ok\n" QUIT) },
+            STR("D2.0.0 h1, D2.0.0+ h1") },
         { "RCPTDOMAINMAX", { STR("S: 220 hi\nC: EHLO *\nS: 250-hi\nS: 250-LIMITS RCPTDOMAINMAX=1\nS: 250 PIPELINING\n"
           MAIL "C: RCPT TO:<x@c.example>\nC: DATA\nS: 250 ok\nS: 250 ok\nS: 354 go\nD\nS: 250 ok\n"
-          MAIL RCPT1 "C: RCPT TO:<u2@b.example>\nC: DATA\nS: 250 ok\nS: 250 ok\nS: 250 ok\nS: 354 go\nD\nS: 250 ok\n" QUIT) },
+          MAIL RCPT1 "C: RCPT TO:<u2@b.example>\nC: DATA\nS: 250 ok\nS: 250 ok\nS: 250 ok\nS: 354 go\nD\nS: 250 ok\n"
+            QUIT) },
           STR("D2.0.0 h1, D2.0.0 h1, D2.0.0 h1"), .rcpt_count = 3, .rcpt = STR("x@c.example") },
-        { "452 4.5.3 at the third: the rest on the same connection", { STR(HI MAIL "C: RCPT *\nC: RCPT *\nC: RCPT *\nC: RCPT *\n"
-          "C: DATA\nS: 250 ok\nS: 250 ok\nS: 250 ok\nS: 452 4.5.3 many\nS: 452 4.5.3 many\nS: 354 go\nD\nS: 250 ok\n" MAIL
+        { "452 4.5.3 at the third: the rest on the same connection", { STR(HI MAIL
+          "C: RCPT *\nC: RCPT *\nC: RCPT *\nC: RCPT *\n"
+          "C: DATA\nS: 250 ok\nS: 250 ok\nS: 250 ok\nS: 452 4.5.3 many\nS: 452 4.5.3 many\nS: 354 go\nD\nS: 250 ok\n"
+            MAIL
           "C: RCPT TO:<u2@b.example>\nC: RCPT TO:<u3@b.example>\nC: DATA\n" OK3 "S: 354 go\nD\nS: 250 ok\n" QUIT) },
           STR("D2.0.0+ h1, D2.0.0+ h1, D2.0.0+ h1, D2.0.0+ h1"), .rcpt_count = 4 },
-        { "452 that is about something else", { STR(HI GROUP "S: 250 ok\nS: 250 ok\nS: 452 4.2.2 full\nS: 354 go\nD\nS: 250 ok\n"
+        { "452 that is about something else", { STR(HI GROUP
+          "S: 250 ok\nS: 250 ok\nS: 452 4.2.2 full\nS: 354 go\nD\nS: 250 ok\n"
           QUIT) }, STR("D2.0.0+ h1, L4.2.2 h1") },
         { "100 recipients at once", { STR(HI MAIL "P 100\nC: DATA\nS: 250 ok\nS: 354 go\nD\nS: 250 ok\n" QUIT) },
           STR(""), .rcpt_count = 0 },
-        { "closed between transactions: a new connection", { STR("S: 220 hi\nC: EHLO *\nS: 250-hi\nS: 250-LIMITS RCPTMAX=1\n"
+        { "closed between transactions: a new connection", {
+          STR("S: 220 hi\nC: EHLO *\nS: 250-hi\nS: 250-LIMITS RCPTMAX=1\n"
           "S: 250 PIPELINING\n" MAIL RCPT0 "C: DATA\nS: 250 ok\nS: 250 ok\nS: 354 go\nD\nS: 250 ok\nH\n==\n"
-          HI MAIL RCPT1 "C: DATA\nS: 250 ok\nS: 250 ok\nS: 354 go\nD\nS: 250 ok\n" QUIT) }, STR("D2.0.0 h1, D2.0.0+ h1") },
+          HI MAIL RCPT1 "C: DATA\nS: 250 ok\nS: 250 ok\nS: 354 go\nD\nS: 250 ok\n" QUIT) },
+            STR("D2.0.0 h1, D2.0.0+ h1") },
         { "LMTP: each its own fate", { STR("S: 220 hi\nC: LHLO me.example\nS: 250-hi\nS: 250 PIPELINING\n" GROUP OK3
-          "S: 354 go\nD\nS: 250 2.1.5 ok\nS: 452 4.2.2 full\n" QUIT), NOT_REACHED }, STR("D2.1.5 h1, L4.2.2 h1"), .lmtp = true },
-        { "LMTP: success notices are ours", { STR("S: 220 hi\nC: LHLO me.example\nS: 250-hi\nS: 250 PIPELINING\n" GROUP OK3
-          "S: 354 go\nD\nS: 250 2.1.5 ok\nS: 550 5.2.1 no\n" QUIT), NOT_REACHED }, STR("D2.1.5 h1, F5.2.1 h1"), .lmtp = true,
+          "S: 354 go\nD\nS: 250 2.1.5 ok\nS: 452 4.2.2 full\n" QUIT), NOT_REACHED }, STR("D2.1.5 h1, L4.2.2 h1"), .lmtp
+            = true },
+        { "LMTP: success notices are ours", { STR("S: 220 hi\nC: LHLO me.example\nS: 250-hi\nS: 250 PIPELINING\n" GROUP
+          OK3
+          "S: 354 go\nD\nS: 250 2.1.5 ok\nS: 550 5.2.1 no\n" QUIT), NOT_REACHED }, STR("D2.1.5 h1, F5.2.1 h1"), .lmtp =
+            true,
           .notify = NOTIFY_SUCCESS },
         { "LMTP: lost between replies", { STR("S: 220 hi\nC: LHLO me.example\nS: 250-hi\nS: 250 PIPELINING\n" GROUP OK3
           "S: 354 go\nD\nS: 250 2.1.5 ok\nR\n"), NOT_REACHED }, STR("D2.1.5 h1, L4.4.2"), .lmtp = true },
         { "LMTP: 421 between replies", { STR("S: 220 hi\nC: LHLO me.example\nS: 250-hi\nS: 250 PIPELINING\n" GROUP OK3
           "S: 354 go\nD\nS: 250 2.1.5 ok\nS: 421 bye\nW\n"), NOT_REACHED }, STR("D2.1.5 h1, L4.3.2 h1"), .lmtp = true },
-        { "LMTP knows no HELO", { STR("S: 220 hi\nC: LHLO me.example\nS: 500 what\n" QUIT) }, STR("L4.0.0 h1, L4.0.0 h1"),
+        { "LMTP knows no HELO", { STR("S: 220 hi\nC: LHLO me.example\nS: 500 what\n" QUIT) },
+          STR("L4.0.0 h1, L4.0.0 h1"),
           .lmtp = true },
         { "U-label domain goes as A-label", { STR(HI MAIL "C: RCPT TO:<x@xn--bcher-kva.example>\n" RCPT1 "C: DATA\n" OK3
-          "S: 354 go\nD\nS: 250 ok\n" QUIT) }, STR("D2.0.0+ h1, D2.0.0+ h1"), .rcpt = STR("x@b\xc3\xbc" "cher.example") },
-        { "local part in UTF-8: fails alone", { STR(HI MAIL RCPT1 "C: DATA\nS: 250 ok\nS: 250 ok\nS: 354 go\nD\nS: 250 ok\n" QUIT) },
+          "S: 354 go\nD\nS: 250 ok\n" QUIT) }, STR("D2.0.0+ h1, D2.0.0+ h1"), .rcpt = STR("x@b\xc3\xbc" "cher.example")
+            },
+        { "local part in UTF-8: fails alone", { STR(HI MAIL RCPT1
+          "C: DATA\nS: 250 ok\nS: 250 ok\nS: 354 go\nD\nS: 250 ok\n" QUIT) },
           STR("F5.6.7, D2.0.0+ h1"), .rcpt = STR("b\xc3\xbc@b.example"), .smtputf8 = true },
         { "local part in UTF-8, offered", { STR("S: 220 hi\nC: EHLO *\nS: 250-hi\nS: 250-8BITMIME\nS: 250 SMTPUTF8\n"
           "C: MAIL FROM:<a@a.example> SMTPUTF8\nS: 250 ok\nC: RCPT TO:<b\xc3\xbc@b.example>\nS: 250 ok\n" RCPT1
-          "S: 250 ok\nC: DATA\nS: 354 go\nD\nS: 250 ok\n" QUIT) }, STR("D2.0.0 h1, D2.0.0 h1"), .rcpt = STR("b\xc3\xbc@b.example"),
+          "S: 250 ok\nC: DATA\nS: 354 go\nD\nS: 250 ok\n" QUIT) }, STR("D2.0.0 h1, D2.0.0 h1"), .rcpt =
+            STR("b\xc3\xbc@b.example"),
           .smtputf8 = true },
-        { "sender in UTF-8: nobody", { STR(HI QUIT) }, STR("F5.6.7, F5.6.7"), .reverse_path = STR("\xc3\xbc@a.example") },
-        { "no SMTPUTF8 without need", { STR("S: 220 hi\nC: EHLO *\nS: 250-hi\nS: 250-PIPELINING\nS: 250-8BITMIME\nS: 250 SMTPUTF8\n"
+        { "sender in UTF-8: nobody", { STR(HI QUIT) }, STR("F5.6.7, F5.6.7"), .reverse_path = STR("\xc3\xbc@a.example")
+          },
+        { "no SMTPUTF8 without need", {
+          STR("S: 220 hi\nC: EHLO *\nS: 250-hi\nS: 250-PIPELINING\nS: 250-8BITMIME\nS: 250 SMTPUTF8\n"
           TAKE QUIT) }, STR("D2.6.0 h1, D2.6.0 h1"), .smtputf8 = true },
-        { "8-bit content where 8BITMIME is offered", { STR("S: 220 hi\nC: EHLO *\nS: 250-hi\nS: 250-PIPELINING\nS: 250 8BITMIME\n"
+        { "8-bit content where 8BITMIME is offered", {
+          STR("S: 220 hi\nC: EHLO *\nS: 250-hi\nS: 250-PIPELINING\nS: 250 8BITMIME\n"
           "C: MAIL FROM:<a@a.example> BODY=8BITMIME\n" RCPT0 RCPT1 "C: DATA\n" OK3 "S: 354 go\nD\nS: 250 ok\n" QUIT) },
           STR("D2.0.0 h1, D2.0.0 h1"), .body = BODY_8BITMIME, .content = STR("A: 1\r\n\r\n\xe4\r\n"),
-          .on_wire = STR("Received: x\r\nA: 1\r\n\r\n\xe4\r\n.\r\n") },
-        { "8-bit content where it is not: quoted-printable", { GOOD }, STR("D2.6.0+ h1, D2.6.0+ h1"), .body = BODY_8BITMIME,
-          .content = STR("MIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n"
-          "\r\n.\xc3\xa4\r\n"),
-          .on_wire = STR("Received: x\r\nMIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\n"
-          "Content-Transfer-Encoding: quoted-printable\r\n\r\n..=C3=A4\r\n.\r\n") },
+          .on_wire = STR(TRACE "A: 1\r\n\r\n\xe4\r\n.\r\n") },
+        { "8-bit content where it is not: quoted-printable", { GOOD }, STR("D2.6.0+ h1, D2.6.0+ h1"), .body =
+          BODY_8BITMIME,
+          .content = STR(MIME("text/plain; charset=utf-8", "8bit") ".\xc3\xa4\r\n"),
+          .on_wire = STR(TRACE MIME("text/plain; charset=utf-8", "quoted-printable") "..=C3=A4\r\n.\r\n") },
         { "converted anew for each transaction", { STR("S: 220 hi\nC: EHLO *\nS: 250-hi\nS: 250-LIMITS RCPTMAX=1\n"
           "S: 250 PIPELINING\n" MAIL RCPT0 "C: DATA\nS: 250 ok\nS: 250 ok\nS: 354 go\nD\nS: 250 ok\n"
           MAIL RCPT1 "C: DATA\nS: 250 ok\nS: 250 ok\nS: 354 go\nD\nS: 250 ok\n" QUIT) }, STR("D2.0.0 h1, D2.0.0 h1"),
           .body = BODY_8BITMIME,
-          .content = STR("MIME-Version: 1.0\r\nContent-Type: text/plain\r\nContent-Transfer-Encoding: 8bit\r\n\r\n\xc3\xa4\r\n"),
-          .on_wire = STR("Received: x\r\nMIME-Version: 1.0\r\nContent-Type: text/plain\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n=C3=A4\r\n.\r\n"
-                         "Received: x\r\nMIME-Version: 1.0\r\nContent-Type: text/plain\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n=C3=A4\r\n.\r\n") },
+          .content = STR(MIME("text/plain", "8bit") "\xc3\xa4\r\n"),
+          .on_wire = STR(TRACE MIME("text/plain", "quoted-printable") "=C3=A4\r\n.\r\n"
+                         TRACE MIME("text/plain", "quoted-printable") "=C3=A4\r\n.\r\n") },
         { "said to be 8-bit, and is not", { GOOD }, STR("D2.6.0+ h1, D2.6.0+ h1"), .body = BODY_8BITMIME,
-          .content = STR("A: 1\r\n\r\na\r\n"), .on_wire = STR("Received: x\r\nA: 1\r\n\r\na\r\n.\r\n") },
-        { "binary where only 8BITMIME is offered", { STR("S: 220 hi\nC: EHLO *\nS: 250-hi\nS: 250-PIPELINING\nS: 250 8BITMIME\n"
+          .content = STR("A: 1\r\n\r\na\r\n"), .on_wire = STR(TRACE "A: 1\r\n\r\na\r\n.\r\n") },
+        { "binary where only 8BITMIME is offered", {
+          STR("S: 220 hi\nC: EHLO *\nS: 250-hi\nS: 250-PIPELINING\nS: 250 8BITMIME\n"
           "C: MAIL FROM:<a@a.example> BODY=8BITMIME\n" RCPT0 RCPT1 "C: DATA\n" OK3 "S: 354 go\nD\nS: 250 ok\n" QUIT) },
           STR("D2.0.0 h1, D2.0.0 h1"), .body = BODY_BINARYMIME,
-          .content = STR("MIME-Version: 1.0\r\nContent-Type: application/x-y\r\nContent-Transfer-Encoding: binary\r\n\r\n\0\n\r"),
-          .on_wire = STR("Received: x\r\nMIME-Version: 1.0\r\nContent-Type: application/x-y\r\n"
-          "Content-Transfer-Encoding: base64\r\n\r\nAAoN\r\n.\r\n") },
+          .content = STR(MIME("application/x-y", "binary") "\0\n\r"),
+          .on_wire = STR(TRACE MIME("application/x-y", "base64") "AAoN\r\n.\r\n") },
         { "8-bit content that may not be encoded", { STR(HI QUIT) }, STR("F5.6.3, F5.6.3"), .body = BODY_8BITMIME,
           .content = STR("MIME-Version: 1.0\r\nContent-Type: message/partial; id=x; number=1\r\n\r\n\xe4\r\n") },
         { "header in UTF-8: by need", { STR("S: 220 hi\nC: EHLO *\nS: 250-hi\nS: 250-PIPELINING\nS: 250-8BITMIME\n"
@@ -388,8 +438,10 @@ keeps_to_what_is_offered(struct test *t)
           "S: 354 go\nD\nS: 250 ok\n" QUIT) }, STR("D2.0.0 h1, D2.0.0 h1"), .body = BODY_8BITMIME, .smtputf8 = true,
           .content = STR("Subject: a\r\n\r\n\xc3\xa4\r\n") },
         { "header in UTF-8, not offered", { STR("S: 220 hi\nC: EHLO *\nS: 250-hi\nS: 250 8BITMIME\n" QUIT) },
-          STR("F5.6.9, F5.6.9"), .body = BODY_8BITMIME, .smtputf8 = true, .content = STR("Subject: \xc3\xa4\r\n\r\na\r\n") },
-        { "an address with a line end is never said", { STR(HI MAIL RCPT1 "C: DATA\nS: 250 ok\nS: 250 ok\nS: 354 go\nD\nS: 250 ok\n"
+          STR("F5.6.9, F5.6.9"), .body = BODY_8BITMIME, .smtputf8 = true, .content =
+            STR("Subject: \xc3\xa4\r\n\r\na\r\n") },
+        { "an address with a line end is never said", { STR(HI MAIL RCPT1
+          "C: DATA\nS: 250 ok\nS: 250 ok\nS: 354 go\nD\nS: 250 ok\n"
           QUIT) }, STR("F5.1.3, D2.0.0+ h1"), .rcpt = STR("a@b.example>\r\nRCPT TO:<x@y") },
     };
 
@@ -452,7 +504,8 @@ find_host(struct str hosts, struct str name)
 }
 
 static struct err
-scripted_addresses(void *arg, struct str host, unsigned families, int64_t until, struct arena *arena, struct host_result *out)
+scripted_addresses(void *arg, struct str host, unsigned families, int64_t until, struct arena *arena, struct
+    host_result *out)
 {
     struct lookup *lookup = arg;
     struct str answer = find_host(lookup->c->hosts, host);
@@ -496,12 +549,13 @@ run_lookup(struct rt *rt, void *arg)
         struct str one = str_trim(str_cut(&rest, ';'));
 
         EXPECT(t, str_to_u64(str_cut_word(&one), &preference));
-        hosts[count] = (struct delivery_host){ .name = str_trim(str_cut(&one, '=')), .preference = (uint16_t)preference };
+        hosts[count] = (struct delivery_host){ .name = str_trim(str_cut(&one, '=')), .preference = (uint16_t)preference
+          };
     }
     arena_init(&arena, rt_mem(rt), 4096, (size_t)1 << 20);
     struct envelope envelope = { .reverse_path = S("a@a.example") };
     struct recipient rcpt = { .address = S("b@b.example") };
-    struct delivery_job job = { &envelope, &rcpt, 1, hosts, count, false };
+    struct delivery_job job = { &envelope, &rcpt, 1, hosts, count };
     struct delivery_settings settings = {
         .port = 1, /* nobody listens there */
         .helo = S("me.example"),
@@ -557,7 +611,7 @@ run_shuffle(struct rt *rt, void *arg)
     struct delivery_host hosts[] = { { STR("a"), 10, { 0 } }, { STR("b"), 10, { 0 } }, { STR("z"), 5, { 0 } } };
     struct envelope envelope = { .reverse_path = S("a@a.example") };
     struct recipient rcpt = { .address = S("b@b.example") };
-    struct delivery_job job = { &envelope, &rcpt, 1, hosts, 3, false };
+    struct delivery_job job = { &envelope, &rcpt, 1, hosts, 3 };
     struct delivery_settings settings = { .helo = S("me.example") };
     size_t seen_ab = 0, seen_ba = 0;
 
@@ -581,12 +635,76 @@ run_shuffle(struct rt *rt, void *arg)
     EXPECT(t, seen_ba > 0);
 }
 
+/* ---- cancelling -------------------------------------------------------------------------------------------------- */
+
+struct cancelled {
+    struct rt *rt;
+    struct test *t;
+    struct arena *arena;
+    struct address to;
+    struct outcome outcome;
+    bool done;
+};
+
+static void
+deliver_one(void *arg)
+{
+    struct cancelled *c = arg;
+    struct delivery_host hosts[] = { { STR("a"), 10, c->to }, { STR("b"), 20, c->to } };
+    struct source source = { S("a\r\n") };
+    struct envelope envelope = { .reverse_path = S("a@a.example"), .size = 3 };
+    struct recipient rcpt = { .address = S("b@b.example") };
+    struct delivery_job job = { &envelope, &rcpt, 1, hosts, 2, .configured = true };
+    struct delivery_settings settings = { .helo = S("me.example") };
+    struct delivery_hooks hooks = { .arg = &source, .addresses = no_addresses, .read = content_read };
+    struct delivery_figures figures;
+
+    smtp_deliver(c->rt, &job, &settings, &hooks, NULL, c->arena, &c->outcome, &figures);
+    EXPECT_INT(c->t, figures.connections, 1);
+    c->done = true;
+}
+
+static void
+run_cancelled(struct rt *rt, void *arg)
+{
+    struct test *t = arg;
+    struct listener *listener;
+    struct stream *stream;
+    struct scope scope;
+    struct arena arena;
+    struct address loopback, peer;
+
+    arena_init(&arena, rt_mem(rt), 4096, (size_t)1 << 20);
+    EXPECT(t, address_parse(S("127.0.0.1:0"), &loopback));
+    EXPECT(t, !err_is(listener_open(rt, &loopback, &listener)));
+    struct cancelled c = { .rt = rt, .t = t, .arena = &arena, .to = listener_address(listener) };
+    scope_init(&scope, rt);
+    scope_start(&scope, "delivery", deliver_one, &c);
+    EXPECT(t, !err_is(listener_accept(listener, within(rt, SECOND), &stream, &peer)));
+    int64_t start = rt_now(rt);
+    scope_end(&scope); /* while it waits for a greeting that never comes */
+    EXPECT(t, rt_now(rt) - start < SECOND);
+    EXPECT(t, c.done);
+    EXPECT_INT(t, c.outcome.kind, OUTCOME_DEFERRED);
+    EXPECT_STR(t, c.outcome.enhanced, S("4.3.2"));
+    stream_close(stream);
+    listener_close(listener);
+    arena_done(&arena);
+}
+
+static void
+defers_when_cancelled(struct test *t)
+{
+    EXPECT(t, !err_is(rt_run(run_cancelled, t)));
+}
+
 static void
 shuffles_equals(struct test *t)
 {
     EXPECT(t, !err_is(rt_run(run_shuffle, t)));
 }
 
-TEST_MAIN({ "follows the reply table", follows_the_reply_table }, { "keeps to what is offered", keeps_to_what_is_offered },
+TEST_MAIN({ "follows the reply table", follows_the_reply_table }, { "keeps to what is offered",
+    keeps_to_what_is_offered },
           { "uses connections again", uses_connections_again }, { "chooses hosts", chooses_hosts },
-          { "shuffles equals", shuffles_equals })
+          { "shuffles equals", shuffles_equals }, { "defers when cancelled", defers_when_cancelled })

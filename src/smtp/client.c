@@ -1,13 +1,14 @@
 /*
  * client - the client's side of the dialog, top to bottom as RFC 5321 tells it.
  *
- * Commands are put into out[] by one generator, struct group: RSET if it is owed, MAIL, every RCPT, DATA. Where the server
- * offers PIPELINING the whole group is written ahead; what the socket does not take at once is written by a fiber of its
- * own while we read replies, so that neither side can fill up waiting for the other (RFC 2920 section 3.1). Without it,
- * the same generator gives one command at a time.
+ * Commands are put into out[] by one generator, struct group: RSET if it is owed, MAIL, every RCPT, DATA. Where the
+ * server offers PIPELINING the whole group is written ahead; what the socket does not take at once is written by a
+ * fiber of its own while we read replies, so that neither side can fill up waiting for the other (RFC 2920 section
+ * 3.1). Without it, the same generator gives one command at a time.
  *
- * Content is read until a buffer is full before it is written, so that a small message and its final dot leave together.
- * t->stage becomes CLIENT_AT_FINAL before the write that holds the end begins: from there on the server may have it.
+ * Content is read until a buffer is full before it is written, so that a small message and its final dot leave
+ * together. t->stage becomes CLIENT_AT_FINAL before the write that holds the end begins: from there on the server may
+ * have it.
  */
 #include "smtp/client.h"
 
@@ -15,12 +16,12 @@
 #include "message/lines.h"
 
 enum {
-    COMMAND_BYTES = 2 * LIMIT_PATH + 256, /* the longest: a path and an ENVID or ORCPT, each as client_can_say() allows */
-    OUT_BYTES = 2 * COMMAND_BYTES,      /* commands of a group that are written together */
-    RAW_BYTES = 32 << 10,               /* of content, at a time; what a BDAT chunk is made of */
-    ROOM_BYTES = 2 * RAW_BYTES + 2,     /* for lines_repair() */
-    PARTS = 64,                         /* of a gathered write */
-    CHUNKS_AHEAD = 8,                   /* BDAT chunks without their replies */
+    COMMAND_BYTES = 2 * LIMIT_PATH + 256, /* a path and an ENVID or ORCPT, each as client_can_say() allows */
+    OUT_BYTES = 2 * COMMAND_BYTES,        /* commands of a group that are written together */
+    RAW_BYTES = 32 << 10,                 /* of content, at a time; what a BDAT chunk is made of */
+    ROOM_BYTES = 2 * RAW_BYTES + 2,       /* for lines_repair() */
+    PARTS = 64,                           /* of a gathered write */
+    CHUNKS_AHEAD = 8,                     /* BDAT chunks without their replies */
 };
 static_assert((int)PARTS > (int)LINES_PIECES_MIN, "and the end");
 
@@ -160,8 +161,8 @@ read_line(struct client *c, int64_t until, struct str *out_line)
 
 /* One reply, whole. each: what to do with the words of each line (EHLO), or NULL. */
 static struct err
-read_reply_lines(struct client *c, int64_t timeout, struct arena *arena, void (*each)(struct client *, struct str words),
-                 struct remote_reply *out)
+read_reply_lines(struct client *c, int64_t timeout, struct arena *arena,
+                 void (*each)(struct client *, struct str words), struct remote_reply *out)
 {
     int64_t until = within(c->rt, timeout);
     enum reply_progress progress;
@@ -440,6 +441,12 @@ uses_bdat(const struct client *c)
     return client_has(&c->features, CLIENT_CHUNKING);
 }
 
+static bool
+says_data(const struct client *c, const struct client_transaction *t)
+{
+    return !t->probe && !uses_bdat(c);
+}
+
 static struct group
 group_new(struct client *c, const struct client_transaction *t)
 {
@@ -448,7 +455,7 @@ group_new(struct client *c, const struct client_transaction *t)
         .client = c,
         .t = t,
         .next = c->owes_reset ? STEP_RESET : STEP_MAIL,
-        .last = STEP_RCPT + t->rcpt_count + !uses_bdat(c),
+        .last = STEP_RCPT + t->rcpt_count + says_data(c, t),
     };
 }
 
@@ -544,7 +551,7 @@ read_group_replies(struct client *c, struct client_transaction *t, bool reset, s
         TRY(read_answer(c, times->rcpt, arena, &t->rcpt_reply[i]));
         t->accepted += is_accepted(&t->rcpt_reply[i]);
     }
-    if (c->closing || uses_bdat(c))
+    if (c->closing || !says_data(c, t))
         return OK;
     t->stage = CLIENT_AT_DATA;
     return read_reply(c, times->data, arena, &t->data);
@@ -620,9 +627,9 @@ envelope_in_turn(struct client *c, struct client_transaction *t, struct arena *a
 /* ---- content -------------------------------------------------------------------------------------------------- */
 
 /*
- * Content on its way, one buffer at a time. Every line leaves with CRLF, and with DATA its leading dot is doubled (RFC 5321
- * section 4.5.2). A CR or LF that stands alone becomes CRLF, with BDAT too: sent raw, it could end the message early for a
- * server that takes it for a line end, there or further on (CVE-2023-51764 and its kin).
+ * Content on its way, one buffer at a time. Every line leaves with CRLF, and with DATA its leading dot is doubled (RFC
+ * 5321 section 4.5.2). A CR or LF that stands alone becomes CRLF, with BDAT too: sent raw, it could end the message
+ * early for a server that takes it for a line end, there or further on (CVE-2023-51764 and its kin).
  */
 struct wire {
     struct client *client;
@@ -757,8 +764,8 @@ read_chunk_replies(struct client *c, struct client_transaction *t, struct arena 
 }
 
 /*
- * BDAT, RFC 3030 section 2. A chunk that is refused ends the transaction: no more are sent, the replies to those that are
- * on their way are read and dropped, and RSET is owed.
+ * BDAT, RFC 3030 section 2. A chunk that is refused ends the transaction: no more are sent, the replies to those that
+ * are on their way are read and dropped, and RSET is owed.
  */
 static struct err
 send_chunks(struct client *c, struct client_transaction *t, struct wire *w, char *room, struct arena *arena)
@@ -848,6 +855,8 @@ client_send(struct client *c, struct client_transaction *t, struct arena *arena)
         return OK;
     if (t->data.code / 100 == 2 || (t->data.code / 100 == 3 && t->data.code != 354))
         return lose(c, ERR(ERR_PROTOCOL, "neither 354 nor a refusal after DATA"));
+    if (t->probe)
+        return OK;
     if (t->accepted == 0 || !is_accepted(&t->mail))
         return t->data.code == 354 ? send_nothing(c, t, arena) : OK;
     if (!uses_bdat(c) && t->data.code != 354)

@@ -2,9 +2,10 @@
  * client - one connection to an SMTP or LMTP server: RFC 5321 sections 3 and 4.5.3.2, RFC 2033, with PIPELINING, SIZE,
  * 8BITMIME, CHUNKING, BINARYMIME, SMTPUTF8, DSN and LIMITS.
  *
- * The client speaks and listens; what a reply means for a recipient is decided above (deliver/). A refusal is an outcome,
- * in a struct remote_reply; an error says that the dialog is lost (closed, timed out, malformed) or cancelled, and then
- * only client_close() remains. Strings in replies live in the arena that was passed: each takes at most LIMIT_REPLY_TEXT.
+ * The client speaks and listens; what a reply means for a recipient is decided above (deliver/). A refusal is an
+ * outcome, in a struct remote_reply; an error says that the dialog is lost (closed, timed out, malformed) or cancelled,
+ * and then only client_close() remains. Strings in replies live in the arena that was passed: each takes at most
+ * LIMIT_REPLY_TEXT.
  *
  * A connection's life: client_new(), client_greeting(), client_hello(), any number of client_send(), and at the end
  * client_quit(). One fiber at a time.
@@ -96,6 +97,7 @@ struct client_transaction {
     struct str envid;      /* xtext; absent: none */
     uint8_t ret;           /* enum ret */
     uint8_t body;          /* enum body: declared where the server offers it */
+    bool probe;            /* MAIL and RCPT only: would they be accepted? No content is sent */
     bool smtputf8;         /* the parameter SMTPUTF8; only with a server that offers it */
     uint64_t size;         /* for SIZE=; an estimate will do */
     const struct recipient *const *rcpt;
@@ -117,8 +119,8 @@ struct client_transaction {
 bool client_can_say(struct str);
 
 /*
- * Sends one message to rcpt[]; reverse_path, envid, addresses and orcpt have passed client_can_say(). OK: the dialog came to
- * an end in good order, whatever the replies say; it may be a refusal at any stage. An error: lost at t->stage.
+ * Sends one message to rcpt[]; reverse_path, envid, addresses and orcpt have passed client_can_say(). OK: the dialog
+ * came to an end in good order, whatever the replies say; it may be a refusal at any stage. An error: lost at t->stage.
  * Line ends that are not CRLF are repaired on the way (never sent raw), unless BINARYMIME is declared.
  */
 struct err client_send(struct client *, struct client_transaction *, struct arena *);

@@ -16,7 +16,7 @@ struct dialog {
     struct str on_wire;   /* absent: not looked at */
     size_t rcpt_count;    /* 0: 2 */
     uint8_t body, ret, notify;
-    bool lmtp, tiny, smtputf8, source_fails;
+    bool lmtp, tiny, smtputf8, source_fails, probe;
     size_t source_step;   /* bytes of a read; 0: as many as fit */
     size_t transactions;  /* of the same message on the connection; 0: 1 */
     unsigned refuse;
@@ -114,6 +114,7 @@ run_dialog(struct rt *rt, void *arg)
         .envid = d->ret ? S("QQ1") : (struct str){ 0 },
         .body = d->body,
         .smtputf8 = d->smtputf8,
+        .probe = d->probe,
         .size = d->content.len,
         .rcpt = pointers,
         .rcpt_count = count,
@@ -126,7 +127,8 @@ run_dialog(struct rt *rt, void *arg)
                   .lmtp = d->lmtp,
                   .helo = S("me.example"),
                   .refuse = d->refuse,
-                  .times = { .greeting = SECOND, .hello = SECOND, .mail = 5 * SECOND, .rcpt = 5 * SECOND, .data = SECOND,
+                  .times = { .greeting = SECOND, .hello = SECOND, .mail = 5 * SECOND, .rcpt = 5 * SECOND, .data =
+                    SECOND,
                              .block = SECOND, .final = SECOND, .quit = SECOND },
               });
     struct err e = client_greeting(client, &arena, &reply);
@@ -145,7 +147,8 @@ run_dialog(struct rt *rt, void *arg)
     }
     if (err_is(e)) {
         text_put(&got, S(" lost "));
-        text_put(&got, e.kind == ERR_TIMEOUT ? S("timeout") : e.kind == ERR_PROTOCOL ? S("protocol") : e.kind == ERR_IO ? S("source")
+        text_put(&got, e.kind == ERR_TIMEOUT ? S("timeout") : e.kind == ERR_PROTOCOL ? S("protocol") : e.kind == ERR_IO
+          ? S("source")
                        : e.kind == ERR_CLOSED || e.kind == ERR_RESET ? S("gone") : err_kind_name(e.kind));
         client_close(client);
     } else {
@@ -196,28 +199,39 @@ speaks_the_dialog(struct test *t)
           STR("a\r\n.\r\n") },
         { "pipelined", STR(PIPED GROUP ACCEPT "D\nS: 250 ok\n" QUIT), STR("250 250,250 354 250 end"), STR("a\r\n"),
           STR("a\r\n.\r\n") },
-        { "pipelining refused by us", STR(PIPED IN_TURN "D\nS: 250 ok\n" QUIT), STR("250 250,250 354 250 end"), STR("a\r\n"),
+        { "pipelining refused by us", STR(PIPED IN_TURN "D\nS: 250 ok\n" QUIT), STR("250 250,250 354 250 end"),
+          STR("a\r\n"),
           .refuse = CLIENT_PIPELINING },
-        { "HELO where EHLO is unknown", STR("S: 220 hi\nC: EHLO me.example\nS: 502 what\nC: HELO me.example\nS: 250 hi\n"
+        { "HELO where EHLO is unknown",
+          STR("S: 220 hi\nC: EHLO me.example\nS: 502 what\nC: HELO me.example\nS: 250 hi\n"
           IN_TURN "D\nS: 250 ok\n" QUIT), STR("250 250,250 354 250 end"), STR("a\r\n") },
         { "bare LF in replies", STR("S: 220 hi\nC: EHLO me.example\nS: 250-hi\nS: 250 PIPELINING \n" GROUP ACCEPT
           "D\nS: 250 ok\n" QUIT), STR("250 250,250 354 250 end"), STR("a\r\n") },
         { "codes alone", STR("S: 220\nC: EHLO me.example\nS: 250\n" MAIL "S: 250\n" RCPT0 "S: 250\n" RCPT1
           "S: 250\nC: DATA\nS: 354\nD\nS: 250\n" QUIT), STR("250 250,250 354 250 end"), STR("a\r\n") },
-        { "unexpected 2xx", STR("S: 299 hi\nC: EHLO me.example\nS: 251 hi\n" MAIL "S: 200 ok\n" RCPT0 "S: 251 ok\n" RCPT1
+        { "unexpected 2xx", STR("S: 299 hi\nC: EHLO me.example\nS: 251 hi\n" MAIL "S: 200 ok\n" RCPT0 "S: 251 ok\n"
+          RCPT1
           "S: 252 ok\nC: DATA\nS: 354\nD\nS: 222 ok\n" QUIT), STR("200 251,252 354 222 end"), STR("a\r\n") },
-        { "parameters", STR("S: 220 hi\nC: EHLO me.example\nS: 250-hi\nS: 250-SIZE 1000\nS: 250-8BITMIME\nS: 250-smtputf8\n"
+        { "parameters",
+          STR("S: 220 hi\nC: EHLO me.example\nS: 250-hi\nS: 250-SIZE 1000\nS: 250-8BITMIME\nS: 250-smtputf8\n"
           "S: 250 DSN\nC: MAIL FROM:<a@a.example> SIZE=3 BODY=8BITMIME SMTPUTF8 RET=HDRS ENVID=QQ1\nS: 250 ok\n"
           "C: RCPT TO:<u0@b.example> NOTIFY=SUCCESS,DELAY ORCPT=rfc822;o0@b.example\nS: 250 ok\n"
           "C: RCPT TO:<u1@b.example> NOTIFY=SUCCESS,DELAY ORCPT=rfc822;o1@b.example\nS: 250 ok\n"
-          "C: DATA\nS: 354 go\nD\nS: 250 ok\n" QUIT), STR("250 250,250 354 250 end"), STR("a\r\n"), .body = BODY_8BITMIME,
+          "C: DATA\nS: 354 go\nD\nS: 250 ok\n" QUIT), STR("250 250,250 354 250 end"), STR("a\r\n"), .body =
+            BODY_8BITMIME,
           .ret = RET_HDRS, .notify = NOTIFY_SUCCESS | NOTIFY_DELAY, .smtputf8 = true },
-        { "no parameters where none are offered", STR(PLAIN IN_TURN "D\nS: 250 ok\n" QUIT), STR("250 250,250 354 250 end"),
+        { "no parameters where none are offered", STR(PLAIN IN_TURN "D\nS: 250 ok\n" QUIT),
+          STR("250 250,250 354 250 end"),
           STR("a\r\n"), .body = BODY_8BITMIME, .ret = RET_FULL, .notify = NOTIFY_NEVER },
-        { "two transactions, no RSET between", STR(PIPED GROUP ACCEPT "D\nS: 250 ok\n" GROUP ACCEPT "D\nS: 250 ok\n" QUIT),
+        { "two transactions, no RSET between", STR(PIPED GROUP ACCEPT "D\nS: 250 ok\n" GROUP ACCEPT "D\nS: 250 ok\n"
+          QUIT),
           STR("250 250,250 354 250 end; 250 250,250 354 250 end"), STR("a\r\n"), .transactions = 2 },
-        { "MAILMAX", STR("S: 220 hi\nC: EHLO me.example\nS: 250-hi\nS: 250-LIMITS X=1 MAILMAX=1 RCPTMAX=01\nS: 250 PIPELINING\n"
+        { "MAILMAX",
+          STR("S: 220 hi\nC: EHLO me.example\nS: 250-hi\nS: 250-LIMITS X=1 MAILMAX=1 RCPTMAX=01\nS: 250 PIPELINING\n"
           GROUP ACCEPT "D\nS: 250 ok\n" QUIT), STR("250 250,250 354 250 end"), STR("a\r\n"), .transactions = 2 },
+        { "a probe, and RSET behind it", STR(PIPED MAIL RCPT0 RCPT1 "S: 250 ok\nS: 250 ok\nS: 550 no\nC: RSET\n"
+          MAIL RCPT0 RCPT1 "S: 250 ok\nS: 250 ok\nS: 250 ok\nS: 250 ok\n" QUIT),
+          STR("250 250,550 0 0 rcpt; 250 250,250 0 0 rcpt"), .probe = true, .transactions = 2 },
         { "greeting refused", STR("S: 554 no\n" QUIT), STR("hello 554"), STR("a\r\n") },
         { "greeting 421: no QUIT to who goes", STR("S: 421 busy\nW\n"), STR("hello 421"), STR("a\r\n") },
         { "EHLO 4xx", STR("S: 220 hi\nC: EHLO me.example\nS: 450 later\n" QUIT), STR("hello 450"), STR("a\r\n") },
@@ -238,26 +252,32 @@ hears_refusals(struct test *t)
         { "one RCPT refused", STR(PIPED GROUP "S: 250 ok\nS: 550 no\nS: 250 ok\nS: 354 go\nD\nS: 250 ok\n" QUIT),
           STR("250 550,250 354 250 end"), STR("a\r\n") },
         { "every RCPT refused, in turn: no DATA, and RSET before the next", STR(PLAIN MAIL "S: 250 ok\n" RCPT0
-          "S: 550 no\n" RCPT1 "S: 450 no\nC: RSET\nS: 250 ok\n" MAIL "S: 250 ok\n" RCPT0 "S: 550 no\n" RCPT1 "S: 550 no\n" QUIT),
+          "S: 550 no\n" RCPT1 "S: 450 no\nC: RSET\nS: 250 ok\n" MAIL "S: 250 ok\n" RCPT0 "S: 550 no\n" RCPT1
+            "S: 550 no\n" QUIT),
           STR("250 550,450 0 0 rcpt; 250 550,550 0 0 rcpt"), STR("a\r\n"), .transactions = 2 },
         { "every RCPT refused, pipelined, and RSET leads the next group", STR(PIPED GROUP
           "S: 250 ok\nS: 550 no\nS: 550 no\nS: 554 none\nC: RSET\n" GROUP "S: 250 ok\n" ACCEPT "D\nS: 250 ok\n" QUIT),
           STR("250 550,550 554 0 data; 250 250,250 354 250 end"), STR("a\r\n"), .transactions = 2 },
-        { "354 though nobody was accepted: a lone dot", STR(PIPED GROUP "S: 250 ok\nS: 550 no\nS: 550 no\nS: 354 go\nC: .\n"
+        { "354 though nobody was accepted: a lone dot", STR(PIPED GROUP
+          "S: 250 ok\nS: 550 no\nS: 550 no\nS: 354 go\nC: .\n"
           "S: 250 fine\n" QUIT), STR("250 550,550 354 0 end"), STR("secret\r\n") },
-        { "354 though MAIL was refused: a lone dot", STR(PIPED GROUP "S: 550 no\nS: 503 no\nS: 503 no\nS: 354 go\nC: .\n"
+        { "354 though MAIL was refused: a lone dot", STR(PIPED GROUP
+          "S: 550 no\nS: 503 no\nS: 503 no\nS: 354 go\nC: .\n"
           "S: 554 none\n" QUIT), STR("550 503,503 354 0 end"), STR("secret\r\n") },
         { "LMTP: 354 though nobody was accepted, no reply follows", STR(LMTP GROUP
           "S: 250 ok\nS: 550 no\nS: 550 no\nS: 354 go\nC: .\nW\n"), STR("250 550,550 354 0,0 end"), STR("secret\r\n"),
           .lmtp = true },
-        { "DATA refused", STR(PIPED GROUP "S: 250 ok\nS: 250 ok\nS: 250 ok\nS: 451 no\n" QUIT), STR("250 250,250 451 0 data"),
+        { "DATA refused", STR(PIPED GROUP "S: 250 ok\nS: 250 ok\nS: 250 ok\nS: 451 no\n" QUIT),
+          STR("250 250,250 451 0 data"),
           STR("a\r\n") },
-        { "content refused", STR(PIPED GROUP ACCEPT "D\nS: 554 no\n" QUIT), STR("250 250,250 354 554 end"), STR("a\r\n") },
+        { "content refused", STR(PIPED GROUP ACCEPT "D\nS: 554 no\n" QUIT), STR("250 250,250 354 554 end"),
+          STR("a\r\n") },
         { "421 at RCPT ends it", STR(PIPED GROUP "S: 250 ok\nS: 550 no\nS: 421 bye\nW\n"), STR("250 550,421 0 0 rcpt"),
           STR("a\r\n") },
         { "421 at RCPT in turn", STR(PLAIN MAIL "S: 250 ok\n" RCPT0 "S: 421 bye\nW\n"), STR("250 421,0 0 0 rcpt"),
           STR("a\r\n") },
-        { "421 at the end", STR(PIPED GROUP ACCEPT "D\nS: 421 bye\nW\n"), STR("250 250,250 354 421 end"), STR("a\r\n") },
+        { "421 at the end", STR(PIPED GROUP ACCEPT "D\nS: 421 bye\nW\n"), STR("250 250,250 354 421 end"), STR("a\r\n")
+          },
         { "LMTP: each its own reply", STR(LMTP MAIL RCPT0 RCPT1 "C: RCPT TO:<u2@b.example>\nC: DATA\n"
           "S: 250 ok\nS: 250 ok\nS: 550 no\nS: 250 ok\nS: 354 go\nD\nS: 250 ok\nS: 452 full\n" QUIT),
           STR("250 250,550,250 354 250,0,452 end"), STR("a\r\n"), .lmtp = true, .rcpt_count = 3 },
@@ -272,10 +292,12 @@ hears_refusals(struct test *t)
 static void
 survives_an_end_anywhere(struct test *t)
 {
-    static const char *const replies[] = { "S: 220 hi\n", "S: 250-hi\nS: 250 PIPELINING\n", "S: 250 ok\n", "S: 250 ok\n",
+    static const char *const replies[] = { "S: 220 hi\n", "S: 250-hi\nS: 250 PIPELINING\n", "S: 250 ok\n",
+        "S: 250 ok\n",
                                            "S: 250 ok\n", "S: 354 go\n", "S: 250 ok\n" };
     static const char *const hears[] = { "", "C: EHLO me.example\n", GROUP, "", "", "", "D\n" };
-    static const char *const stages[] = { "hello 0", "hello 0", "0 0,0 0 0 mail", "250 0,0 0 0 rcpt", "250 250,0 0 0 rcpt",
+    static const char *const stages[] = { "hello 0", "hello 0", "0 0,0 0 0 mail", "250 0,0 0 0 rcpt",
+        "250 250,0 0 0 rcpt",
                                           "250 250,250 0 0 data", "250 250,250 354 0 final" };
     static const struct {
         const char *why, *line, *kind;
@@ -318,10 +340,12 @@ static void
 sends_content(struct test *t)
 {
     static const struct dialog dialogs[] = {
-        { "empty", STR(PIPED GROUP ACCEPT "D\nS: 250 ok\n" QUIT), STR("250 250,250 354 250 end"), STR(""), STR(".\r\n") },
+        { "empty", STR(PIPED GROUP ACCEPT "D\nS: 250 ok\n" QUIT), STR("250 250,250 354 250 end"), STR(""), STR(".\r\n")
+          },
         { "dots", STR(PIPED GROUP ACCEPT "D\nS: 250 ok\n" QUIT), STR("250 250,250 354 250 end"),
           STR(".\r\n..\r\na.\r\n.b\r\n"), STR("..\r\n...\r\na.\r\n..b\r\n.\r\n") },
-        { "no last line end", STR(PIPED GROUP ACCEPT "D\nS: 250 ok\n" QUIT), STR("250 250,250 354 250 end"), STR("a\r\nb"),
+        { "no last line end", STR(PIPED GROUP ACCEPT "D\nS: 250 ok\n" QUIT), STR("250 250,250 354 250 end"),
+          STR("a\r\nb"),
           STR("a\r\nb\r\n.\r\n") },
         { "smuggling: LF . LF", STR(PIPED GROUP ACCEPT "D\nS: 250 ok\n" QUIT), STR("250 250,250 354 250 end"),
           STR("a\n.\nMAIL FROM:<x@y>\r\n"), STR("a\r\n..\r\nMAIL FROM:<x@y>\r\n.\r\n"), .source_step = 1 },
@@ -337,23 +361,29 @@ sends_content(struct test *t)
           STR("0123456789\r\n"), .repeat = 20000, .tiny = true },
         { "chunk", STR(CHUNK MAIL RCPT0 RCPT1 "S: 250 ok\nS: 250 ok\nS: 250 ok\nB\nS: 250 ok\n" QUIT),
           STR("250 250,250 0 250 end"), STR(".a\r\nb"), STR(".a\r\nb") },
-        { "empty chunk", STR(CHUNK MAIL RCPT0 RCPT1 "S: 250 ok\nS: 250 ok\nS: 250 ok\nC: BDAT 0 LAST\nS: 250 ok\n" QUIT),
+        { "empty chunk", STR(CHUNK MAIL RCPT0 RCPT1 "S: 250 ok\nS: 250 ok\nS: 250 ok\nC: BDAT 0 LAST\nS: 250 ok\n"
+          QUIT),
           STR("250 250,250 0 250 end"), STR("") },
         { "chunk, in turn", STR("S: 220 hi\nC: EHLO me.example\nS: 250-hi\nS: 250 CHUNKING\n" MAIL "S: 250 ok\n" RCPT0
           "S: 250 ok\n" RCPT1 "S: 250 ok\nB\nS: 250 ok\nB\nS: 250 ok\n" QUIT), STR("250 250,250 0 250 end"),
           STR("0123456789abcdef"), .repeat = 3000 },
-        { "chunk: bare line ends are repaired", STR(CHUNK MAIL RCPT0 RCPT1 "S: 250 ok\nS: 250 ok\nS: 250 ok\nB\nS: 250 ok\n"
+        { "chunk: bare line ends are repaired", STR(CHUNK MAIL RCPT0 RCPT1
+          "S: 250 ok\nS: 250 ok\nS: 250 ok\nB\nS: 250 ok\n"
           QUIT), STR("250 250,250 0 250 end"), STR("a\n.\rb\r"), STR("a\r\n.\r\nb\r\n") },
         { "chunk: binary stays", STR("S: 220 hi\nC: EHLO me.example\nS: 250-hi\nS: 250-CHUNKING\nS: 250 BINARYMIME\n"
-          "C: MAIL FROM:<a@a.example> BODY=BINARYMIME\nS: 250 ok\n" RCPT0 "S: 250 ok\n" RCPT1 "S: 250 ok\nB\nS: 250 ok\n" QUIT),
+          "C: MAIL FROM:<a@a.example> BODY=BINARYMIME\nS: 250 ok\n" RCPT0 "S: 250 ok\n" RCPT1
+            "S: 250 ok\nB\nS: 250 ok\n" QUIT),
           STR("250 250,250 0 250 end"), STR("a\n\r\0b\r"), STR("a\n\r\0b\r"), .body = BODY_BINARYMIME },
         { "chunk: nobody accepted", STR(CHUNK MAIL RCPT0 RCPT1 "S: 250 ok\nS: 550 no\nS: 550 no\n" QUIT),
           STR("250 550,550 0 0 rcpt"), STR("a\r\n") },
-        { "chunk refused, others on their way, then RSET", STR(CHUNK MAIL RCPT0 RCPT1 "S: 250 ok\nS: 250 ok\nS: 250 ok\n"
+        { "chunk refused, others on their way, then RSET", STR(CHUNK MAIL RCPT0 RCPT1
+          "S: 250 ok\nS: 250 ok\nS: 250 ok\n"
           "B\nS: 552 too big\nB\nS: 503 no\nB\nS: 503 no\nB\nS: 503 no\nC: QUIT\nS: 221 bye\n"),
           STR("250 250,250 0 552 content"), STR("0123456789abcdef"), .repeat = 7000, .refuse = 0 },
-        { "chunk: LMTP", STR("S: 220 hi\nC: LHLO me.example\nS: 250-hi\nS: 250-PIPELINING\nS: 250 CHUNKING\n" MAIL RCPT0 RCPT1
-          "S: 250 ok\nS: 250 ok\nS: 250 ok\nB\nS: 250 ok\nS: 552 full\n" QUIT), STR("250 250,250 0 250,552 end"), STR("a\r\n"),
+        { "chunk: LMTP", STR("S: 220 hi\nC: LHLO me.example\nS: 250-hi\nS: 250-PIPELINING\nS: 250 CHUNKING\n" MAIL
+          RCPT0 RCPT1
+          "S: 250 ok\nS: 250 ok\nS: 250 ok\nB\nS: 250 ok\nS: 552 full\n" QUIT), STR("250 250,250 0 250,552 end"),
+            STR("a\r\n"),
           .lmtp = true },
         { "an answer before the end", STR(PIPED GROUP ACCEPT "S: 552 too big\nZ\n"), STR("250 250,250 354 552 content"),
           STR("0123456789\r\n"), .repeat = 400000, .tiny = true },
@@ -361,6 +391,8 @@ sends_content(struct test *t)
           STR("250 250,250 354 452 content"), STR("0123456789\r\n"), .repeat = 400000, .tiny = true },
         { "a 2xx before the end is nonsense", STR(PIPED GROUP ACCEPT "S: 250 done\nZ\n"),
           STR("250 250,250 354 0 content lost protocol"), STR("0123456789\r\n"), .repeat = 400000, .tiny = true },
+        { "the server stops reading", STR(PIPED GROUP ACCEPT "N\n"), STR("250 250,250 354 0 content lost timeout"),
+          STR("0123456789\r\n"), .repeat = 400000, .tiny = true },
         { "the source fails: the message must not end", STR(PIPED GROUP ACCEPT "Z\n"),
           STR("250 250,250 354 0 content lost source"), STR("0123456789\r\n"), .repeat = 400000, .source_fails = true },
     };
@@ -369,17 +401,19 @@ sends_content(struct test *t)
 }
 
 /*
- * A server that answers each command at length before it reads the next, with small buffers on all sides: who writes all
- * before reading any would wait for ever. And the other way round: one that reads all, then answers.
+ * A server that answers each command at length before it reads the next, with small buffers on all sides: who writes
+ * all before reading any would wait for ever. And the other way round: one that reads all, then answers.
  */
 static void
 pipelines_without_deadlock(struct test *t)
 {
     static const struct dialog dialogs[] = {
-        { "1000 recipients, answered one by one", STR(PIPED MAIL "S# 250-xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx 90\nS: 250 ok\n"
+        { "1000 recipients, answered one by one", STR(PIPED MAIL
+          "S# 250-xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx 90\nS: 250 ok\n"
           "P 1000\nC: DATA\nS: 354 go\nD\nS: 250 ok\n" QUIT), STR("250 250,250,250,250 354 250 end"), STR("a\r\n"),
           .rcpt_count = 1000, .tiny = true },
-        { "1000 recipients, answers first", STR(PIPED "S: 250 ok\nS# 250-xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx 90\nS: 250 ok\n"
+        { "1000 recipients, answers first", STR(PIPED
+          "S: 250 ok\nS# 250-xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx 90\nS: 250 ok\n"
           MAIL "P 999\nC: RCPT TO:<u999@b.example>\nC: DATA\nS: 354 go\nD\nS: 250 ok\n" QUIT),
           STR("250 250,250,250,250 354 250 end"), STR("a\r\n"), .rcpt_count = 1000, .tiny = true },
         { "1000 recipients in turn", STR(PLAIN MAIL "S: 250 ok\nP 1000\nC: DATA\nS: 354 go\nD\nS: 250 ok\n" QUIT),

@@ -91,7 +91,8 @@ reply_reader_take(struct reply_reader *r, struct str line, struct str *out_words
     } else if (words.len > 0 || line.len > 0) {
         text_put_byte(&r->words, ' ');
     }
-    put_words(&r->words, has_enhanced ? words : line); /* RFC 2034 repeats the enhanced code on every line: once will do */
+    put_words(&r->words,
+              has_enhanced ? words : line); /* RFC 2034 repeats the enhanced code on every line: once will do */
     return last ? REPLY_WHOLE : REPLY_MORE;
 }
 

@@ -1,9 +1,9 @@
 /*
  * remote_reply - what a server answered us: RFC 5321 section 4.2, with the enhanced code of RFC 2034.
  *
- * Lines are given one by one, without their CRLF, so that the reader works with any way of reading. A line may be only its
- * code ("250"). All lines of a reply bear one code; a reply that breaks the form counts as a lost connection.
- * The words are for logs and notices: control bytes and bytes above 127 become '?'.
+ * Lines are given one by one, without their CRLF, so that the reader works with any way of reading. A line may be only
+ * its code ("250"). All lines of a reply bear one code; a reply that breaks the form counts as a lost connection. The
+ * words are for logs and notices: control bytes and bytes above 127 become '?'.
  */
 #ifndef SMTP_REMOTE_REPLY_H
 #define SMTP_REMOTE_REPLY_H

@@ -32,8 +32,8 @@ fill(struct test_peer *p)
         p->in[i - p->in_from] = p->in[i];
     p->in_to -= p->in_from;
     p->in_from = 0;
-    if (p->in_to == sizeof p->in
-        || err_is(stream_read(p->own_stream, p->in + p->in_to, sizeof p->in - p->in_to, within(p->rt, 20 * SECOND), &len)))
+    if (p->in_to == sizeof p->in ||
+        err_is(stream_read(p->own_stream, p->in + p->in_to, sizeof p->in - p->in_to, within(p->rt, 20 * SECOND), &len)))
         return false;
     p->in_to += len;
     return len > 0;
@@ -107,7 +107,7 @@ read_content(struct test_peer *p)
 }
 
 static bool
-read_chunk(struct test_peer *p, bool cut)
+read_chunk(struct test_peer *p)
 {
     struct str line, command;
     uint64_t left;
@@ -117,8 +117,6 @@ read_chunk(struct test_peer *p, bool cut)
     command = line;
     if (!str_take(&line, S("BDAT ")) || !str_take_u64(&line, &left) || (line.len > 0 && !str_eq(line, S(" LAST"))))
         return fail(p, "no BDAT", S("BDAT"), command);
-    if (cut)
-        left /= 2;
     while (left > 0) {
         if (p->in_from == p->in_to && !fill(p))
             return fail(p, "the client left", S("a chunk"), S(""));
@@ -171,9 +169,9 @@ step(struct test_peer *p, struct str line)
     if (str_eq(line, S("D")))
         return read_content(p);
     if (str_eq(line, S("B")))
-        return read_chunk(p, false);
-    if (str_eq(line, S("B!")))
-        return read_chunk(p, true);
+        return read_chunk(p);
+    if (str_eq(line, S("N")))
+        return !err_is(rt_sleep(p->rt, within(p->rt, 2 * SECOND)));
     if (str_eq(line, S("W")) || str_eq(line, S("Z"))) {
         p->in_from = p->in_to;
         if (!fill(p))

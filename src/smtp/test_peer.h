@@ -3,13 +3,14 @@
  *
  *     S: 250 ok          say this line                     C: RCPT TO:<a@b.example>   expect this line
  *     C: MAIL *          expect what begins so             S# 250 x 40                say the line 40 times
- *     D                  read content up to the final dot  B / B!                     read a BDAT command and its chunk
- *                                                                                     (!: whose size is cut short: reset)
- *     R                  reset the connection              H                          close it in good order
- *     W                  wait until the client closes      Z                          be silent, until the client closes
+ *     D                  read content up to the final dot  B         read a BDAT command and its chunk
+ *     R                  reset the connection              H         close it in good order
+ *     W                  the client closes now             Z         be silent, until the client closes
+ *     N                  do not even read for two seconds
  *     P 40               forty times: expect RCPT TO:<uN@b.example>, and answer 250
  *
- * What does not fit the script is told in `failure`, and the connection is closed. A script that ends closes in good order.
+ * What does not fit the script is told in `failure`, and the connection is closed. A script that ends closes in good
+ * order.
  */
 #ifndef SMTP_TEST_PEER_H
 #define SMTP_TEST_PEER_H
