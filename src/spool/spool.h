@@ -43,7 +43,8 @@ struct spool_counters {
     uint64_t pending;                                                             /* recipients now */
     uint64_t messages;                                                            /* live now */
     uint64_t syncs, batches, bytes_written;                                       /* since start */
-    uint64_t quarantined;                                                         /* records, since start */
+    uint64_t quarantined;                                                         /* stretches of damaged bytes, since start */
+    uint64_t lost;                                                                /* records that must have been there */
     uint64_t free_bytes, segments, live_bytes, space_bytes;
     bool recovering;
 };

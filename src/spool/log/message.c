@@ -1,0 +1,297 @@
+/*
+ * message - what the spool knows in memory of each live message: where its base and its settles lie, the state of each
+ * recipient in four bits, and so which bytes of which segment are still needed. Everything else stays on disk.
+ */
+#include "spool/log/log.h"
+
+#include <string.h>
+
+struct str
+message_key(const struct message_id *id)
+{
+    return str_new(id, sizeof *id);
+}
+
+struct message *
+message_find(const struct spool *sp, struct message_id id)
+{
+    return map_get(&sp->messages, message_key(&id));
+}
+
+struct message *
+message_new(struct spool *sp, struct message_id id)
+{
+    struct message *m = mem_new(sp->mem, struct message);
+
+    m->id = id;
+    m->base_first = UINT64_MAX;
+    list_init(&m->link);
+    CHECK(map_put(&sp->messages, message_key(&m->id), m) == NULL);
+    return m;
+}
+
+/* ---- what is needed of a segment -------------------------------------------------------------------------------------- */
+
+void
+segment_count_live(struct spool *sp, struct segment *seg, int64_t bytes)
+{
+    if (!seg)
+        return;
+    CHECK(bytes >= 0 || seg->live_bytes >= (uint64_t)-bytes);
+    seg->live_bytes += (uint64_t)bytes;
+    sp->live_bytes += (uint64_t)bytes;
+}
+
+static void
+drop_elsewhere(struct spool *sp, struct message *m)
+{
+    struct elsewhere *e = m->own_elsewhere;
+
+    if (!e)
+        return;
+    for (uint32_t i = 0; i < e->count; i++)
+        segment_count_live(sp, e->at[i].segment, -(int64_t)e->at[i].bytes);
+    list_remove(&e->link);
+    mem_free(sp->mem, e, sizeof *e + e->count * sizeof e->at[0]);
+    m->own_elsewhere = NULL;
+}
+
+void
+message_set_elsewhere(struct spool *sp, struct message *m, const struct extent *extents, uint32_t count)
+{
+    struct elsewhere *e;
+    uint32_t used = 0;
+
+    drop_elsewhere(sp, m);
+    if (count == 0)
+        return;
+    e = mem_alloc(sp->mem, sizeof *e + count * sizeof e->at[0]);
+    for (uint32_t i = 0; i < count; i++) {
+        struct segment *seg = extents[i].segment ? segment_by_sequence(sp, extents[i].segment) : NULL;
+        uint32_t at = 0;
+        if (!seg)
+            continue;
+        while (at < used && e->at[at].segment != seg)
+            at++;
+        used += at == used;
+        e->at[at].segment = seg;
+        e->at[at].bytes += extents[i].len;
+        segment_count_live(sp, seg, extents[i].len);
+    }
+    m->own_elsewhere = mem_resize(sp->mem, e, sizeof *e + count * sizeof e->at[0], sizeof *e + used * sizeof e->at[0]);
+    m->own_elsewhere->count = used;
+    m->own_elsewhere->message = m;
+    list_push_back(&sp->elsewhere, &m->own_elsewhere->link);
+}
+
+void
+message_set_base(struct spool *sp, struct message *m, struct place place, uint32_t head_size)
+{
+    segment_count_live(sp, m->base.segment, -(int64_t)m->base.size);
+    m->base = place;
+    m->head_size = head_size;
+    segment_count_live(sp, place.segment, place.size);
+    if (place.segment->sequence < m->base_first)
+        m->base_first = place.segment->sequence;
+    m->version++;
+}
+
+void
+message_add_ref(struct spool *sp, struct message *m, struct place place)
+{
+    if (m->ref_count == m->ref_cap) {
+        uint16_t cap = (uint16_t)(m->ref_cap ? 2 * m->ref_cap : 2);
+        CHECK(cap > m->ref_cap);
+        m->own_refs = mem_resize(sp->mem, m->own_refs, m->ref_cap * sizeof *m->own_refs, cap * sizeof *m->own_refs);
+        m->ref_cap = cap;
+    }
+    m->own_refs[m->ref_count++] = place;
+    segment_count_live(sp, place.segment, place.size);
+    m->version++;
+}
+
+void
+message_clear_refs(struct spool *sp, struct message *m)
+{
+    for (size_t i = 0; i < m->ref_count; i++)
+        segment_count_live(sp, m->own_refs[i].segment, -(int64_t)m->own_refs[i].size);
+    mem_free(sp->mem, m->own_refs, m->ref_cap * sizeof *m->own_refs);
+    m->own_refs = NULL;
+    m->ref_count = m->ref_cap = 0;
+    m->version++;
+}
+
+bool
+message_needs(const struct message *m, const struct segment *seg)
+{
+    if (m->base.segment == seg)
+        return true;
+    for (size_t i = 0; i < m->ref_count; i++)
+        if (m->own_refs[i].segment == seg)
+            return true;
+    for (uint32_t i = 0; m->own_elsewhere && i < m->own_elsewhere->count; i++)
+        if (m->own_elsewhere->at[i].segment == seg)
+            return true;
+    return false;
+}
+
+/* ---- recipients ------------------------------------------------------------------------------------------------------- */
+
+static size_t
+states_size(const struct message *m)
+{
+    return ((size_t)m->recipients + 1) / 2;
+}
+
+static uint8_t *
+states(struct message *m)
+{
+    return states_size(m) <= sizeof m->states.few ? m->states.few : m->states.own_many;
+}
+
+/* All are pending. */
+void
+message_set_recipients(struct spool *sp, struct message *m, uint32_t count)
+{
+    CHECK(m->recipients == 0);
+    m->recipients = m->open = count;
+    sp->open_recipients += count;
+    if (states_size(m) > sizeof m->states.few)
+        m->states.own_many = mem_alloc(sp->mem, states_size(m));
+}
+
+uint8_t
+message_state(const struct message *m, uint32_t i)
+{
+    uint8_t pair;
+
+    CHECK(i < m->recipients);
+    pair = states_size(m) <= sizeof m->states.few ? m->states.few[i / 2] : m->states.own_many[i / 2];
+    return i % 2 ? pair >> 4 : pair & 15;
+}
+
+void
+message_set_state(struct spool *sp, struct message *m, uint32_t i, uint8_t state)
+{
+    uint8_t was = message_state(m, i), *pair = &states(m)[i / 2];
+
+    CHECK(state <= STATE_LAST);
+    *pair = (uint8_t)(i % 2 ? (*pair & 15) | state << 4 : (*pair & 0xf0) | state);
+    if (recipient_state_is_ended(was) == recipient_state_is_ended(state))
+        return;
+    m->open += recipient_state_is_ended(state) ? UINT32_MAX : 1;
+    sp->open_recipients += recipient_state_is_ended(state) ? UINT64_MAX : 1;
+}
+
+void
+message_adopt(struct spool *sp, struct message *m, const struct loaded *l)
+{
+    struct extent *extents;
+    uint32_t count = l->base.head.extent_count;
+
+    CHECK(!m->loaded);
+    m->loaded = true;
+    m->order = l->base.head.order;
+    m->held = l->message.held;
+    m->deaths = l->message.deaths;
+    message_set_recipients(sp, m, (uint32_t)l->message.envelope.recipient_count);
+    for (uint32_t i = 0; i < m->recipients; i++)
+        message_set_state(sp, m, i, l->message.statuses[i].state);
+    extents = mem_alloc(sp->mem, count * sizeof *extents);
+    for (uint32_t i = 0; i < count; i++)
+        extents[i] = base_extent(&l->base, i);
+    message_set_elsewhere(sp, m, extents, count);
+    mem_free(sp->mem, extents, count * sizeof *extents);
+}
+
+/* ---- fresh content ---------------------------------------------------------------------------------------------------- */
+
+static size_t
+fresh_size(const struct fresh *f)
+{
+    return sizeof *f + f->head_size + f->data_cap;
+}
+
+static void
+fresh_free(struct spool *sp, struct fresh *f)
+{
+    sp->fresh_bytes -= fresh_size(f);
+    list_remove(&f->link);
+    f->message->own_fresh = NULL;
+    mem_free(sp->mem, f->own_head, f->head_size);
+    mem_free(sp->mem, f->own_data, f->data_cap);
+    mem_free(sp->mem, f, sizeof *f);
+}
+
+/* Takes what f owns; the oldest give way when there is too much. */
+void
+message_make_fresh(struct spool *sp, struct message *m, struct fresh *f)
+{
+    f->message = m;
+    m->own_fresh = f;
+    list_push_back(&sp->fresh, &f->link);
+    sp->fresh_bytes += fresh_size(f);
+    while (sp->fresh_bytes > sp->settings.fresh_bytes_max)
+        fresh_free(sp, container_of(sp->fresh.next, struct fresh, link));
+}
+
+void
+message_forget_fresh(struct spool *sp, struct message *m)
+{
+    if (m->own_fresh)
+        fresh_free(sp, m->own_fresh);
+}
+
+/* ---- the end ---------------------------------------------------------------------------------------------------------- */
+
+void
+message_release(struct spool *sp, struct message *m)
+{
+    message_forget_fresh(sp, m);
+    drop_elsewhere(sp, m);
+    message_clear_refs(sp, m);
+    segment_count_live(sp, m->base.segment, -(int64_t)m->base.size);
+    sp->open_recipients -= m->open;
+    if (states_size(m) > sizeof m->states.few)
+        mem_free(sp->mem, m->states.own_many, states_size(m));
+    list_remove(&m->link);
+    mem_free(sp->mem, m, sizeof *m);
+}
+
+void
+message_free(struct spool *sp, struct message *m)
+{
+    CHECK(map_remove(&sp->messages, message_key(&m->id)) == m);
+    message_release(sp, m);
+}
+
+void
+message_end(struct spool *sp, struct message *m)
+{
+    ended_add(sp, m->id);
+    message_free(sp, m);
+    if (keeper_is_needed(sp))
+        keeper_wake(sp);
+}
+
+void
+ended_add(struct spool *sp, struct message_id id)
+{
+    struct message_id *slot;
+
+    if (ended_has(sp, id))
+        return;
+    if (!sp->own_ended)
+        sp->own_ended = mem_alloc(sp->mem, LIMIT_ENDED * sizeof *sp->own_ended);
+    slot = &sp->own_ended[sp->ended_count % LIMIT_ENDED];
+    if (sp->ended_count++ >= LIMIT_ENDED)
+        map_remove(&sp->ended, message_key(slot));
+    *slot = id;
+    map_put(&sp->ended, message_key(slot), slot);
+}
+
+bool
+ended_has(const struct spool *sp, struct message_id id)
+{
+    return map_get(&sp->ended, message_key(&id)) != NULL;
+}

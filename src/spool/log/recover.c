@@ -1,0 +1,688 @@
+/*
+ * recover - from files to live messages. It writes nothing, so a crash in the middle of it changes nothing.
+ *
+ * When the spool is opened: the headers of all segments; a sync, then a walk over each unsealed one (one, but after damage).
+ * Then new mail may come. Beside it: the indexes of all segments, newest record first, so that an end is seen before what it
+ * ends; that takes a moment, and then every live id is known. Last, message by message, newest first, their heads are read.
+ */
+#include "spool/log/log.h"
+
+#include <string.h>
+
+enum { SUSPECT = 128 }; /* index entry, while walking: the data is damaged */
+enum { YIELD_EVERY = 1000 };
+
+struct known_index { /* of an unsealed segment, as it was when we opened it */
+    struct segment *segment;
+    struct index_entry *own_entries;
+    uint32_t count;
+};
+
+struct recovery {
+    struct known_index *own_indexes;
+    uint32_t index_count;
+    uint64_t lsn;          /* records from here on are of our own time */
+    struct list orphans;   /* messages of which only settles are known */
+    struct list waiting;   /* with a base, newest first */
+    struct map dead;
+    struct arena dead_ids;
+    char *own_listed;      /* the segments that the newest CHECKPOINT names */
+    size_t listed_size;
+};
+
+/* ---- headers ---------------------------------------------------------------------------------------------------------- */
+
+struct headers {
+    bool first_ok, last_ok;
+    struct segment_header first, last;
+    bool blank; /* nothing was ever written there */
+};
+
+static bool
+is_blank(const unsigned char *block)
+{
+    for (size_t i = 0; i < BLOCK; i++)
+        if (block[i] != 0)
+            return false;
+    return true;
+}
+
+static struct err
+read_headers(struct spool *sp, struct segment *seg, int64_t until, struct headers *out)
+{
+    unsigned char *block = sp->own_block;
+    size_t got = 0;
+    uint64_t size;
+
+    *out = (struct headers){ .blank = true };
+    TRY(segment_pin(sp, seg, until));
+    struct err e = file_size(seg->own_file, LANE_BACKGROUND, until, &size);
+    if (!err_is(e) && size >= BLOCK)
+        e = file_read(seg->own_file, block, BLOCK, 0, LANE_BACKGROUND, until, &got);
+    if (!err_is(e) && got == BLOCK) {
+        out->first_ok = segment_header_take(str_new(block, BLOCK), &out->first);
+        out->blank &= is_blank(block);
+    }
+    got = 0;
+    if (!err_is(e) && size >= 2 * BLOCK)
+        e = file_read(seg->own_file, block, BLOCK, size / BLOCK * BLOCK - BLOCK, LANE_BACKGROUND, until, &got);
+    if (!err_is(e) && got == BLOCK) {
+        out->last_ok = segment_header_take(str_new(block, BLOCK), &out->last);
+        out->blank &= is_blank(block);
+    }
+    segment_unpin(sp, seg);
+    return e;
+}
+
+/* Which of the two counts, and what the segment is: record.c says when each of them is written. */
+static bool
+choose_header(const struct headers *h, struct segment_header *out)
+{
+    if (h->first_ok && h->first.state == SEGMENT_FREE) {
+        *out = h->first;
+        return true;
+    }
+    if (h->first_ok) {
+        *out = h->first;
+        if (h->last_ok && h->last.secret == h->first.secret && h->last.sequence == h->first.sequence &&
+            h->last.state == SEGMENT_SEALED)
+            *out = h->last;
+        return true;
+    }
+    *out = h->last;
+    return h->last_ok;
+}
+
+static void
+report_file(struct spool *sp, const struct segment *seg, bool damage, struct str what)
+{
+    char memory[32];
+    struct text name = text_init(memory, sizeof memory);
+
+    segment_name(seg->number, &name);
+    spool_report(sp, (struct spool_report){ .damage = damage, .what = what, .file = text_str(&name) });
+}
+
+/* A file that never became a segment, because a crash came before its first header; or a free one of another size. */
+static struct err
+drop_blank(struct spool *sp, struct segment *seg, int64_t until)
+{
+    char memory[32];
+    struct text name = text_init(memory, sizeof memory);
+
+    segment_name(seg->number, &name);
+    segment_free(sp, seg);
+    return sp->read_only ? OK : dir_unlink(sp->dir, text_str(&name), LANE_BACKGROUND, until);
+}
+
+static struct err
+look_at(struct spool *sp, uint32_t number, struct list *used, int64_t until)
+{
+    struct segment *seg = segment_new(sp, number);
+    struct headers headers;
+    struct segment_header h;
+    struct err e = read_headers(sp, seg, until, &headers);
+
+    if (err_is(e)) {
+        segment_free(sp, seg);
+        return e;
+    }
+    if (!choose_header(&headers, &h)) {
+        if (headers.blank)
+            return drop_blank(sp, seg, until);
+        report_file(sp, seg, true, S("a segment has lost both its headers: its records cannot be read"));
+        segment_free(sp, seg); /* the file stays where it is */
+        return OK;
+    }
+    if (h.version > SEGMENT_VERSION || h.incompat != 0 || (h.read_only_compat != 0 && !sp->read_only)) {
+        report_file(sp, seg, false, S("a segment was written by a newer version of postrider"));
+        segment_free(sp, seg);
+        return ERR(ERR_READ_ONLY, "open spool: a newer version wrote it");
+    }
+    if (!headers.first_ok || (h.state == SEGMENT_SEALED && !headers.last_ok))
+        report_file(sp, seg, true, S("one of the two headers of a segment is damaged; the other one serves"));
+    seg->header = h;
+    seg->state = (uint8_t)h.state;
+    seg->sequence = h.sequence;
+    seg->secret = h.secret;
+    seg->first_lsn = h.first_lsn;
+    seg->last_lsn = h.last_lsn;
+    seg->used = h.end;
+    seg->written = h.end == h.bytes;
+    if (h.sequence >= sp->next_sequence)
+        sp->next_sequence = h.sequence + 1;
+    if (h.state == SEGMENT_FREE && h.bytes != sp->settings.segment_bytes)
+        return drop_blank(sp, seg, until);
+    if (h.state == SEGMENT_FREE) {
+        list_push_back(&sp->free, &seg->link);
+        sp->free_count++;
+    } else {
+        list_push_back(used, &seg->link);
+    }
+    return OK;
+}
+
+/* ---- unsealed segments ------------------------------------------------------------------------------------------------ */
+
+struct opening {
+    struct spool *sp;
+    struct segment *segment;
+    bool count; /* newer than the newest sealed one, whose footer has the counters so far */
+    bool suspect;
+};
+
+static void
+add_index(void *arg, const struct index_entry *e)
+{
+    struct opening *o = arg;
+    struct index_entry entry = *e;
+
+    entry.flags |= o->suspect ? SUSPECT : 0;
+    segment_index_add(o->sp, o->segment, &entry);
+    if (e->type == RECORD_DONE && !(e->flags & RECORD_WITHIN))
+        o->segment->done_bytes += e->size;
+}
+
+static void
+list_segments(struct spool *sp, struct str segments)
+{
+    struct recovery *r = sp->own_recovery;
+
+    mem_free(sp->mem, r->own_listed, r->listed_size);
+    r->own_listed = mem_alloc(sp->mem, segments.len);
+    r->listed_size = segments.len;
+    if (segments.len > 0)
+        memcpy(r->own_listed, segments.ptr, segments.len);
+}
+
+static void
+count_record(struct spool *sp, const struct record *r)
+{
+    struct take t = take_init(r->body);
+    struct checkpoint c;
+
+    if (r->type == RECORD_CHECKPOINT && checkpoint_take(&t, &c)) {
+        sp->tally = c.tally;
+        list_segments(sp, c.segments);
+    } else if (r->type == RECORD_SETTLE || r->type == RECORD_DONE)
+        tally_settle(&sp->tally, &t);
+    else if (r->type == RECORD_ACCEPT)
+        tally_accept(&sp->tally, r->body);
+}
+
+static bool
+meet_record(void *arg, const struct record *r, uint64_t offset, struct str head, struct str data, bool data_ok)
+{
+    struct opening *o = arg;
+
+    (void)head;
+    (void)data;
+    o->suspect = !data_ok;
+    record_index(r, offset, add_index, o);
+    if (o->count && data_ok)
+        count_record(o->sp, r);
+    return true;
+}
+
+static bool
+meet_damage(void *arg, uint64_t offset, uint64_t len, bool torn)
+{
+    struct opening *o = arg;
+
+    damage_add(o->sp, o->segment, offset, len, (struct message_id){ 0, 0 },
+               torn ? S("a batch that was not proved to be on disk is not whole: cut by a crash before anybody was told of it, or damaged since")
+                    : S("records that were on disk are damaged"));
+    return true;
+}
+
+/* A record with damaged data counts if it was acknowledged: then its envelope at least is not lost. */
+static void
+drop_torn(struct segment *seg, uint64_t proven)
+{
+    uint32_t kept = 0;
+
+    for (uint32_t i = 0; i < seg->index_count; i++) {
+        struct index_entry e = seg->own_index[i];
+        if ((e.flags & SUSPECT) && e.lsn > proven)
+            continue;
+        e.flags &= (uint8_t)~SUSPECT;
+        seg->own_index[kept++] = e;
+    }
+    seg->index_count = kept;
+}
+
+static struct err
+walk_unsealed(struct spool *sp, struct segment *seg, bool count, int64_t until)
+{
+    struct opening o = { .sp = sp, .segment = seg, .count = count };
+    struct walk walk = { &o, meet_record, meet_damage };
+    struct walked walked;
+
+    if (!sp->read_only) { /* sync before belief: what the page cache holds, the disk may not have */
+        TRY(segment_pin(sp, seg, until));
+        struct err e = file_sync(seg->own_file, LANE_BACKGROUND, until);
+        segment_unpin(sp, seg);
+        TRY(e);
+        sp->counters.syncs++;
+    }
+    TRY(segment_walk(sp, seg, &walk, until, &walked));
+    if (walked.newer && !sp->read_only) {
+        report_file(sp, seg, false, S("a segment has records of a newer version of postrider"));
+        return ERR(ERR_READ_ONLY, "open spool: a newer version wrote it");
+    }
+    drop_torn(seg, walked.proven);
+    seg->used = walked.end;
+    seg->last_lsn = walked.last_lsn > walked.proven ? walked.last_lsn : walked.proven;
+    seg->damaged = !walked.clean;
+    if (walked.spool_time > sp->spool_time)
+        sp->spool_time = walked.spool_time;
+    sp->proof_lsn = walked.proven;
+    sp->counters.lost += walked.lost;
+    return OK;
+}
+
+/* ---- open --------------------------------------------------------------------------------------------------------------- */
+
+static void
+enter_sorted(struct spool *sp, struct list *used)
+{
+    while (!list_is_empty(used)) {
+        struct segment *first = NULL;
+        list_each(node, used) {
+            struct segment *seg = container_of(node, struct segment, link);
+            if (!first || seg->sequence < first->sequence)
+                first = seg;
+        }
+        list_remove(&first->link);
+        if (sp->segment_count > 0 && sp->own_segments[sp->segment_count - 1]->sequence == first->sequence) {
+            report_file(sp, first, true, S("two segments have one number: this one is not used"));
+            segment_free(sp, first);
+        } else {
+            segment_enter(sp, first);
+        }
+    }
+}
+
+static void
+keep_index(struct spool *sp, struct recovery *r, struct segment *seg)
+{
+    struct known_index *known;
+
+    r->own_indexes = mem_resize(sp->mem, r->own_indexes, r->index_count * sizeof *r->own_indexes,
+                                (r->index_count + 1) * sizeof *r->own_indexes);
+    known = &r->own_indexes[r->index_count++];
+    *known = (struct known_index){ seg, mem_alloc(sp->mem, seg->index_count * sizeof *seg->own_index), seg->index_count };
+    if (seg->index_count > 0)
+        memcpy(known->own_entries, seg->own_index, seg->index_count * sizeof *seg->own_index);
+}
+
+static bool
+is_file_of(const struct spool *sp, uint32_t number)
+{
+    for (uint32_t i = 0; i < sp->segment_count; i++)
+        if (sp->own_segments[i]->number == number)
+            return true;
+    list_each(node, &sp->free)
+        if (container_of(node, struct segment, link)->number == number)
+            return true;
+    return false;
+}
+
+/* The newest CHECKPOINT names the segments in use then; the file of one that is nowhere has been lost whole. */
+static void
+report_lost_files(struct spool *sp)
+{
+    struct recovery *r = sp->own_recovery;
+    struct checkpoint c = { .count = (uint32_t)(r->listed_size / CHECKPOINT_SEGMENT),
+                            .segments = { r->own_listed, r->listed_size } };
+
+    for (uint32_t i = 0; i < c.count; i++) {
+        uint64_t sequence;
+        struct segment lost = { 0 };
+        checkpoint_segment(&c, i, &sequence, &lost.number);
+        if (!is_file_of(sp, lost.number))
+            report_file(sp, &lost, true, S("the file of a segment is missing, and with it what lay there"));
+    }
+}
+
+static struct err
+open_segments(struct spool *sp, struct list *used, int64_t until)
+{
+    struct arena arena;
+    struct str *names;
+    size_t count;
+
+    arena_init(&arena, sp->mem, 4096, SIZE_MAX / 2);
+    struct err e = dir_list(sp->dir, &arena, LANE_BACKGROUND, until, &names, &count);
+    for (size_t i = 0; !err_is(e) && i < count; i++) {
+        uint32_t number;
+        if (segment_name_parse(names[i], &number))
+            e = look_at(sp, number, used, until);
+    }
+    arena_done(&arena);
+    return e;
+}
+
+static struct err
+walk_all_unsealed(struct spool *sp, struct recovery *r, bool *out_damaged, int64_t until)
+{
+    uint64_t newest_sealed = 0;
+
+    for (uint32_t i = 0; i < sp->segment_count; i++) {
+        struct segment *seg = sp->own_segments[i];
+        if (seg->state != SEGMENT_SEALED)
+            continue;
+        newest_sealed = seg->sequence;
+        sp->tally = seg->header.tally;
+        sp->spool_time = seg->header.spool_time;
+        if (seg->last_lsn >= sp->next_lsn)
+            sp->next_lsn = seg->last_lsn + 1;
+    }
+    for (uint32_t i = 0; i < sp->segment_count; i++) {
+        struct segment *seg = sp->own_segments[i];
+        if (seg->state == SEGMENT_SEALED)
+            continue;
+        TRY(walk_unsealed(sp, seg, seg->sequence > newest_sealed, until));
+        keep_index(sp, r, seg);
+        if (seg->last_lsn >= sp->next_lsn)
+            sp->next_lsn = seg->last_lsn + 1;
+        *out_damaged |= seg->damaged;
+    }
+    return OK;
+}
+
+struct err
+recover_open(struct spool *sp, int64_t until)
+{
+    struct recovery *r = mem_new(sp->mem, struct recovery);
+    struct list used;
+    bool damaged = false;
+
+    sp->own_recovery = r;
+    list_init(&r->orphans);
+    list_init(&r->waiting);
+    map_init(&r->dead, sp->mem, rt_random(sp->rt));
+    arena_init(&r->dead_ids, sp->mem, 64 << 10, SIZE_MAX / 2);
+    list_init(&used);
+    sp->next_sequence = sp->next_lsn = 1;
+    struct err e = open_segments(sp, &used, until);
+    enter_sorted(sp, &used);
+    TRY(e);
+    TRY(walk_all_unsealed(sp, r, &damaged, until));
+    report_lost_files(sp);
+    if (damaged) /* what was lost may have had numbers that we never saw */
+        sp->next_lsn += 1 << 20;
+    r->lsn = sp->next_lsn;
+    struct segment *last = sp->segment_count ? sp->own_segments[sp->segment_count - 1] : NULL;
+    sp->synced_lsn = last ? last->last_lsn : 0;
+    if (!last || last->state != SEGMENT_OPEN || last->damaged || damaged || sp->read_only ||
+        last->header.bytes != sp->settings.segment_bytes || last->used > segment_room_end(sp, last, 0)) {
+        sp->proof_lsn = sp->synced_lsn;
+        return OK;
+    }
+    TRY(segment_pin(sp, last, until));
+    sp->current = last; /* its clean tail is used on */
+    return OK;
+}
+
+void
+recover_drop(struct spool *sp)
+{
+    struct recovery *r = sp->own_recovery;
+
+    if (!r)
+        return;
+    for (uint32_t i = 0; i < r->index_count; i++)
+        mem_free(sp->mem, r->own_indexes[i].own_entries, r->own_indexes[i].count * sizeof *r->own_indexes[i].own_entries);
+    mem_free(sp->mem, r->own_indexes, r->index_count * sizeof *r->own_indexes);
+    mem_free(sp->mem, r->own_listed, r->listed_size);
+    map_done(&r->dead);
+    arena_done(&r->dead_ids);
+    mem_free(sp->mem, r, sizeof *r);
+    sp->own_recovery = NULL;
+}
+
+/* ---- indexes ------------------------------------------------------------------------------------------------------------ */
+
+static struct err
+index_read_footer(struct spool *sp, struct segment *seg, int64_t until, struct index_entry **out)
+{
+    size_t size = (size_t)seg->header.index_count * INDEX_ENTRY;
+    unsigned char *bytes = mem_alloc(sp->mem, size);
+    struct err e = segment_read(sp, seg, seg->header.index_offset, bytes, size, until);
+
+    if (!err_is(e) && record_hash_data(str_new(bytes, size)) != seg->header.index_hash)
+        e = ERR(ERR_CORRUPT, "read spool index: its hash fails");
+    if (!err_is(e)) {
+        *out = mem_alloc(sp->mem, seg->header.index_count * sizeof **out);
+        for (uint32_t i = 0; i < seg->header.index_count; i++)
+            if (!index_entry_take(bytes + (size_t)i * INDEX_ENTRY, *out + i))
+                e = ERR(ERR_CORRUPT, "read spool index: an entry makes no sense");
+        if (err_is(e))
+            mem_free(sp->mem, *out, seg->header.index_count * sizeof **out);
+    }
+    mem_free(sp->mem, bytes, size);
+    return e;
+}
+
+struct err
+index_read(struct spool *sp, struct segment *seg, int64_t until, struct index_entry **out, uint32_t *out_count)
+{
+    struct err e = index_read_footer(sp, seg, until, out);
+
+    *out_count = seg->header.index_count;
+    if (e.kind != ERR_CORRUPT)
+        return e;
+    report_file(sp, seg, true, S("the index of a segment is damaged: its records are read instead"));
+    struct opening o = { .sp = sp, .segment = seg };
+    struct walk walk = { &o, meet_record, meet_damage };
+    struct walked walked;
+    segment_index_drop(sp, seg);
+    TRY(segment_walk(sp, seg, &walk, until, &walked));
+    drop_torn(seg, UINT64_MAX);
+    *out_count = seg->index_count;
+    *out = mem_alloc(sp->mem, seg->index_count * sizeof **out);
+    if (seg->index_count > 0)
+        memcpy(*out, seg->own_index, seg->index_count * sizeof **out);
+    segment_index_drop(sp, seg);
+    return OK;
+}
+
+/* ---- who lives ------------------------------------------------------------------------------------------------------------ */
+
+static void
+meet_done(struct spool *sp, struct recovery *r, const struct index_entry *e)
+{
+    struct message *m = message_find(sp, e->id);
+    struct message_id *id;
+
+    if (m && !m->base.segment)
+        message_free(sp, m);
+    if (map_get(&r->dead, message_key(&e->id)))
+        return;
+    id = arena_new(&r->dead_ids, struct message_id);
+    *id = e->id;
+    map_put(&r->dead, message_key(id), id);
+    if (sp->ended_count < LIMIT_ENDED)
+        ended_add(sp, e->id);
+}
+
+/* Newest first: what comes now stands before those that are there. */
+static void
+meet_settle(struct spool *sp, struct recovery *r, struct segment *seg, const struct index_entry *e)
+{
+    struct message *m = message_find(sp, e->id);
+    bool within = e->flags & RECORD_WITHIN;
+    struct place place = { seg, e->offset, within ? INDEX_ENTRY : e->size };
+
+    if (m && (m->base.segment || m->covered)) /* the base is newer, or a settle that says all */
+        return;
+    if (!m) {
+        m = message_new(sp, e->id);
+        list_push_back(&r->orphans, &m->link);
+    }
+    message_add_ref(sp, m, place);
+    memmove(m->own_refs + 1, m->own_refs, (m->ref_count - 1u) * sizeof *m->own_refs);
+    m->own_refs[0] = place;
+    m->covered = e->flags & RECORD_COVERS && !within;
+}
+
+static void
+meet_base(struct spool *sp, struct recovery *r, struct segment *seg, const struct index_entry *e)
+{
+    struct message *m = message_find(sp, e->id);
+
+    if (m && m->base.segment) { /* an older one of the same message: its DONE must know of it */
+        if (seg->sequence < m->base_first)
+            m->base_first = seg->sequence;
+        return;
+    }
+    if (!m)
+        m = message_new(sp, e->id);
+    list_remove(&m->link);
+    list_push_back(&r->waiting, &m->link);
+    message_set_base(sp, m, (struct place){ seg, e->offset, e->size }, e->head_size);
+}
+
+static void
+meet_entry(struct spool *sp, struct recovery *r, struct segment *seg, const struct index_entry *e)
+{
+    if (e->lsn >= r->lsn || (e->type != RECORD_DONE && map_get(&r->dead, message_key(&e->id))))
+        return;
+    if (e->type == RECORD_DONE)
+        meet_done(sp, r, e);
+    else if (e->type == RECORD_SETTLE)
+        meet_settle(sp, r, seg, e);
+    else if (e->type == RECORD_ACCEPT || e->type == RECORD_STATE)
+        meet_base(sp, r, seg, e);
+}
+
+static void
+meet_entries(struct spool *sp, struct segment *seg, const struct index_entry *entries, uint32_t count)
+{
+    for (uint32_t i = count; i > 0; i--) {
+        meet_entry(sp, sp->own_recovery, seg, &entries[i - 1]);
+        if (i % YIELD_EVERY == 0)
+            fiber_yield(sp->rt);
+    }
+}
+
+static const struct known_index *
+known_index(const struct recovery *r, const struct segment *seg)
+{
+    for (uint32_t i = 0; i < r->index_count; i++)
+        if (r->own_indexes[i].segment == seg)
+            return &r->own_indexes[i];
+    return NULL;
+}
+
+static struct err
+find_live(struct spool *sp)
+{
+    struct recovery *r = sp->own_recovery;
+    struct list *node;
+
+    for (uint32_t i = sp->segment_count; i > 0; i--) { /* new ones join behind; none leaves before the keeper runs */
+        struct segment *seg = sp->own_segments[i - 1];
+        const struct known_index *known = known_index(r, seg);
+        if (known) {
+            meet_entries(sp, seg, known->own_entries, known->count);
+        } else if (seg->first_lsn < r->lsn) {
+            struct index_entry *entries;
+            uint32_t count;
+            TRY(index_read(sp, seg, FOREVER, &entries, &count));
+            meet_entries(sp, seg, entries, count);
+            for (uint32_t at = 0; at < count; at++)
+                if (entries[at].type == RECORD_DONE && !(entries[at].flags & RECORD_WITHIN))
+                    seg->done_bytes += entries[at].size;
+            mem_free(sp->mem, entries, count * sizeof *entries);
+        }
+    }
+    while ((node = list_pop_front(&r->orphans)) != NULL) /* ended long ago: the rest of them is already overwritten */
+        message_free(sp, container_of(node, struct message, link));
+    sp->index_known = true;
+    event_wake(sp->rt, &sp->written);
+    return OK;
+}
+
+/* ---- one by one ----------------------------------------------------------------------------------------------------------- */
+
+/* All recipients ended, yet no DONE was found: its record is damaged. Said again, lest an old state comes back. */
+static void
+retire(struct spool *sp, struct message *m)
+{
+    struct append *a = mem_new(sp->mem, struct append);
+    struct spool_settle nothing = { .id = m->id };
+
+    append_init(a, sp, RECORD_DONE, m->id, settle_size(&nothing));
+    struct put p = append_put(a);
+    settle_put(&p, &nothing);
+    settle_patch(append_body(a), m->base_first, m->base.segment->sequence, true);
+    a->lazy = a->reserve_ok = true;
+    a->finish = append_drop;
+    message_end(sp, m);
+    append_queue(sp, a);
+}
+
+static struct err
+show_one(struct spool *sp, struct message *m, struct arena *arena)
+{
+    struct loaded loaded;
+    struct message_id id = m->id;
+    struct err e = message_load(sp, id, arena, FOREVER, &loaded);
+
+    m = message_find(sp, id);
+    if (e.kind == ERR_NOT_FOUND || !m)
+        return OK;
+    if (e.kind == ERR_CORRUPT) {
+        message_free(sp, m);
+        return OK;
+    }
+    TRY(e);
+    list_remove(&m->link);
+    if (!m->loaded)
+        message_adopt(sp, m, &loaded);
+    if (m->open > 0)
+        sp->found(sp->found_arg, &loaded.message);
+    else if (!sp->read_only)
+        retire(sp, m);
+    return OK;
+}
+
+static struct err
+show_all(struct spool *sp)
+{
+    struct recovery *r = sp->own_recovery;
+    struct arena arena;
+    struct err e = OK;
+
+    arena_init(&arena, sp->mem, 16 << 10, SIZE_MAX / 2);
+    while (!err_is(e) && !list_is_empty(&r->waiting)) {
+        arena_reset(&arena);
+        e = show_one(sp, container_of(r->waiting.next, struct message, link), &arena);
+        fiber_yield(sp->rt);
+    }
+    arena_done(&arena);
+    return e;
+}
+
+void
+recover_run(void *arg)
+{
+    struct spool *sp = arg;
+    struct err e = find_live(sp);
+
+    if (!err_is(e))
+        e = show_all(sp);
+    while (sp->own_recovery->waiting.next != &sp->own_recovery->waiting) /* ended early */
+        list_remove(sp->own_recovery->waiting.next);
+    while (sp->own_recovery->orphans.next != &sp->own_recovery->orphans)
+        list_remove(sp->own_recovery->orphans.next);
+    recover_drop(sp);
+    sp->recovering = false;
+    event_wake(sp->rt, &sp->written);
+    event_wake(sp->rt, &sp->work);
+    if (!err_is(e))
+        keeper_wake(sp);
+    sp->found_all(sp->found_arg, e);
+}
