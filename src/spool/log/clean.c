@@ -179,7 +179,7 @@ move_chunk(struct spool *sp, struct message_id id, struct segment *from, struct 
         a.data = str_new(memory, e->len);
         a.data_hash = record_hash_data(a.data);
         a.sync = false;
-        a.reserve_ok = true;
+        a.need = NEED_CLEAN;
         a.finish = finish_chunk;
         err = append_wait(sp, &a);
         if (!err_is(err))
@@ -250,7 +250,7 @@ write_state(struct spool *sp, const struct loaded *l, struct restate *r, struct 
     r->append.data_hash = record_hash_data(data);
     r->append.prepare = prepare_state;
     r->append.finish = finish_state;
-    r->append.reserve_ok = true;
+    r->append.need = NEED_CLEAN;
     r->version = l->version;
     struct put p = append_put(&r->append);
     base_put(&p, &head);
@@ -350,7 +350,7 @@ move_done(struct spool *sp, struct segment *seg, const struct index_entry *e)
     struct put p = append_put(&a);
     settle_put(&p, &nothing);
     settle_patch(append_body(&a), settle.head.base_first, settle.head.base_last, true);
-    a.reserve_ok = true;
+    a.need = NEED_CLEAN;
     err = append_wait(sp, &a);
     mem_free(sp->mem, a.own_head, a.head_size);
     return err;
@@ -503,14 +503,22 @@ enter_free(struct spool *sp, struct segment *seg, bool written)
     seg->free_since = rt_now(sp->rt);
     list_push_back(&sp->free, &seg->link);
     sp->free_count++;
+    sp->starved = sp->hopeless = false;
+    event_wake(sp->rt, &sp->work);
+}
+
+bool
+space_is_left(const struct spool *sp, enum need need)
+{
+    return sp->free_count > (need == NEED_CLEAN ? 0 : need == NEED_DRAIN ? 1 : RESERVE_SEGMENTS);
 }
 
 struct segment *
-free_take(struct spool *sp, bool reserve_ok)
+free_take(struct spool *sp, enum need need)
 {
     struct segment *taken = NULL;
 
-    if (sp->free_count <= (reserve_ok ? 0 : RESERVE_SEGMENTS))
+    if (!space_is_left(sp, need))
         return NULL;
     list_each(node, &sp->free) {
         struct segment *seg = container_of(node, struct segment, link);
@@ -752,7 +760,7 @@ keep_once(struct spool *sp, bool *out_did, int64_t until)
     TRY(quarantine_all(sp, until));
     TRY(keep_free(sp, out_did, until));
     victim = left_over(sp);
-    if (!victim && much_is_dead(sp))
+    if (!victim && (sp->starved || much_is_dead(sp)))
         victim = choose_victim(sp);
     if (!victim)
         return OK;
@@ -787,6 +795,10 @@ keeper_run(void *arg)
             err_text(e, &text);
             spool_report(sp, (struct spool_report){ .what = text_str(&text) });
             e = rt_sleep(sp->rt, within(sp->rt, SECOND));
+        } else if (!did && sp->starved) {
+            sp->starved = false;
+            sp->hopeless = true;
+            event_wake(sp->rt, &sp->work);
         } else if (!did && !sp->keep_wanted && e.kind != ERR_CANCELLED) {
             bool free_list_long = sp->free_count > RESERVE_SEGMENTS + SPARE_SEGMENTS;
             bool reserve_short = sp->free_count < RESERVE_SEGMENTS;

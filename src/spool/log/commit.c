@@ -84,6 +84,7 @@ append_end(struct spool *sp, struct append *a, struct err e)
     a->err = e;
     a->done = true;
     a->finish(sp, a);
+    event_wake(sp->rt, &sp->written);
 }
 
 void
@@ -99,6 +100,8 @@ append_queue(struct spool *sp, struct append *a)
         sp->lazy_until = within(sp->rt, LAZY_NS);
     list_push_back(&sp->queue, &a->link);
     sp->urgent += !a->lazy;
+    if (a->need == NEED_CLEAN)
+        sp->starved = false;
     event_wake(sp->rt, &sp->work);
 }
 
@@ -394,7 +397,7 @@ make_checkpoint(struct spool *sp)
     append_init(a, sp, RECORD_CHECKPOINT, (struct message_id){ 0, 0 },
                 CHECKPOINT_FIXED + (size_t)sp->segment_count * CHECKPOINT_SEGMENT);
     a->finish = append_drop;
-    a->reserve_ok = true;
+    a->need = NEED_DRAIN;
     struct put p = append_put(a);
     checkpoint_put(&p, &sp->tally, spool_now(sp), sp->segment_count);
     for (uint32_t i = 0; i < sp->segment_count; i++)
@@ -411,9 +414,9 @@ checkpoint_queue(struct spool *sp)
 
 /* The current segment has no room for what comes: a free one takes over. ERR_NO_SPACE: there is none. */
 static struct err
-roll(struct spool *sp, bool reserve_ok)
+roll(struct spool *sp, enum need need)
 {
-    struct segment *next = free_take(sp, reserve_ok);
+    struct segment *next = free_take(sp, need);
 
     if (!next)
         TRY(segment_make(sp, LANE_COMMIT, &next));
@@ -460,17 +463,34 @@ fail_all(struct spool *sp, struct err e)
     }
 }
 
-/* No segment to go on in: mail must wait; what drains the queue has the reserve and never comes here with it. */
+/*
+ * No segment to go on in. Mail is refused. What drains the queue waits for cleaning, which has a segment of its own and goes
+ * first; only when cleaning finds nothing to free, or cannot go on either, is there nothing to wait for.
+ */
 static void
-fail_for_space(struct spool *sp, struct err e)
+run_short(struct spool *sp, const struct append *first, struct err e)
 {
+    bool hopeless = sp->hopeless || sp->stopping || first->need == NEED_CLEAN;
+    struct list cleaning;
+
+    list_init(&cleaning);
     list_each_safe(node, &sp->queue) {
         struct append *a = container_of(node, struct append, link);
-        if (!a->reserve_ok || a == queue_first(sp)) {
+        if (a->need == NEED_MAIL || hopeless) {
             queue_take(sp, a);
             append_end(sp, a, e);
+        } else if (a->need == NEED_CLEAN) {
+            list_remove(&a->link);
+            list_push_front(&cleaning, &a->link);
         }
     }
+    sp->starved = list_is_empty(&cleaning) && !list_is_empty(&sp->queue);
+    list_each_safe(node, &cleaning) {
+        list_remove(node);
+        list_push_front(&sp->queue, node);
+    }
+    if (sp->starved)
+        keeper_wake(sp);
 }
 
 static bool
@@ -488,10 +508,10 @@ write_batch(struct spool *sp)
     struct batch b;
 
     if (a && !fits_in_current(sp, a)) {
-        struct err e = roll(sp, a->reserve_ok);
+        struct err e = roll(sp, a->need);
         if (err_is(e)) {
             if (!sp->broken)
-                fail_for_space(sp, e);
+                run_short(sp, a, e);
             return;
         }
     }
@@ -521,9 +541,11 @@ wait_for_work(struct spool *sp)
         bool unproven = sp->synced_lsn != sp->proof_lsn && sp->current && !sp->recovering;
         int64_t until = FOREVER;
 
-        if (sp->stopping || sp->broken || sp->urgent > 0)
+        if (sp->stopping || sp->broken || (sp->urgent > 0 && !sp->starved))
             return true;
-        if (!list_is_empty(&sp->queue)) {
+        if (sp->starved) {
+            until = FOREVER;
+        } else if (!list_is_empty(&sp->queue)) {
             until = sp->lazy_until;
             if (rt_now(sp->rt) >= until)
                 return true;

@@ -20,7 +20,7 @@
 #include "spool/log/record.h"
 
 enum {
-    RESERVE_SEGMENTS = 2,      /* free ones that only what drains the queue may take: spool.md "Space" */
+    RESERVE_SEGMENTS = 2,      /* free ones that mail leaves alone: enum need */
     SPARE_SEGMENTS = 1,        /* pre-written beyond the reserve */
     LIMIT_OPEN_SEGMENTS = 48,
     LIMIT_ENDED = 1 << 16,     /* ids that has() still knows */
@@ -96,7 +96,8 @@ struct message {
     uint32_t head_size;          /* of the base */
     uint32_t recipients, open;   /* open: those that are pending or owed a notice */
     uint32_t version;            /* changes with everything that a reader may have read half of */
-    uint16_t unwritten;          /* settles and states that are queued, or in a batch that is not written yet */
+    uint16_t queued;             /* settles */
+    uint16_t unwritten;          /* settles and states in a batch that is not written yet */
     uint16_t ref_count, ref_cap;
     uint8_t deaths;
     bool held;
@@ -121,10 +122,18 @@ struct draft {
 
 /* ---- appending ---- */
 
+/* What may have which of the last free segments, so that the queue can always drain: spool.md "Space". */
+enum need {
+    NEED_CLEAN, /* all of them: it frees more than it takes */
+    NEED_DRAIN, /* settles and notices leave one for cleaning, and wait for it */
+    NEED_MAIL,  /* leaves the reserve */
+};
+
 struct append {
     struct list link;
     uint8_t type, flags;
-    bool lazy, sync, reserve_ok;
+    uint8_t need;                /* enum need */
+    bool lazy, sync;
     bool done;
     struct message_id id;
     unsigned char *own_head;     /* RECORD_HEADER, body, room for the check */
@@ -197,6 +206,8 @@ struct spool {
     int64_t lazy_until;
     struct event work;               /* for the commit fiber */
     bool stopping, commit_ended, broken, recovering, read_only;
+    bool starved;                    /* what is queued waits for the keeper to free a segment */
+    bool hopeless;                   /* and it has found nothing to free */
     struct str *own_parts;
     size_t part_cap;
     unsigned char proof_head[RECORD_HEADER + PROOF_BODY + RECORD_CHECK];
@@ -364,7 +375,8 @@ void keeper_run(void *spool); /* the fiber */
 void keeper_wake(struct spool *);
 void keeper_drop(struct spool *);
 bool keeper_is_needed(const struct spool *);
-struct segment *free_take(struct spool *, bool reserve_ok); /* NULL: none */
+struct segment *free_take(struct spool *, enum need); /* NULL: none */
+bool space_is_left(const struct spool *, enum need);   /* in free segments */
 struct err segment_make(struct spool *, enum lane, struct segment **out); /* a new file; ERR_NO_SPACE: too little is left */
 uint64_t space_for_mail(const struct spool *);      /* bytes that new mail may still use */
 struct err space_look(struct spool *, int64_t until);

@@ -618,7 +618,8 @@ retire(struct spool *sp, struct message *m)
     struct put p = append_put(a);
     settle_put(&p, &nothing);
     settle_patch(append_body(a), m->base_first, m->base.segment->sequence, true);
-    a->lazy = a->reserve_ok = true;
+    a->lazy = true;
+    a->need = NEED_DRAIN;
     a->finish = append_drop;
     message_end(sp, m);
     append_queue(sp, a);

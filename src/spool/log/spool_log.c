@@ -375,6 +375,7 @@ prepare_settle(struct spool *sp, struct append *a, struct message *m)
         m->held = settle.head.held;
     if (settle.head.set_deaths)
         m->deaths = settle.head.deaths;
+    m->unwritten++;
     a->ends = m->open == 0;
     a->covers = a->type == RECORD_SETTLE && in_order == m->recipients && (settle.head.set_held || !m->held);
     if (a->covers) {
@@ -400,9 +401,12 @@ finish_settled(struct spool *sp, struct append *a, struct message_id id, struct 
 
     if (!m)
         return;
+    m->queued--;
+    if (a->lsn == 0)
+        return; /* withdrawn before it changed anything */
     m->unwritten--;
     if (err_is(a->err))
-        return; /* broken, or withdrawn before it changed anything */
+        return;
     if (a->ends) {
         message_end(sp, m);
         return;
@@ -449,9 +453,9 @@ fold(struct spool *sp, struct message_id id, size_t count, int64_t until)
     for (;;) {
         struct message *m;
         TRY(message_await(sp, id, until, &m));
-        if (count == m->recipients || m->ref_count + m->unwritten < refs_max(m))
+        if (count == m->recipients || m->ref_count + m->queued < refs_max(m))
             return OK;
-        if (m->unwritten > 0)
+        if (m->queued > 0)
             TRY(event_wait(sp->rt, &sp->written, until));
         else
             TRY(message_restate(sp, id, NULL, until));
@@ -476,10 +480,10 @@ log_settle(struct spool *sp, const struct spool_settle *s, bool lazy, int64_t un
     CHECK(!p.full && p.len == p.cap);
     a->settle_at = RECORD_HEADER;
     a->lazy = lazy;
-    a->reserve_ok = true;
+    a->need = NEED_DRAIN;
     a->prepare = prepare_settle_alone;
     a->finish = finish_settle_alone;
-    m->unwritten++;
+    m->queued++;
     if (lazy) {
         append_queue(sp, a);
         return OK;
@@ -604,7 +608,7 @@ encode_accept(struct spool *sp, struct commit *c, const struct envelope *envelop
         a->data = str_new(d->own_data, d->data_size);
         a->data_hash = record_hash_data(a->data);
     }
-    a->reserve_ok = settles != NULL;
+    a->need = settles ? NEED_DRAIN : NEED_MAIL;
     a->prepare = prepare_accept;
     a->finish = finish_accept;
 }
@@ -658,11 +662,11 @@ log_commit(struct draft *d, const struct envelope *envelope, const struct recipi
         encode_accept(sp, &c, envelope, &state, settles);
         mem_free(sp->mem, own_changed, envelope->recipient_count * sizeof *own_changed);
         if (settled)
-            settled->unwritten++;
+            settled->queued++;
         if (append_size(&c.append) > record_size_max(sp)) {
             e = ERR(ERR_LIMIT, "commit spool message: its envelope does not fit a segment");
             if (settled)
-                settled->unwritten--;
+                settled->queued--;
         } else {
             e = append_wait(sp, &c.append);
         }
