@@ -648,9 +648,9 @@ run_bdat(struct session *s, struct str args, int64_t until)
     bool last = str_eq_nocase(args, S("LAST"));
     refusal = args.len > 0 && !last ? &reply_bdat_word : chunk_refusal(s, until);
 
-    const struct reply *lost = receive_chunk(s, size, !refusal);
-    if (lost)
-        return lost;
+    const struct reply *gone = receive_chunk(s, size, !refusal);
+    if (gone)
+        return gone;
     if (!refusal && last) {
         struct content_parts parts;
         content_end(&t->content, &parts);
