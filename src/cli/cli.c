@@ -15,6 +15,7 @@ enum {
 
 static const struct verb *const verbs[] = {
     &verb_load,
+    &verb_send,
     &verb_sendmail,
     &verb_sink,
 };

@@ -214,7 +214,7 @@ log_accepted(struct session *s, uint64_t number, size_t recipients, struct str r
 static enum fate
 fate_of(struct session *s, const struct client_transaction *t, struct err e, struct str *out_reply, size_t *out_taken)
 {
-    size_t deferred = 0, refused = 0, taken = 0;
+    size_t refused = 0, taken = 0;
 
     if (err_is(e))
         return t->stage == CLIENT_AT_FINAL ? UNKNOWN : LOST;
@@ -224,7 +224,6 @@ fate_of(struct session *s, const struct client_transaction *t, struct err e, str
             r = s->load->set.lmtp && t->stage == CLIENT_AT_END ? &t->final_reply[i] : &t->final;
         taken += remote_reply_is_positive(r);
         refused += remote_reply_is_permanent(r);
-        deferred += remote_reply_is_transient(r);
         if (remote_reply_is_positive(r))
             *out_reply = r->text;
     }
