@@ -60,8 +60,10 @@ struct directory_verdict {
 };
 void directory_lookup(const struct directory *, const struct directory_query *, struct arena *,
                       struct directory_verdict *out);
-/* What one answer may take of an arena, at most: every alias was expanded once when the directory was built. */
+/* What one answer may take of an arena, at most: every alias was expanded once when the directory was built, and what would
+ * take more than DIRECTORY_ANSWER_MAX was refused. */
 size_t directory_answer_bytes(const struct directory *);
+enum { DIRECTORY_ANSWER_MAX = 48 << 20 };
 
 /* The argument of VRFY: the recipients are the mailbox meant (never expanded), or on AMBIGUOUS all that might be. */
 void directory_vrfy(const struct directory *, struct str what, struct arena *, struct directory_verdict *out);

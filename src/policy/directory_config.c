@@ -193,7 +193,7 @@ add_target(struct setting_reader *r, struct targets *targets, struct conf_word w
             STR_ARG(word.text));
         return;
     }
-    if (!path_parse(word.text, arena, &path) || path.local.len == 0) {
+    if (word.text.len > LIMIT_PATH || !path_parse(word.text, arena, &path) || path.local.len == 0) {
         conf_error(r->problems, word.where, CONF_NO_SUGGESTION, "\"%.*s\" is not an address", STR_ARG(word.text));
         return;
     }
@@ -827,6 +827,9 @@ check_alias(struct setting_reader *r, struct directory *d, const struct domain *
         conf_error(r->problems, entry->alias_where, CONF_NO_SUGGESTION, "\"%.*s\" leads to nobody but itself",
                    STR_ARG(entry->name));
     size_t used = scratch->used + (count + 1) * sizeof *recipients;
+    if (used > DIRECTORY_ANSWER_MAX)
+        conf_error(r->problems, entry->alias_where, CONF_NO_SUGGESTION,
+                   "\"%.*s\" leads over too many other aliases: name its members more directly", STR_ARG(entry->name));
     if (used > d->answer_bytes)
         d->answer_bytes = used;
 }

@@ -693,7 +693,33 @@ bears_many_names(struct test *t)
     EXPECT_INT(t, mem_in_use(&mem), 0);
 }
 
+/* Lists in lists, each of which may be, but not all of them together. */
+static void
+refuses_what_no_answer_could_hold(struct test *t)
+{
+    enum { LONG = 900, MEMBERS = LIMIT_RCPT_EXPANDED, LINE = LONG + 30 };
+    struct mem mem = mem_libc();
+    struct text list = text_init(mem_alloc(&mem, MEMBERS * LINE), MEMBERS * LINE);
+    struct fixture f;
+    char local[LONG + 1];
+
+    memset(local, 'x', LONG);
+    local[LONG] = '\0';
+    for (int i = 0; i < MEMBERS; i++)
+        text_putf(&list, "%s%d@e.example\n", local, i);
+    struct conf_fake_file files[] = {
+        {STR("/m"), STR("domain a.example { alias l1 -> include:list; alias l2 -> include:list\nalias l3 -> l1, l2 }")},
+        {STR("/list"), text_str(&list)},
+    };
+    fixture_init(&f, files, 2);
+    EXPECT_INT(t, f.problems.errors, 1);
+    EXPECT(t, f.problems.errors > 0 && f.problems.items[0].where.line == 2);
+    fixture_done(&f);
+    mem_free(&mem, list.ptr, MEMBERS * LINE);
+}
+
 TEST_MAIN({"answers RCPT", answers_rcpt}, {"is no open relay", is_no_open_relay}, {"needs a domain", needs_a_domain},
           {"answers VRFY and EXPN", answers_vrfy_and_expn}, {"knows where mail goes", knows_where_mail_goes},
           {"refuses", refuses}, {"passwd-file gives names", passwd_file_gives_names},
-          {"postmaster is looked for", postmaster_is_looked_for}, {"bears many names", bears_many_names})
+          {"postmaster is looked for", postmaster_is_looked_for}, {"bears many names", bears_many_names},
+          { "refuses what no answer could hold", refuses_what_no_answer_could_hold })
