@@ -480,7 +480,7 @@ struct lookup_case {
     const char *why;
     struct str hosts;  /* "10 a=192.0.2.1; 20 b=none": none (NXDOMAIN), fail, or addresses */
     struct str wanted; /* kind, enhanced code */
-    bool allow;
+    bool allow, lmtp, port_25;
 };
 
 struct lookup {
@@ -557,7 +557,8 @@ run_lookup(struct rt *rt, void *arg)
     struct recipient rcpt = { .address = S("b@b.example") };
     struct delivery_job job = { &envelope, &rcpt, 1, hosts, count };
     struct delivery_settings settings = {
-        .port = 1, /* nobody listens there */
+        .lmtp = world->c->lmtp,
+        .port = world->c->port_25 ? 25 : 1, /* nobody listens there */
         .helo = S("me.example"),
         .own_names = &S("me.example"),
         .own_name_count = 1,
@@ -592,6 +593,8 @@ chooses_hosts(struct test *t)
         { "we are among equals: a loop", STR("10 a=192.0.2.25; 10 ME.example.=none"), STR("a F5.4.6") },
         { "we are the second: only the better one", STR("10 a=fail; 20 me.example=fail; 30 c=fail"), STR("a L4.4.3") },
         { "own address further on", STR("10 a=fail; 20 b=192.0.2.25; 30 c=fail"), STR("ab L4.4.3") },
+        { "LMTP keeps off port 25",
+          STR("10 a=127.0.0.1"), STR("a L4.3.5"), .allow = true, .lmtp = true, .port_25 = true },
         { "one address of several is ours", STR("10 a=127.0.0.1,192.0.2.25"), STR("a F5.4.6"), .allow = true },
     };
 
