@@ -1,0 +1,253 @@
+/* compose - see compose.h. */
+#include "message/compose.h"
+
+#include "message/date.h"
+#include "message/header.h"
+#include "message/lines.h"
+#include "message/utf8.h"
+
+enum {
+    BASE64_LINE = 57,        /* bytes that make a line of 76 */
+    LINE_MAX = 998,
+    FIXED_SIZE = 4096,       /* all that is not counted below */
+};
+
+static void
+put_boundary(struct text *t, const struct compose *c)
+{
+    text_put(t, S("=_"));
+    message_id_put(t, c->origin.id);
+}
+
+static void
+put_from(struct text *t, const struct compose_origin *o, bool utf8)
+{
+    text_put(t, S("From: "));
+    if (o->name.len) {
+        header_put_phrase(t, o->name, utf8);
+        text_put(t, S(" <"));
+        text_put(t, o->address);
+        text_put(t, S(">\r\n"));
+        return;
+    }
+    text_put(t, o->address);
+    text_put(t, S("\r\n"));
+}
+
+static void
+put_date(struct text *t, const struct compose_origin *o)
+{
+    text_put(t, S("Date: "));
+    date_put(t, o->wall);
+    text_put(t, S("\r\n"));
+}
+
+static void
+put_message_id(struct text *t, const struct compose_origin *o)
+{
+    text_put(t, S("Message-ID: <"));
+    message_id_put(t, o->id);
+    text_put_byte(t, '@');
+    text_put(t, o->hostname);
+    text_put(t, S(">\r\n"));
+}
+
+static void
+put_base64(struct text *t, struct str content)
+{
+    while (content.len) {
+        base64_put(t, str_slice(content, 0, BASE64_LINE));
+        text_put(t, S("\r\n"));
+        content = str_from(content, BASE64_LINE);
+    }
+}
+
+/* Any line ends to CRLF, with one at the end. */
+static void
+put_lines(struct text *t, struct str text)
+{
+    bool at_start = true;
+
+    for (size_t i = 0; i < text.len; i++) {
+        char c = text.ptr[i];
+        at_start = c == '\n' || c == '\r';
+        if (c == '\r' && i + 1 < text.len && text.ptr[i + 1] == '\n')
+            continue;
+        if (at_start)
+            text_put(t, S("\r\n"));
+        else
+            text_put_byte(t, c);
+    }
+    if (!at_start)
+        text_put(t, S("\r\n"));
+}
+
+static void
+put_text(struct text *t, const struct compose *c)
+{
+    struct lines_scan scan = { 0 };
+    bool ascii = str_is_ascii(c->text), utf8 = utf8_is_valid(c->text);
+    uint64_t longest = 0, line = 0;
+
+    lines_scan(&scan, c->text);
+    for (size_t i = 0; i < c->text.len; i++) {
+        line = c->text.ptr[i] == '\n' || c->text.ptr[i] == '\r' ? 0 : line + 1;
+        longest = line > longest ? line : longest;
+    }
+    bool encode = scan.nul || longest > LINE_MAX;
+    text_put(t, ascii  ? S("Content-Type: text/plain; charset=us-ascii\r\n")
+                : utf8 ? S("Content-Type: text/plain; charset=utf-8\r\n")
+                       : S("Content-Type: text/plain; charset=unknown-8bit\r\n"));
+    if (encode)
+        text_put(t, S("Content-Transfer-Encoding: base64\r\n"));
+    else if (!ascii)
+        text_put(t, S("Content-Transfer-Encoding: 8bit\r\n"));
+    text_put(t, S("\r\n"));
+    if (encode)
+        put_base64(t, c->text);
+    else
+        put_lines(t, c->text);
+}
+
+static void
+put_attachment(struct text *t, const struct compose_attachment *a)
+{
+    bool plain = a->name.len > 0;
+
+    for (size_t i = 0; i < a->name.len; i++)
+        plain = plain && a->name.ptr[i] >= ' ' && a->name.ptr[i] <= '~' && !str_has_byte(S("\"\\"), a->name.ptr[i]);
+    text_put(t, S("Content-Type: application/octet-stream\r\nContent-Transfer-Encoding: base64\r\n"
+                  "Content-Disposition: attachment;\r\n "));
+    if (plain) {
+        text_put(t, S("filename=\""));
+        text_put(t, a->name);
+        text_put(t, S("\"\r\n\r\n"));
+    } else { /* RFC 2231 section 4; file names are at most 255 bytes */
+        text_put(t, utf8_is_valid(a->name) ? S("filename*=utf-8''") : S("filename*=unknown-8bit''"));
+        for (size_t i = 0; i < a->name.len; i++) {
+            char c = a->name.ptr[i];
+            if (byte_is_alnum(c) || str_has_byte(S("._-"), c))
+                text_put_byte(t, c);
+            else
+                text_putf(t, "%%%02X", (unsigned char)c);
+        }
+        text_put(t, S("\r\n\r\n"));
+    }
+    put_base64(t, a->content);
+}
+
+size_t
+compose_size(const struct compose *c)
+{
+    size_t size = FIXED_SIZE + c->origin.address.len + 8 * (c->origin.name.len + c->subject.len) +
+                  2 * c->origin.hostname.len + 2 * c->text.len + 100;
+
+    for (size_t i = 0; i < c->to_count; i++)
+        size += 2 * c->to[i].len + 8;
+    for (size_t i = 0; i < c->attachment_count; i++)
+        size += 512 + 3 * c->attachments[i].name.len + (c->attachments[i].content.len / BASE64_LINE + 1) * 78;
+    return size;
+}
+
+void
+compose_put(struct text *t, const struct compose *c)
+{
+    put_date(t, &c->origin);
+    put_from(t, &c->origin, c->utf8);
+    for (size_t i = 0; i < c->to_count; i++) {
+        text_put(t, i == 0 ? S("To: ") : S(",\r\n "));
+        text_put(t, c->to[i]);
+    }
+    text_put(t, c->to_count ? S("\r\n") : S("To: undisclosed-recipients:;\r\n"));
+    header_put_text(t, S("Subject"), c->subject, c->utf8);
+    put_message_id(t, &c->origin);
+    text_put(t, S("MIME-Version: 1.0\r\n"));
+    if (c->attachment_count == 0) {
+        put_text(t, c);
+        return;
+    }
+    text_put(t, S("Content-Type: multipart/mixed; boundary=\""));
+    put_boundary(t, c);
+    text_put(t, str_is_ascii(c->text) ? S("\"\r\n") : S("\"\r\nContent-Transfer-Encoding: 8bit\r\n"));
+    text_put(t, S("\r\n--"));
+    put_boundary(t, c);
+    text_put(t, S("\r\n"));
+    put_text(t, c);
+    for (size_t i = 0; i < c->attachment_count; i++) {
+        text_put(t, S("\r\n--"));
+        put_boundary(t, c);
+        text_put(t, S("\r\n"));
+        put_attachment(t, &c->attachments[i]);
+    }
+    text_put(t, S("--"));
+    put_boundary(t, c);
+    text_put(t, S("--\r\n"));
+}
+
+size_t
+compose_header_size(struct str message, const struct compose_origin *o)
+{
+    return FIXED_SIZE + 2 * message.len + o->address.len + 8 * o->name.len + o->hostname.len;
+}
+
+void
+compose_header(struct text *t, struct str *message, const struct compose_origin *o)
+{
+    struct header_field field;
+    bool has_from = false, has_date = false, has_id = false;
+    struct str rest = *message;
+
+    if (str_starts(rest, S("From ")) || str_starts(rest, S(">From ")))
+        rest = str_from(rest, str_find_byte(rest, '\n') + 1);
+    while (header_take(&rest, &field)) {
+        if (str_eq_nocase(field.name, S("Bcc")) || str_eq_nocase(field.name, S("Resent-Bcc")))
+            continue;
+        has_from |= str_eq_nocase(field.name, S("From"));
+        has_date |= str_eq_nocase(field.name, S("Date"));
+        has_id |= str_eq_nocase(field.name, S("Message-ID"));
+        put_lines(t, field.whole);
+    }
+    if (!has_from)
+        put_from(t, o, false);
+    if (!has_date)
+        put_date(t, o);
+    if (!has_id)
+        put_message_id(t, o);
+    text_put(t, S("\r\n"));
+    if (!str_take(&rest, S("\r\n")))
+        str_take(&rest, S("\n"));
+    *message = rest;
+}
+
+static bool
+names_recipients(struct str name, bool resent)
+{
+    if (resent && !str_take_nocase(&name, S("Resent-")))
+        return false;
+    return str_eq_nocase(name, S("To")) || str_eq_nocase(name, S("Cc")) || str_eq_nocase(name, S("Bcc"));
+}
+
+enum addresses
+compose_next_recipient(struct compose_recipients *r, struct arena *arena, struct mailbox *out)
+{
+    struct header_field field;
+
+    if (!r->started) {
+        r->started = true;
+        if (str_starts(r->header, S("From ")) || str_starts(r->header, S(">From ")))
+            r->header = str_from(r->header, str_find_byte(r->header, '\n') + 1);
+        for (struct str rest = r->header; header_take(&rest, &field);)
+            r->resent |= names_recipients(field.name, true);
+        r->fields = r->header;
+        r->value = S("");
+    }
+    for (;;) {
+        enum addresses next = addresses_next(&r->value, arena, out);
+        if (next != ADDRESSES_END)
+            return next;
+        if (!header_take(&r->fields, &field))
+            return ADDRESSES_END;
+        if (names_recipients(field.name, r->resent))
+            r->value = field.value;
+    }
+}
