@@ -1,8 +1,8 @@
 /*
  * content - see content.h.
  *
- * Text between line ends is found by memchr and passed on as it lies in the buffer. So a block without dots at line starts
- * and without repairs is one part. Bytes are held back only where a block ends in the middle of something:
+ * Text between line ends is found by memchr and passed on as it lies in the buffer. So a block without dots at line
+ * starts and without repairs is one part. Bytes are held back only where a block ends in the middle of something:
  *
  *     AT_LINE     at the beginning, or behind CRLF
  *     AT_DOT      behind CRLF "."         the dot is dropped, whatever follows

@@ -1,10 +1,10 @@
 /*
  * content - the message itself on its way in: where it ends, and what of it is stored.
  *
- * DATA: only CR LF . CR LF ends it (or . CR LF as the first bytes), found on the raw bytes; a leading dot is removed: RFC 5321
- * section 4.5.2. BDAT: the chunk sizes say where it ends, and bytes are as they are. A bare CR or LF (RFC 5321 section 2.3.8)
- * is a fault, or is made CRLF; since that happens behind the search for the end, it can neither make nor hide one. A NUL is a
- * byte like others.
+ * DATA: only CR LF . CR LF ends it (or . CR LF as the first bytes), found on the raw bytes; a leading dot is removed:
+ * RFC 5321 section 4.5.2. BDAT: the chunk sizes say where it ends, and bytes are as they are. A bare CR or LF (RFC
+ * 5321 section 2.3.8) is a fault, or is made CRLF; since that happens behind the search for the end, it can neither
+ * make nor hide one. A NUL is a byte like others.
  *
  * Pure: bytes in, parts out. Parts borrow from the bytes given, or are constants.
  */

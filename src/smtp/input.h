@@ -1,8 +1,8 @@
 /*
  * input - what a peer sends, read through a buffer: command lines, and blocks of content.
  *
- * The buffer is taken when bytes are there and can be given back while none are (input_rest()), so that an idle session costs
- * none. What a function returns as str points into it and is good until the next call with this input.
+ * The buffer is taken when bytes are there and can be given back while none are (input_rest()), so that an idle
+ * session costs none. What a function returns as str points into it and is good until the next call with this input.
  */
 #ifndef SMTP_INPUT_H
 #define SMTP_INPUT_H
@@ -38,8 +38,8 @@ input_here(const struct input *in)
 }
 void input_take(struct input *, size_t len);
 
-/* Reads what is there, at least one byte more than before. ERR_CLOSED: the end of the stream. The buffer must not be full:
- * it is not when a line was incomplete or a block was taken. */
+/* Reads what is there, at least one byte more than before. ERR_CLOSED: the end of the stream. The buffer must not be
+ * full: it is not when a line was incomplete or a block was taken. */
 struct err input_fill(struct input *, int64_t until);
 /* The same, but what does not have to be waited for only. *out_any: there is something to take. */
 struct err input_fill_now(struct input *, bool *out_any);

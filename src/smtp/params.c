@@ -146,7 +146,8 @@ mail_request_parse(struct str args, bool extended, uint64_t size_max, struct are
         return &reply_mail_syntax;
     if (!path_take(&args, arena, &out->reverse_path))
         return &reply_bad_sender;
-    if (!path_is_null(out->reverse_path) && out->reverse_path.domain.len == 0) /* <postmaster> is somebody only in RCPT */
+    /* <postmaster> is somebody only in RCPT. */
+    if (!path_is_null(out->reverse_path) && out->reverse_path.domain.len == 0)
         return &reply_bad_sender;
     const struct reply *refusal =
         take_params(&p, mail_params, sizeof mail_params / sizeof *mail_params, args, extended, arena);

@@ -23,33 +23,40 @@ reads_mail(struct test *t)
         uint8_t ret, body;
         bool smtputf8;
     } cases[] = {
-        { "plain", STR("FROM:<a@b.test>"), NULL, STR("a@b.test"), 0, { 0 }, 0, 0, false },
-        { "null sender", STR("from:<>"), NULL, STR(""), 0, { 0 }, 0, 0, false },
-        { "space behind the colon", STR("FROM: <a@b.test>"), NULL, STR("a@b.test"), 0, { 0 }, 0, 0, false },
-        { "all parameters", STR("FROM:<a@b.test> size=1000 BODY=8bitmime SMTPUTF8 RET=hdrs ENVID=x+2By"), NULL,
-          STR("a@b.test"), 1000, STR("x+2By"), RET_HDRS, BODY_8BITMIME, true },
-        { "7BIT, FULL", STR("FROM:<> BODY=7BIT RET=FULL"), NULL, STR(""), 0, { 0 }, RET_FULL, BODY_7BIT, false },
-        { "UTF-8 with SMTPUTF8", STR("FROM:<\xc3\xa4@b.test> SMTPUTF8"), NULL, STR("\xc3\xa4@b.test"), 0, { 0 }, 0, 0,
-          true },
-        { "UTF-8 without", STR("FROM:<\xc3\xa4@b.test>"), &reply_sender_needs_smtputf8, STR(""), 0, { 0 }, 0, 0, false },
-        { "no colon", STR("FROM <a@b.test>"), &reply_mail_syntax, STR(""), 0, { 0 }, 0, 0, false },
-        { "nothing", STR(""), &reply_mail_syntax, STR(""), 0, { 0 }, 0, 0, false },
-        { "no path", STR("FROM:"), &reply_bad_sender, STR(""), 0, { 0 }, 0, 0, false },
-        { "no domain", STR("FROM:<postmaster>"), &reply_bad_sender, STR(""), 0, { 0 }, 0, 0, false },
-        { "two at signs", STR("FROM:<a@b@c.test>"), &reply_bad_sender, STR(""), 0, { 0 }, 0, 0, false },
-        { "size over by one", STR("FROM:<> SIZE=1001"), &reply_too_big, STR(""), 0, { 0 }, 0, 0, false },
-        { "size over 64 bits", STR("FROM:<> SIZE=99999999999999999999"), &reply_too_big, STR(""), 0, { 0 }, 0, 0, false },
-        { "size not a number", STR("FROM:<> SIZE=abc"), &reply_size_syntax, STR(""), 0, { 0 }, 0, 0, false },
-        { "size negative", STR("FROM:<> SIZE=-1"), &reply_size_syntax, STR(""), 0, { 0 }, 0, 0, false },
-        { "size empty", STR("FROM:<> SIZE="), &reply_size_syntax, STR(""), 0, { 0 }, 0, 0, false },
-        { "size alone", STR("FROM:<> SIZE"), &reply_size_syntax, STR(""), 0, { 0 }, 0, 0, false },
-        { "size twice", STR("FROM:<> SIZE=1 size=1"), &reply_parameter_twice, STR(""), 0, { 0 }, 0, 0, false },
-        { "body unknown", STR("FROM:<> BODY=9BIT"), &reply_body_syntax, STR(""), 0, { 0 }, 0, 0, false },
-        { "body binary", STR("FROM:<> BODY=BINARYMIME"), &reply_body_binary, STR(""), 0, { 0 }, 0, 0, false },
-        { "smtputf8 with a value", STR("FROM:<> SMTPUTF8=1"), &reply_smtputf8_value, STR(""), 0, { 0 }, 0, 0, false },
-        { "ret unknown", STR("FROM:<> RET=ALL"), &reply_ret_syntax, STR(""), 0, { 0 }, 0, 0, false },
-        { "envid not xtext", STR("FROM:<> ENVID=a+zz"), &reply_envid_syntax, STR(""), 0, { 0 }, 0, 0, false },
-        { "envid alone", STR("FROM:<> ENVID"), &reply_envid_syntax, STR(""), 0, { 0 }, 0, 0, false },
+        {"plain", STR("FROM:<a@b.test>"), NULL, STR("a@b.test"), 0, {0}, 0, 0, false},
+        {"null sender", STR("from:<>"), NULL, STR(""), 0, {0}, 0, 0, false},
+        {"space behind the colon", STR("FROM: <a@b.test>"), NULL, STR("a@b.test"), 0, {0}, 0, 0, false},
+        {"all parameters", STR("FROM:<a@b.test> size=1000 BODY=8bitmime SMTPUTF8 RET=hdrs ENVID=x+2By"), NULL,
+         STR("a@b.test"), 1000, STR("x+2By"), RET_HDRS, BODY_8BITMIME, true},
+        {"7BIT, FULL", STR("FROM:<> BODY=7BIT RET=FULL"), NULL, STR(""), 0, {0}, RET_FULL, BODY_7BIT, false},
+        {"UTF-8 with SMTPUTF8",
+         STR("FROM:<\xc3\xa4@b.test> SMTPUTF8"),
+         NULL,
+         STR("\xc3\xa4@b.test"),
+         0,
+         {0},
+         0,
+         0,
+         true},
+        {"UTF-8 without", STR("FROM:<\xc3\xa4@b.test>"), &reply_sender_needs_smtputf8, STR(""), 0, {0}, 0, 0, false},
+        {"no colon", STR("FROM <a@b.test>"), &reply_mail_syntax, STR(""), 0, {0}, 0, 0, false},
+        {"nothing", STR(""), &reply_mail_syntax, STR(""), 0, {0}, 0, 0, false},
+        {"no path", STR("FROM:"), &reply_bad_sender, STR(""), 0, {0}, 0, 0, false},
+        {"no domain", STR("FROM:<postmaster>"), &reply_bad_sender, STR(""), 0, {0}, 0, 0, false},
+        {"two at signs", STR("FROM:<a@b@c.test>"), &reply_bad_sender, STR(""), 0, {0}, 0, 0, false},
+        {"size over by one", STR("FROM:<> SIZE=1001"), &reply_too_big, STR(""), 0, {0}, 0, 0, false},
+        {"size over 64 bits", STR("FROM:<> SIZE=99999999999999999999"), &reply_too_big, STR(""), 0, {0}, 0, 0, false},
+        {"size not a number", STR("FROM:<> SIZE=abc"), &reply_size_syntax, STR(""), 0, {0}, 0, 0, false},
+        {"size negative", STR("FROM:<> SIZE=-1"), &reply_size_syntax, STR(""), 0, {0}, 0, 0, false},
+        {"size empty", STR("FROM:<> SIZE="), &reply_size_syntax, STR(""), 0, {0}, 0, 0, false},
+        {"size alone", STR("FROM:<> SIZE"), &reply_size_syntax, STR(""), 0, {0}, 0, 0, false},
+        {"size twice", STR("FROM:<> SIZE=1 size=1"), &reply_parameter_twice, STR(""), 0, {0}, 0, 0, false},
+        {"body unknown", STR("FROM:<> BODY=9BIT"), &reply_body_syntax, STR(""), 0, {0}, 0, 0, false},
+        {"body binary", STR("FROM:<> BODY=BINARYMIME"), &reply_body_binary, STR(""), 0, {0}, 0, 0, false},
+        {"smtputf8 with a value", STR("FROM:<> SMTPUTF8=1"), &reply_smtputf8_value, STR(""), 0, {0}, 0, 0, false},
+        {"ret unknown", STR("FROM:<> RET=ALL"), &reply_ret_syntax, STR(""), 0, {0}, 0, 0, false},
+        {"envid not xtext", STR("FROM:<> ENVID=a+zz"), &reply_envid_syntax, STR(""), 0, {0}, 0, 0, false},
+        {"envid alone", STR("FROM:<> ENVID"), &reply_envid_syntax, STR(""), 0, {0}, 0, 0, false},
     };
     struct mem mem = mem_libc();
     struct arena arena;
@@ -85,29 +92,29 @@ reads_rcpt(struct test *t)
         struct str address, orcpt;
         uint8_t notify;
     } cases[] = {
-        { "plain", STR("TO:<a@B.test>"), false, NULL, STR("a@b.test"), { 0 }, 0 },
-        { "source route drops", STR("TO:<@x.test,@y.test:a@b.test>"), false, NULL, STR("a@b.test"), { 0 }, 0 },
-        { "postmaster alone", STR("TO:<PostMaster>"), false, NULL, STR("PostMaster"), { 0 }, 0 },
-        { "never", STR("TO:<a@b.test> NOTIFY=never"), false, NULL, STR("a@b.test"), { 0 }, NOTIFY_NEVER },
-        { "a list", STR("TO:<a@b.test> NOTIFY=SUCCESS,Delay ORCPT=rfc822;x@y"), false, NULL, STR("a@b.test"),
-          STR("rfc822;x@y"), NOTIFY_SUCCESS | NOTIFY_DELAY },
-        { "UTF-8 with SMTPUTF8", STR("TO:<\xc3\xa4@b.test>"), true, NULL, STR("\xc3\xa4@b.test"), { 0 }, 0 },
-        { "UTF-8 without", STR("TO:<\xc3\xa4@b.test>"), false, &reply_recipient_needs_smtputf8, STR(""), { 0 }, 0 },
-        { "null", STR("TO:<>"), false, &reply_null_recipient, STR(""), { 0 }, 0 },
-        { "no domain", STR("TO:<a>"), false, &reply_bad_recipient, STR(""), { 0 }, 0 },
-        { "at sign alone", STR("TO:<@>"), false, &reply_bad_recipient, STR(""), { 0 }, 0 },
-        { "no keyword", STR("<a@b.test>"), false, &reply_rcpt_syntax, STR(""), { 0 }, 0 },
-        { "never and more", STR("TO:<a@b.test> NOTIFY=NEVER,DELAY"), false, &reply_notify_syntax, STR(""), { 0 }, 0 },
-        { "list with a hole", STR("TO:<a@b.test> NOTIFY=DELAY,,"), false, &reply_notify_syntax, STR(""), { 0 }, 0 },
-        { "notify empty", STR("TO:<a@b.test> NOTIFY="), false, &reply_notify_syntax, STR(""), { 0 }, 0 },
-        { "orcpt without type", STR("TO:<a@b.test> ORCPT=x@y"), false, &reply_orcpt_syntax, STR(""), { 0 }, 0 },
-        { "twice", STR("TO:<a@b.test> NOTIFY=DELAY NOTIFY=DELAY"), false, &reply_parameter_twice, STR(""), { 0 }, 0 },
+        {"plain", STR("TO:<a@B.test>"), false, NULL, STR("a@b.test"), {0}, 0},
+        {"source route drops", STR("TO:<@x.test,@y.test:a@b.test>"), false, NULL, STR("a@b.test"), {0}, 0},
+        {"postmaster alone", STR("TO:<PostMaster>"), false, NULL, STR("PostMaster"), {0}, 0},
+        {"never", STR("TO:<a@b.test> NOTIFY=never"), false, NULL, STR("a@b.test"), {0}, NOTIFY_NEVER},
+        {"a list", STR("TO:<a@b.test> NOTIFY=SUCCESS,Delay ORCPT=rfc822;x@y"), false, NULL, STR("a@b.test"),
+         STR("rfc822;x@y"), NOTIFY_SUCCESS | NOTIFY_DELAY},
+        {"UTF-8 with SMTPUTF8", STR("TO:<\xc3\xa4@b.test>"), true, NULL, STR("\xc3\xa4@b.test"), {0}, 0},
+        {"UTF-8 without", STR("TO:<\xc3\xa4@b.test>"), false, &reply_recipient_needs_smtputf8, STR(""), {0}, 0},
+        {"null", STR("TO:<>"), false, &reply_null_recipient, STR(""), {0}, 0},
+        {"no domain", STR("TO:<a>"), false, &reply_bad_recipient, STR(""), {0}, 0},
+        {"at sign alone", STR("TO:<@>"), false, &reply_bad_recipient, STR(""), {0}, 0},
+        {"no keyword", STR("<a@b.test>"), false, &reply_rcpt_syntax, STR(""), {0}, 0},
+        {"never and more", STR("TO:<a@b.test> NOTIFY=NEVER,DELAY"), false, &reply_notify_syntax, STR(""), {0}, 0},
+        {"list with a hole", STR("TO:<a@b.test> NOTIFY=DELAY,,"), false, &reply_notify_syntax, STR(""), {0}, 0},
+        {"notify empty", STR("TO:<a@b.test> NOTIFY="), false, &reply_notify_syntax, STR(""), {0}, 0},
+        {"orcpt without type", STR("TO:<a@b.test> ORCPT=x@y"), false, &reply_orcpt_syntax, STR(""), {0}, 0},
+        {"twice", STR("TO:<a@b.test> NOTIFY=DELAY NOTIFY=DELAY"), false, &reply_parameter_twice, STR(""), {0}, 0},
     };
     struct mem mem = mem_libc();
     struct arena arena;
 
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        struct mail_request mail = { .smtputf8 = cases[i].smtputf8 };
+        struct mail_request mail = {.smtputf8 = cases[i].smtputf8};
         struct rcpt_request got;
         test_case(t, cases[i].why);
         arena_init(&arena, &mem, 512, 64 << 10);
@@ -142,7 +149,7 @@ without_ehlo(struct test *t)
     arena_done(&arena);
 }
 
-/* ---- recipients ----------------------------------------------------------------------------------------------------- */
+/* ---- recipients -------------------------------------------------------------------------------------------------- */
 
 static void
 spreads_dsn_parameters(struct test *t)
@@ -150,14 +157,14 @@ spreads_dsn_parameters(struct test *t)
     struct mem mem = mem_libc();
     struct arena arena;
     struct recipients r;
-    struct rcpt_request alias = { .address = STR("sales@here.test"), .orcpt = STR("rfc822;x@y"),
-                                  .notify = NOTIFY_SUCCESS | NOTIFY_DELAY };
+    struct rcpt_request alias = {
+        .address = STR("sales@here.test"), .orcpt = STR("rfc822;x@y"), .notify = NOTIFY_SUCCESS | NOTIFY_DELAY};
     struct recipient several[] = {
-        { .address = STR("sales@here.test"), .origin = RECIPIENT_EXPANDED },
-        { .address = STR("anna@here.test"), .origin = RECIPIENT_MEMBER },
-        { .address = STR("list@here.test"), .origin = RECIPIENT_MEMBER, .reverse_path = STR("owner@here.test") },
+        {.address = STR("sales@here.test"), .origin = RECIPIENT_EXPANDED},
+        {.address = STR("anna@here.test"), .origin = RECIPIENT_MEMBER},
+        {.address = STR("list@here.test"), .origin = RECIPIENT_MEMBER, .reverse_path = STR("owner@here.test")},
     };
-    struct recipient one = { .address = STR("bob@here.test"), .origin = RECIPIENT_ALIAS };
+    struct recipient one = {.address = STR("bob@here.test"), .origin = RECIPIENT_ALIAS};
 
     arena_init(&arena, &mem, 512, 64 << 10);
     recipients_init(&r, &arena, 7);
@@ -170,14 +177,14 @@ spreads_dsn_parameters(struct test *t)
     EXPECT_INT(t, r.count, 5);
     test_case(t, "the alias itself: as asked");
     EXPECT_INT(t, r.list[0].notify, NOTIFY_SUCCESS | NOTIFY_DELAY);
-    EXPECT_STR(t, r.list[0].given, ((struct str){ 0 }));
+    EXPECT_STR(t, r.list[0].given, ((struct str){0}));
     test_case(t, "a member of an alias: without SUCCESS");
     EXPECT_INT(t, r.list[1].notify, NOTIFY_DELAY);
     EXPECT_STR(t, r.list[1].orcpt, S("rfc822;x@y"));
     EXPECT_STR(t, r.list[1].given, S("sales@here.test"));
     test_case(t, "a member of a list: nothing");
     EXPECT_INT(t, r.list[2].notify, 0);
-    EXPECT_STR(t, r.list[2].orcpt, ((struct str){ 0 }));
+    EXPECT_STR(t, r.list[2].orcpt, ((struct str){0}));
     EXPECT_STR(t, r.list[2].reverse_path, S("owner@here.test"));
     test_case(t, "an alias to one: as asked");
     EXPECT_INT(t, r.list[3].notify, NOTIFY_SUCCESS | NOTIFY_DELAY);
@@ -200,25 +207,25 @@ keeps_each_once(struct test *t)
         for (int i = 0; i < 5000; i++) {
             struct text address = text_init(memory, sizeof memory);
             text_putf(&address, "user%d@here.test", i);
-            recipients_add(&r, &(struct rcpt_request){ .address = text_str(&address) },
-                           &(struct recipient){ .address = text_str(&address) }, 1);
+            recipients_add(&r, &(struct rcpt_request){.address = text_str(&address)},
+                           &(struct recipient){.address = text_str(&address)}, 1);
         }
     EXPECT_INT(t, r.count, 5000);
     EXPECT_STR(t, r.list[4999].address, S("user4999@here.test"));
 
     test_case(t, "named by the client counts more than reached by a list");
-    struct recipient member = { .address = STR("anna@here.test"), .origin = RECIPIENT_MEMBER,
-                                .reverse_path = STR("owner@here.test") };
-    struct recipient named = { .address = STR("anna@here.test"), .origin = RECIPIENT_GIVEN };
-    recipients_add(&r, &(struct rcpt_request){ .address = STR("list@here.test") }, &member, 1);
-    recipients_add(&r, &(struct rcpt_request){ .address = STR("anna@here.test"), .notify = NOTIFY_DELAY }, &named, 1);
-    recipients_add(&r, &(struct rcpt_request){ .address = STR("list@here.test") }, &member, 1);
+    struct recipient member = {
+        .address = STR("anna@here.test"), .origin = RECIPIENT_MEMBER, .reverse_path = STR("owner@here.test")};
+    struct recipient named = {.address = STR("anna@here.test"), .origin = RECIPIENT_GIVEN};
+    recipients_add(&r, &(struct rcpt_request){.address = STR("list@here.test")}, &member, 1);
+    recipients_add(&r, &(struct rcpt_request){.address = STR("anna@here.test"), .notify = NOTIFY_DELAY}, &named, 1);
+    recipients_add(&r, &(struct rcpt_request){.address = STR("list@here.test")}, &member, 1);
     EXPECT_INT(t, r.count, 5001);
     EXPECT_INT(t, r.list[5000].origin, RECIPIENT_GIVEN);
     EXPECT_INT(t, r.list[5000].notify, NOTIFY_DELAY);
-    EXPECT_STR(t, r.list[5000].reverse_path, ((struct str){ 0 }));
+    EXPECT_STR(t, r.list[5000].reverse_path, ((struct str){0}));
     arena_done(&arena);
 }
 
-TEST_MAIN({ "reads MAIL", reads_mail }, { "reads RCPT", reads_rcpt }, { "without EHLO", without_ehlo },
-          { "spreads DSN parameters", spreads_dsn_parameters }, { "keeps each once", keeps_each_once })
+TEST_MAIN({"reads MAIL", reads_mail}, {"reads RCPT", reads_rcpt}, {"without EHLO", without_ehlo},
+          {"spreads DSN parameters", spreads_dsn_parameters}, {"keeps each once", keeps_each_once})

@@ -46,8 +46,8 @@ grow(struct recipients *r)
         *slot_of(r, &r->list[i]) = (uint32_t)(i + 1);
 }
 
-/* RFC 3461 section 5.2.7.3 (c): members are asked as the alias was, but for SUCCESS, which the alias itself answers. With
- * nothing left to ask for, the sender wanted no other notice either. */
+/* RFC 3461 section 5.2.7.3 (c): members are asked as the alias was, but for SUCCESS, which the alias itself answers.
+ * With nothing left to ask for, the sender wanted no other notice either. */
 static uint8_t
 notify_of_member(uint8_t notify)
 {

@@ -1,6 +1,6 @@
 /*
- * recipients - the final recipients of one transaction, each once, as they go into the envelope. Everything lives in the
- * transaction's arena.
+ * recipients - the final recipients of one transaction, each once, as they go into the envelope. Everything lives in
+ * the transaction's arena.
  */
 #ifndef SMTP_RECIPIENTS_H
 #define SMTP_RECIPIENTS_H
@@ -18,10 +18,10 @@ struct recipients {
 
 void recipients_init(struct recipients *, struct arena *, uint64_t seed);
 /*
- * Adds what one RCPT led to. The DSN parameters are spread by RFC 3461 section 5.2.7: kept for the recipient given and for an
- * alias to one; without SUCCESS for the members of an alias to several; none for the members of a list; for the alias or list
- * itself (RECIPIENT_EXPANDED) as given. Someone who is there already stays once; named by the client counts more than
- * reached by an alias or list.
+ * Adds what one RCPT led to. The DSN parameters are spread by RFC 3461 section 5.2.7: kept for the recipient given
+ * and for an alias to one; without SUCCESS for the members of an alias to several; none for the members of a list;
+ * for the alias or list itself (RECIPIENT_EXPANDED) as given. Someone who is there already stays once; named by the
+ * client counts more than reached by an alias or list.
  */
 void recipients_add(struct recipients *, const struct rcpt_request *, const struct recipient *, size_t count);
 

@@ -123,8 +123,8 @@ line_room(const struct reply *r)
     return LIMIT_REPLY_LINE - fixed;
 }
 
-/* The next line of the text, at most `room` bytes: up to '\n', else up to the last space that fits. After the last one the
- * text is absent. */
+/* The next line of the text, at most `room` bytes: up to '\n', else up to the last space that fits. After the last
+ * one the text is absent. */
 static struct str
 line_cut(struct str *text, size_t room)
 {

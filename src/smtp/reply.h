@@ -1,12 +1,13 @@
 /*
  * reply - every sentence that the server can say, in one place; and how a reply is written down.
  *
- * A reply is a code, an enhanced status code (RFC 3463; empty in greetings, answers to HELO and EHLO, and 3xx: RFC 2034
- * section 4) and a text that tells the person at the other end what was wrong and what to do. '\n' in the text begins a new
- * line of a multi-line reply; lines that would exceed LIMIT_REPLY_LINE are broken at a space.
+ * A reply is a code, an enhanced status code (RFC 3463; empty in greetings, answers to HELO and EHLO, and 3xx: RFC
+ * 2034 section 4) and a text that tells the person at the other end what was wrong and what to do. '\n' in the text
+ * begins a new line of a multi-line reply; lines that would exceed LIMIT_REPLY_LINE are broken at a space.
  *
- * Fixed replies are constants, compared by address (`reply == &reply_start_content`). Those with words of the moment in them
- * are made in an arena and live as long as it does. Reading the replies of others is the client's business (client.h).
+ * Fixed replies are constants, compared by address (`reply == &reply_start_content`). Those with words of the moment
+ * in them are made in an arena and live as long as it does. Reading the replies of others is the client's business
+ * (client.h).
  */
 #ifndef SMTP_REPLY_H
 #define SMTP_REPLY_H
@@ -25,8 +26,8 @@ reply_is_positive(const struct reply *r)
     return r->code < 400;
 }
 
-/* format may take "%.*s" of anything: what is not printable ASCII becomes '?' when it is written (UTF-8 would need to know
- * that the client asked for it: RFC 6531 section 3.7.4.1). enhanced: a literal. */
+/* format may take "%.*s" of anything: what is not printable ASCII becomes '?' when it is written (UTF-8 would need to
+ * know that the client asked for it: RFC 6531 section 3.7.4.1). enhanced: a literal. */
 const struct reply *reply_make(struct arena *, unsigned code, const char *enhanced, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
 

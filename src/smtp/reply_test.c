@@ -74,7 +74,8 @@ static void
 enhanced_codes_agree(struct test *t)
 {
     static const struct reply *const replies[] = {
-        &reply_closing, &reply_ok, &reply_shutting_down, &reply_talked_ahead, &reply_unknown_command, &reply_hello_first,
+        &reply_closing, &reply_ok, &reply_shutting_down, &reply_talked_ahead, &reply_unknown_command,
+        &reply_hello_first,
         &reply_sender_ok, &reply_recipient_ok, &reply_too_many_recipients, &reply_no_valid_recipients, &reply_too_big,
         &reply_no_space, &reply_try_again, &reply_mail_loop, &reply_vrfy_off, &reply_sender_needs_smtputf8,
     };

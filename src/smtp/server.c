@@ -1,12 +1,12 @@
 /*
  * server - see server.h.
  *
- * From top to bottom: the commands as a table; the dialog; each command in the order of RFC 5321 section 4.1.1; the content;
- * and last the plumbing that reads, writes and counts. A handler returns its reply and writes nothing itself. Replies are
- * gathered, and go out before anybody waits for input.
+ * From top to bottom: the commands as a table; the dialog; each command in the order of RFC 5321 section 4.1.1; the
+ * content; and last the plumbing that reads, writes and counts. A handler returns its reply and writes nothing
+ * itself. Replies are gathered, and go out before anybody waits for input.
  *
- * Memory: `session` lives as long as the connection, `transaction` from MAIL to the reply that ends it, `scratch` for one
- * command. While the client is silent, buffers and scratch are given back.
+ * Memory: `session` lives as long as the connection, `transaction` from MAIL to the reply that ends it, `scratch` for
+ * one command. While the client is silent, buffers and scratch are given back.
  */
 #include "smtp/server.h"
 
@@ -20,7 +20,7 @@
 
 enum {
     SESSION_ARENA_MAX = 4096,          /* id and reverse name */
-    SCRATCH_ARENA_MAX = 64 << 20,      /* the members of the largest list, or of EXPN's reply; hooks take it, no client */
+    SCRATCH_ARENA_MAX = 64 << 20,      /* the members of the largest list; hooks take it, no client */
     TRANSACTION_ARENA_MAX = 4 * LIMIT_RCPT_EXPANDED * (int)(sizeof(struct recipient) + LIMIT_COMMAND_LINE),
     OUTPUT_FIRST = 2048,               /* replies gathered in one write; more only for one that is longer */
     LINGER_BYTES = 256 << 10,
@@ -82,7 +82,7 @@ struct session {
     char command_memory[80], refused_memory[80], refusal_memory[160];
 };
 
-/* ---- the protocol ------------------------------------------------------------------------------------------------- */
+/* ---- the protocol ------------------------------------------------------------------------------------------------ */
 
 enum command_flags {
     ENDS_GROUP = 1, /* nothing may be pipelined behind it: RFC 2920 section 3.1, and what standards 4.3 keeps of that */
@@ -196,7 +196,7 @@ wrong_order(const struct session *s, const struct command *c)
     return c->run == run_mail ? &reply_mail_again : &reply_in_transaction;
 }
 
-/* ---- the dialog --------------------------------------------------------------------------------------------------- */
+/* ---- the dialog -------------------------------------------------------------------------------------------------- */
 
 static void welcome(struct session *);
 static bool read_command(struct session *, struct str *out_line);
@@ -336,7 +336,8 @@ run_command(struct session *s, const struct command *c, struct str args)
         return wrong_order(s, c);
     const struct reply *reply = c->run(s, args, until);
     CHECK(reply != NULL);
-    /* What came along with this line was sent by somebody who could not know the answer: the way in for smuggled commands. */
+    /* What came along with this line was sent by somebody who could not know the answer: the way in for smuggled
+     * commands. */
     if ((c->flags & ENDS_GROUP) && reply_is_positive(reply) && input_here(&s->in).len > 0) {
         end(s, S("pipelined where that is not allowed"));
         return &reply_talked_ahead;
@@ -357,8 +358,8 @@ count_wrong(struct session *s, const struct reply *reply)
 }
 
 /*
- * A client that pipelines could not know that the MAIL or the chunk before was refused; and refused recipients have a limit
- * of their own.
+ * A client that pipelines could not know that the MAIL or the chunk before was refused; and refused recipients have a
+ * limit of their own.
  */
 static bool
 is_excused(struct session *s, const struct command *c, enum phase phase)
@@ -397,7 +398,7 @@ answer(struct session *s, struct str line)
     return s->idle_commands > s->settings->idle_commands_max ? &reply_too_many_idle : reply;
 }
 
-/* ---- EHLO, HELO: section 4.1.1.1 ---------------------------------------------------------------------------------- */
+/* ---- EHLO, HELO: section 4.1.1.1 --------------------------------------------------------------------------------- */
 
 /* Any printable token will do: whoever checks names refuses mail that people want (standards 3.1). */
 static const struct reply *
@@ -457,7 +458,7 @@ run_ehlo(struct session *s, struct str args, int64_t until)
     return reply_make(&s->scratch, 250, "", "%.*s", STR_ARG(text_str(&t)));
 }
 
-/* ---- MAIL: section 4.1.1.2 ---------------------------------------------------------------------------------------- */
+/* ---- MAIL: section 4.1.1.2 --------------------------------------------------------------------------------------- */
 
 static bool
 is_over_budget(const struct session *s)
@@ -493,7 +494,7 @@ run_mail(struct session *s, struct str args, int64_t until)
     return &reply_sender_ok;
 }
 
-/* ---- RCPT: section 4.1.1.3 ---------------------------------------------------------------------------------------- */
+/* ---- RCPT: section 4.1.1.3 --------------------------------------------------------------------------------------- */
 
 static const struct reply *
 take_recipient(struct session *s, struct str args, int64_t until)
@@ -524,8 +525,8 @@ take_recipient(struct session *s, struct str args, int64_t until)
     return verdict.reply ? verdict.reply : &reply_recipient_ok;
 }
 
-/* Whoever guesses names is shown out, but never somebody with a recipient that we took: a list server with 25 dead addresses
- * and 5 good ones would come again for days, and the five never got their mail (standards 4.5). */
+/* Whoever guesses names is shown out, but never somebody with a recipient that we took: a list server with 25 dead
+ * addresses and 5 good ones would come again for days, and the five never got their mail (standards 4.5). */
 static const struct reply *
 run_rcpt(struct session *s, struct str args, int64_t until)
 {
@@ -549,7 +550,7 @@ run_rcpt(struct session *s, struct str args, int64_t until)
     return reply;
 }
 
-/* ---- DATA: section 4.1.1.4 ---------------------------------------------------------------------------------------- */
+/* ---- DATA: section 4.1.1.4 --------------------------------------------------------------------------------------- */
 
 static struct str
 trace(const struct session *s, struct arena *scratch)
@@ -608,7 +609,7 @@ run_data(struct session *s, struct str args, int64_t until)
     return refusal ? refusal : &reply_start_content;
 }
 
-/* ---- BDAT: RFC 3030 section 2 ------------------------------------------------------------------------------------- */
+/* ---- BDAT: RFC 3030 section 2 ------------------------------------------------------------------------------------ */
 
 static const struct reply *receive_chunk(struct session *, uint64_t size, bool store);
 static void content_store(struct session *, const struct content_parts *);
@@ -671,7 +672,7 @@ run_bdat(struct session *s, struct str args, int64_t until)
     return reply_make(&s->scratch, 250, "2.0.0", "%" PRIu64 " bytes received", size);
 }
 
-/* ---- RSET, VRFY, EXPN, HELP, NOOP, QUIT: sections 4.1.1.5 to 10; ETRN: RFC 1985 ------------------------------------ */
+/* ---- RSET, VRFY, EXPN, HELP, NOOP, QUIT: sections 4.1.1.5 to 10; ETRN: RFC 1985 ---------------------------------- */
 
 static const struct reply *
 run_rset(struct session *s, struct str args, int64_t until)
@@ -769,7 +770,7 @@ run_off(struct session *s, struct str args, int64_t until)
     return &reply_known_but_off;
 }
 
-/* ---- the content --------------------------------------------------------------------------------------------------- */
+/* ---- the content ------------------------------------------------------------------------------------------------- */
 
 static void
 draft_drop(struct session *s)
@@ -782,7 +783,8 @@ draft_drop(struct session *s)
     t->draft = NULL;
 }
 
-/* A message that fails is dropped at once, and read to its end all the same: the client hears why when it has sent it. */
+/* A message that fails is dropped at once, and read to its end all the same: the client hears why when it has sent
+ * it. */
 static void
 content_store(struct session *s, const struct content_parts *parts)
 {
@@ -889,8 +891,9 @@ content_refusal(struct session *s)
         return NULL;
     case CONTENT_BARE_CR:
     case CONTENT_BARE_LF:
-        return reply_make(&s->scratch, 550, "5.6.0", "Line %" PRIu64 " holds a %s alone; every line must end with CR LF",
-                          c->fault_line, c->fault == CONTENT_BARE_CR ? "CR" : "LF");
+        return reply_make(&s->scratch, 550, "5.6.0",
+                          "Line %" PRIu64 " holds a %s alone; every line must end with CR LF", c->fault_line,
+                          c->fault == CONTENT_BARE_CR ? "CR" : "LF");
     case CONTENT_LONG_LINE:
         return reply_make(&s->scratch, 554, "5.6.0", "Line %" PRIu64 " is longer than %d bytes; encode the message",
                           c->fault_line, LIMIT_TEXT_LINE);
@@ -943,7 +946,7 @@ content_commit(struct session *s)
     return reply_make(&s->scratch, 250, "2.0.0", "Stored as %.*s", STR_ARG(text_str(&id)));
 }
 
-/* ---- plumbing ------------------------------------------------------------------------------------------------------- */
+/* ---- plumbing ---------------------------------------------------------------------------------------------------- */
 
 struct listener_settings
 listener_settings_default(struct str hostname)
@@ -1009,7 +1012,8 @@ session_end(struct session *s)
     s->client->session = s->client->helo = s->client->reverse_name = (struct str){ 0 };
 }
 
-/* Forgets the transaction: after its end, RSET, EHLO, or a lost connection. Its memory goes back: most sessions carry one. */
+/* Forgets the transaction: after its end, RSET, EHLO, or a lost connection. Its memory goes back: most sessions carry
+ * one. */
 static void
 transaction_end(struct session *s)
 {
@@ -1110,7 +1114,8 @@ static void
 flush(struct session *s)
 {
     if (s->out_len > 0 && !s->broken) {
-        struct err e = stream_write(s->stream, str_new(s->own_out, s->out_len), within(s->rt, s->settings->command_wait));
+        struct err e =
+            stream_write(s->stream, str_new(s->own_out, s->out_len), within(s->rt, s->settings->command_wait));
         if (err_is(e))
             (void)lost(s, e.kind == ERR_CANCELLED ? e : ERR(ERR_CLOSED, "write to the client"), &reply_closing);
         s->report.bytes_out += s->out_len;
@@ -1184,8 +1189,8 @@ read_command(struct session *s, struct str *out_line)
     return false;
 }
 
-/* We hang up first. Bytes that the client still sends would make the system answer with a reset, and our last reply might
- * never be read: wait for its end, for a moment. */
+/* We hang up first. Bytes that the client still sends would make the system answer with a reset, and our last reply
+ * might never be read: wait for its end, for a moment. */
 static void
 linger(struct session *s)
 {

@@ -2,16 +2,16 @@
  * server - the receiver's side of one SMTP session: RFC 5321, with PIPELINING (2920), SIZE (1870), 8BITMIME (6152),
  * ENHANCEDSTATUSCODES (2034), CHUNKING (3030), SMTPUTF8 (6531), DSN (3461), LIMITS (9422) and ETRN (1985).
  *
- * server_run() holds the whole dialog on one stream, from the greeting to the last reply, in the fiber that calls it. What it
- * cannot know (who may enter, which recipients exist, where content goes) it asks by hooks. So it runs in tests alone, and
- * knows of no links, queues or files.
+ * server_run() holds the whole dialog on one stream, from the greeting to the last reply, in the fiber that calls it.
+ * What it cannot know (who may enter, which recipients exist, where content goes) it asks by hooks. So it runs in
+ * tests alone, and knows of no links, queues or files.
  *
- * What it promises, whatever a client sends: no recipient is committed whose verdict was not an acceptance; no 250 to the end
- * of data before draft_commit() returned OK; each draft that was begun is committed or aborted exactly once; one reply to each
- * command, in order; memory bounded by the limits below.
+ * What it promises, whatever a client sends: no recipient is committed whose verdict was not an acceptance; no 250 to
+ * the end of data before draft_commit() returned OK; each draft that was begun is committed or aborted exactly once;
+ * one reply to each command, in order; memory bounded by the limits below.
  *
- * Times are nanoseconds, sizes bytes. Strings in settings and in struct server_client belong to the caller and must outlive
- * the session; what a hook makes in the arena it is given lives until the command has been answered.
+ * Times are nanoseconds, sizes bytes. Strings in settings and in struct server_client belong to the caller and must
+ * outlive the session; what a hook makes in the arena it is given lives until the command has been answered.
  */
 #ifndef SMTP_SERVER_H
 #define SMTP_SERVER_H
@@ -53,7 +53,7 @@ struct listener_settings {
 /* The defaults of base/limits.h, for a plain mx listener. */
 struct listener_settings listener_settings_default(struct str hostname);
 
-/* ---- who is there -------------------------------------------------------------------------------------------------- */
+/* ---- who is there ------------------------------------------------------------------------------------------------ */
 
 /* One session, as hooks and logs see it. The caller fills the first part; the session fills the second. */
 struct server_client {
@@ -67,11 +67,11 @@ struct server_client {
     bool busy;                     /* a transaction is open: a role that drains lets it finish */
 };
 
-/* ---- hooks --------------------------------------------------------------------------------------------------------- */
+/* ---- hooks ------------------------------------------------------------------------------------------------------- */
 
 /*
- * Accepted: reply is NULL (250 2.1.5) or positive (251), and there is at least one recipient. Of each the hook sets address,
- * origin, and reverse_path for members of a list; the session sets the rest by RFC 3461 section 5.2.7.
+ * Accepted: reply is NULL (250 2.1.5) or positive (251), and there is at least one recipient. Of each the hook sets
+ * address, origin, and reverse_path for members of a list; the session sets the rest by RFC 3461 section 5.2.7.
  * Refused: reply is negative.
  */
 struct rcpt_verdict {
@@ -98,14 +98,14 @@ struct server_report {
 };
 
 /*
- * What the session asks of its surroundings. A hook that returns a reply may return 421: the session ends with it. Those that
- * may be NULL say so: the session then does without.
+ * What the session asks of its surroundings. A hook that returns a reply may return 421: the session ends with it.
+ * Those that may be NULL say so: the session then does without.
  */
 struct server_hooks {
     void *ctx;
 
-    /* At connect. NULL: welcome. 421: it is said and the connection closed; 554 or 521: RFC 5321 section 3.1, 7504. May be
-     * NULL. leave is called once at the end for every client that admit let in. */
+    /* At connect. NULL: welcome. 421: it is said and the connection closed; 554 or 521: RFC 5321 section 3.1, 7504.
+     * May be NULL. leave is called once at the end for every client that admit let in. */
     const struct reply *(*admit)(void *ctx, struct server_client *, struct arena *, int64_t until);
     void (*leave)(void *ctx, struct server_client *);
     /* OK and an empty name: there is none. Runs beside the dialog, in a fiber of its own. May be NULL. */
@@ -117,9 +117,12 @@ struct server_hooks {
     void (*rcpt)(void *ctx, const struct server_client *, const struct rcpt_request *, struct arena *, int64_t until,
                  struct rcpt_verdict *out);
     /* What follows the verb, trimmed. Asked only where settings offer them. May be NULL, and are then not offered. */
-    const struct reply *(*vrfy)(void *ctx, const struct server_client *, struct str what, struct arena *, int64_t until);
-    const struct reply *(*expn)(void *ctx, const struct server_client *, struct str what, struct arena *, int64_t until);
-    const struct reply *(*etrn)(void *ctx, const struct server_client *, struct str node, struct arena *, int64_t until);
+    const struct reply *(*vrfy)(void *ctx, const struct server_client *, struct str what, struct arena *,
+                                int64_t until);
+    const struct reply *(*expn)(void *ctx, const struct server_client *, struct str what, struct arena *,
+                                int64_t until);
+    const struct reply *(*etrn)(void *ctx, const struct server_client *, struct str node, struct arena *,
+                                int64_t until);
 
     /* expected_size: as the client declared, or 0. ERR_NO_SPACE becomes 452, everything else 451. */
     struct err (*draft_begin)(void *ctx, struct message_id, uint64_t expected_size, int64_t until, void **out_draft);
@@ -136,8 +139,8 @@ struct server_hooks {
 };
 
 /*
- * The dialog. Returns when it is over; the stream stays the caller's to close. To end it from outside, cancel the fiber: a
- * 421 is said, a message that was not committed is dropped.
+ * The dialog. Returns when it is over; the stream stays the caller's to close. To end it from outside, cancel the
+ * fiber: a 421 is said, a message that was not committed is dropped.
  */
 void server_run(struct stream *, const struct listener_settings *, const struct server_hooks *, struct server_client *);
 

@@ -1,6 +1,6 @@
 /*
- * Tests of server.c: whole dialogs over a socket pair, with server_fake.h as the site. A case is a list of what the client
- * sends and the reply codes it must get for that; "end" is the server closing.
+ * Tests of server.c: whole dialogs over a socket pair, with server_fake.h as the site. A case is a list of what the
+ * client sends and the reply codes it must get for that; "end" is the server closing.
  */
 #include "smtp/server.h"
 
@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- a client ------------------------------------------------------------------------------------------------------- */
+/* ---- a client ---------------------------------------------------------------------------------------------------- */
 
 struct peer {
     struct rt *rt;
@@ -21,9 +21,9 @@ struct peer {
     struct listener_settings settings;
     struct fake_site *site;
     struct server_client client;
-    char here[8192];          /* read, not looked at */
+    char here[8192]; /* read, not looked at */
     size_t len;
-    char reply[8192];         /* the last one, all its lines */
+    char reply[8192]; /* the last one, all its lines */
     size_t reply_len;
 };
 
@@ -46,7 +46,7 @@ peer_connect(struct peer *p)
     CHECK(!err_is(stream_from_handle(p->rt, ends[0], &p->stream)));
     CHECK(!err_is(stream_from_handle(p->rt, ends[1], &p->far)));
     p->len = p->reply_len = 0;
-    p->client = (struct server_client){ .name = STR("192.0.2.7") };
+    p->client = (struct server_client){.name = STR("192.0.2.7")};
     CHECK(address_from_ip(S("192.0.2.7"), &p->client.address));
     scope_init(&p->scope, p->rt);
     scope_start(&p->scope, "server", serve, p);
@@ -90,7 +90,8 @@ peer_read(struct peer *p)
             continue;
         }
         size_t got;
-        struct err e = stream_read(p->stream, p->here + p->len, sizeof p->here - p->len, within(p->rt, 10 * SECOND), &got);
+        struct err e =
+            stream_read(p->stream, p->here + p->len, sizeof p->here - p->len, within(p->rt, 10 * SECOND), &got);
         if (err_is(e))
             return e.kind == ERR_RESET ? 0 : -2;
         if (got == 0)
@@ -169,7 +170,7 @@ run_fiber(struct rt *rt, void *arg)
 static void
 in_world(struct test *t, void (*each)(struct peer *))
 {
-    EXPECT(t, !err_is(rt_run(run_fiber, &(struct run){ t, each })));
+    EXPECT(t, !err_is(rt_run(run_fiber, &(struct run){t, each})));
 }
 
 #define EHLO STR("EHLO client.test\r\n")
@@ -183,85 +184,211 @@ in_world(struct test *t, void (*each)(struct peer *))
 static bool
 peer_begin(struct peer *p)
 {
-    return peer_play(p, (struct step[]){ { STR(""), STR("220") }, { EHLO, STR("250") } }, 2);
+    return peer_play(p, (struct step[]){{STR(""), STR("220")}, {EHLO, STR("250")}}, 2);
 }
 
 static bool
 peer_begin_message(struct peer *p)
 {
-    return peer_play(p, (struct step[]){ { MAIL, STR("250") }, { RCPT, STR("250") }, { DATA, STR("354") } }, 3);
+    return peer_play(p, (struct step[]){{MAIL, STR("250")}, {RCPT, STR("250")}, {DATA, STR("354")}}, 3);
 }
 
-/* ---- dialogs -------------------------------------------------------------------------------------------------------- */
+/* ---- dialogs ----------------------------------------------------------------------------------------------------- */
 
 static const struct dialog {
     const char *why;
     struct step steps[12]; /* after the greeting */
 } dialogs[] = {
-    { "a message", { { EHLO, STR("250") }, { MAIL, STR("250") }, { RCPT, STR("250") }, { DATA, STR("354") },
-        { STR("Subject: x\r\n\r\nbody\r\n.\r\n"), STR("250") }, { QUIT, STR("221 end") } } },
-    { "HELO, and verbs in any case", { { STR("helo x\r\n"), STR("250") }, { STR("mail from:<a@b.test>\r\n"), STR("250") },
-        { STR("rcpt to:<ok@local.test>\r\n"), STR("250") }, { STR("data\r\n"), STR("354") }, { STR(".\r\n"), STR("250") } } },
-    { "pipelined as RFC 2920 has it", { { EHLO, STR("250") },
-        { STR("MAIL FROM:<a@b.test>\r\nRCPT TO:<ok@local.test>\r\nRCPT TO:<nobody@local.test>\r\nDATA\r\n"), STR("250 250 550 354") },
-        { STR("x\r\n.\r\nMAIL FROM:<>\r\nRCPT TO:<v@local.test>\r\nDATA\r\n"), STR("250 250 250 354") },
-        { STR(".\r\nQUIT\r\n"), STR("250 221 end") } } },
-    { "two hellos", { { EHLO, STR("250") }, { MAIL, STR("250") }, { EHLO, STR("250") }, { RCPT, STR("503") }, { MAIL, STR("250") } } },
-    { "RSET", { { STR("RSET\r\n"), STR("250") }, { MAIL, STR("503") }, { EHLO, STR("250") }, { MAIL, STR("250") }, { RCPT, STR("250") },
-        { STR("RSET\r\n"), STR("250") }, { DATA, STR("503") }, { MAIL, STR("250") } } },
-    { "bytes behind EHLO", { { STR("EHLO x\r\nMAIL FROM:<>\r\n"), STR("554 end") } } },
-    { "bytes behind HELO", { { STR("HELO x\r\nNOOP\r\n"), STR("554 end") } } },
-    { "bytes behind DATA", { { EHLO, STR("250") }, { MAIL, STR("250") }, { RCPT, STR("250") }, { STR("DATA\r\nx\r\n.\r\n"), STR("554 end") } } },
-    { "bytes behind a DATA that was refused are commands", { { EHLO, STR("250") }, { STR("DATA\r\nNOOP\r\n"), STR("503 250") } } },
-    { "bytes behind NOOP, VRFY, EXPN, HELP, RSET", { { EHLO, STR("250") },
-        { STR("NOOP\r\nVRFY ok\r\nEXPN list\r\nHELP\r\nRSET\r\nNOOP\r\n"), STR("250 252 502 214 250 250") } } },
-    { "bare LF in a command", { { STR("EHLO x\n"), STR("500 end") } } },
-    { "bare LF within a line", { { STR("EHLO x\nMAIL FROM:<>\r\n"), STR("500 end") } } },
-    { "bare CR in a command", { { STR("EHLO x\rNOOP\r\n"), STR("500") }, { NOOP, STR("250") } } },
-    { "NUL in a command", { { STR("EHLO x\0y\r\n"), STR("501") }, { STR("NOOP \0\r\n"), STR("501") }, { NOOP, STR("250") } } },
-    { "HTTP", { { STR("GET / HTTP/1.1\r\nHost: x\r\n\r\n"), STR("end") } } },
-    { "HTTP POST in the middle", { { EHLO, STR("250") }, { STR("POST / HTTP/1.1\r\n"), STR("end") } } },
-    { "TLS", { { STR("\x16\x03\x01\x02\x00\x01\x00\x01\xfc"), STR("end") } } },
-    { "empty lines", { { STR("\r\n"), STR("500") }, { STR("   \r\n"), STR("500") }, { NOOP, STR("250") } } },
-    { "space in front of a verb", { { STR(" NOOP\r\n"), STR("500") } } },
-    { "trailing space", { { EHLO, STR("250") }, { STR("MAIL FROM:<a@b.test> \t \r\n"), STR("250") }, { STR("NOOP  \r\n"), STR("250") } } },
-    { "known, not offered", { { STR("TURN\r\n"), STR("502") }, { STR("SEND FROM:<a@b.test>\r\n"), STR("502") },
-        { STR("SOML FROM:<>\r\n"), STR("502") }, { STR("SAML\r\n"), STR("502") }, { STR("STARTTLS\r\n"), STR("502") }, { STR("AUTH PLAIN x\r\n"), STR("502") } } },
-    { "HELO takes names as they come", { { STR("HELO under_score\r\n"), STR("250") }, { STR("HELO 192.0.2.1\r\n"), STR("250") },
-        { STR("HELO localhost\r\n"), STR("250") }, { STR("HELO [IPv6:::1]\r\n"), STR("250") }, { STR("HELO\r\n"), STR("501") }, { STR("EHLO  \r\n"), STR("501") } } },
-    { "parameters need EHLO", { { STR("HELO x\r\n"), STR("250") }, { STR("MAIL FROM:<> SIZE=1\r\n"), STR("555") }, { STR("MAIL FROM:<>\r\n"), STR("250") } } },
-    { "verdicts", { { EHLO, STR("250") }, { MAIL, STR("250") }, { NOBODY, STR("550") }, { STR("RCPT TO:<moved@local.test>\r\n"), STR("551") },
-        { STR("RCPT TO:<busy@local.test>\r\n"), STR("450") }, { STR("RCPT TO:<x@elsewhere.test>\r\n"), STR("550") }, { DATA, STR("554") },
-        { STR("RCPT TO:<fwd@local.test>\r\n"), STR("251") }, { STR("RCPT TO:<Postmaster>\r\n"), STR("250") }, { DATA, STR("354") }, { STR(".\r\n"), STR("250") } } },
-    { "a 421 from a hook ends it", { { EHLO, STR("250") }, { MAIL, STR("250") }, { RCPT, STR("250") }, { STR("RCPT TO:<bye@local.test>\r\n"), STR("421 end") } } },
-    { "VRFY, EXPN off; ETRN", { { EHLO, STR("250") }, { STR("VRFY ok\r\n"), STR("252") }, { STR("VRFY\r\n"), STR("501") }, { STR("EXPN list\r\n"), STR("502") },
-        { STR("ETRN backup.test\r\n"), STR("250") }, { STR("ETRN other.test\r\n"), STR("459") }, { STR("ETRN\r\n"), STR("501") }, { MAIL, STR("250") }, { STR("ETRN backup.test\r\n"), STR("503") } } },
-    { "DATA with an argument", { { EHLO, STR("250") }, { MAIL, STR("250") }, { RCPT, STR("250") }, { STR("DATA now\r\n"), STR("501") }, { DATA, STR("354") }, { STR(".\r\n"), STR("250") } } },
-    { "HELP", { { STR("HELP\r\n"), STR("214") }, { STR("HELP mail\r\n"), STR("214") }, { STR("HELP nonsense\r\n"), STR("504") }, { STR("HELP TURN\r\n"), STR("504") } } },
-    { "a bare LF in content is refused at its end", { { EHLO, STR("250") }, { MAIL, STR("250") }, { RCPT, STR("250") }, { DATA, STR("354") },
-        { STR("x\n.\nMAIL FROM:<smuggled@attacker.test>\r\n.\r\n"), STR("550") }, { MAIL, STR("250") } } },
+    {"a message",
+     {{EHLO, STR("250")},
+      {MAIL, STR("250")},
+      {RCPT, STR("250")},
+      {DATA, STR("354")},
+      {STR("Subject: x\r\n\r\nbody\r\n.\r\n"), STR("250")},
+      {QUIT, STR("221 end")}}},
+    {"HELO, and verbs in any case",
+     {{STR("helo x\r\n"), STR("250")},
+      {STR("mail from:<a@b.test>\r\n"), STR("250")},
+      {STR("rcpt to:<ok@local.test>\r\n"), STR("250")},
+      {STR("data\r\n"), STR("354")},
+      {STR(".\r\n"), STR("250")}}},
+    {"pipelined as RFC 2920 has it",
+     {{EHLO, STR("250")},
+      {STR("MAIL FROM:<a@b.test>\r\nRCPT TO:<ok@local.test>\r\nRCPT TO:<nobody@local.test>\r\nDATA\r\n"),
+       STR("250 250 550 354")},
+      {STR("x\r\n.\r\nMAIL FROM:<>\r\nRCPT TO:<v@local.test>\r\nDATA\r\n"), STR("250 250 250 354")},
+      {STR(".\r\nQUIT\r\n"), STR("250 221 end")}}},
+    {"two hellos",
+     {{EHLO, STR("250")}, {MAIL, STR("250")}, {EHLO, STR("250")}, {RCPT, STR("503")}, {MAIL, STR("250")}}},
+    {"RSET",
+     {{STR("RSET\r\n"), STR("250")},
+      {MAIL, STR("503")},
+      {EHLO, STR("250")},
+      {MAIL, STR("250")},
+      {RCPT, STR("250")},
+      {STR("RSET\r\n"), STR("250")},
+      {DATA, STR("503")},
+      {MAIL, STR("250")}}},
+    {"bytes behind EHLO", {{STR("EHLO x\r\nMAIL FROM:<>\r\n"), STR("554 end")}}},
+    {"bytes behind HELO", {{STR("HELO x\r\nNOOP\r\n"), STR("554 end")}}},
+    {"bytes behind DATA",
+     {{EHLO, STR("250")}, {MAIL, STR("250")}, {RCPT, STR("250")}, {STR("DATA\r\nx\r\n.\r\n"), STR("554 end")}}},
+    {"bytes behind a DATA that was refused are commands",
+     {{EHLO, STR("250")}, {STR("DATA\r\nNOOP\r\n"), STR("503 250")}}},
+    {"bytes behind NOOP, VRFY, EXPN, HELP, RSET",
+     {{EHLO, STR("250")},
+      {STR("NOOP\r\nVRFY ok\r\nEXPN list\r\nHELP\r\nRSET\r\nNOOP\r\n"), STR("250 252 502 214 250 250")}}},
+    {"bare LF in a command", {{STR("EHLO x\n"), STR("500 end")}}},
+    {"bare LF within a line", {{STR("EHLO x\nMAIL FROM:<>\r\n"), STR("500 end")}}},
+    {"bare CR in a command", {{STR("EHLO x\rNOOP\r\n"), STR("500")}, {NOOP, STR("250")}}},
+    {"NUL in a command", {{STR("EHLO x\0y\r\n"), STR("501")}, {STR("NOOP \0\r\n"), STR("501")}, {NOOP, STR("250")}}},
+    {"HTTP", {{STR("GET / HTTP/1.1\r\nHost: x\r\n\r\n"), STR("end")}}},
+    {"HTTP POST in the middle", {{EHLO, STR("250")}, {STR("POST / HTTP/1.1\r\n"), STR("end")}}},
+    {"TLS", {{STR("\x16\x03\x01\x02\x00\x01\x00\x01\xfc"), STR("end")}}},
+    {"empty lines", {{STR("\r\n"), STR("500")}, {STR("   \r\n"), STR("500")}, {NOOP, STR("250")}}},
+    {"space in front of a verb", {{STR(" NOOP\r\n"), STR("500")}}},
+    {"trailing space",
+     {{EHLO, STR("250")}, {STR("MAIL FROM:<a@b.test> \t \r\n"), STR("250")}, {STR("NOOP  \r\n"), STR("250")}}},
+    {"known, not offered",
+     {{STR("TURN\r\n"), STR("502")},
+      {STR("SEND FROM:<a@b.test>\r\n"), STR("502")},
+      {STR("SOML FROM:<>\r\n"), STR("502")},
+      {STR("SAML\r\n"), STR("502")},
+      {STR("STARTTLS\r\n"), STR("502")},
+      {STR("AUTH PLAIN x\r\n"), STR("502")}}},
+    {"HELO takes names as they come",
+     {{STR("HELO under_score\r\n"), STR("250")},
+      {STR("HELO 192.0.2.1\r\n"), STR("250")},
+      {STR("HELO localhost\r\n"), STR("250")},
+      {STR("HELO [IPv6:::1]\r\n"), STR("250")},
+      {STR("HELO\r\n"), STR("501")},
+      {STR("EHLO  \r\n"), STR("501")}}},
+    {"parameters need EHLO",
+     {{STR("HELO x\r\n"), STR("250")},
+      {STR("MAIL FROM:<> SIZE=1\r\n"), STR("555")},
+      {STR("MAIL FROM:<>\r\n"), STR("250")}}},
+    {"verdicts",
+     {{EHLO, STR("250")},
+      {MAIL, STR("250")},
+      {NOBODY, STR("550")},
+      {STR("RCPT TO:<moved@local.test>\r\n"), STR("551")},
+      {STR("RCPT TO:<busy@local.test>\r\n"), STR("450")},
+      {STR("RCPT TO:<x@elsewhere.test>\r\n"), STR("550")},
+      {DATA, STR("554")},
+      {STR("RCPT TO:<fwd@local.test>\r\n"), STR("251")},
+      {STR("RCPT TO:<Postmaster>\r\n"), STR("250")},
+      {DATA, STR("354")},
+      {STR(".\r\n"), STR("250")}}},
+    {"a 421 from a hook ends it",
+     {{EHLO, STR("250")},
+      {MAIL, STR("250")},
+      {RCPT, STR("250")},
+      {STR("RCPT TO:<bye@local.test>\r\n"), STR("421 end")}}},
+    {"VRFY, EXPN off; ETRN",
+     {{EHLO, STR("250")},
+      {STR("VRFY ok\r\n"), STR("252")},
+      {STR("VRFY\r\n"), STR("501")},
+      {STR("EXPN list\r\n"), STR("502")},
+      {STR("ETRN backup.test\r\n"), STR("250")},
+      {STR("ETRN other.test\r\n"), STR("459")},
+      {STR("ETRN\r\n"), STR("501")},
+      {MAIL, STR("250")},
+      {STR("ETRN backup.test\r\n"), STR("503")}}},
+    {"DATA with an argument",
+     {{EHLO, STR("250")},
+      {MAIL, STR("250")},
+      {RCPT, STR("250")},
+      {STR("DATA now\r\n"), STR("501")},
+      {DATA, STR("354")},
+      {STR(".\r\n"), STR("250")}}},
+    {"HELP",
+     {{STR("HELP\r\n"), STR("214")},
+      {STR("HELP mail\r\n"), STR("214")},
+      {STR("HELP nonsense\r\n"), STR("504")},
+      {STR("HELP TURN\r\n"), STR("504")}}},
+    {"a bare LF in content is refused at its end",
+     {{EHLO, STR("250")},
+      {MAIL, STR("250")},
+      {RCPT, STR("250")},
+      {DATA, STR("354")},
+      {STR("x\n.\nMAIL FROM:<smuggled@attacker.test>\r\n.\r\n"), STR("550")},
+      {MAIL, STR("250")}}},
 
-    { "BDAT", { { EHLO, STR("250") }, { STR("MAIL FROM:<>\r\nRCPT TO:<ok@local.test>\r\nBDAT 3\r\na\r\nBDAT 3 LAST\r\n.\r\n"), STR("250 250 250 250") }, { MAIL, STR("250") } } },
-    { "BDAT 0 LAST", { { EHLO, STR("250") }, { MAIL, STR("250") }, { RCPT, STR("250") }, { STR("BDAT 0\r\n"), STR("250") }, { STR("bdat 0 last\r\n"), STR("250") }, { NOOP, STR("250") } } },
-    { "BDAT without anything before", { { STR("BDAT 5 LAST\r\nQUIT\n"), STR("503") }, { EHLO, STR("250") }, { STR("BDAT 4\r\nRSETNOOP\r\n"), STR("503 250") } } },
-    { "BDAT without a recipient", { { EHLO, STR("250") }, { MAIL, STR("250") }, { STR("BDAT 3 LAST\r\nx\r\n"), STR("503") }, { NOBODY, STR("550") },
-        { STR("BDAT 3 LAST\r\nx\r\n"), STR("554") }, { RCPT, STR("250") } } },
-    { "a refused chunk with chunks behind it", { { EHLO, STR("250") },
-        { STR("MAIL FROM:<>\r\nRCPT TO:<ok@local.test>\r\nBDAT 2\r\na\nBDAT 6\r\nQUIT\r\nBDAT 2 LAST\r\nx\nNOOP\r\n"), STR("250 250 550 503 503 250") },
-        { MAIL, STR("250") } } },
-    { "a refused chunk, then RSET", { { EHLO, STR("250") }, { MAIL, STR("250") }, { RCPT, STR("250") }, { STR("BDAT 2\r\na\n"), STR("550") }, { MAIL, STR("503") },
-        { RCPT, STR("503") }, { DATA, STR("503") }, { STR("RSET\r\n"), STR("250") }, { MAIL, STR("250") } } },
-    { "BDAT, then DATA", { { EHLO, STR("250") }, { MAIL, STR("250") }, { RCPT, STR("250") }, { STR("BDAT 1\r\nx"), STR("250") }, { DATA, STR("503") },
-        { RCPT, STR("503") }, { MAIL, STR("503") }, { STR("BDAT 0 LAST\r\n"), STR("250") } } },
-    { "DATA, then BDAT as text", { { EHLO, STR("250") }, { MAIL, STR("250") }, { RCPT, STR("250") }, { DATA, STR("354") }, { STR("BDAT 1 LAST\r\n.\r\n"), STR("250") } } },
-    { "BDAT without a size", { { EHLO, STR("250") }, { MAIL, STR("250") }, { RCPT, STR("250") }, { STR("BDAT\r\nx"), STR("501 end") } } },
-    { "BDAT with a bad size", { { EHLO, STR("250") }, { STR("BDAT 12x LAST\r\nNOOP\r\n"), STR("501 end") } } },
-    { "BDAT with a negative size", { { EHLO, STR("250") }, { STR("BDAT -1\r\nNOOP\r\n"), STR("501 end") } } },
-    { "BDAT with a size over 64 bits", { { EHLO, STR("250") }, { STR("BDAT 99999999999999999999 LAST\r\nNOOP\r\n"), STR("501 end") } } },
-    { "BDAT with a huge size", { { EHLO, STR("250") }, { STR("BDAT 99999999999 LAST\r\nNOOP\r\n"), STR("552 end") } } },
-    { "BDAT with another word", { { EHLO, STR("250") }, { MAIL, STR("250") }, { RCPT, STR("250") }, { STR("BDAT 4 FIRST\r\nQUIT"), STR("501") }, { STR("RSET\r\n"), STR("250") }, { MAIL, STR("250") } } },
-    { "BDAT: a CR split from its LF", { { EHLO, STR("250") }, { MAIL, STR("250") }, { RCPT, STR("250") }, { STR("BDAT 2\r\na\rBDAT 1 LAST\r\n\n"), STR("250 250") } } },
-    { "BDAT: CR at the very end", { { EHLO, STR("250") }, { MAIL, STR("250") }, { RCPT, STR("250") }, { STR("BDAT 2 LAST\r\na\r"), STR("550") }, { MAIL, STR("250") } } },
+    {"BDAT",
+     {{EHLO, STR("250")},
+      {STR("MAIL FROM:<>\r\nRCPT TO:<ok@local.test>\r\nBDAT 3\r\na\r\nBDAT 3 LAST\r\n.\r\n"), STR("250 250 250 250")},
+      {MAIL, STR("250")}}},
+    {"BDAT 0 LAST",
+     {{EHLO, STR("250")},
+      {MAIL, STR("250")},
+      {RCPT, STR("250")},
+      {STR("BDAT 0\r\n"), STR("250")},
+      {STR("bdat 0 last\r\n"), STR("250")},
+      {NOOP, STR("250")}}},
+    {"BDAT without anything before",
+     {{STR("BDAT 5 LAST\r\nQUIT\n"), STR("503")}, {EHLO, STR("250")}, {STR("BDAT 4\r\nRSETNOOP\r\n"), STR("503 250")}}},
+    {"BDAT without a recipient",
+     {{EHLO, STR("250")},
+      {MAIL, STR("250")},
+      {STR("BDAT 3 LAST\r\nx\r\n"), STR("503")},
+      {NOBODY, STR("550")},
+      {STR("BDAT 3 LAST\r\nx\r\n"), STR("554")},
+      {RCPT, STR("250")}}},
+    {"a refused chunk with chunks behind it",
+     {{EHLO, STR("250")},
+      {STR("MAIL FROM:<>\r\nRCPT TO:<ok@local.test>\r\nBDAT 2\r\na\nBDAT 6\r\nQUIT\r\nBDAT 2 LAST\r\nx\nNOOP\r\n"),
+       STR("250 250 550 503 503 250")},
+      {MAIL, STR("250")}}},
+    {"a refused chunk, then RSET",
+     {{EHLO, STR("250")},
+      {MAIL, STR("250")},
+      {RCPT, STR("250")},
+      {STR("BDAT 2\r\na\n"), STR("550")},
+      {MAIL, STR("503")},
+      {RCPT, STR("503")},
+      {DATA, STR("503")},
+      {STR("RSET\r\n"), STR("250")},
+      {MAIL, STR("250")}}},
+    {"BDAT, then DATA",
+     {{EHLO, STR("250")},
+      {MAIL, STR("250")},
+      {RCPT, STR("250")},
+      {STR("BDAT 1\r\nx"), STR("250")},
+      {DATA, STR("503")},
+      {RCPT, STR("503")},
+      {MAIL, STR("503")},
+      {STR("BDAT 0 LAST\r\n"), STR("250")}}},
+    {"DATA, then BDAT as text",
+     {{EHLO, STR("250")},
+      {MAIL, STR("250")},
+      {RCPT, STR("250")},
+      {DATA, STR("354")},
+      {STR("BDAT 1 LAST\r\n.\r\n"), STR("250")}}},
+    {"BDAT without a size",
+     {{EHLO, STR("250")}, {MAIL, STR("250")}, {RCPT, STR("250")}, {STR("BDAT\r\nx"), STR("501 end")}}},
+    {"BDAT with a bad size", {{EHLO, STR("250")}, {STR("BDAT 12x LAST\r\nNOOP\r\n"), STR("501 end")}}},
+    {"BDAT with a negative size", {{EHLO, STR("250")}, {STR("BDAT -1\r\nNOOP\r\n"), STR("501 end")}}},
+    {"BDAT with a size over 64 bits",
+     {{EHLO, STR("250")}, {STR("BDAT 99999999999999999999 LAST\r\nNOOP\r\n"), STR("501 end")}}},
+    {"BDAT with a huge size", {{EHLO, STR("250")}, {STR("BDAT 99999999999 LAST\r\nNOOP\r\n"), STR("552 end")}}},
+    {"BDAT with another word",
+     {{EHLO, STR("250")},
+      {MAIL, STR("250")},
+      {RCPT, STR("250")},
+      {STR("BDAT 4 FIRST\r\nQUIT"), STR("501")},
+      {STR("RSET\r\n"), STR("250")},
+      {MAIL, STR("250")}}},
+    {"BDAT: a CR split from its LF",
+     {{EHLO, STR("250")},
+      {MAIL, STR("250")},
+      {RCPT, STR("250")},
+      {STR("BDAT 2\r\na\rBDAT 1 LAST\r\n\n"), STR("250 250")}}},
+    {"BDAT: CR at the very end",
+     {{EHLO, STR("250")},
+      {MAIL, STR("250")},
+      {RCPT, STR("250")},
+      {STR("BDAT 2 LAST\r\na\r"), STR("550")},
+      {MAIL, STR("250")}}},
 };
 
 static void
@@ -291,34 +418,37 @@ keeps_the_order(struct peer *p)
         const char *why;
         struct step way[2];
     } points[] = {
-        { "before HELO", { { STR(""), STR("") } } },
-        { "before MAIL", { { EHLO, STR("250") } } },
-        { "after MAIL", { { EHLO, STR("250") }, { MAIL, STR("250") } } },
-        { "after a refused RCPT", { { EHLO, STR("250") }, { STR("MAIL FROM:<>\r\nRCPT TO:<nobody@local.test>\r\n"), STR("250 550") } } },
-        { "after RCPT", { { EHLO, STR("250") }, { STR("MAIL FROM:<>\r\nRCPT TO:<ok@local.test>\r\n"), STR("250 250") } } },
-        { "after BDAT", { { EHLO, STR("250") }, { STR("MAIL FROM:<>\r\nRCPT TO:<ok@local.test>\r\nBDAT 0\r\n"), STR("250 250 250") } } },
-        { "after a refused BDAT", { { EHLO, STR("250") }, { STR("MAIL FROM:<>\r\nRCPT TO:<ok@local.test>\r\nBDAT 1\r\n\n"), STR("250 250 550") } } },
+        {"before HELO", {{STR(""), STR("")}}},
+        {"before MAIL", {{EHLO, STR("250")}}},
+        {"after MAIL", {{EHLO, STR("250")}, {MAIL, STR("250")}}},
+        {"after a refused RCPT",
+         {{EHLO, STR("250")}, {STR("MAIL FROM:<>\r\nRCPT TO:<nobody@local.test>\r\n"), STR("250 550")}}},
+        {"after RCPT", {{EHLO, STR("250")}, {STR("MAIL FROM:<>\r\nRCPT TO:<ok@local.test>\r\n"), STR("250 250")}}},
+        {"after BDAT",
+         {{EHLO, STR("250")}, {STR("MAIL FROM:<>\r\nRCPT TO:<ok@local.test>\r\nBDAT 0\r\n"), STR("250 250 250")}}},
+        {"after a refused BDAT",
+         {{EHLO, STR("250")}, {STR("MAIL FROM:<>\r\nRCPT TO:<ok@local.test>\r\nBDAT 1\r\n\n"), STR("250 250 550")}}},
     };
     static const struct {
         struct str command;
         struct str codes; /* at each point */
     } rows[] = {
-        { EHLO, STR("250 250 250 250 250 250 250") },
-        { STR("HELO x\r\n"), STR("250 250 250 250 250 250 250") },
-        { MAIL, STR("503 250 503 503 503 503 503") },
-        { RCPT, STR("503 503 250 250 250 503 503") },
-        { DATA, STR("503 503 503 554 354 503 503") },
-        { STR("BDAT 0 LAST\r\n"), STR("503 503 503 554 250 250 503") },
-        { STR("BDAT 0\r\n"), STR("503 503 503 554 250 250 503") },
-        { STR("RSET\r\n"), STR("250 250 250 250 250 250 250") },
-        { NOOP, STR("250 250 250 250 250 250 250") },
-        { STR("VRFY x\r\n"), STR("252 252 252 252 252 252 252") },
-        { STR("EXPN x\r\n"), STR("502 502 502 502 502 502 502") },
-        { STR("HELP\r\n"), STR("214 214 214 214 214 214 214") },
-        { STR("ETRN backup.test\r\n"), STR("503 250 503 503 503 503 503") },
-        { STR("TURN\r\n"), STR("502 502 502 502 502 502 502") },
-        { STR("FOO\r\n"), STR("500 500 500 500 500 500 500") },
-        { QUIT, STR("221 221 221 221 221 221 221") },
+        {EHLO, STR("250 250 250 250 250 250 250")},
+        {STR("HELO x\r\n"), STR("250 250 250 250 250 250 250")},
+        {MAIL, STR("503 250 503 503 503 503 503")},
+        {RCPT, STR("503 503 250 250 250 503 503")},
+        {DATA, STR("503 503 503 554 354 503 503")},
+        {STR("BDAT 0 LAST\r\n"), STR("503 503 503 554 250 250 503")},
+        {STR("BDAT 0\r\n"), STR("503 503 503 554 250 250 503")},
+        {STR("RSET\r\n"), STR("250 250 250 250 250 250 250")},
+        {NOOP, STR("250 250 250 250 250 250 250")},
+        {STR("VRFY x\r\n"), STR("252 252 252 252 252 252 252")},
+        {STR("EXPN x\r\n"), STR("502 502 502 502 502 502 502")},
+        {STR("HELP\r\n"), STR("214 214 214 214 214 214 214")},
+        {STR("ETRN backup.test\r\n"), STR("503 250 503 503 503 503 503")},
+        {STR("TURN\r\n"), STR("502 502 502 502 502 502 502")},
+        {STR("FOO\r\n"), STR("500 500 500 500 500 500 500")},
+        {QUIT, STR("221 221 221 221 221 221 221")},
     };
 
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
@@ -345,7 +475,7 @@ order_test(struct test *t)
     in_world(t, keeps_the_order);
 }
 
-/* ---- what is stored ------------------------------------------------------------------------------------------------- */
+/* ---- what is stored ---------------------------------------------------------------------------------------------- */
 
 static const struct fake_message *
 last_message(const struct peer *p)
@@ -364,19 +494,21 @@ stores_envelopes(struct peer *p)
     p->site->reverse_name = S("host.client.test");
     peer_connect(p);
     peer_begin(p);
-    peer_play(p, (struct step[]){
-        { STR("MAIL FROM:<a@client.test> BODY=8BITMIME SMTPUTF8\r\n"), STR("250") },
-        { STR("RCPT TO:<LIST@local.test>\r\n"), STR("550") },
-        { STR("RCPT TO:<sales@local.test> NOTIFY=SUCCESS,DELAY\r\n"), STR("250") },
-        { STR("RCPT TO:<list@local.test>\r\n"), STR("250") },
-        { STR("RCPT TO:<ok@local.test> NOTIFY=NEVER\r\n"), STR("250") },
-        { DATA, STR("354") },
-        { STR("Subject: \xc3\xa4\r\n\r\n..\r\n.\r\n"), STR("250") } }, 7);
+    peer_play(p,
+              (struct step[]){{STR("MAIL FROM:<a@client.test> BODY=8BITMIME SMTPUTF8\r\n"), STR("250")},
+                              {STR("RCPT TO:<LIST@local.test>\r\n"), STR("550")},
+                              {STR("RCPT TO:<sales@local.test> NOTIFY=SUCCESS,DELAY\r\n"), STR("250")},
+                              {STR("RCPT TO:<list@local.test>\r\n"), STR("250")},
+                              {STR("RCPT TO:<ok@local.test> NOTIFY=NEVER\r\n"), STR("250")},
+                              {DATA, STR("354")},
+                              {STR("Subject: \xc3\xa4\r\n\r\n..\r\n.\r\n"), STR("250")}},
+              7);
     m = last_message(p);
     EXPECT_STR(p->t, str_new(m->content, m->len), S("Subject: \xc3\xa4\r\n\r\n.\r\n"));
     EXPECT_STR(p->t, str_from_cstr(m->reverse_path), S("a@client.test"));
     /* sales expanded (2 + 8), its member v (without SUCCESS), list expanded, ok as named itself; nobody twice */
-    EXPECT_STR(p->t, str_from_cstr(m->recipients), S("sales@local.test/10/3 ok@local.test/1/0 v@local.test/8/2 list@local.test/0/3 "));
+    EXPECT_STR(p->t, str_from_cstr(m->recipients),
+               S("sales@local.test/10/3 ok@local.test/1/0 v@local.test/8/2 list@local.test/0/3 "));
     EXPECT_INT(p->t, m->body, BODY_8BITMIME);
     EXPECT(p->t, m->smtputf8);
     message_id_put(&id, m->id);
@@ -387,7 +519,12 @@ stores_envelopes(struct peer *p)
     EXPECT(p->t, str_find(trace, S(" for ")) == trace.len); /* several recipients: none is named */
 
     test_case(p->t, "a single recipient is named, as the client did");
-    peer_play(p, (struct step[]){ { MAIL, STR("250") }, { STR("RCPT TO:<fwd@local.test>\r\n"), STR("251") }, { DATA, STR("354") }, { STR(".\r\n"), STR("250") } }, 4);
+    peer_play(p,
+              (struct step[]){{MAIL, STR("250")},
+                              {STR("RCPT TO:<fwd@local.test>\r\n"), STR("251")},
+                              {DATA, STR("354")},
+                              {STR(".\r\n"), STR("250")}},
+              4);
     m = last_message(p);
     trace = str_from_cstr(m->trace);
     EXPECT(p->t, str_find(trace, S("for <fwd@local.test>")) < trace.len);
@@ -460,7 +597,7 @@ large_test(struct test *t)
     in_world(t, stores_large);
 }
 
-/* ---- limits ---------------------------------------------------------------------------------------------------------- */
+/* ---- limits ------------------------------------------------------------------------------------------------------ */
 
 static void
 repeat(struct peer *p, struct str line, int count, struct str code)
@@ -610,7 +747,7 @@ send_rcpts(void *arg)
 static void
 takes_many_recipients(struct peer *p)
 {
-    struct flood flood = { p, 10001 };
+    struct flood flood = {p, 10001};
     struct scope scope;
     int ok = 0, later = 0, code;
 
@@ -666,7 +803,7 @@ tiny_chunks_test(struct test *t)
     in_world(t, takes_tiny_chunks);
 }
 
-/* ---- time and trouble ------------------------------------------------------------------------------------------------- */
+/* ---- time and trouble -------------------------------------------------------------------------------------------- */
 
 static void
 gives_up(struct peer *p)
@@ -739,13 +876,13 @@ reports_trouble(struct peer *p)
         int begin, put, commit;
         struct str codes;
     } cases[] = {
-        { "no room at DATA", ERR_NO_SPACE, 0, 0, STR("452") },
-        { "no store at DATA", ERR_CLOSED, 0, 0, STR("451") },
-        { "no room for the content", 0, ERR_NO_SPACE, 0, STR("354 452") },
-        { "no store for the content", 0, ERR_CLOSED, 0, STR("354 451") },
-        { "commit says no", 0, 0, ERR_IO, STR("354 451") },
-        { "commit cannot be known", 0, 0, ERR_UNKNOWN, STR("354 451") },
-        { "no room at commit", 0, 0, ERR_NO_SPACE, STR("354 452") },
+        {"no room at DATA", ERR_NO_SPACE, 0, 0, STR("452")},
+        {"no store at DATA", ERR_CLOSED, 0, 0, STR("451")},
+        {"no room for the content", 0, ERR_NO_SPACE, 0, STR("354 452")},
+        {"no store for the content", 0, ERR_CLOSED, 0, STR("354 451")},
+        {"commit says no", 0, 0, ERR_IO, STR("354 451")},
+        {"commit cannot be known", 0, 0, ERR_UNKNOWN, STR("354 451")},
+        {"no room at commit", 0, 0, ERR_NO_SPACE, STR("354 452")},
     };
 
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
@@ -786,9 +923,9 @@ trouble_test(struct test *t)
 static void
 keeps_the_door(struct peer *p)
 {
-    static const struct reply busy = { 421, STR("4.7.0"), STR("Too many connections from you") };
-    static const struct reply never = { 554, STR(""), STR("No mail from you") };
-    static const struct reply no_mail = { 521, STR(""), STR("This host takes no mail") };
+    static const struct reply busy = {421, STR("4.7.0"), STR("Too many connections from you")};
+    static const struct reply never = {554, STR(""), STR("No mail from you")};
+    static const struct reply no_mail = {521, STR(""), STR("This host takes no mail")};
 
     test_case(p->t, "421 at connect");
     p->site->admission = &busy;
@@ -799,13 +936,20 @@ keeps_the_door(struct peer *p)
     test_case(p->t, "554: only QUIT is left");
     p->site->admission = &never;
     peer_connect(p);
-    peer_play(p, (struct step[]){ { STR(""), STR("554") }, { EHLO, STR("503") }, { MAIL, STR("503") }, { STR("FOO\r\n"), STR("503") }, { QUIT, STR("221 end") } }, 5);
+    peer_play(p,
+              (struct step[]){{STR(""), STR("554")},
+                              {EHLO, STR("503")},
+                              {MAIL, STR("503")},
+                              {STR("FOO\r\n"), STR("503")},
+                              {QUIT, STR("221 end")}},
+              5);
     peer_leave(p);
 
     test_case(p->t, "521: that is said to everything but QUIT");
     p->site->admission = &no_mail;
     peer_connect(p);
-    peer_play(p, (struct step[]){ { STR(""), STR("521") }, { EHLO, STR("521") }, { NOOP, STR("521") }, { QUIT, STR("221 end") } }, 4);
+    peer_play(p, (struct step[]){{STR(""), STR("521")}, {EHLO, STR("521")}, {NOOP, STR("521")}, {QUIT, STR("221 end")}},
+              4);
     peer_leave(p);
     p->site->admission = NULL;
 
@@ -863,9 +1007,11 @@ door_test(struct test *t)
 static void
 offers_what_works(struct peer *p)
 {
-    static const struct str always[] = { STR("250-PIPELINING\r\n"), STR("250-SIZE 52428800\r\n"), STR("250-8BITMIME\r\n"),
-        STR("250-ENHANCEDSTATUSCODES\r\n"), STR("250-CHUNKING\r\n"), STR("250-SMTPUTF8\r\n"), STR("250-DSN\r\n"),
-        STR("250-LIMITS RCPTMAX=1000\r\n"), STR("250-ETRN\r\n"), STR("250 HELP\r\n") };
+    static const struct str always[] = {STR("250-PIPELINING\r\n"), STR("250-SIZE 52428800\r\n"),
+                                        STR("250-8BITMIME\r\n"),   STR("250-ENHANCEDSTATUSCODES\r\n"),
+                                        STR("250-CHUNKING\r\n"),   STR("250-SMTPUTF8\r\n"),
+                                        STR("250-DSN\r\n"),        STR("250-LIMITS RCPTMAX=1000\r\n"),
+                                        STR("250-ETRN\r\n"),       STR("250 HELP\r\n")};
 
     peer_connect(p);
     peer_begin(p);
@@ -882,7 +1028,7 @@ offers_what_works(struct peer *p)
     peer_connect(p);
     peer_begin(p);
     EXPECT(p->t, peer_said(p, S("250-VRFY\r\n")) && peer_said(p, S("250-EXPN\r\n")) && peer_said(p, S("250-SIZE\r\n")));
-    peer_play(p, (struct step[]){ { STR("VRFY ok SMTPUTF8\r\n"), STR("250") }, { STR("VRFY nobody\r\n"), STR("550") } }, 2);
+    peer_play(p, (struct step[]){{STR("VRFY ok SMTPUTF8\r\n"), STR("250")}, {STR("VRFY nobody\r\n"), STR("550")}}, 2);
     peer_send(p, S("EXPN list\r\n"));
     peer_expect(p, S("250"));
     EXPECT(p->t, peer_said(p, S("250-2.1.5 <ok@local.test>\r\n250 2.1.5 <v@local.test>\r\n")));
@@ -943,9 +1089,9 @@ rests_small_test(struct test *t)
 static void
 survives_cuts(struct peer *p)
 {
-    static const struct str group =
-        STR("MAIL FROM:<a@b.test> SIZE=3\r\nRCPT TO:<ok@local.test>\r\nRCPT TO:<nobody@local.test>\r\nNOOP\r\nBDAT 3\r\na\r\n"
-            "BDAT 2 LAST\r\n\r\nRSET\r\nFOO\r\nQUIT\r\n");
+    static const struct str group = STR("MAIL FROM:<a@b.test> SIZE=3\r\nRCPT TO:<ok@local.test>\r\nRCPT "
+                                        "TO:<nobody@local.test>\r\nNOOP\r\nBDAT 3\r\na\r\n"
+                                        "BDAT 2 LAST\r\n\r\nRSET\r\nFOO\r\nQUIT\r\n");
 
     for (size_t cut = 1; cut < group.len; cut++) {
         peer_connect(p);
@@ -971,11 +1117,36 @@ static void
 survives_nonsense(struct peer *p)
 {
     static const struct str fragments[] = {
-        EHLO, MAIL, MAIL, RCPT, RCPT, NOBODY, DATA, NOOP, STR("RSET\r\n"), STR("HELP\r\n"), STR("VRFY x\r\n"), STR("\r\n"),
-        STR("BDAT 3\r\nab\r"), STR("BDAT 4 LAST\r\na\nb\n"), STR("BDAT 2 LAST\r\n\r\n"), STR("BDAT 0\r\n"), STR("BDAT 70000\r\n"),
-        STR(".\r\n"), STR("\r\n.\r\n"), STR("text\r\n"), STR("..\r\n"), STR("\r"), STR("x"), STR("MAIL FROM:<\xff> SMTPUTF8\r\n"),
-        STR("MAIL FROM:<a@b.test> SIZE=1 BODY=8BITMIME RET=HDRS ENVID=x\r\n"), STR("RCPT TO:<list@local.test> NOTIFY=SUCCESS ORCPT=rfc822;x\r\n"),
-        STR("RCPT TO:<sales@local.test>\r\n"), STR("\0"), STR("ETRN x\r\n"), STR("QUI"),
+        EHLO,
+        MAIL,
+        MAIL,
+        RCPT,
+        RCPT,
+        NOBODY,
+        DATA,
+        NOOP,
+        STR("RSET\r\n"),
+        STR("HELP\r\n"),
+        STR("VRFY x\r\n"),
+        STR("\r\n"),
+        STR("BDAT 3\r\nab\r"),
+        STR("BDAT 4 LAST\r\na\nb\n"),
+        STR("BDAT 2 LAST\r\n\r\n"),
+        STR("BDAT 0\r\n"),
+        STR("BDAT 70000\r\n"),
+        STR(".\r\n"),
+        STR("\r\n.\r\n"),
+        STR("text\r\n"),
+        STR("..\r\n"),
+        STR("\r"),
+        STR("x"),
+        STR("MAIL FROM:<\xff> SMTPUTF8\r\n"),
+        STR("MAIL FROM:<a@b.test> SIZE=1 BODY=8BITMIME RET=HDRS ENVID=x\r\n"),
+        STR("RCPT TO:<list@local.test> NOTIFY=SUCCESS ORCPT=rfc822;x\r\n"),
+        STR("RCPT TO:<sales@local.test>\r\n"),
+        STR("\0"),
+        STR("ETRN x\r\n"),
+        STR("QUI"),
     };
     struct prng prng;
 
@@ -1011,9 +1182,9 @@ nonsense_test(struct test *t)
     in_world(t, survives_nonsense);
 }
 
-TEST_MAIN({ "dialogs", dialogs_test }, { "every command at every point", order_test }, { "envelopes and trace", envelopes_test }, { "a large message", large_test },
-          { "limits exceeded by one", limits_test }, { "10,001 recipients", many_recipients_test },
-          { "10,000 chunks of a byte", tiny_chunks_test }, { "gives up on time", gives_up_test },
-          { "a store in trouble", trouble_test }, { "who may enter", door_test }, { "offers what works", offers_test },
-          { "rests small", rests_small_test }, { "cut at every byte", cuts_test },
-          { "nonsense", nonsense_test })
+TEST_MAIN({"dialogs", dialogs_test}, {"every command at every point", order_test},
+          {"envelopes and trace", envelopes_test}, {"a large message", large_test},
+          {"limits exceeded by one", limits_test}, {"10,001 recipients", many_recipients_test},
+          {"10,000 chunks of a byte", tiny_chunks_test}, {"gives up on time", gives_up_test},
+          {"a store in trouble", trouble_test}, {"who may enter", door_test}, {"offers what works", offers_test},
+          {"rests small", rests_small_test}, {"cut at every byte", cuts_test}, {"nonsense", nonsense_test})

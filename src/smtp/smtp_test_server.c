@@ -1,8 +1,10 @@
 /*
- * smtp_test_server DIR [WORD...] - the session behind a real socket, with the site of server_fake.h, for tests that speak TCP.
+ * smtp_test_server DIR [WORD...] - the session behind a real socket, with the site of server_fake.h, for tests that
+ * speak TCP.
  *
- * Listens on a free port of 127.0.0.1 and prints it. Each message that is committed becomes DIR/1.eml, DIR/2.eml, ... (its
- * content, without trace). Words: "repair" (line ends), "quick" (times of a second instead of minutes), "offer" (VRFY, EXPN).
+ * Listens on a free port of 127.0.0.1 and prints it. Each message that is committed becomes DIR/1.eml, DIR/2.eml, ...
+ * (its content, without trace). Words: "repair" (line ends), "quick" (times of a second instead of minutes), "offer"
+ * (VRFY, EXPN).
  */
 #include "base/check.h"
 #include "smtp/server.h"
