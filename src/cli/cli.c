@@ -14,10 +14,17 @@ enum {
 };
 
 static const struct verb *const verbs[] = {
+    &verb_run,
+    &verb_status,
+    &verb_queue,
+    &verb_reload,
+    &verb_stop,
+    &verb_mailq,
     &verb_load,
     &verb_send,
     &verb_sendmail,
     &verb_sink,
+    &verb_role,
 };
 
 /* What other programs know us by. */
@@ -301,7 +308,8 @@ print_verbs(void)
 {
     cli_print("Usage: postrider VERB [OPTION...]\n\nA mail transfer agent.\n\n");
     for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++)
-        print_option(verbs[i]->name, NULL, verbs[i]->summary);
+        if (verbs[i] != &verb_role)
+            print_option(verbs[i]->name, NULL, verbs[i]->summary);
     cli_print("\n\"postrider VERB --help\" says more. \"postrider --version\" says which one this is.\n");
 }
 

@@ -12,6 +12,7 @@
 #include <string.h>
 
 enum { HEADER = 12, LINK_REPLY = 1, LINK_MORE = 2, LINK_FLAGS = LINK_REPLY | LINK_MORE, TYPE_HELLO = 0xffff };
+enum { HANDLES_SHIFT = 8 }; /* the upper byte of flags counts the descriptors that belong to the frame */
 enum { READ_BUFFER = 2 * (LIMIT_FRAME_BODY + HEADER), HANDLES_HELD = 4 * RT_HANDLES_MAX };
 
 struct waiter { /* a call that waits for its reply; lives on the caller's stack */
@@ -182,7 +183,8 @@ run_writer(void *arg)
 
 struct frame {
     uint32_t len, call;
-    uint16_t type, flags;
+    uint16_t type;
+    uint8_t flags, handles;
     struct str body;
 };
 
@@ -257,6 +259,8 @@ take_frame(struct link *l, const struct frame *f)
 
     if (f->flags & ~LINK_FLAGS || ((f->flags & LINK_REPLY) && f->call == 0))
         return ERR(ERR_PROTOCOL, "link: bad flags");
+    if (f->handles > l->handle_count || (f->handles > 0 && f->flags))
+        return ERR(ERR_PROTOCOL, "link: descriptors are missing");
     if (!l->hello_seen)
         return take_hello(l, f);
     TRY(join(l, f, &body));
@@ -269,10 +273,16 @@ take_frame(struct link *l, const struct frame *f)
     uint32_t calls_max = l->settings.calls_max ? l->settings.calls_max : LINK_CALLS_MAX;
     if (f->call && ++l->unanswered > calls_max)
         return ERR(ERR_LIMIT, "link: too many calls at once");
-    struct link_message m = { f->type, f->call, body, l->handles, l->handle_count };
+    struct handle mine[UINT8_MAX];
+    struct link_message m = { f->type, f->call, body, mine, f->handles };
+    for (size_t i = 0; i < f->handles; i++)
+        mine[i] = l->handles[i];
+    l->handle_count -= f->handles;
+    for (size_t i = 0; i < l->handle_count; i++)
+        l->handles[i] = l->handles[i + f->handles];
     bool fine = l->settings.handle(l->settings.ctx, l, &m);
-    l->handle_count = m.handle_count; /* a handler that takes them sets it to 0 */
-    drop_handles(l);
+    for (size_t i = 0; i < m.handle_count; i++) /* a handler that takes them sets the count to 0 */
+        handle_close(l->rt, mine[i]);
     if (l->joined_cap > 4 * LIMIT_FRAME_BODY) { /* one long message's buffer is not kept */
         mem_free(rt_mem(l->rt), l->joined, l->joined_cap);
         l->joined = NULL;
@@ -292,7 +302,8 @@ take_frames(struct link *l)
         struct frame f;
         f.len = take_u32(&t);
         f.type = take_u16(&t);
-        f.flags = take_u16(&t);
+        f.flags = take_u8(&t);
+        f.handles = take_u8(&t);
         f.call = take_u32(&t);
         if (f.len > LIMIT_FRAME_BODY)
             return ERR(ERR_PROTOCOL, "link: a frame is too long");
@@ -492,14 +503,14 @@ struct err
 link_send_handles(struct link *l, uint16_t type, struct str body, const struct handle *handles, size_t count,
                   int64_t until)
 {
-    unsigned char frame[HEADER + 1024];
+    unsigned char frame[HEADER + 5000];
     struct put p = put_init(frame, sizeof frame);
 
-    CHECK(body.len <= sizeof frame - HEADER && count > 0);
+    CHECK(body.len <= sizeof frame - HEADER && count > 0 && count <= RT_HANDLES_MAX);
     TRY(wait_for_room(l, 0, until));
     put_u32(&p, (uint32_t)body.len);
     put_u16(&p, type);
-    put_u16(&p, 0);
+    put_u16(&p, (uint16_t)(count << HANDLES_SHIFT));
     put_u32(&p, 0);
     put_raw(&p, body);
     /* writing_len marks the stream as busy for other senders of handles; the writer's own frames would follow whole. */

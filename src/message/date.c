@@ -35,18 +35,43 @@ civil_from_days(int64_t days, int64_t *out_year, int64_t *out_month, int64_t *ou
     *out_year = year_of_era + era * 400 + (*out_month <= 2);
 }
 
+/* A day and the second in it; times outside the years 1900 to 9999 are put to their ends. */
+struct civil {
+    int64_t days, of_day, year, month, day;
+};
+
+static struct civil
+civil_of(int64_t wall)
+{
+    int64_t second = wall / SECOND - (wall % SECOND < 0);
+    int64_t first = days_from_civil(1900, 1, 1) * (DAY / SECOND), last = days_from_civil(10000, 1, 1) * (DAY / SECOND) - 1;
+    struct civil c;
+
+    second = second < first ? first : second > last ? last : second;
+    c.days = second / 86400 - (second % 86400 < 0);
+    c.of_day = second - c.days * 86400;
+    civil_from_days(c.days, &c.year, &c.month, &c.day);
+    return c;
+}
+
 void
 date_put(struct text *t, int64_t wall)
 {
-    int64_t second = wall / SECOND - (wall % SECOND < 0), year, month, day;
-    int64_t first = days_from_civil(1900, 1, 1) * (DAY / SECOND), last = days_from_civil(10000, 1, 1) * (DAY / SECOND) - 1;
+    struct civil c = civil_of(wall);
+    struct str weekday = day_names[((c.days % 7) + 7) % 7];
 
-    second = second < first ? first : second > last ? last : second;
-    int64_t days = second / 86400 - (second % 86400 < 0), of_day = second - days * 86400;
-    civil_from_days(days, &year, &month, &day);
-    struct str weekday = day_names[((days % 7) + 7) % 7];
-    text_putf(t, "%.*s, %02d %.*s %04d %02d:%02d:%02d +0000", STR_ARG(weekday), (int)day,
-              STR_ARG(month_names[month - 1]), (int)year, (int)(of_day / 3600), (int)(of_day / 60 % 60), (int)(of_day % 60));
+    text_putf(t, "%.*s, %02d %.*s %04d %02d:%02d:%02d +0000", STR_ARG(weekday), (int)c.day,
+              STR_ARG(month_names[c.month - 1]), (int)c.year, (int)(c.of_day / 3600), (int)(c.of_day / 60 % 60),
+              (int)(c.of_day % 60));
+}
+
+void
+date_put_rfc3339(struct text *t, int64_t wall)
+{
+    struct civil c = civil_of(wall);
+
+    text_putf(t, "%04d-%02d-%02dT%02d:%02d:%02dZ", (int)c.year, (int)c.month, (int)c.day, (int)(c.of_day / 3600),
+              (int)(c.of_day / 60 % 60), (int)(c.of_day % 60));
 }
 
 /* CFWS: spaces, line ends and nested comments. */

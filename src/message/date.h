@@ -10,6 +10,8 @@ enum { DATE_TEXT = 31 }; /* "Sat, 21 Nov 2026 10:00:00 +0000" */
 
 /* Always UTC with the numeric zone +0000. Years before 1900 and after 9999 are put as those. */
 void date_put(struct text *, int64_t wall);
+/* "2026-11-21T10:00:00Z", RFC 3339: for listings. */
+void date_put_rfc3339(struct text *, int64_t wall);
 /* Comments, folding, obsolete zones and years of two or three digits are understood. False: not a date. */
 bool date_parse(struct str, int64_t *out_wall);
 

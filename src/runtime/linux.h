@@ -83,10 +83,10 @@ struct err source_add(struct world *, struct source *, int fd, uint32_t events);
 void source_change(struct world *, struct source *, uint32_t events);
 void source_retire(struct world *, struct source *); /* does not close */
 
-void lanes_init(struct world *);
-void lanes_done(struct world *);
+void rt_lanes_init(struct world *);
+void rt_lanes_done(struct world *);
 /* Ends the threads; they start again with the next job. For what only reaches threads yet to be started. */
-void lanes_stop(struct world *);
+void rt_lanes_stop(struct world *);
 /* Runs work(job) on a thread of the lane, while the fiber waits. Not OK: it never began. */
 struct err lane_run(struct rt *, enum lane, struct job *, void (*work)(struct job *), int64_t until, const char *what);
 

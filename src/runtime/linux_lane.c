@@ -154,7 +154,7 @@ source_is_embedded(struct world *w, struct source *s)
 }
 
 void
-lanes_init(struct world *w)
+rt_lanes_init(struct world *w)
 {
     struct lanes *lanes = &w->lanes;
 
@@ -173,7 +173,7 @@ lanes_init(struct world *w)
 }
 
 void
-lanes_stop(struct world *w)
+rt_lanes_stop(struct world *w)
 {
     struct lanes *lanes = &w->lanes;
 
@@ -191,12 +191,12 @@ lanes_stop(struct world *w)
 }
 
 void
-lanes_done(struct world *w)
+rt_lanes_done(struct world *w)
 {
     struct lanes *lanes = &w->lanes;
     int fd = lanes->source.fd;
 
-    lanes_stop(w);
+    rt_lanes_stop(w);
     for (size_t i = 0; i < LANES; i++)
         pthread_cond_destroy(&lanes->lane[i].more);
     pthread_mutex_destroy(&lanes->lock);

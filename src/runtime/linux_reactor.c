@@ -290,7 +290,7 @@ rt_run(void (*main_fiber)(struct rt *, void *arg), void *arg)
     stacks_init(&w->rt.stacks, &w->mem, map_count_max(), !world_pretends("no-guard-advice"));
     sched_init(&w->rt);
     process_init(w);
-    lanes_init(w);
+    rt_lanes_init(w);
     log_open(w);
 
     struct start start = { &w->rt, main_fiber, arg, false };
@@ -302,7 +302,7 @@ rt_run(void (*main_fiber)(struct rt *, void *arg), void *arg)
     while (run_fibers(w), w->rt.fiber_count > 0 && w->rt.now < deadline)
         wait_for_events(w, deadline);
 
-    lanes_done(w);
+    rt_lanes_done(w);
     process_done(w);
     log_close(w);
     free_retired(w);

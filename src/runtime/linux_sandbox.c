@@ -315,7 +315,7 @@ sandbox_enter(struct rt *rt, const struct sandbox_rules *rules, struct sandbox_r
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
         return err_here("give up new privileges");
     out_report->no_new_privileges = true;
-    lanes_stop(w); /* Landlock would not reach their threads */
+    rt_lanes_stop(w); /* Landlock would not reach their threads */
     /* malloc counts processors in /sys before a thread's first arena, unless it is told how many arenas to make. */
     (void)mallopt(M_ARENA_MAX, 4);
     TRY(enter_landlock(rules, out_report));

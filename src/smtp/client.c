@@ -353,6 +353,29 @@ client_hello(struct client *c, struct arena *arena, struct remote_reply *out)
     return OK;
 }
 
+/* ---- asking ------------------------------------------------------------------------------------------------------ */
+
+struct err
+client_probe(struct client *c, struct str forward_path, struct arena *arena, bool *out_asked, struct remote_reply *out)
+{
+    char memory[COMMAND_BYTES];
+    struct text argument = text_init(memory, sizeof memory);
+
+    CHECK(client_can_say(forward_path));
+    *out_asked = false;
+    *out = (struct remote_reply){ 0 };
+    c->transactions++;
+    c->owes_reset = true;
+    TRY(say_and_read(c, S("MAIL FROM:"), S("<>"), c->settings.times.mail, arena, NULL, out));
+    if (!remote_reply_is_positive(out))
+        return OK;
+    text_put_byte(&argument, '<');
+    text_put(&argument, forward_path);
+    text_put_byte(&argument, '>');
+    *out_asked = true;
+    return say_and_read(c, S("RCPT TO:"), text_str(&argument), c->settings.times.rcpt, arena, NULL, out);
+}
+
 /* ---- the envelope --------------------------------------------------------------------------------------------- */
 
 enum { STEP_RESET, STEP_MAIL, STEP_RCPT };

@@ -125,6 +125,12 @@ bool client_can_say(struct str);
  */
 struct err client_send(struct client *, struct client_transaction *, struct arena *);
 
+/*
+ * Asks whether the server would take mail for this address: MAIL FROM:<>, RCPT TO, and no message. *out is the answer to
+ * RCPT, or to MAIL where that was refused already: then out_asked is false, and it says nothing about the address.
+ */
+struct err client_probe(struct client *, struct str forward_path, struct arena *, bool *out_asked, struct remote_reply *out);
+
 /* One more transaction may be tried: in good order, not closing (421), MAILMAX not reached. */
 bool   client_is_usable(const struct client *);
 /* For an idle connection: the server has not closed or said anything meanwhile. Does not suspend. */

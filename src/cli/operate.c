@@ -1,0 +1,270 @@
+/* operate - see operate.h; and the verbs status, reload and stop. */
+#include "cli/operate.h"
+
+#include "link/link.h"
+#include "role/load.h"
+
+#include <stddef.h>
+
+enum { ARENA_MAX = 256 << 20, PROBLEMS_MAX = 8192 };
+
+#define CALL_NS (10 * MINUTE)
+
+struct operate {
+    struct rt *rt;
+    const struct verb *verb;
+    struct link *link;
+    struct arena arena;
+    struct err why; /* the link ended */
+};
+
+static bool
+handle(void *ctx, struct link *link, struct link_message *m)
+{
+    (void)ctx;
+    (void)link;
+    (void)m;
+    return false; /* the console only answers */
+}
+
+static void
+closed(void *ctx, struct link *link, struct err why)
+{
+    struct operate *o = ctx;
+
+    (void)link;
+    o->why = why;
+}
+
+/* The socket that the configuration means. False: it was said why. */
+static bool
+socket_path(struct operate *o, const struct operate_settings *set, struct str *out)
+{
+    struct loaded loaded;
+    char *memory = arena_alloc(&o->arena, PROBLEMS_MAX);
+    struct text problems = text_init(memory, PROBLEMS_MAX);
+
+    if (!str_is_absent(set->socket)) {
+        *out = set->socket;
+        return true;
+    }
+    struct str config = str_is_absent(set->config) ? S("/etc/postrider/postrider.conf") : set->config;
+    if (!load_file(o->rt, config, &loaded, &problems)) {
+        cli_fail(o->verb, EXIT_CONFIG, "the configuration does not say where the server is (or use --socket):\n%.*s",
+                 STR_ARG(text_str(&problems)));
+        return false;
+    }
+    *out = arena_join(&o->arena, loaded.site->state, S("/control.sock"));
+    load_free(&loaded);
+    return true;
+}
+
+struct operate *
+operate_open(struct rt *rt, const struct verb *verb, const struct operate_settings *set, int *out_exit)
+{
+    struct operate *o = mem_new(rt_mem(rt), struct operate);
+    struct link_settings settings = { .name = S("console"), .ctx = o, .handle = handle, .closed = closed };
+    struct address address;
+    struct stream *stream;
+    struct str path;
+
+    o->rt = rt;
+    o->verb = verb;
+    arena_init(&o->arena, rt_mem(rt), 16 << 10, ARENA_MAX);
+    if (!socket_path(o, set, &path)) {
+        *out_exit = EXIT_CONFIG;
+        operate_close(o);
+        return NULL;
+    }
+    struct err e = address_parse(path, &address) && address.family == ADDRESS_UNIX
+                       ? stream_connect(rt, &address, NULL, within(rt, 10 * SECOND), &stream)
+                       : ERR(ERR_SYNTAX, "the socket's path must begin with / and be short");
+    if (err_is(e)) {
+        bool denied = e.kind == ERR_DENIED;
+        *out_exit = cli_fail(verb, denied ? EXIT_NO_PERMISSION : EXIT_UNAVAILABLE, "%s %.*s: %.*s",
+                             denied ? "only the server's user and root may use" : "no server answers at", STR_ARG(path),
+                             STR_ARG(cli_error(e, &o->arena)));
+        operate_close(o);
+        return NULL;
+    }
+    o->link = link_on_stream(stream, &settings);
+    return o;
+}
+
+void
+operate_close(struct operate *o)
+{
+    struct mem *mem = rt_mem(o->rt);
+
+    if (o->link)
+        link_free(o->link);
+    arena_done(&o->arena);
+    mem_free(mem, o, sizeof *o);
+}
+
+struct arena *
+operate_arena(struct operate *o)
+{
+    return &o->arena;
+}
+
+bool
+operate_call(struct operate *o, uint16_t type, struct str body, struct str *out_reply)
+{
+    struct err e = link_call(o->link, type, body, &o->arena, within(o->rt, CALL_NS), out_reply);
+
+    if (!err_is(e))
+        return true;
+    if (e.kind == ERR_UNKNOWN && o->why.kind == ERR_PROTOCOL)
+        e = o->why; /* another build's server, most likely */
+    cli_fail(o->verb, EXIT_UNAVAILABLE, "the server gave no answer: %.*s", STR_ARG(cli_error(e, &o->arena)));
+    return false;
+}
+
+/* ---- reload, stop ---- */
+
+struct plain_settings {
+    struct operate_settings operate;
+};
+static const struct option plain_options[] = { OPERATE_OPTIONS(plain_settings, operate), { 0 } };
+
+static int
+call_plainly(struct rt *rt, const struct verb *verb, uint16_t type, int argc, char **argv)
+{
+    struct plain_settings set = { { { NULL, 0 }, { NULL, 0 }, false } };
+    struct words operands = { 0 };
+    struct arena arena;
+    struct str reply;
+    int exit;
+
+    arena_init(&arena, rt_mem(rt), 4096, 1 << 20);
+    if (!cli_parse(verb, argc, argv, &arena, &set, &operands, &exit))
+        return exit;
+    struct operate *o = operate_open(rt, verb, &set.operate, &exit);
+    if (!o)
+        return exit;
+    if (!operate_call(o, type, S(""), &reply)) {
+        exit = EXIT_UNAVAILABLE;
+    } else {
+        struct take t = take_init(reply);
+        exit = take_bool(&t) ? EXIT_WELL : EXIT_CONFIG;
+        if (exit != EXIT_WELL)
+            cli_fail(verb, exit, "nothing was changed:\n%.*s", STR_ARG(t.rest));
+        else if (t.rest.len)
+            cli_print("%.*s", STR_ARG(t.rest));
+    }
+    operate_close(o);
+    arena_done(&arena);
+    return exit;
+}
+
+static int
+run_reload(struct rt *rt, int argc, char **argv)
+{
+    return call_plainly(rt, &verb_reload, BORDER_RELOAD, argc, argv);
+}
+
+static int
+run_stop(struct rt *rt, int argc, char **argv)
+{
+    return call_plainly(rt, &verb_stop, BORDER_STOP, argc, argv);
+}
+
+const struct verb verb_reload = {
+    "reload", "Take up a changed configuration", "",
+    "Checks the configuration whole first; if it is wrong, says where, and the old one stays. Sessions go on.\n\n"
+    "Example: postrider reload\n",
+    plain_options, run_reload,
+};
+const struct verb verb_stop = {
+    "stop", "Stop the server", "", "Deliveries under way end, open sessions hear 421; what was accepted stays in the spool.\n\n"
+    "Example: postrider stop\n",
+    plain_options, run_stop,
+};
+
+/* ---- status ---- */
+
+struct status_settings {
+    struct operate_settings operate;
+};
+static const struct option status_options[] = {
+    OPERATE_OPTIONS(status_settings, operate),
+    { "--json", NULL, OPTION_FLAG, offsetof(struct status_settings, operate.json), "as JSON" },
+    { 0 },
+};
+
+/* The supervisor's JSON has one flat object a role: for people its fields become a line. */
+static void
+print_roles(struct str json)
+{
+    static const char *const fields[] = { "role", "index", "generation", "pid", "state", "restarts", "sandbox" };
+
+    cli_print("%-11s %5s %3s %7s %-9s %8s  %s\n", "ROLE", "INDEX", "GEN", "PID", "STATE", "RESTARTS", "SANDBOX");
+    for (struct str rest = json; str_find_byte(rest, '{') < rest.len;) {
+        struct str values[7] = { 0 };
+        rest = str_from(rest, str_find_byte(rest, '{') + 1);
+        struct str object = str_slice(rest, 0, str_find_byte(rest, '}'));
+        for (size_t i = 0; i < 7; i++) {
+            char name[32];
+            struct text key = text_init(name, sizeof name);
+            text_putf(&key, "\"%s\":", fields[i]);
+            struct str value = str_from(object, str_find(object, text_str(&key)) + key.len);
+            bool quoted = str_take_byte(&value, '"');
+            values[i] = str_slice(value, 0, str_find_byte(value, quoted ? '"' : ','));
+        }
+        cli_print("%-11.*s %5.*s %3.*s %7.*s %-9.*s %8.*s  %.*s\n", STR_ARG(values[0]), STR_ARG(values[1]),
+                  STR_ARG(values[2]), STR_ARG(values[3]), STR_ARG(values[4]), STR_ARG(values[5]), STR_ARG(values[6]));
+    }
+}
+
+static bool
+print_status(struct str reply, bool json)
+{
+    struct take t = take_init(reply);
+    struct str roles = take_bytes(&t, LINK_MESSAGE_MAX);
+    uint32_t count = take_count(&t, 200);
+
+    if (json)
+        cli_print("{\"version\":1,\"roles\":%.*s,\"figures\":{", STR_ARG(roles));
+    else
+        print_roles(roles);
+    for (uint32_t i = 0; i < count && !t.bad; i++) {
+        struct str name = take_bytes(&t, 64);
+        uint64_t value = take_u64(&t);
+        if (json)
+            cli_print("%s\"%.*s\":%llu", i ? "," : "", STR_ARG(name), (unsigned long long)value);
+        else
+            cli_print("%s%-24.*s %llu\n", i ? "" : "\n", STR_ARG(name), (unsigned long long)value);
+    }
+    if (json)
+        cli_print("}}\n");
+    return take_end(&t);
+}
+
+static int
+run_status(struct rt *rt, int argc, char **argv)
+{
+    struct status_settings set = { { { NULL, 0 }, { NULL, 0 }, false } };
+    struct words operands = { 0 };
+    struct arena arena;
+    struct str reply;
+    int exit;
+
+    arena_init(&arena, rt_mem(rt), 4096, 1 << 20);
+    if (!cli_parse(&verb_status, argc, argv, &arena, &set, &operands, &exit))
+        return exit;
+    struct operate *o = operate_open(rt, &verb_status, &set.operate, &exit);
+    if (!o)
+        return exit;
+    exit = EXIT_UNAVAILABLE;
+    if (operate_call(o, BORDER_STATUS, S(""), &reply))
+        exit = print_status(reply, set.operate.json) ? EXIT_WELL : EXIT_PROTOCOL;
+    operate_close(o);
+    arena_done(&arena);
+    return exit;
+}
+
+const struct verb verb_status = {
+    "status", "Show the roles, what each kernel sandbox enforces, and the queue's figures", "",
+    "Example: postrider status --json\n", status_options, run_status,
+};

@@ -1,0 +1,184 @@
+/*
+ * border - the typed messages between roles: what each call and its answer hold, and nothing else. Every _take is fed by a
+ * process that may have been taken over: it checks all it reads, and what it gives back borrows from the message or lives in
+ * the arena. (They stand in role/ and not in link/ because they speak of envelopes, outcomes and DNS answers.)
+ *
+ * border                 calls                                                one-way
+ * receiver  -> store     SUBMIT BEGIN PUT COMMIT HAS ETRN                     ABORT
+ * store     -> receiver                                                       SPACE
+ * receiver  -> gate      ADMIT VERIFY                                         LEAVE
+ * any       -> resolver  QUERY
+ * store     -> sender    DELIVER COMPOSE
+ * store     -> mailbox   DELIVER
+ * sender, mailbox -> store     READ                                            BASES (of a mailbox)
+ * console   -> store     LIST SHOW ACT COUNTERS
+ */
+#ifndef ROLE_BORDER_H
+#define ROLE_BORDER_H
+
+#include "base/codec.h"
+#include "deliver/smtp.h"
+#include "message/dsn.h"
+#include "message/envelope.h"
+#include "spool/spool.h"
+
+enum border_type {
+    BORDER_SUBMIT = 1,
+    BORDER_BEGIN,
+    BORDER_PUT,
+    BORDER_COMMIT,
+    BORDER_HAS,
+    BORDER_ETRN,
+    BORDER_ABORT,
+    BORDER_SPACE,
+    BORDER_ADMIT,
+    BORDER_LEAVE,
+    BORDER_VERIFY,
+    BORDER_QUERY,
+    BORDER_DELIVER,
+    BORDER_COMPOSE,
+    BORDER_READ,
+    BORDER_BASES,
+    BORDER_LIST,
+    BORDER_SHOW,
+    BORDER_ACT,
+    BORDER_COUNTERS,
+    /* of the command line's socket, answered by the console itself or handed to the supervisor */
+    BORDER_STATUS,
+    BORDER_RELOAD,
+    BORDER_STOP,
+};
+
+/* ---- small pieces ---- */
+
+void border_put_id(struct put *, struct message_id);
+struct message_id border_take_id(struct take *);
+/* An error as an answer: its kind only. 1 byte. */
+void border_put_err(struct put *, struct err);
+struct err border_take_err(struct take *, const char *what);
+void border_put_address(struct put *, const struct address *);
+struct address border_take_address(struct take *);
+
+/* ---- receiver to store ---- */
+
+/*
+ * SUBMIT  id, envelope, ended count, (index, state, notices)*, content   the whole of a small message in one call
+ * COMMIT  the same without content, for a draft that was begun
+ * BEGIN   id, expected size;  PUT  id, content;  ABORT  id;  HAS  id -> u8
+ * answers: an error byte.  SPACE  u8 accepting, u64 free bytes
+ */
+struct border_submit {
+    struct message_id id;
+    struct envelope envelope;
+    struct recipient_status *statuses; /* all of them, in the arena; NULL: all pending */
+    struct str content;
+};
+size_t border_submit_size(const struct border_submit *);
+void border_put_submit(struct put *, const struct border_submit *);
+bool border_take_submit(struct take *, struct arena *, struct border_submit *out);
+
+/* ---- store to sender or mailbox ---- */
+
+enum delivery_kind { DELIVERY_SMTP, DELIVERY_LMTP, DELIVERY_MAILDIR };
+
+/* One attempt: a message, up to LIMIT_RCPT_PER_JOB of its recipients, and where to. */
+struct border_job {
+    struct message_id id;
+    uint8_t kind;             /* enum delivery_kind */
+    bool alone;               /* a suspect: nothing else may share the process; it ends afterwards */
+    uint16_t port;
+    uint8_t families;         /* HOST_IPV4 | HOST_IPV6; 0: both */
+    bool configured;          /* the configuration names the hosts: loopback and our own addresses are allowed */
+    struct str domain;        /* where it goes, for logs */
+    struct address source_ipv4, source_ipv6; /* to connect from; ADDRESS_NONE: any */
+    struct str helo;
+    struct prefix *allow_private;
+    size_t allow_private_count;
+    struct delivery_host *hosts;
+    size_t host_count;
+    struct envelope envelope; /* recipients: those of this job */
+    uint32_t *indices;        /* of the recipients in the message */
+    struct str *mailboxes;    /* DELIVERY_MAILDIR: path below the base, one for each recipient; else NULL */
+    struct str base;          /* DELIVERY_MAILDIR: which base directory: user, space, path, as BASES says */
+    uint64_t quota;           /* DELIVERY_MAILDIR: bytes, 0 none */
+    struct str content;       /* all of the content if it is small, else absent: READ it */
+};
+size_t border_job_size(const struct border_job *);
+void border_put_job(struct put *, const struct border_job *);
+bool border_take_job(struct take *, struct arena *, struct border_job *out);
+
+/* The answer: figures, then one outcome for each recipient of the job, in its order. */
+void border_put_figures(struct put *, const struct delivery_figures *);
+void border_take_figures(struct take *, struct delivery_figures *out);
+size_t border_outcomes_size(const struct outcome *, size_t count);
+void border_put_outcomes(struct put *, const struct outcome *, size_t count);
+bool border_take_outcomes(struct take *, struct arena *, struct outcome *out, size_t count);
+
+/* ---- notices, store to sender ---- */
+
+/*
+ * COMPOSE: what a notice says, and where the original's content is READ. The answer is the whole content of the notice; empty:
+ * the original could not be read.
+ */
+struct border_compose {
+    struct dsn dsn;
+    struct str trace;  /* of the original */
+    bool bare;         /* without anything of the original's content: composing it has killed before */
+};
+size_t border_compose_size(const struct border_compose *);
+void border_put_compose(struct put *, const struct border_compose *);
+bool border_take_compose(struct take *, struct arena *, struct border_compose *out);
+
+/* ---- operators: command line to console, console to store ---- */
+
+/*
+ * COUNTERS  ->  count, (name, u64)*
+ * LIST      u64 after which order, u32 how many  ->  u64 total, count, listed*
+ * SHOW      id  ->  u8 found, then struct border_shown
+ * ACT       u8 enum border_act, id  ->  u8 done, text
+ * STATUS    ->  roles as JSON, then COUNTERS' answer
+ * RELOAD, STOP  ->  u8 done, text
+ */
+enum border_act { ACT_RETRY, ACT_HOLD, ACT_RELEASE, ACT_BOUNCE, ACT_REMOVE, ACT_RETRY_ALL, ACT_LAST = ACT_RETRY_ALL };
+enum { BORDER_LIST_MAX = 200, BORDER_SHOW_RECIPIENTS = 500 };
+
+struct border_listed { /* a message in a listing */
+    struct message_id id;
+    uint64_t order;
+    uint64_t size;
+    int64_t accepted_wall;
+    bool held;
+    uint8_t deaths;
+    uint32_t pending;          /* recipients */
+    struct str reverse_path;
+    struct str recipient;      /* the first that is pending */
+    struct str place, reason;  /* of that one */
+    int64_t next_wall;
+    uint16_t attempts;
+};
+void border_put_listed(struct put *, const struct border_listed *);
+void border_take_listed(struct take *, struct border_listed *out); /* borrows */
+enum { BORDER_LISTED_BYTES = 128 + 2 * LIMIT_PATH + 64 + LIMIT_REPLY_TEXT };
+
+struct border_shown_recipient {
+    struct str address, given, place, reason, last_reply, last_remote;
+    uint8_t state;
+    uint16_t attempts;
+    int64_t next_wall;
+};
+struct border_shown { /* one message, whole but for its content */
+    struct message_id id;
+    uint64_t size;
+    int64_t accepted_wall, expires_wall;
+    bool held;
+    uint8_t deaths;
+    struct str held_why, reverse_path, client, helo, session, envid;
+    uint32_t recipient_count;  /* all */
+    struct border_shown_recipient *recipients;
+    size_t shown;              /* of them, at most BORDER_SHOW_RECIPIENTS */
+};
+size_t border_shown_size(const struct border_shown *);
+void border_put_shown(struct put *, const struct border_shown *);
+bool border_take_shown(struct take *, struct arena *, struct border_shown *out); /* borrows */
+
+#endif

@@ -1,0 +1,37 @@
+/*
+ * control - what supervisor and roles say to each other on a role's control link.
+ *
+ * Supervisor to role, in this order before GO: SETUP, BUNDLE (in parts), LISTENER, DIR, PEER; later PEER, DRAIN, STOP, and
+ * BUNDLE again to the store, which alone swaps settings. Role to supervisor: READY, then calls of the console.
+ * Handles come with LISTENER, DIR and PEER, one each.
+ */
+#ifndef ROLE_CONTROL_H
+#define ROLE_CONTROL_H
+
+#include "role/role.h"
+
+enum control_type {
+    CONTROL_SETUP = 1,   /* struct control_setup */
+    CONTROL_BUNDLE,      /* u8 last, then a part of the configuration bundle */
+    CONTROL_LISTENER,    /* name, address as text; a handle */
+    CONTROL_DIR,         /* purpose, path; a handle */
+    CONTROL_PEER,        /* u8 kind, u32 index, u32 generation; a handle */
+    CONTROL_GO,
+    CONTROL_DRAIN,       /* take no new work, finish what there is, end */
+    CONTROL_STOP,        /* end soon: say 421, abort drafts, close */
+    CONTROL_READY,       /* the sandbox report as text */
+    CONTROL_RELOAD,      /* call: the answer is u8 ok, text (warnings or errors) */
+    CONTROL_STOP_ALL,    /* call: the answer is empty; then everything ends */
+    CONTROL_STATUS,      /* call: the answer is JSON, one object a role */
+    CONTROL_LOST,        /* to the store: a sender or mailbox died. u8 kind, u32 index, u32 generation, u32 status as child_wait() */
+};
+
+struct control_setup {
+    enum role_kind kind;
+    uint32_t index, generation, user_id;
+};
+
+void control_put_setup(struct put *, const struct control_setup *);
+bool control_take_setup(struct take *, struct control_setup *out);
+
+#endif

@@ -1,0 +1,383 @@
+/*
+ * gate - what receivers must share: how many sessions each client has, and which recipients a next hop knows.
+ *
+ * ADMIT   address, u32 sessions a client may have  ->  u16 code (0: welcome), enhanced, text
+ * LEAVE   address
+ * VERIFY  forward-path  ->  as ADMIT; 0: the next hop takes it
+ *
+ * Recipients of a `recipients verify` domain are asked of its next hop by RCPT, from the null sender, without a message. The
+ * answer is kept: an hour if good, five minutes if bad; while the next hop does not answer, an old good answer counts for a
+ * week, so that a gateway goes on while the host behind it is down.
+ */
+#include "base/map.h"
+#include "policy/rate.h"
+#include "role/ask.h"
+#include "role/border.h"
+#include "role/role.h"
+#include "runtime/log.h"
+#include "smtp/client.h"
+
+enum { CLIENTS_MAX = 100000, VERIFY_MAX = 50000, VERIFY_RUNNING_MAX = 200, ADDRESSES_TRIED = 4 };
+
+#define VERIFY_GOOD_NS (1 * HOUR)
+#define VERIFY_BAD_NS (5 * MINUTE)
+#define VERIFY_STALE_NS (7 * DAY)
+#define VERIFY_WAIT_NS (60 * SECOND)
+
+struct verified { /* what a next hop said of one address; the address follows */
+    struct list recent; /* most recently used last */
+    unsigned code;
+    int64_t asked;
+    size_t address_len;
+    char address[];
+};
+
+struct gate {
+    struct role *role;
+    struct clients *clients;
+    struct map verified;
+    struct list recent;
+    struct asker resolver;
+    struct scope probes;
+    size_t running;
+    /* which links entered which clients, so that a receiver that dies leaves no sessions behind */
+    struct map entered;
+};
+
+/* ---- sessions ---- */
+
+static void
+answer(struct role *role, uint64_t peer, uint32_t call, uint16_t type, unsigned code, struct str enhanced, struct str text)
+{
+    unsigned char memory[LIMIT_REPLY_LINE + 64];
+    struct put p = put_init(memory, sizeof memory);
+
+    put_u16(&p, (uint16_t)code);
+    put_bytes(&p, enhanced);
+    put_bytes(&p, text);
+    role_reply(role, peer, call, type, put_str_so_far(&p));
+}
+
+/* How many sessions of one client came over one link. */
+enum { ENTRY_KEY = 8 + 1 + 16 };
+struct entry {
+    unsigned char key[ENTRY_KEY]; /* link, family, address */
+    uint64_t peer;
+    struct address client;
+    uint32_t sessions;
+};
+
+static struct entry
+entry_of(uint64_t peer, const struct address *client)
+{
+    struct entry e = { .peer = peer, .client = address_client_key(client) };
+    struct put p = put_init(e.key, sizeof e.key);
+
+    put_u64(&p, peer);
+    put_u8(&p, e.client.family);
+    put_raw(&p, str_new(e.client.ip, sizeof e.client.ip));
+    return e;
+}
+
+static struct str
+entry_key(const struct entry *e)
+{
+    return str_new(e->key, sizeof e->key);
+}
+
+static void
+note_entry(struct gate *g, uint64_t peer, const struct address *client, bool enters)
+{
+    struct entry key = entry_of(peer, client);
+    struct entry *e = map_get(&g->entered, entry_key(&key));
+    if (!e && enters) {
+        e = mem_new(rt_mem(g->role->rt), struct entry);
+        *e = key;
+        map_put(&g->entered, entry_key(e), e);
+    }
+    if (!e)
+        return;
+    e->sessions += enters ? 1 : (uint32_t)-1;
+    if (e->sessions == 0) {
+        map_remove(&g->entered, entry_key(e));
+        mem_free(rt_mem(g->role->rt), e, sizeof *e);
+    }
+}
+
+static bool
+admit(struct gate *g, struct peer *peer, struct link_message *m)
+{
+    struct take t = take_init(m->body);
+    struct address client = border_take_address(&t);
+    uint32_t most = take_u32(&t);
+
+    if (m->call == 0 || !take_end(&t) || client.family == ADDRESS_NONE)
+        return false;
+    if (clients_enter(g->clients, &client, most, rt_now(g->role->rt))) {
+        note_entry(g, peer->serial, &client, true);
+        answer(g->role, peer->serial, m->call, m->type, 0, S(""), S(""));
+    } else {
+        answer(g->role, peer->serial, m->call, m->type, 421, S("4.7.0"),
+               S("Too many sessions from your network at once; close some, or try again in a few minutes"));
+    }
+    return true;
+}
+
+static bool
+leave(struct gate *g, struct peer *peer, struct link_message *m)
+{
+    struct take t = take_init(m->body);
+    struct address client = border_take_address(&t);
+
+    if (m->call != 0 || !take_end(&t) || client.family == ADDRESS_NONE)
+        return false;
+    clients_leave(g->clients, &client, rt_now(g->role->rt));
+    note_entry(g, peer->serial, &client, false);
+    return true;
+}
+
+static void
+peer_down(struct role *role, struct peer *peer)
+{
+    struct gate *g = role->ctx;
+    struct map_slot *slot;
+    bool again;
+
+    do { /* the map must not change while it is walked */
+        again = false;
+        for (size_t at = 0; (slot = map_next(&g->entered, &at));) {
+            struct entry *e = slot->value;
+            if (e->peer != peer->serial)
+                continue;
+            while (e->sessions-- > 0)
+                clients_leave(g->clients, &e->client, rt_now(role->rt));
+            map_remove(&g->entered, entry_key(e));
+            mem_free(rt_mem(role->rt), e, sizeof *e);
+            again = true;
+            break;
+        }
+    } while (again);
+}
+
+/* ---- recipients that only the next hop knows ---- */
+
+static struct verified *
+verified_get(struct gate *g, struct str address)
+{
+    struct verified *v = map_get(&g->verified, address);
+
+    if (v) {
+        list_remove(&v->recent);
+        list_push_back(&g->recent, &v->recent);
+    }
+    return v;
+}
+
+static void
+verified_drop(struct gate *g, struct verified *v)
+{
+    map_remove(&g->verified, str_new(v->address, v->address_len));
+    list_remove(&v->recent);
+    mem_free(rt_mem(g->role->rt), v, sizeof *v + v->address_len);
+}
+
+static void
+verified_put(struct gate *g, struct str address, unsigned code)
+{
+    struct verified *v = verified_get(g, address);
+
+    if (!v) {
+        if (g->verified.count >= VERIFY_MAX)
+            verified_drop(g, container_of(g->recent.next, struct verified, recent));
+        v = mem_alloc(rt_mem(g->role->rt), sizeof *v + address.len);
+        v->address_len = address.len;
+        for (size_t i = 0; i < address.len; i++)
+            v->address[i] = address.ptr[i];
+        list_push_back(&g->recent, &v->recent);
+        map_put(&g->verified, str_new(v->address, v->address_len), v);
+    }
+    v->code = code;
+    v->asked = rt_now(g->role->rt);
+}
+
+/* One question to one server. False: it did not answer; its words otherwise. */
+static bool
+probe_address(struct gate *g, const struct address *to, bool lmtp, struct str recipient, struct arena *arena, int64_t until,
+              struct remote_reply *out)
+{
+    struct rt *rt = g->role->rt;
+    struct client_settings settings = { .lmtp = lmtp, .helo = g->role->site->hostname };
+    struct stream *stream;
+
+    if (err_is(stream_connect(rt, to, NULL, until, &stream)))
+        return false;
+    struct client *client = client_new(stream, &settings);
+    bool asked = false;
+    bool fine = !err_is(client_greeting(client, arena, out)) && out->code == 220 &&
+                !err_is(client_hello(client, arena, out)) && out->code / 100 == 2 &&
+                client_can_say(recipient) && !err_is(client_probe(client, recipient, arena, &asked, out)) && asked;
+    client_quit(client);
+    return fine;
+}
+
+static bool
+probe(struct gate *g, const struct directory_route *route, struct str recipient, struct arena *arena, int64_t until,
+      struct remote_reply *out)
+{
+    const struct conf_hop *hop = &route->hop;
+    bool lmtp = hop->kind == CONF_HOP_LMTP;
+    struct address to = { .family = ADDRESS_UNIX };
+    struct dns dns = ask_dns(&g->resolver);
+    struct host_result hosts;
+
+    if (!str_is_absent(hop->path)) {
+        struct text path = text_init(to.path, sizeof to.path - 1);
+        text_put(&path, hop->path);
+        return !path.full && probe_address(g, &to, lmtp, recipient, arena, until, out);
+    }
+    if (address_from_ip(hop->host, &to)) {
+        to.port = hop->port;
+        return probe_address(g, &to, lmtp, recipient, arena, until, out);
+    }
+    if (err_is(host_addresses(&dns, hop->host, HOST_IPV4 | HOST_IPV6 | HOST_ANY, until, arena, &hosts)))
+        return false;
+    for (size_t i = 0; i < hosts.address_count && i < ADDRESSES_TRIED; i++) {
+        to = hosts.addresses[i];
+        to.port = hop->port;
+        if (probe_address(g, &to, lmtp, recipient, arena, until, out))
+            return true;
+    }
+    return false;
+}
+
+struct question {
+    struct gate *g;
+    uint64_t peer;
+    uint32_t call;
+    size_t len;
+    char address[LIMIT_PATH];
+};
+
+static void
+answer_code(struct gate *g, uint64_t peer, uint32_t call, unsigned code, struct str words)
+{
+    if (code / 100 == 2)
+        answer(g->role, peer, call, BORDER_VERIFY, 0, S(""), S(""));
+    else if (code / 100 == 5)
+        answer(g->role, peer, call, BORDER_VERIFY, 550, S("5.1.1"),
+               words.len ? words : S("No such mailbox at the host that this mail goes to; check the spelling"));
+    else
+        answer(g->role, peer, call, BORDER_VERIFY, 450, S("4.4.1"),
+               S("The host that this mail goes to cannot be asked for that mailbox now; try again later"));
+}
+
+static void
+run_question(void *arg)
+{
+    struct question *q = arg;
+    struct gate *g = q->g;
+    struct str address = str_new(q->address, q->len);
+    struct str domain = str_from(address, str_find_last_byte(address, '@') + 1);
+    const struct directory_route *route = directory_route(g->role->site->directory, domain);
+    struct remote_reply reply = { 0 };
+    struct arena arena;
+
+    arena_init(&arena, rt_mem(g->role->rt), 4096, HOST_ARENA_BYTES + 8 * (LIMIT_REPLY_TEXT + 256));
+    bool said = (route->kind == DIRECTORY_ROUTE_VIA || route->kind == DIRECTORY_ROUTE_LMTP) &&
+                probe(g, route, address, &arena, within(g->role->rt, VERIFY_WAIT_NS), &reply);
+    struct verified *known = verified_get(g, address);
+    if (said && (reply.code / 100 == 2 || reply.code / 100 == 5)) {
+        verified_put(g, address, reply.code);
+        answer_code(g, q->peer, q->call, reply.code, S(""));
+    } else if (known && known->code / 100 == 2 && rt_now(g->role->rt) - known->asked < VERIFY_STALE_NS) {
+        answer_code(g, q->peer, q->call, known->code, S(""));
+    } else {
+        answer_code(g, q->peer, q->call, 450, S(""));
+    }
+    arena_done(&arena);
+    g->running--;
+    mem_free(rt_mem(g->role->rt), q, sizeof *q);
+}
+
+static bool
+verify(struct gate *g, struct peer *peer, struct link_message *m)
+{
+    struct take t = take_init(m->body);
+    struct str address = take_bytes(&t, LIMIT_PATH);
+
+    if (m->call == 0 || !take_end(&t) || address.len == 0)
+        return false;
+    struct verified *v = verified_get(g, address);
+    int64_t fresh = v && v->code / 100 == 2 ? VERIFY_GOOD_NS : VERIFY_BAD_NS;
+    if (v && rt_now(g->role->rt) - v->asked < fresh) {
+        answer_code(g, peer->serial, m->call, v->code, S(""));
+        return true;
+    }
+    if (g->running >= VERIFY_RUNNING_MAX) {
+        answer_code(g, peer->serial, m->call, 450, S(""));
+        return true;
+    }
+    struct question *q = mem_new(rt_mem(g->role->rt), struct question);
+    *q = (struct question){ .g = g, .peer = peer->serial, .call = m->call, .len = address.len };
+    for (size_t i = 0; i < address.len; i++)
+        q->address[i] = address.ptr[i];
+    g->running++;
+    scope_start(&g->probes, "verify", run_question, q);
+    return true;
+}
+
+/* ---- the role ---- */
+
+static bool
+message(struct role *role, struct peer *peer, struct link_message *m)
+{
+    struct gate *g = role->ctx;
+    bool receiver = peer->kind == ROLE_RECEIVER || peer->kind == ROLE_SUBMISSION;
+
+    switch (m->type) {
+    case BORDER_ADMIT:
+        return receiver && admit(g, peer, m);
+    case BORDER_LEAVE:
+        return receiver && leave(g, peer, m);
+    case BORDER_VERIFY:
+        return receiver && verify(g, peer, m);
+    default:
+        return false;
+    }
+}
+
+static void
+prepare(struct role *role)
+{
+    struct gate *g = mem_new(rt_mem(role->rt), struct gate);
+
+    role->ctx = g;
+    g->role = role;
+    g->clients = clients_new(rt_mem(role->rt), rt_random(role->rt), CLIENTS_MAX);
+    map_init(&g->verified, rt_mem(role->rt), rt_random(role->rt));
+    map_init(&g->entered, rt_mem(role->rt), rt_random(role->rt));
+    list_init(&g->recent);
+    g->resolver = (struct asker){ role, ROLE_RESOLVER };
+    scope_init(&g->probes, role->rt);
+}
+
+static void
+run(struct role *role)
+{
+    struct gate *g = role->ctx;
+
+    role_wait_for_end(role);
+    scope_end(&g->probes);
+}
+
+static void
+sandbox(struct role *role, struct sandbox_rules *rules)
+{
+    (void)role;
+    rules->calls = SANDBOX_CONNECT;
+    rules->connect.all = true;
+}
+
+const struct role_ops gate_ops = {
+    .kind = ROLE_GATE, .prepare = prepare, .sandbox = sandbox, .run = run, .message = message, .peer_down = peer_down
+};

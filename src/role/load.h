@@ -1,0 +1,33 @@
+/*
+ * load - a site from its file on this machine, or from the bundle that the supervisor sent; and what follows from it for
+ * processes: whose they are, and which directories hold Maildirs.
+ */
+#ifndef ROLE_LOAD_H
+#define ROLE_LOAD_H
+
+#include "role/config.h"
+#include "runtime/rt.h"
+
+/* A site and the bytes it was made of; they live and go together. Zeroed is none. */
+struct loaded {
+    struct mem *mem;
+    struct arena arena;
+    struct conf_bundle bundle;
+    struct str encoded; /* the bundle, for roles; in the arena (load_file) or own_bytes (load_bundle) */
+    void *own_bytes;
+    size_t own_size;
+    struct site *site;
+};
+
+/* The files of this machine, for conf_bundle_init(). ctx is rt. */
+struct conf_world load_world(struct rt *);
+/* False: what is wrong is in *out_problems, a line each; warnings are there too when true. */
+bool load_file(struct rt *, struct str path, struct loaded *out, struct text *out_problems);
+/* Takes bytes (own_size of them allocated from rt's heap), also when false. */
+bool load_bundle(struct rt *, void *bytes, size_t len, size_t own_size, struct loaded *out);
+void load_free(struct loaded *);
+
+/* The directory that holds all Maildirs of a template: "/var/mail" of "/var/mail/{domain}/{local}". */
+struct str load_mail_base(struct str template);
+
+#endif

@@ -1,0 +1,560 @@
+/*
+ * receiver - accepts SMTP sessions and answers the session's questions: admission from the gate, recipients from the
+ * directory, reverse names from the checking resolver, drafts from the store. Two pools are this same code: `receiver` for
+ * the mx listeners, `submission` for the socket that local programs use.
+ *
+ * It accepts on inherited sockets and opens nothing: no socket(), connect() or open() after the sandbox.
+ */
+#include "base/check.h"
+#include "dns/mx.h"
+#include "policy/directory.h"
+#include "role/ask.h"
+#include "role/border.h"
+#include "role/role.h"
+#include "runtime/log.h"
+#include "smtp/server.h"
+
+enum {
+    LISTENERS_MAX = ROLE_LISTENERS_MAX,
+    BUDGET_BYTES = 256 << 20, /* this role's heap: over it a new MAIL gets 452 */
+    STOP_GRACE = 5,           /* seconds that open transactions have when the role is told to stop */
+};
+
+struct receiver;
+
+struct door { /* one listening socket */
+    struct receiver *r;
+    struct listener *listener;
+    const struct site_listener *site; /* NULL: the socket of local programs */
+};
+
+struct receiver {
+    struct role *role;
+    struct door doors[LISTENERS_MAX];
+    size_t door_count, sessions, next_session;
+    struct scope accepting, talking;
+    struct asker checker;
+    struct list open;          /* sessions */
+};
+
+struct session {
+    struct list node;
+    struct receiver *r;
+    struct door *door;
+    struct stream *stream;
+    struct server_client client;
+    struct listener_settings settings;
+    struct fiber *fiber;
+    bool admitted;
+    char name[64], id[16];
+    struct recipient_status *statuses; /* of the message being committed */
+};
+
+/* ---- hooks: who may enter ---- */
+
+static const struct reply *
+ask_gate(struct session *s, uint16_t type, struct str body, struct arena *arena, int64_t until)
+{
+    struct str answer;
+    struct err e = role_call(s->r->role, ROLE_GATE, type, body, arena, until, &answer);
+
+    if (err_is(e)) /* limits that cannot be asked for do not keep mail out */
+        return NULL;
+    struct take t = take_init(answer);
+    unsigned code = take_u16(&t);
+    struct str enhanced = take_bytes(&t, 16), text = take_bytes(&t, LIMIT_REPLY_LINE);
+    if (!take_end(&t) || code == 0)
+        return NULL;
+    return reply_make(arena, code, arena_cstr(arena, enhanced), "%.*s", STR_ARG(text));
+}
+
+static const struct reply *
+admit(void *ctx, struct server_client *client, struct arena *arena, int64_t until)
+{
+    struct session *s = ctx;
+    unsigned char memory[256];
+    struct put p = put_init(memory, sizeof memory);
+
+    if (s->r->sessions > LIMIT_SESSIONS)
+        return reply_make(arena, 421, "4.3.2", "Too many sessions here at the moment; try again in a few minutes");
+    if (!s->door->site)
+        return NULL;
+    border_put_address(&p, &client->address);
+    put_u32(&p, s->door->site->connections_per_client);
+    const struct reply *refusal = ask_gate(s, BORDER_ADMIT, put_str_so_far(&p), arena, until);
+    s->admitted = refusal == NULL;
+    return refusal;
+}
+
+static void
+leave(void *ctx, struct server_client *client)
+{
+    struct session *s = ctx;
+    struct peer *gate = role_peer(s->r->role, ROLE_GATE);
+    unsigned char memory[256];
+    struct put p = put_init(memory, sizeof memory);
+
+    if (!s->admitted || !gate)
+        return;
+    border_put_address(&p, &client->address);
+    link_post(gate->link, BORDER_LEAVE, put_str_so_far(&p));
+}
+
+static struct err
+reverse_name(void *ctx, const struct address *address, struct arena *arena, int64_t until, struct str *out_name)
+{
+    struct session *s = ctx;
+    struct dns dns = ask_dns(&s->r->checker);
+    struct iprev iprev;
+    struct arena scratch;
+
+    arena_init(&scratch, rt_mem(s->r->role->rt), 4096, IPREV_ARENA_BYTES);
+    struct err e = iprev_lookup(&dns, address, until, &scratch, &iprev);
+    if (!err_is(e) && iprev.status == IPREV_TEMPORARY)
+        e = ERR(ERR_TIMEOUT, "reverse name");
+    if (!err_is(e))
+        *out_name = iprev.status == IPREV_PASS ? arena_keep(arena, iprev.name) : S("");
+    arena_done(&scratch);
+    return e;
+}
+
+/* ---- hooks: drafts ---- */
+
+static struct err
+draft_begin(void *ctx, struct message_id id, uint64_t expected_size, int64_t until, void **out_draft)
+{
+    struct session *s = ctx;
+    struct role *role = s->r->role;
+
+    (void)until;
+    if (!role_peer(role, ROLE_STORE))
+        return ERR(ERR_BUSY, "the store is being restarted");
+    if (!s->r->role->space.accepting)
+        return ERR(ERR_BUSY, "the store takes no mail at the moment");
+    if (expected_size > s->r->role->space.free_bytes)
+        return ERR(ERR_NO_SPACE, "spool");
+    *out_draft = ask_draft_new(role, id, expected_size);
+    return OK;
+}
+
+static struct err
+draft_put(void *ctx, void *draft, const struct str *parts, size_t count, int64_t until)
+{
+    (void)ctx;
+    return ask_draft_put(draft, parts, count, until);
+}
+
+/* An alias or list that led to several is ended at acceptance; on NOTIFY=SUCCESS it owes an "expanded" notice. */
+static struct recipient_status *
+statuses_of(const struct envelope *e, struct arena *arena)
+{
+    struct recipient_status *statuses = NULL;
+
+    for (size_t i = 0; i < e->recipient_count; i++) {
+        if (e->recipients[i].origin != RECIPIENT_EXPANDED)
+            continue;
+        if (!statuses)
+            statuses = arena_alloc(arena, e->recipient_count * sizeof *statuses);
+        statuses[i].state = STATE_EXPANDED;
+        if (e->recipients[i].notify & NOTIFY_SUCCESS && e->reverse_path.len)
+            statuses[i].notices = NOTICE_SUCCESS_OWED;
+    }
+    return statuses;
+}
+
+static struct err
+draft_commit(void *ctx, void *draft, const struct envelope *envelope, int64_t until)
+{
+    struct session *s = ctx;
+    struct arena scratch;
+
+    arena_init(&scratch, rt_mem(s->r->role->rt), 1024, 64 << 20);
+    struct recipient_status *statuses = statuses_of(envelope, &scratch);
+    struct err e = ask_draft_commit(draft, envelope, statuses, until);
+    arena_done(&scratch);
+    return e;
+}
+
+static void
+draft_abort(void *ctx, void *draft)
+{
+    (void)ctx;
+    ask_draft_abort(draft);
+}
+
+static bool
+over_budget(void *ctx)
+{
+    struct session *s = ctx;
+
+    return mem_in_use(rt_mem(s->r->role->rt)) > BUDGET_BYTES;
+}
+
+static bool
+draining(void *ctx)
+{
+    struct session *s = ctx;
+
+    return s->r->role->stopping;
+}
+
+/* ---- hooks: who is here ---- */
+
+/* The sentence for what the directory would not take. NULL: it took it. */
+static const struct reply *
+refusal_of(const struct directory_verdict *v, struct str asked, struct arena *arena)
+{
+    switch (v->answer) {
+    case DIRECTORY_UNKNOWN:
+        return reply_make(arena, 550, "5.1.1", "<%.*s>: no such mailbox here; check the spelling", STR_ARG(asked));
+    case DIRECTORY_MOVED:
+        return reply_make(arena, 551, "5.1.6", "User not local; please try <%.*s>", STR_ARG(v->elsewhere));
+    case DIRECTORY_NOT_RELAYED:
+        return reply_make(arena, 550, "5.7.1", "<%.*s>: we do not relay to that domain; send through your own mail server",
+                          STR_ARG(asked));
+    case DIRECTORY_UNQUALIFIED:
+        return reply_make(arena, 553, "5.1.3", "<%.*s>: the address needs a domain, as in user@example.org",
+                          STR_ARG(asked));
+    case DIRECTORY_LOOP:
+        return reply_make(arena, 550, "5.4.6", "<%.*s>: this alias leads only to itself; tell our postmaster",
+                          STR_ARG(asked));
+    case DIRECTORY_TOO_MANY:
+        return reply_make(arena, 452, "4.5.3", "<%.*s>: that list is too long for one message; send it alone",
+                          STR_ARG(asked));
+    case DIRECTORY_AMBIGUOUS:
+        return reply_make(arena, 553, "5.1.4", "%.*s: ambiguous; say it with its domain", STR_ARG(asked));
+    default:
+        return NULL;
+    }
+}
+
+static void
+rcpt(void *ctx, const struct server_client *client, const struct rcpt_request *request, struct arena *arena, int64_t until,
+     struct rcpt_verdict *out)
+{
+    struct session *s = ctx;
+    struct directory_query query = { request->forward_path, s->settings.trusted, &client->local };
+    struct directory_verdict v;
+
+    directory_lookup(s->r->role->site->directory, &query, arena, &v);
+    *out = (struct rcpt_verdict){ refusal_of(&v, request->address, arena), v.recipients, v.count };
+    if (out->reply)
+        return;
+    if (v.answer == DIRECTORY_FORWARD)
+        out->reply = reply_make(arena, 251, "2.1.5", "User not local; will forward to <%.*s>", STR_ARG(v.elsewhere));
+    if (v.answer == DIRECTORY_VERIFY) {
+        unsigned char memory[LIMIT_PATH + 16];
+        struct put p = put_init(memory, sizeof memory);
+        put_bytes(&p, v.count ? v.recipients[0].address : request->address);
+        out->reply = p.full ? reply_make(arena, 501, "5.1.3", "That address is too long to be asked for")
+                            : ask_gate(s, BORDER_VERIFY, put_str_so_far(&p), arena, until);
+    }
+}
+
+static const struct reply *
+vrfy(void *ctx, const struct server_client *client, struct str what, struct arena *arena, int64_t until)
+{
+    struct session *s = ctx;
+    struct directory_verdict v;
+
+    (void)client;
+    (void)until;
+    directory_vrfy(s->r->role->site->directory, what, arena, &v);
+    const struct reply *refusal = refusal_of(&v, what, arena);
+    if (refusal)
+        return refusal;
+    if (v.count == 0 || v.answer == DIRECTORY_VERIFY || v.answer == DIRECTORY_RELAY)
+        return reply_make(arena, 252, "2.1.5", "%.*s: not checked, but we take mail for it", STR_ARG(what));
+    return reply_make(arena, 250, "2.1.5", "<%.*s>", STR_ARG(v.recipients[0].address));
+}
+
+static const struct reply *
+expn(void *ctx, const struct server_client *client, struct str what, struct arena *arena, int64_t until)
+{
+    struct session *s = ctx;
+    struct directory_verdict v;
+
+    (void)client;
+    (void)until;
+    directory_expn(s->r->role->site->directory, what, arena, &v);
+    const struct reply *refusal = refusal_of(&v, what, arena);
+    if (refusal)
+        return refusal;
+    size_t size = 1;
+    for (size_t i = 0; i < v.count; i++)
+        size += v.recipients[i].address.len + 3;
+    struct text text = text_init(arena_alloc(arena, size), size);
+    for (size_t i = 0; i < v.count; i++) {
+        text_put(&text, i ? S("\n<") : S("<"));
+        text_put(&text, v.recipients[i].address);
+        text_put(&text, S(">"));
+    }
+    return reply_make(arena, 250, "2.1.5", "%.*s", STR_ARG(text_str(&text)));
+}
+
+static const struct reply *
+etrn(void *ctx, const struct server_client *client, struct str node, struct arena *arena, int64_t until)
+{
+    struct session *s = ctx;
+    unsigned char memory[LIMIT_DOMAIN + 16];
+    struct put p = put_init(memory, sizeof memory);
+    struct str domain = node, answer;
+
+    (void)client;
+    (void)until;
+    if (!str_take_byte(&domain, '@'))
+        str_take_byte(&domain, '#');
+    put_bytes(&p, domain);
+    uint8_t kind = directory_route(s->r->role->site->directory, domain)->kind;
+    if (p.full || (kind != DIRECTORY_ROUTE_VIA && kind != DIRECTORY_ROUTE_MX && kind != DIRECTORY_ROUTE_LMTP))
+        return reply_make(arena, 459, "4.7.1", "%.*s: we keep no queue for that domain", STR_ARG(node));
+    if (err_is(role_call(s->r->role, ROLE_STORE, BORDER_ETRN, put_str_so_far(&p), arena, until, &answer)))
+        return reply_make(arena, 458, "4.3.0", "Unable to start the queue for %.*s now; try again later", STR_ARG(node));
+    return reply_make(arena, 250, "2.0.0", "Queue for %.*s started", STR_ARG(domain));
+}
+
+/* ---- hooks: logs ---- */
+
+static void
+put_client(struct log_line *line, const struct server_client *client)
+{
+    log_str(line, "session", client->session);
+    log_str(line, "client", client->name);
+    if (client->reverse_name.len)
+        log_str(line, "name", client->reverse_name);
+    if (!str_is_absent(client->helo))
+        log_str(line, "helo", client->helo);
+}
+
+static void
+log_message(void *ctx, const struct server_client *client, const struct server_message *m)
+{
+    struct session *s = ctx;
+    struct log_line line;
+    char id[MESSAGE_ID_TEXT];
+    struct text text = text_init(id, sizeof id);
+
+    message_id_put(&text, m->id);
+    log_begin(&line, s->r->role->rt, LOG_INFO, "accepted");
+    log_str(&line, "id", text_str(&text));
+    put_client(&line, client);
+    log_str(&line, "from", m->envelope->reverse_path);
+    log_int(&line, "bytes", (int64_t)m->envelope->size);
+    log_int(&line, "recipients", (int64_t)m->envelope->recipient_count);
+    if (m->envelope->recipient_count == 1)
+        log_str(&line, "to", m->envelope->recipients[0].address);
+    if (m->repaired)
+        log_int(&line, "line-ends-repaired", (int64_t)m->repaired);
+    log_seconds(&line, "took", m->took);
+    log_end(&line);
+}
+
+static void
+log_session(void *ctx, const struct server_client *client, const struct server_report *report)
+{
+    struct session *s = ctx;
+    struct log_line line;
+
+    log_begin(&line, s->r->role->rt, LOG_INFO, "session");
+    put_client(&line, client);
+    log_str(&line, "listener", s->door->site ? s->door->site->name : S("local"));
+    log_int(&line, "messages", report->messages);
+    log_int(&line, "recipients", report->recipients);
+    log_int(&line, "refused", report->refused);
+    log_int(&line, "commands", report->commands);
+    log_int(&line, "wrong", report->wrong);
+    log_int(&line, "bytes-in", (int64_t)report->bytes_in);
+    log_str(&line, "ended", report->ended);
+    if (!str_is_absent(report->last_refusal)) {
+        log_str(&line, "refusal", report->last_refusal);
+        log_str(&line, "to-command", report->last_refused);
+    }
+    log_seconds(&line, "took", report->took);
+    log_end(&line);
+}
+
+/* ---- one session ---- */
+
+/* Local programs: trusted, and known by their user id. */
+static struct listener_settings
+local_settings(const struct site *site)
+{
+    struct listener_settings settings = listener_settings_default(site->hostname);
+
+    settings.trusted = true;
+    settings.line_ends = LINE_ENDS_REPAIR;
+    return settings;
+}
+
+static void
+name_client(struct session *s)
+{
+    struct text name = text_init(s->name, sizeof s->name), id = text_init(s->id, sizeof s->id);
+    struct peer_credentials who;
+
+    if (!s->door->site && stream_peer_credentials(s->stream, &who))
+        text_putf(&name, "local:%u", who.uid);
+    else
+        address_put_ip(&name, &s->client.address);
+    text_putf(&id, "%08x%04x", (unsigned)rt_random(s->r->role->rt), (unsigned)(s->r->next_session++ & 0xffff));
+    s->client.name = text_str(&name);
+    s->client.session = text_str(&id);
+}
+
+static void
+run_session(void *arg)
+{
+    static const struct server_hooks hooks = {
+        .admit = admit, .leave = leave, .reverse_name = reverse_name, .rcpt = rcpt, .vrfy = vrfy, .expn = expn,
+        .etrn = etrn, .draft_begin = draft_begin, .draft_put = draft_put, .draft_commit = draft_commit,
+        .draft_abort = draft_abort, .over_budget = over_budget, .draining = draining, .log_message = log_message,
+        .log_session = log_session,
+    };
+    struct session *s = arg;
+    struct receiver *r = s->r;
+    struct server_hooks mine = hooks;
+
+    mine.ctx = s;
+    s->fiber = fiber_current(r->role->rt);
+    name_client(s);
+    s->settings = s->door->site ? site_listener_settings(s->door->site, &s->client.address) : local_settings(r->role->site);
+    server_run(s->stream, &s->settings, &mine, &s->client);
+    stream_close(s->stream);
+    list_remove(&s->node);
+    r->sessions--;
+    mem_free(rt_mem(r->role->rt), s, sizeof *s);
+}
+
+/* ---- accepting ---- */
+
+static void
+start_session(struct door *door, struct stream *stream, const struct address *peer)
+{
+    struct receiver *r = door->r;
+    struct session *s = mem_new(rt_mem(r->role->rt), struct session);
+
+    s->r = r;
+    s->door = door;
+    s->stream = stream;
+    s->client.address = address_unmap(*peer);
+    s->client.local = address_unmap(stream_local(stream));
+    list_push_back(&r->open, &s->node);
+    r->sessions++;
+    scope_start(&r->talking, "session", run_session, s);
+}
+
+static void
+run_door(void *arg)
+{
+    struct door *door = arg;
+    struct rt *rt = door->r->role->rt;
+    struct stream *stream;
+    struct address peer;
+
+    for (;;) {
+        struct err e = listener_accept(door->listener, FOREVER, &stream, &peer);
+        if (e.kind == ERR_CANCELLED)
+            break;
+        if (!err_is(e)) {
+            start_session(door, stream, &peer);
+            continue;
+        }
+        struct log_line line;
+        log_begin(&line, rt, LOG_WARNING, "cannot-accept");
+        log_err(&line, e);
+        log_end(&line);
+        /* Out of descriptors or memory: what is open must end first; the kernel keeps the newcomers meanwhile. */
+        if (err_is(rt_sleep(rt, within(rt, 100 * MILLISECOND))))
+            break;
+    }
+    listener_close(door->listener);
+}
+
+static const struct site_listener *
+listener_named(const struct site *site, struct str name)
+{
+    for (size_t i = 0; i < site->listener_count; i++)
+        if (str_eq(site->listeners[i].name, name))
+            return &site->listeners[i];
+    return NULL;
+}
+
+static bool
+open_door(struct receiver *r, struct role_listener *l)
+{
+    struct door *door = &r->doors[r->door_count];
+    bool local = l->address.family == ADDRESS_UNIX;
+
+    door->r = r;
+    door->site = local ? NULL : listener_named(r->role->site, l->name);
+    if ((!local && !door->site) || err_is(listener_from_handle(r->role->rt, l->handle, &door->listener)))
+        return false;
+    l->handle = HANDLE_NONE;
+    r->door_count++;
+    return true;
+}
+
+static bool
+message(struct role *role, struct peer *peer, struct link_message *m)
+{
+    struct take t = take_init(m->body);
+
+    if (peer->kind != ROLE_STORE || m->type != BORDER_SPACE || m->call != 0)
+        return false;
+    struct role_space space = { .accepting = take_bool(&t) };
+
+    space.free_bytes = take_u64(&t);
+    if (!take_end(&t))
+        return false;
+    role->space = space;
+    return true;
+}
+
+/* Told to stop: no new sessions; those with a transaction open may end it, the others hear 421 now. */
+static void
+end_sessions(struct receiver *r)
+{
+    struct rt *rt = r->role->rt;
+
+    list_each (node, &r->open) {
+        struct session *s = container_of(node, struct session, node);
+        if (!s->client.busy)
+            fiber_cancel(s->fiber);
+    }
+    scope_wait(&r->talking, within(rt, STOP_GRACE * SECOND));
+    scope_end(&r->talking);
+}
+
+static void
+run(struct role *role)
+{
+    struct receiver *r = mem_new(rt_mem(role->rt), struct receiver);
+
+    r->role = role;
+    role->ctx = r;
+    r->checker = (struct asker){ role, ROLE_CHECKER };
+    list_init(&r->open);
+    scope_init(&r->accepting, role->rt);
+    scope_init(&r->talking, role->rt);
+    for (size_t i = 0; i < role->listener_count; i++)
+        if (open_door(r, &role->listeners[i]))
+            scope_start(&r->accepting, "accept", run_door, &r->doors[r->door_count - 1]);
+    role_wait_for_end(role);
+    scope_end(&r->accepting);
+    /* A drain lets every session go on; only a stop, or the supervisor's deadline, ends them. */
+    while (r->sessions > 0 && !role->stopping)
+        if (err_is(event_wait(role->rt, &role->changed, within(role->rt, SECOND))))
+            continue;
+    end_sessions(r);
+    mem_free(rt_mem(role->rt), r, sizeof *r);
+}
+
+static void
+sandbox(struct role *role, struct sandbox_rules *rules)
+{
+    (void)role;
+    rules->calls = SANDBOX_ACCEPT;
+}
+
+const struct role_ops receiver_ops = { .kind = ROLE_RECEIVER, .sandbox = sandbox, .run = run, .message = message };
+const struct role_ops submission_ops = { .kind = ROLE_SUBMISSION, .sandbox = sandbox, .run = run, .message = message };

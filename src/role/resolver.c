@@ -1,0 +1,143 @@
+/*
+ * resolver - answers BORDER_QUERY by libunbound. Two instances are this same code: `resolver` for routing, and `checker` for
+ * names that strangers chose, so that these cannot starve routing.
+ */
+#include "dns/resolver.h"
+#include "role/border.h"
+#include "role/role.h"
+#include "runtime/host.h"
+#include "runtime/log.h"
+
+enum { QUERIES_MAX = 1000, NAME_MAX_BYTES = 256, FILE_MAX_BYTES = 256 << 10 };
+
+#define QUERY_NS (30 * SECOND) /* the caller has given up by then */
+
+struct work {
+    struct role *role;
+    struct resolver *resolver;
+    struct scope queries;
+    size_t running;
+    struct arena arena;
+    struct str resolv_conf, trust_anchor;
+};
+
+struct query {
+    struct work *w;
+    uint64_t peer;
+    uint32_t call;
+    uint16_t type;
+    char name[NAME_MAX_BYTES];
+    size_t name_len;
+};
+
+static void
+answer(struct role *role, uint64_t peer, uint32_t call, const struct dns_answer *a)
+{
+    struct mem *mem = rt_mem(role->rt);
+    void *memory = mem_alloc(mem, DNS_ANSWER_ENCODED_MAX);
+    struct put p = put_init(memory, DNS_ANSWER_ENCODED_MAX);
+
+    dns_answer_put(&p, a);
+    role_reply(role, peer, call, BORDER_QUERY, put_str_so_far(&p));
+    mem_free(mem, memory, DNS_ANSWER_ENCODED_MAX);
+}
+
+static void
+run_query(void *arg)
+{
+    struct query *q = arg;
+    struct role *role = q->w->role;
+    struct arena arena;
+    struct dns_answer a;
+
+    arena_init(&arena, rt_mem(role->rt), 4096, DNS_ARENA_BYTES);
+    struct err e = resolver_query(q->w->resolver, str_new(q->name, q->name_len), q->type, within(role->rt, QUERY_NS),
+                                  &arena, &a);
+    if (err_is(e))
+        a = dns_answer_temporary(q->type, S("the resolver is ending"));
+    answer(role, q->peer, q->call, &a);
+    arena_done(&arena);
+    q->w->running--;
+    mem_free(rt_mem(role->rt), q, sizeof *q);
+}
+
+static bool
+message(struct role *role, struct peer *peer, struct link_message *m)
+{
+    struct work *w = role->ctx;
+    struct take t = take_init(m->body);
+    uint16_t type = take_u16(&t);
+    struct str name = take_bytes(&t, NAME_MAX_BYTES);
+
+    if (m->type != BORDER_QUERY || m->call == 0 || !take_end(&t))
+        return false;
+    if (!w->resolver || w->running >= QUERIES_MAX) {
+        struct dns_answer busy = dns_answer_temporary(type, S("the resolver has too much to do"));
+        answer(role, peer->serial, m->call, &busy);
+        return true;
+    }
+    struct query *q = mem_new(rt_mem(role->rt), struct query);
+    *q = (struct query){ .w = w, .peer = peer->serial, .call = m->call, .type = type, .name_len = name.len };
+    for (size_t i = 0; i < name.len; i++)
+        q->name[i] = name.ptr[i];
+    w->running++;
+    scope_start(&w->queries, "query", run_query, q);
+    return true;
+}
+
+/* Neither file must be there: without name servers we ask the root, without an anchor nothing is validated. */
+static void
+prepare(struct role *role)
+{
+    struct work *w = mem_new(rt_mem(role->rt), struct work);
+
+    w->role = role;
+    role->ctx = w;
+    scope_init(&w->queries, role->rt);
+    arena_init(&w->arena, rt_mem(role->rt), 4096, 4 * FILE_MAX_BYTES);
+    if (err_is(host_read_file(role->rt, S("/etc/resolv.conf"), FILE_MAX_BYTES, &w->arena, FOREVER, &w->resolv_conf)))
+        w->resolv_conf = S("");
+    if (err_is(host_read_file(role->rt, S("/usr/share/dns/root.key"), FILE_MAX_BYTES, &w->arena, FOREVER, &w->trust_anchor)))
+        w->trust_anchor = S("");
+}
+
+static void
+run(struct role *role)
+{
+    struct work *w = role->ctx;
+    const struct site *site = role->site;
+    struct resolver_settings settings = {
+        .forwarders = site->forwarders, .forwarder_count = site->forwarder_count, .resolv_conf = w->resolv_conf,
+        .trust_anchor = w->trust_anchor,
+    };
+    struct str why = S("");
+    struct err e = resolver_open(role->rt, &settings, FOREVER, &w->resolver, &why);
+
+    if (err_is(e)) {
+        struct log_line line;
+        log_begin(&line, role->rt, LOG_ERROR, "resolver-cannot-start");
+        log_str(&line, "why", why);
+        log_err(&line, e);
+        log_end(&line);
+        return;
+    }
+    role_wait_for_end(role);
+    scope_end(&w->queries);
+    resolver_close(w->resolver);
+    w->resolver = NULL;
+}
+
+static void
+sandbox(struct role *role, struct sandbox_rules *rules)
+{
+    (void)role;
+    rules->calls = SANDBOX_CONNECT;
+    rules->connect.all = true;
+}
+
+const struct role_ops resolver_ops = {
+    .kind = ROLE_RESOLVER, .prepare = prepare, .sandbox = sandbox, .run = run, .message = message
+};
+const struct role_ops checker_ops = {
+    .kind = ROLE_CHECKER, .prepare = prepare, .sandbox = sandbox, .run = run, .message = message
+};

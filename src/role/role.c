@@ -1,0 +1,373 @@
+/*
+ * role - see role.h. The handler of the control link only notes what came; role_main() waits for GO, enters the sandbox and
+ * runs. A control link that is lost means that the supervisor died: the role drains as if told to stop.
+ */
+#include "role/role.h"
+
+#include "base/check.h"
+#include "role/control.h"
+#include "runtime/log.h"
+
+#include <signal.h>
+#include <string.h>
+
+enum { CONTROL_DESCRIPTOR = 3 };
+
+static const struct str kind_names[ROLE_KINDS] = {
+    STR("supervisor"), STR("receiver"), STR("submission"), STR("gate"),    STR("store"),
+    STR("sender"),     STR("mailbox"),  STR("resolver"),   STR("checker"), STR("console"),
+};
+
+struct str
+role_kind_name(enum role_kind kind)
+{
+    CHECK((unsigned)kind < ROLE_KINDS);
+    return kind_names[kind];
+}
+
+/* ---- peers ---- */
+
+static bool
+peer_message(void *ctx, struct link *link, struct link_message *m)
+{
+    struct peer *peer = ctx;
+
+    (void)link;
+    return peer->role->ops->message && peer->role->ops->message(peer->role, peer, m);
+}
+
+static void
+peer_closed(void *ctx, struct link *link, struct err why)
+{
+    struct peer *peer = ctx;
+    struct role *role = peer->role;
+
+    if (why.kind != ERR_CLOSED && why.kind != ERR_RESET) {
+        struct log_line line;
+        log_begin(&line, role->rt, LOG_WARNING, "link-violated");
+        log_str(&line, "peer", role_kind_name(peer->kind));
+        log_err(&line, why);
+        log_end(&line);
+    }
+    list_remove(&peer->node);
+    if (role->ops->peer_down)
+        role->ops->peer_down(role, peer);
+    link_free_later(link);
+    mem_free(rt_mem(role->rt), peer, sizeof *peer);
+    event_wake(role->rt, &role->changed);
+}
+
+static bool
+add_peer(struct role *role, const struct role_pending *pending)
+{
+    struct peer *peer = mem_new(rt_mem(role->rt), struct peer);
+
+    *peer = (struct peer){ .role = role, .kind = pending->kind, .index = pending->index, .generation = pending->generation };
+    struct link_settings settings = {
+        .name = role_kind_name(peer->kind), .ctx = peer, .handle = peer_message, .closed = peer_closed
+    };
+    if (err_is(link_open(role->rt, pending->handle, &settings, &peer->link))) {
+        mem_free(rt_mem(role->rt), peer, sizeof *peer);
+        return false;
+    }
+    peer->serial = ++role->last_serial;
+    list_push_back(&role->peers, &peer->node);
+    if (role->ops->peer_up)
+        role->ops->peer_up(role, peer);
+    event_wake(role->rt, &role->changed);
+    return true;
+}
+
+/* Until the role has prepared itself, nobody may speak to it. */
+static bool
+take_peer(struct role *role, struct link_message *m)
+{
+    struct take t = take_init(m->body);
+    struct role_pending pending = { .kind = (enum role_kind)take_enum(&t, ROLE_KINDS - 1) };
+
+    pending.index = take_u32(&t);
+    pending.generation = take_u32(&t);
+    if (!take_end(&t) || m->handle_count != 1)
+        return false;
+    pending.handle = m->handles[0];
+    m->handle_count = 0;
+    if (role->running)
+        return add_peer(role, &pending);
+    if (role->pending_count == ROLE_PENDING_MAX)
+        return false;
+    role->pending[role->pending_count++] = pending;
+    return true;
+}
+
+struct peer *
+role_peer(struct role *role, enum role_kind kind)
+{
+    struct peer *best = NULL;
+    size_t of_kind = 0, turn;
+
+    list_each (node, &role->peers)
+        of_kind += container_of(node, struct peer, node)->kind == kind;
+    if (of_kind == 0)
+        return NULL;
+    turn = role->next_peer++ % of_kind;
+    list_each (node, &role->peers) {
+        struct peer *peer = container_of(node, struct peer, node);
+        if (peer->kind != kind || !link_is_open(peer->link))
+            continue;
+        best = peer;
+        if (turn-- == 0)
+            break;
+    }
+    return best;
+}
+
+struct peer *
+role_peer_by_serial(struct role *role, uint64_t serial)
+{
+    list_each (node, &role->peers) {
+        struct peer *peer = container_of(node, struct peer, node);
+        if (peer->serial == serial)
+            return peer;
+    }
+    return NULL;
+}
+
+void
+role_reply(struct role *role, uint64_t serial, uint32_t call, uint16_t type, struct str body)
+{
+    struct peer *peer = role_peer_by_serial(role, serial);
+
+    if (peer)
+        link_reply(peer->link, call, type, body);
+}
+
+struct err
+role_call(struct role *role, enum role_kind kind, uint16_t type, struct str body, struct arena *arena, int64_t until,
+          struct str *out_reply)
+{
+    struct peer *peer;
+
+    while (!(peer = role_peer(role, kind)))
+        TRY(event_wait(role->rt, &role->changed, until));
+    return link_call(peer->link, type, body, arena, until, out_reply);
+}
+
+/* ---- what the supervisor says ---- */
+
+static bool
+add_listener(struct role *role, struct link_message *m)
+{
+    struct take t = take_init(m->body);
+    struct role_listener *l = &role->listeners[role->listener_count];
+
+    if (m->handle_count != 1 || role->listener_count == ROLE_LISTENERS_MAX)
+        return false;
+    l->name = arena_keep(&role->arena, take_bytes(&t, 64));
+    if (!address_parse(take_bytes(&t, 128), &l->address) || !take_end(&t))
+        return false;
+    l->handle = m->handles[0];
+    m->handle_count = 0;
+    role->listener_count++;
+    return true;
+}
+
+static bool
+add_dir(struct role *role, struct link_message *m)
+{
+    struct take t = take_init(m->body);
+    struct role_dir *d = &role->dirs[role->dir_count];
+
+    if (m->handle_count != 1 || role->dir_count == ROLE_DIRS_MAX)
+        return false;
+    d->purpose = arena_keep(&role->arena, take_bytes(&t, 64));
+    d->path = arena_keep(&role->arena, take_bytes(&t, 4096));
+    if (!take_end(&t))
+        return false;
+    d->handle = m->handles[0];
+    m->handle_count = 0;
+    role->dir_count++;
+    return true;
+}
+
+struct role_dir *
+role_dir_of(struct role *role, struct str purpose)
+{
+    for (size_t i = 0; i < role->dir_count; i++)
+        if (str_eq(role->dirs[i].purpose, purpose))
+            return &role->dirs[i];
+    return NULL;
+}
+
+/* Parts are joined; with the last one the site is built anew. */
+static bool
+add_bundle(struct role *role, struct link_message *m)
+{
+    struct take t = take_init(m->body);
+    bool last = take_bool(&t);
+
+    if (t.bad || role->bundle_len + t.rest.len > LIMIT_CONFIG_BYTES)
+        return false;
+    if (role->bundle_len + t.rest.len > role->bundle_cap) {
+        size_t cap = role->bundle_cap ? role->bundle_cap : 64 << 10;
+        while (cap < role->bundle_len + t.rest.len)
+            cap *= 2;
+        role->bundle = mem_resize(rt_mem(role->rt), role->bundle, role->bundle_cap, cap);
+        role->bundle_cap = cap;
+    }
+    if (t.rest.len)
+        memcpy(role->bundle + role->bundle_len, t.rest.ptr, t.rest.len);
+    role->bundle_len += t.rest.len;
+    if (!last)
+        return true;
+    struct loaded fresh;
+    void *bytes = role->bundle;
+    size_t len = role->bundle_len, size = role->bundle_cap;
+    role->bundle = NULL;
+    role->bundle_len = role->bundle_cap = 0;
+    if (!load_bundle(role->rt, bytes, len, size, &fresh)) /* the supervisor had checked it */
+        return false;
+    load_free(&role->former); /* the one before stays: what runs may still hold its strings */
+    role->former = role->loaded;
+    role->loaded = fresh;
+    role->site = fresh.site;
+    if (role->go && role->ops->configured)
+        role->ops->configured(role);
+    return true;
+}
+
+static bool
+handle_control(void *ctx, struct link *link, struct link_message *m)
+{
+    struct role *role = ctx;
+    struct take t = take_init(m->body);
+    struct control_setup setup;
+
+    (void)link;
+    switch (m->type) {
+    case CONTROL_SETUP:
+        if (!control_take_setup(&t, &setup) || setup.kind != role->ops->kind)
+            return false;
+        role->kind = setup.kind;
+        role->index = setup.index;
+        role->generation = setup.generation;
+        role->user_id = setup.user_id;
+        return true;
+    case CONTROL_BUNDLE:
+        return add_bundle(role, m);
+    case CONTROL_LISTENER:
+        return add_listener(role, m);
+    case CONTROL_DIR:
+        return add_dir(role, m);
+    case CONTROL_PEER:
+        return take_peer(role, m);
+    case CONTROL_GO:
+        role->go = true;
+        break;
+    case CONTROL_STOP:
+        role->stopping = true;
+        role->draining = true;
+        break;
+    case CONTROL_DRAIN:
+        role->draining = true;
+        break;
+    case CONTROL_LOST:
+        return role->ops->lost && role->ops->lost(role, m);
+    default:
+        return false;
+    }
+    event_wake(role->rt, &role->changed);
+    return true;
+}
+
+static void
+control_closed(void *ctx, struct link *link, struct err why)
+{
+    struct role *role = ctx;
+
+    (void)link;
+    role->control_error = why;
+    role->control_lost = role->stopping = role->draining = true;
+    event_wake(role->rt, &role->changed);
+}
+
+bool
+role_is_ending(const struct role *role)
+{
+    return role->draining;
+}
+
+void
+role_wait_for_end(struct role *role)
+{
+    while (!role->draining && !err_is(event_wait(role->rt, &role->changed, FOREVER)))
+        ;
+}
+
+/* ---- the process ---- */
+
+/* Too little is an error only where the configuration says `sandbox require`. */
+static struct err
+enter_sandbox(struct role *role)
+{
+    struct sandbox_rules rules = { 0 };
+    struct sandbox_report report = { 0 };
+    char memory[400];
+    struct text text = text_init(memory, sizeof memory);
+
+    if (role->ops->sandbox)
+        role->ops->sandbox(role, &rules);
+    struct err e = role->site->sandbox == SITE_SANDBOX_OFF ? OK : sandbox_enter(role->rt, &rules, &report);
+    sandbox_report_text(&report, &text);
+    if (role->site->sandbox != SITE_SANDBOX_OFF && (err_is(e) || !report.calls || !report.files)) {
+        bool require = role->site->sandbox == SITE_SANDBOX_REQUIRE;
+        struct log_line line;
+        log_begin(&line, role->rt, require ? LOG_ERROR : LOG_WARNING, "sandbox-weak");
+        log_str(&line, "enforced", text_str(&text));
+        if (err_is(e))
+            log_err(&line, e);
+        log_end(&line);
+        if (require)
+            return err_is(e) ? e : ERR(ERR_DENIED, "this kernel cannot enforce the whole sandbox");
+    }
+    return link_send(role->control, CONTROL_READY, text_str(&text), FOREVER);
+}
+
+int
+role_main(struct rt *rt, const struct role_ops *ops)
+{
+    static const int ignored[] = { SIGINT, SIGTERM, SIGHUP };
+    struct role role = { .rt = rt, .ops = ops };
+    struct link_settings settings = {
+        .name = S("supervisor"), .ctx = &role, .handle = handle_control, .closed = control_closed, .takes_handles = true
+    };
+
+    list_init(&role.peers);
+    event_init(&role.changed);
+    arena_init(&role.arena, rt_mem(rt), 4096, 1 << 20);
+    /* A terminal's ^C reaches every process; only the supervisor acts on it, and tells us. */
+    if (err_is(rt_catch_signals(rt, ignored, sizeof ignored / sizeof *ignored)) ||
+        err_is(link_open(rt, (struct handle){ CONTROL_DESCRIPTOR }, &settings, &role.control)))
+        return 71; /* EX_OSERR */
+    log_set_role(rt, role_kind_name(ops->kind));
+    while (!role.go && !role.control_lost)
+        if (err_is(event_wait(rt, &role.changed, FOREVER)))
+            break;
+    if (!role.go || !role.site) {
+        struct log_line line;
+        log_begin(&line, rt, LOG_ERROR, "supervisor-gave-no-word");
+        log_err(&line, role.control_error);
+        log_end(&line);
+        return 78; /* EX_CONFIG */
+    }
+    if (ops->prepare)
+        ops->prepare(&role);
+    if (err_is(enter_sandbox(&role)))
+        return 78;
+    if (ops->start && !ops->start(&role))
+        return 75; /* EX_TEMPFAIL: the supervisor tries again */
+    role.running = true;
+    for (size_t i = 0; i < role.pending_count; i++)
+        add_peer(&role, &role.pending[i]);
+    ops->run(&role);
+    return 0;
+}

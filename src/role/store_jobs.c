@@ -1,0 +1,633 @@
+/*
+ * store_jobs - what the queue hands out, done: a delivery goes to a sender or mailbox and comes back as outcomes; a notice
+ * goes to a sender to be composed and comes back as content, which is committed together with the end of what it reports.
+ *
+ * A process that dies with a job leaves it in doubt. If it crashed, the job is a suspect (queue_job_lost); if it was killed
+ * from outside or told to end, the message is tried again as it was.
+ */
+#include "role/store.h"
+
+#include "base/check.h"
+#include "message/dsn.h"
+#include "runtime/log.h"
+
+enum { READ_PIECE = 56 << 10, JOB_INLINE_MAX = 48 << 10, ARENA_MAX = 64 << 20, REASON_MAX = 256 };
+
+#define DELIVER_NS (4 * HOUR)      /* the sender has deadlines of its own; this one only ends what hangs for good */
+#define COMPOSE_NS (2 * MINUTE)
+#define PEER_WAIT_NS (30 * SECOND) /* for a process to come back */
+#define DEATH_WAIT_NS (2 * SECOND) /* for the supervisor to say how it went */
+
+struct work {
+    struct store *s;
+    struct queue_job job;
+    struct arena arena;
+    uint64_t peer;
+    enum role_kind kind;
+    uint32_t index, generation;
+    size_t deaths_seen;
+};
+
+/* ---- who does it ---- */
+
+static bool
+has_base(const struct hand *hand, struct str wanted)
+{
+    for (size_t i = 0; i < hand->base_count; i++)
+        if (str_eq(hand->bases[i], wanted))
+            return true;
+    return false;
+}
+
+/* "anna /var/mail": the name that a mailbox role knows its directories by. */
+static struct str
+base_name(const struct route *route, struct arena *arena)
+{
+    return arena_printf(arena, "%.*s %.*s", STR_ARG(str_is_absent(route->user) ? S("") : route->user),
+                        STR_ARG(load_mail_base(route->path)));
+}
+
+/*
+ * A process for this job: of this generation, not reserved, with room. Among senders the lane decides, so that its
+ * connections are found again.
+ */
+static struct peer *
+choose(struct work *w, enum role_kind kind, struct str base)
+{
+    struct store *s = w->s;
+    struct peer *best = NULL;
+    size_t most = kind == ROLE_SENDER ? STORE_HANDS_SENDER : STORE_HANDS_MAILBOX, nth = 0;
+
+    list_each (node, &s->role->peers) {
+        struct peer *peer = container_of(node, struct peer, node);
+        struct hand *hand = peer->own_ctx;
+        if (peer->kind != kind || !hand || hand->reserved || peer->generation != s->role->generation)
+            continue;
+        if (kind == ROLE_MAILBOX && !has_base(hand, base))
+            continue;
+        if (hand->in_flight >= most && !w->job.alone)
+            continue;
+        if (!best || (kind == ROLE_SENDER && peer->index == w->job.lane % 2) || nth == 0)
+            best = peer;
+        nth++;
+    }
+    return best;
+}
+
+static struct peer *
+take_hand(struct work *w, enum role_kind kind, struct str base)
+{
+    struct store *s = w->s;
+    int64_t until = within(s->rt, PEER_WAIT_NS);
+    struct peer *peer;
+
+    while (!(peer = choose(w, kind, base)))
+        if (s->ending || err_is(event_wait(s->rt, &s->role->changed, until)))
+            return NULL;
+    w->peer = peer->serial;
+    w->kind = peer->kind;
+    w->index = peer->index;
+    w->generation = peer->generation;
+    w->deaths_seen = s->death_count;
+    struct hand *hand = peer->own_ctx;
+    if (w->job.alone) { /* everything else that it has ends first, and nothing new is given to it */
+        hand->reserved = true;
+        while (hand->in_flight > 0) {
+            event_wait(s->rt, &s->kick, within(s->rt, SECOND));
+            peer = role_peer_by_serial(s->role, w->peer);
+            if (!peer)
+                return NULL;
+            hand = peer->own_ctx;
+        }
+    }
+    hand->in_flight++;
+    return peer;
+}
+
+static void
+give_hand_back(struct work *w)
+{
+    struct peer *peer = role_peer_by_serial(w->s->role, w->peer);
+
+    if (!peer)
+        return;
+    struct hand *hand = peer->own_ctx;
+    CHECK(hand->in_flight > 0);
+    hand->in_flight--;
+    if (w->job.alone)
+        hand->reserved = false;
+    event_wake(w->s->rt, &w->s->role->changed);
+}
+
+/* Whether the process of this job crashed. Killed from outside, or told to end, is not the message's fault. */
+static bool
+crashed(struct work *w)
+{
+    struct store *s = w->s;
+    int64_t until = within(s->rt, DEATH_WAIT_NS);
+
+    enum { KILL = 9, TERM = 15, INT = 2 };
+    for (;;) {
+        for (; w->deaths_seen < s->death_count; w->deaths_seen++) {
+            const struct death *d = &s->deaths[w->deaths_seen % STORE_DEATHS];
+            if (d->kind != w->kind || d->index != w->index || d->generation != w->generation)
+                continue;
+            uint32_t signal = d->status >= 256 ? d->status - 256 : 0;
+            return signal && signal != KILL && signal != TERM && signal != INT;
+        }
+        if (s->ending || err_is(event_wait(s->rt, &s->died, until)))
+            return false;
+    }
+}
+
+/* ---- delivery ---- */
+
+/* "rejected" and the like as one line for each recipient. */
+static void
+log_attempts(struct work *w, const struct envelope *e, const struct delivery_figures *figures, const struct outcome *outcomes,
+             const struct spool_settle *settle)
+{
+    static const struct str names[] = { STR("delivered"), STR("relayed"), STR("deferred"), STR("failed") };
+    struct store *s = w->s;
+    char id[MESSAGE_ID_TEXT];
+    struct text id_text = text_init(id, sizeof id);
+
+    message_id_put(&id_text, w->job.id);
+    for (size_t i = 0; i < w->job.count; i++) {
+        const struct recipient *r = &e->recipients[w->job.recipients[i]];
+        struct log_line line;
+        log_begin(&line, s->rt, LOG_INFO, "attempt");
+        log_str(&line, "id", text_str(&id_text));
+        log_str(&line, "to", r->address);
+        log_str(&line, "given", r->given);
+        log_str(&line, "from", str_is_absent(r->reverse_path) ? e->reverse_path : r->reverse_path);
+        log_str(&line, "result", names[outcomes[i].kind]);
+        log_str(&line, "status", outcomes[i].enhanced);
+        if (outcomes[i].remote.len)
+            log_str(&line, "remote", outcomes[i].remote);
+        log_str(&line, "reply", outcomes[i].reply);
+        log_seconds(&line, "age", rt_wall(s->rt) - e->accepted_wall);
+        log_seconds(&line, "connect", figures->connect);
+        log_seconds(&line, "transfer", figures->transfer);
+        for (size_t k = 0; k < settle->count; k++)
+            if (settle->statuses[k].index == w->job.recipients[i] && settle->statuses[k].state == STATE_PENDING)
+                log_time(&line, "next", settle->statuses[k].next_wall);
+        log_end(&line);
+    }
+}
+
+static void
+settle_outcomes(struct work *w, const struct envelope *e, const struct delivery_figures *figures,
+                const struct outcome *outcomes)
+{
+    struct spool_settle settle;
+
+    queue_outcome(w->s->queue, store_moment(w->s), w->job.number, outcomes, &w->arena, &settle);
+    log_attempts(w, e, figures, outcomes, &settle);
+    store_settle(w->s, &settle);
+    w->s->ops->forget_fresh(w->s->spool, w->job.id);
+}
+
+/* All recipients of the job alike: for what went wrong before a delivery could be tried. */
+static void
+settle_all(struct work *w, const struct envelope *e, struct outcome outcome)
+{
+    struct outcome *outcomes = arena_alloc(&w->arena, (w->job.count + 1) * sizeof *outcomes);
+    struct delivery_figures none = { 0 };
+
+    for (size_t i = 0; i < w->job.count; i++)
+        outcomes[i] = outcome;
+    settle_outcomes(w, e, &none, outcomes);
+}
+
+static void
+put_hosts(struct work *w, struct border_job *out)
+{
+    const struct route *route = w->job.route;
+    size_t count = route->kind == ROUTE_MX ? w->job.host_count : 1;
+
+    out->hosts = arena_alloc(&w->arena, (count + 1) * sizeof *out->hosts);
+    for (size_t i = 0; i < count; i++) {
+        struct delivery_host *host = &out->hosts[i];
+        host->name = route->kind == ROUTE_MX ? w->job.hosts[i].name : route->host;
+        host->preference = route->kind == ROUTE_MX ? w->job.hosts[i].preference : 0;
+        if (address_from_ip(host->name, &host->fixed))
+            host->fixed.port = route->port;
+        if (route->kind != ROUTE_MX && route->path.len) {
+            struct text path = text_init(host->fixed.path, sizeof host->fixed.path - 1);
+            text_put(&path, route->path);
+            host->fixed.family = ADDRESS_UNIX;
+            host->name = S("localhost");
+        }
+    }
+    out->host_count = count;
+}
+
+/* The Maildir of each recipient, below the base. False: one of them is no mailbox any more. */
+static bool
+put_mailboxes(struct work *w, struct border_job *out)
+{
+    struct store *s = w->s;
+
+    struct str base = load_mail_base(w->job.route->path);
+
+    out->mailboxes = arena_alloc(&w->arena, (w->job.count + 1) * sizeof *out->mailboxes);
+    for (size_t i = 0; i < w->job.count; i++) {
+        struct text path = text_init(arena_alloc(&w->arena, 4096), 4096);
+        if (!directory_maildir(s->role->site->directory, out->envelope.recipients[i].address, &path) || path.full)
+            return false;
+        struct str below = text_str(&path);
+        if (!str_take(&below, base))
+            return false;
+        str_take_byte(&below, '/');
+        out->mailboxes[i] = below;
+    }
+    return true;
+}
+
+static void
+describe(struct work *w, const struct spool_message *m, struct border_job *out)
+{
+    const struct route *route = w->job.route;
+    struct store *s = w->s;
+
+    *out = (struct border_job){
+        .id = w->job.id,
+        .kind = route->kind == ROUTE_MAILDIR ? DELIVERY_MAILDIR : route->kind == ROUTE_LMTP ? DELIVERY_LMTP : DELIVERY_SMTP,
+        .alone = w->job.alone,
+        .port = route->port,
+        .families = route->family == ROUTE_FAMILY_IPV4 ? HOST_IPV4 : route->family == ROUTE_FAMILY_IPV6 ? HOST_IPV6 : 0,
+        .configured = route->kind != ROUTE_MX,
+        .domain = w->job.lane_key,
+        .source_ipv4 = route->source_ipv4,
+        .source_ipv6 = route->source_ipv6,
+        .helo = route->helo.len ? route->helo : s->role->site->hostname,
+        .envelope = m->envelope,
+    };
+    out->allow_private = (struct prefix *)(uintptr_t)route->allow_private;
+    out->allow_private_count = route->allow_private_count;
+    out->envelope.recipients = arena_alloc(&w->arena, (w->job.count + 1) * sizeof *out->envelope.recipients);
+    out->envelope.recipient_count = w->job.count;
+    out->indices = arena_alloc(&w->arena, (w->job.count + 1) * sizeof *out->indices);
+    for (size_t i = 0; i < w->job.count; i++) {
+        CHECK(w->job.recipients[i] < m->envelope.recipient_count);
+        out->envelope.recipients[i] = m->envelope.recipients[w->job.recipients[i]];
+        out->indices[i] = w->job.recipients[i];
+    }
+    struct str domain = out->envelope.recipients[0].address;
+    domain = str_from(domain, str_find_last_byte(domain, '@') + 1);
+    if (route->kind == ROUTE_MAILDIR)
+        out->quota = directory_route(s->role->site->directory, domain)->quota;
+}
+
+/* Small content goes with the job; a longer one is read by the sender as it is sent. */
+static struct err
+put_content(struct work *w, struct border_job *out)
+{
+    struct store *s = w->s;
+    size_t size = (size_t)out->envelope.size, done = 0, got = 1;
+
+    if (out->envelope.size > JOB_INLINE_MAX)
+        return OK;
+    char *memory = arena_alloc(&w->arena, size + 1);
+    while (done < size && got > 0) {
+        TRY(s->ops->read(s->spool, w->job.id, done, memory + done, size - done, FOREVER, &got));
+        done += got;
+    }
+    if (done < size)
+        return ERR(ERR_CORRUPT, "content is shorter than its envelope says");
+    out->content = str_new(memory, size);
+    return OK;
+}
+
+static struct err
+call_hand(struct work *w, struct link *link, uint16_t type, struct put *p, int64_t ns, struct str *out_reply)
+{
+    CHECK(!p->full);
+    return link_call(link, type, put_str_so_far(p), &w->arena, within(w->s->rt, ns), out_reply);
+}
+
+/* The process is gone, or did not answer. */
+static void
+lose(struct work *w)
+{
+    struct store *s = w->s;
+    struct spool_settle settle;
+
+    if (!s->ending && crashed(w)) {
+        struct log_line line;
+        char id[MESSAGE_ID_TEXT];
+        struct text text = text_init(id, sizeof id);
+        message_id_put(&text, w->job.id);
+        log_begin(&line, s->rt, LOG_ERROR, "process-crashed-with-message");
+        log_str(&line, "id", text_str(&text));
+        log_str(&line, "role", role_kind_name(w->kind));
+        log_end(&line);
+        if (w->job.notice) {
+            queue_notice_lost(s->queue, store_moment(s), w->job.number);
+            return;
+        }
+        queue_job_lost(s->queue, store_moment(s), w->job.number, &w->arena, &settle);
+        store_settle(s, &settle);
+    } else if (w->job.notice) {
+        queue_notice_failed(s->queue, store_moment(s), w->job.number);
+    } else {
+        queue_job_returned(s->queue, store_moment(s), w->job.number);
+    }
+}
+
+static void
+deliver(struct work *w, const struct spool_message *m)
+{
+    struct store *s = w->s;
+    struct border_job job;
+    struct str reply, base = S("");
+    bool mailbox = w->job.route->kind == ROUTE_MAILDIR;
+
+    describe(w, m, &job);
+    if (!mailbox)
+        put_hosts(w, &job);
+    if (mailbox && !put_mailboxes(w, &job)) {
+        settle_all(w, &m->envelope, (struct outcome){ .kind = OUTCOME_FAILED, .about = OUTCOME_ABOUT_RECIPIENT,
+                   .enhanced = S("5.1.1"), .reply = S("this mailbox is not in the configuration any more") });
+        return;
+    }
+    struct err e = put_content(w, &job);
+    if (err_is(e)) {
+        char *memory = arena_alloc(&w->arena, REASON_MAX);
+        struct text text = text_init(memory, REASON_MAX);
+        text_put(&text, S("the message cannot be read from the spool: "));
+        err_text(e, &text);
+        settle_all(w, &m->envelope, (struct outcome){ .kind = OUTCOME_DEFERRED, .about = OUTCOME_ABOUT_MESSAGE,
+                   .enhanced = S("4.3.0"), .remote = S(""), .reply = text_str(&text) });
+        return;
+    }
+    if (mailbox)
+        job.base = base = base_name(w->job.route, &w->arena);
+    struct peer *peer = take_hand(w, mailbox ? ROLE_MAILBOX : ROLE_SENDER, base);
+    if (!peer) {
+        queue_job_returned(s->queue, store_moment(s), w->job.number);
+        return;
+    }
+    size_t size = border_job_size(&job);
+    struct put p = put_init(arena_alloc(&w->arena, size), size);
+    border_put_job(&p, &job);
+    e = call_hand(w, peer->link, BORDER_DELIVER, &p, DELIVER_NS, &reply);
+    give_hand_back(w);
+    if (err_is(e)) {
+        lose(w);
+        return;
+    }
+    struct outcome *outcomes = arena_alloc(&w->arena, (w->job.count + 1) * sizeof *outcomes);
+    struct delivery_figures figures;
+    struct take t = take_init(reply);
+    border_take_figures(&t, &figures);
+    if (!border_take_outcomes(&t, &w->arena, outcomes, w->job.count)) {
+        peer = role_peer_by_serial(s->role, w->peer);
+        if (peer)
+            link_close(peer->link, ERR(ERR_PROTOCOL, "outcomes make no sense"));
+        lose(w);
+        return;
+    }
+    settle_outcomes(w, &m->envelope, &figures, outcomes);
+}
+
+/* ---- notices ---- */
+
+static enum dsn_action
+action_of(uint8_t notice_kind, uint8_t state)
+{
+    if (notice_kind == NOTICE_OF_DELAY)
+        return DSN_DELAYED;
+    if (notice_kind != NOTICE_OF_SUCCESS)
+        return DSN_FAILED;
+    return state == STATE_RELAYED ? DSN_RELAYED : state == STATE_EXPANDED ? DSN_EXPANDED : DSN_DELIVERED;
+}
+
+static struct str
+default_status(enum dsn_action action)
+{
+    return action == DSN_FAILED ? S("5.0.0") : action == DSN_DELAYED ? S("4.0.0") : S("2.0.0");
+}
+
+static void
+describe_notice(struct work *w, const struct spool_message *m, struct message_id id, struct dsn *out)
+{
+    struct store *s = w->s;
+    struct dsn_recipient *recipients = arena_alloc(&w->arena, (w->job.count + 1) * sizeof *recipients);
+    const struct recipient *first = &m->envelope.recipients[w->job.recipients[0]];
+
+    for (size_t i = 0; i < w->job.count; i++) {
+        const struct recipient *r = &m->envelope.recipients[w->job.recipients[i]];
+        const struct recipient_status *status = &m->statuses[w->job.recipients[i]];
+        struct dsn_recipient *d = &recipients[i];
+        *d = (struct dsn_recipient){ .action = (uint8_t)action_of(w->job.notice_kind, status->state), .address = r->address,
+                                     .given = r->given, .orcpt = r->orcpt, .remote = status->last_remote,
+                                     .retry_until_wall = w->job.expires_wall };
+        queue_reply_split(status->last_reply, &d->status, &d->reply);
+        if (d->status.len == 0)
+            d->status = default_status(d->action);
+        if (status->attempts)
+            d->last_attempt_wall = rt_wall(s->rt);
+    }
+    *out = (struct dsn){
+        .id = id, .original = m->id, .hostname = s->role->site->hostname,
+        .to = w->job.notice_kind == NOTICE_OF_DOUBLE_BOUNCE ? store_postmaster(s, &w->arena)
+              : str_is_absent(first->reverse_path) ? m->envelope.reverse_path : first->reverse_path,
+        .envid = m->envelope.envid, .arrival_wall = m->envelope.accepted_wall, .now_wall = rt_wall(s->rt),
+        .original_size = m->envelope.size, .ret = w->job.bare ? RET_HDRS : m->envelope.ret,
+        .original_body = m->envelope.body, .original_utf8 = m->envelope.smtputf8, .recipients = recipients,
+        .recipient_count = w->job.count,
+    };
+}
+
+static struct err
+commit_notice(struct work *w, struct message_id id, const struct dsn *dsn, struct str content)
+{
+    struct store *s = w->s;
+    struct recipient recipient = { .address = dsn->to, .orcpt = { NULL, 0 }, .given = { NULL, 0 }, .reverse_path = { NULL, 0 },
+                                   .notify = NOTIFY_NEVER };
+    struct envelope envelope = { .reverse_path = S(""), .envid = { NULL, 0 }, .helo = S(""), .client = S("local:notice"),
+                                 .session = S(""), .body = (uint8_t)dsn_body(dsn), .smtputf8 = dsn_is_utf8(dsn),
+                                 .notice = true, .trace = S(""), .recipients = &recipient, .recipient_count = 1 };
+    struct spool_settle settle;
+    struct draft *draft;
+
+    TRY(s->ops->begin(s->spool, id, content.len, FOREVER, &draft));
+    struct err e = s->ops->put(draft, content, FOREVER);
+    if (!err_is(e) && !queue_notice_settle(s->queue, store_moment(s), w->job.number, &w->arena, &settle))
+        e = ERR(ERR_NOT_FOUND, "nothing is left to report");
+    if (err_is(e)) {
+        s->ops->abort(draft);
+        return e;
+    }
+    return store_commit(s, draft, id, &envelope, &settle);
+}
+
+static void
+log_notice(struct work *w, struct message_id id, const struct dsn *dsn)
+{
+    char memory[2 * MESSAGE_ID_TEXT];
+    struct text text = text_init(memory, sizeof memory);
+    struct log_line line;
+
+    message_id_put(&text, id);
+    message_id_put(&text, w->job.id);
+    log_begin(&line, w->s->rt, LOG_INFO, "notice");
+    log_str(&line, "id", str_slice(text_str(&text), 0, MESSAGE_ID_TEXT));
+    log_str(&line, "about", str_from(text_str(&text), MESSAGE_ID_TEXT));
+    log_str(&line, "to", dsn->to);
+    log_int(&line, "recipients", (int64_t)dsn->recipient_count);
+    log_end(&line);
+}
+
+static void
+compose(struct work *w, const struct spool_message *m)
+{
+    struct store *s = w->s;
+    struct message_id id = { rt_random(s->rt), rt_random(s->rt) };
+    struct dsn dsn;
+    struct str content;
+    struct peer *peer = take_hand(w, ROLE_SENDER, S(""));
+
+    if (!peer) {
+        queue_notice_failed(s->queue, store_moment(s), w->job.number);
+        return;
+    }
+    describe_notice(w, m, id, &dsn);
+    struct border_compose ask = { dsn, m->envelope.trace, w->job.bare };
+    size_t size = border_compose_size(&ask);
+    struct put p = put_init(arena_alloc(&w->arena, size), size);
+    border_put_compose(&p, &ask);
+    struct err e = call_hand(w, peer->link, BORDER_COMPOSE, &p, COMPOSE_NS, &content);
+    give_hand_back(w);
+    if (err_is(e)) {
+        lose(w);
+        return;
+    }
+    if (content.len)
+        e = commit_notice(w, id, &dsn, content);
+    else
+        e = ERR(ERR_IO, "the original could not be read");
+    if (err_is(e)) {
+        queue_notice_failed(s->queue, store_moment(s), w->job.number);
+        return;
+    }
+    queue_notice_committed(s->queue, store_moment(s), w->job.number);
+    log_notice(w, id, &dsn);
+}
+
+/* ---- one job ---- */
+
+static size_t *
+running(struct work *w)
+{
+    bool mailbox = !w->job.notice && w->job.route->kind == ROUTE_MAILDIR;
+
+    return mailbox ? &w->s->mailbox_jobs : &w->s->sender_jobs;
+}
+
+/* Not even its envelope can be read: later perhaps it can. */
+static void
+unreadable(struct work *w, struct err e)
+{
+    struct store *s = w->s;
+    struct outcome *outcomes = arena_alloc(&w->arena, (w->job.count + 1) * sizeof *outcomes);
+    struct spool_settle settle;
+    struct log_line line;
+
+    log_begin(&line, s->rt, LOG_ERROR, "message-unreadable");
+    log_err(&line, e);
+    log_end(&line);
+    if (w->job.notice) {
+        queue_notice_failed(s->queue, store_moment(s), w->job.number);
+        return;
+    }
+    for (size_t i = 0; i < w->job.count; i++)
+        outcomes[i] = (struct outcome){ .kind = OUTCOME_DEFERRED, .about = OUTCOME_ABOUT_MESSAGE, .enhanced = S("4.3.0"),
+                                        .reply = S("the message cannot be read from the spool"), .remote = S("") };
+    queue_outcome(s->queue, store_moment(s), w->job.number, outcomes, &w->arena, &settle);
+    store_settle(s, &settle);
+}
+
+static void
+run_work(void *arg)
+{
+    struct work *w = arg;
+    struct store *s = w->s;
+    size_t *counter = running(w); /* now: the job's route is gone when the job has ended */
+    struct spool_message m;
+
+    struct err e = s->ops->get(s->spool, w->job.id, &w->arena, FOREVER, &m);
+    if (err_is(e)) {
+        unreadable(w, e);
+    } else if (w->job.notice) {
+        compose(w, &m);
+    } else {
+        deliver(w, &m);
+    }
+    *counter -= 1;
+    store_kick(s);
+    arena_done(&w->arena);
+    mem_free(rt_mem(s->rt), w, sizeof *w);
+}
+
+void
+store_start_job(struct store *s, const struct queue_job *job)
+{
+    struct work *w = mem_new(rt_mem(s->rt), struct work);
+
+    w->s = s;
+    w->job = *job;
+    *running(w) += 1;
+    arena_init(&w->arena, rt_mem(s->rt), 8192, ARENA_MAX);
+    /* What the job points to ends with it; the log line comes a moment later. */
+    uint16_t *recipients = arena_alloc(&w->arena, (job->count + 1) * sizeof *recipients);
+    for (size_t i = 0; i < job->count; i++)
+        recipients[i] = job->recipients[i];
+    w->job.recipients = recipients;
+    scope_start(&s->work, "job", run_work, w);
+}
+
+/* ---- READ ---- */
+
+struct reading {
+    struct store *s;
+    uint64_t peer;
+    uint32_t call;
+    struct message_id id;
+    uint64_t offset;
+    uint32_t len;
+};
+
+/* The answer: an error byte, then the bytes. */
+static void
+run_read(void *arg)
+{
+    struct reading *r = arg;
+    struct store *s = r->s;
+    char *memory = mem_alloc(rt_mem(s->rt), READ_PIECE + 1);
+    size_t got = 0;
+    struct err e = s->ops->read(s->spool, r->id, r->offset, memory + 1, r->len, FOREVER, &got);
+
+    memory[0] = (char)e.kind;
+    role_reply(s->role, r->peer, r->call, BORDER_READ, str_new(memory, err_is(e) ? 1 : got + 1));
+    mem_free(rt_mem(s->rt), memory, READ_PIECE + 1);
+    mem_free(rt_mem(s->rt), r, sizeof *r);
+}
+
+bool
+store_read_message(struct store *s, struct peer *peer, struct link_message *m)
+{
+    struct take t = take_init(m->body);
+    struct reading reading = { s, peer->serial, m->call, border_take_id(&t), 0, 0 };
+
+    reading.offset = take_u64(&t);
+    reading.len = take_count(&t, READ_PIECE);
+    if (m->type != BORDER_READ || m->call == 0 || !take_end(&t))
+        return false;
+    struct reading *r = mem_new(rt_mem(s->rt), struct reading);
+    *r = reading;
+    scope_start(&s->work, "read", run_read, r);
+    return true;
+}

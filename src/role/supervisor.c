@@ -1,0 +1,996 @@
+/*
+ * supervisor - see supervisor.h.
+ *
+ * One fiber for each process that should be there: it starts the process, waits for its end, and starts it again. Starts are
+ * one at a time (`starting`), so that of two processes the later one always finds the earlier and links itself to it.
+ *
+ * Reload makes a new generation of every role but the store beside the old one, hands it the listeners, and lets the old one
+ * drain. A generation's resolvers and gate go last, when nobody of it is left to ask them.
+ */
+#include "role/supervisor.h"
+
+#include "base/check.h"
+#include "base/json.h"
+#include "role/control.h"
+#include "runtime/host.h"
+#include "runtime/log.h"
+#include "runtime/notify.h"
+
+#include <signal.h>
+
+enum { EXIT_CONFIG = 78, EXIT_OSERR = 71, BUNDLE_PART = 60 << 10, MAIL_BASES_MAX = ROLE_DIRS_MAX };
+
+#define RESTART_DELAY_MAX (1 * SECOND) /* never longer: a crash must not be a way to close port 25 */
+#define RESTART_CALM (10 * SECOND)     /* a process that lived so long starts anew without delay */
+#define DRAIN_NS (10 * MINUTE)         /* then an old generation is told to stop */
+#define STOP_NS (20 * SECOND)          /* then it is killed */
+
+/* Who is linked to whom: the callers' side first. No cycles: design, section 4. */
+static const struct {
+    enum role_kind caller, callee;
+} borders[] = {
+    { ROLE_RECEIVER, ROLE_STORE },   { ROLE_RECEIVER, ROLE_GATE },   { ROLE_RECEIVER, ROLE_CHECKER },
+    { ROLE_SUBMISSION, ROLE_STORE }, { ROLE_SUBMISSION, ROLE_GATE }, { ROLE_SUBMISSION, ROLE_CHECKER },
+    { ROLE_GATE, ROLE_RESOLVER },    { ROLE_STORE, ROLE_RESOLVER },  { ROLE_STORE, ROLE_SENDER },
+    { ROLE_STORE, ROLE_MAILBOX },    { ROLE_SENDER, ROLE_RESOLVER }, { ROLE_CONSOLE, ROLE_STORE },
+    { ROLE_CONSOLE, ROLE_GATE },
+};
+
+/* In the order of starting. */
+static const struct {
+    enum role_kind kind;
+    uint32_t count;
+} always[] = {
+    { ROLE_STORE, 1 },  { ROLE_RESOLVER, 1 }, { ROLE_CHECKER, 1 },    { ROLE_GATE, 1 },
+    { ROLE_SENDER, 2 }, { ROLE_CONSOLE, 1 },  { ROLE_SUBMISSION, 1 }, { ROLE_RECEIVER, 2 },
+};
+
+struct supervisor;
+
+struct process {
+    struct list node;
+    struct supervisor *s;
+    enum role_kind kind;
+    uint32_t index, generation, user_id;
+    struct child *child;  /* NULL: it has ended */
+    uint32_t pid;
+    struct link *control;
+    bool linked;    /* its control link takes peers */
+    bool ready;     /* it said so */
+    bool draining, stopping;
+    bool ended;     /* this life: `status` says how */
+    int status;
+    struct event event;
+    int64_t started, stop_at;
+    uint32_t restarts;
+    char report[512];
+    size_t report_len;
+};
+
+struct mail_base { /* a directory with Maildirs below, and whose they are */
+    struct str user; /* as configured; empty: ours */
+    struct str path;
+    uint32_t user_id, group_id;
+};
+
+struct socket { /* a listening socket, kept over generations */
+    struct list node;
+    struct str name; /* of its listen block, or "submission" */
+    struct address address;
+    struct handle handle;
+    enum role_kind taker;
+    bool wanted;
+};
+
+struct supervisor {
+    struct rt *rt;
+    struct str config_path;
+    struct loaded loaded;
+    const struct site *site;
+    struct arena arena;          /* for the supervisor's whole life: names of sockets and roles */
+    bool root;
+    uint32_t user_id, group_id;  /* of the roles */
+    struct mail_base bases[MAIL_BASES_MAX];
+    size_t base_count;
+    struct scope fibers;
+    struct list processes, sockets;
+    uint32_t generation;
+    bool starting, reloading, stopping, stop_asked;
+    struct event changed;
+};
+
+static void
+log_plain(struct supervisor *s, enum log_level level, const char *what)
+{
+    struct log_line line;
+
+    log_begin(&line, s->rt, level, what);
+    log_end(&line);
+}
+
+static void
+log_process(struct process *p, enum log_level level, const char *what, struct err e)
+{
+    struct log_line line;
+
+    log_begin(&line, p->s->rt, level, what);
+    log_str(&line, "role", role_kind_name(p->kind));
+    log_int(&line, "index", p->index);
+    log_int(&line, "generation", p->generation);
+    if (err_is(e))
+        log_err(&line, e);
+    log_end(&line);
+}
+
+/* For host_own(): only root can give things away. */
+static int64_t
+owner(const struct supervisor *s, uint32_t id)
+{
+    return s->root ? (int64_t)id : -1;
+}
+
+/* ---- sockets ---- */
+
+static struct socket *
+find_socket(struct supervisor *s, const struct address *address)
+{
+    list_each (node, &s->sockets) {
+        struct socket *socket = container_of(node, struct socket, node);
+        if (address_eq(&socket->address, address))
+            return socket;
+    }
+    return NULL;
+}
+
+static struct err
+want_socket(struct supervisor *s, enum role_kind taker, struct str name, const struct address *address)
+{
+    struct socket *socket = find_socket(s, address);
+    struct listener *listener;
+
+    if (!socket) {
+        TRY(listener_open(s->rt, address, &listener));
+        socket = mem_new(rt_mem(s->rt), struct socket);
+        socket->handle = listener_handle(s->rt, listener);
+        socket->address = *address;
+        struct address bound = listener_address(listener);
+        listener_close(listener);
+        list_push_back(&s->sockets, &socket->node);
+        struct log_line line;
+        char memory[160];
+        struct text text = text_init(memory, sizeof memory);
+        address_put(&text, &bound);
+        log_begin(&line, s->rt, LOG_INFO, "listening");
+        log_str(&line, "listener", name);
+        log_str(&line, "address", text_str(&text));
+        log_end(&line);
+    }
+    socket->name = arena_keep(&s->arena, name);
+    socket->taker = taker;
+    socket->wanted = true;
+    return OK;
+}
+
+static struct err
+want_unix_socket(struct supervisor *s, enum role_kind taker, struct str name, struct str state, const char *file,
+                 unsigned mode)
+{
+    struct address address = { .family = ADDRESS_UNIX };
+    struct text path = text_init(address.path, sizeof address.path - 1);
+
+    text_putf(&path, "%.*s/%s", STR_ARG(state), file);
+    if (path.full)
+        return ERR(ERR_LIMIT, "the state directory's path is too long for a socket");
+    TRY(want_socket(s, taker, name, &address));
+    return host_own(s->rt, text_str(&path), mode, owner(s, s->user_id), owner(s, s->group_id), FOREVER);
+}
+
+/* Opens what the site wants and is not open; on failure what was there stays as it was. */
+static struct err
+open_sockets(struct supervisor *s, const struct site *site)
+{
+    list_each (node, &s->sockets)
+        container_of(node, struct socket, node)->wanted = false;
+    /* Anybody on this machine may hand in mail; only our own user and group may operate the server. */
+    TRY(want_unix_socket(s, ROLE_SUBMISSION, S("local"), site->state, "submission.sock", 0666));
+    TRY(want_unix_socket(s, ROLE_CONSOLE, S("control"), site->state, "control.sock", 0660));
+    for (size_t i = 0; i < site->listener_count; i++)
+        for (size_t k = 0; !site->listeners[i].closed && k < site->listeners[i].address_count; k++) {
+            struct err e = want_socket(s, ROLE_RECEIVER, site->listeners[i].name, &site->listeners[i].addresses[k]);
+            if (err_is(e)) {
+                struct log_line line;
+                char memory[160];
+                struct text text = text_init(memory, sizeof memory);
+                address_put(&text, &site->listeners[i].addresses[k]);
+                log_begin(&line, s->rt, LOG_ERROR, "cannot-listen");
+                log_str(&line, "address", text_str(&text));
+                log_err(&line, e);
+                log_end(&line);
+                return e;
+            }
+        }
+    return OK;
+}
+
+static void
+close_unwanted_sockets(struct supervisor *s)
+{
+    list_each_safe (node, &s->sockets) {
+        struct socket *socket = container_of(node, struct socket, node);
+        if (socket->wanted)
+            continue;
+        handle_close(s->rt, socket->handle);
+        list_remove(node);
+        mem_free(rt_mem(s->rt), socket, sizeof *socket);
+    }
+}
+
+/* ---- links between processes ---- */
+
+static bool
+are_peers(const struct process *a, const struct process *b)
+{
+    if (a->generation != b->generation && a->kind != ROLE_STORE && b->kind != ROLE_STORE)
+        return false;
+    for (size_t i = 0; i < sizeof borders / sizeof *borders; i++)
+        if ((borders[i].caller == a->kind && borders[i].callee == b->kind) ||
+            (borders[i].caller == b->kind && borders[i].callee == a->kind))
+            return true;
+    return false;
+}
+
+static struct err
+send_peer(struct process *to, const struct process *peer, struct handle handle)
+{
+    unsigned char body[16];
+    struct put p = put_init(body, sizeof body);
+
+    put_u8(&p, (uint8_t)peer->kind);
+    put_u32(&p, peer->index);
+    put_u32(&p, peer->generation);
+    return link_send_handles(to->control, CONTROL_PEER, put_str_so_far(&p), &handle, 1, within(to->s->rt, 5 * SECOND));
+}
+
+static struct err
+link_processes(struct process *a, struct process *b)
+{
+    struct handle pair[2];
+
+    TRY(stream_pair(a->s->rt, pair));
+    struct err e = send_peer(a, b, pair[0]);
+    if (!err_is(e))
+        e = send_peer(b, a, pair[1]);
+    handle_close(a->s->rt, pair[0]);
+    handle_close(a->s->rt, pair[1]);
+    return e;
+}
+
+/* A failure towards another process is that one's: it is dying and will be linked when it starts again. */
+static void
+link_to_all(struct process *p)
+{
+    list_each (node, &p->s->processes) {
+        struct process *other = container_of(node, struct process, node);
+        if (other != p && other->linked && !other->draining && are_peers(p, other))
+            link_processes(p, other);
+    }
+}
+
+/* ---- one process ---- */
+
+static struct err
+send_bundle(struct process *p)
+{
+    struct supervisor *s = p->s;
+    unsigned char *part = mem_alloc(rt_mem(s->rt), BUNDLE_PART + 1);
+    struct str rest = s->loaded.encoded;
+    struct err e;
+
+    do {
+        struct put put = put_init(part, BUNDLE_PART + 1);
+        struct str now = str_slice(rest, 0, BUNDLE_PART);
+        rest = str_from(rest, now.len);
+        put_u8(&put, rest.len == 0);
+        put_raw(&put, now);
+        e = link_send(p->control, CONTROL_BUNDLE, put_str_so_far(&put), within(s->rt, 10 * SECOND));
+    } while (!err_is(e) && rest.len);
+    mem_free(rt_mem(s->rt), part, BUNDLE_PART + 1);
+    return e;
+}
+
+static struct err
+send_listeners(struct process *p)
+{
+    struct supervisor *s = p->s;
+
+    list_each (node, &s->sockets) {
+        struct socket *socket = container_of(node, struct socket, node);
+        if (p->kind != socket->taker)
+            continue;
+        unsigned char body[256];
+        char memory[128];
+        struct put put = put_init(body, sizeof body);
+        struct text text = text_init(memory, sizeof memory);
+        address_put(&text, &socket->address);
+        put_bytes(&put, socket->name);
+        put_bytes(&put, text_str(&text));
+        TRY(link_send_handles(p->control, CONTROL_LISTENER, put_str_so_far(&put), &socket->handle, 1,
+                              within(s->rt, 5 * SECOND)));
+    }
+    return OK;
+}
+
+static struct err
+send_dir(struct process *p, struct str purpose, struct str path)
+{
+    struct supervisor *s = p->s;
+    unsigned char body[4500];
+    struct put put = put_init(body, sizeof body);
+    struct dir *dir;
+
+    TRY(dir_open(s->rt, path, LANE_POOL, FOREVER, &dir));
+    struct handle handle = dir_handle(s->rt, dir);
+    dir_close(dir);
+    put_bytes(&put, purpose);
+    put_bytes(&put, path);
+    struct err e = put.full ? ERR(ERR_LIMIT, "path too long")
+                            : link_send_handles(p->control, CONTROL_DIR, put_str_so_far(&put), &handle, 1,
+                                                within(s->rt, 5 * SECOND));
+    handle_close(s->rt, handle);
+    return e;
+}
+
+/* What the roles need is made on the first run, with the right owner; what is there already is left as it is. */
+static struct err
+send_dirs(struct process *p)
+{
+    struct supervisor *s = p->s;
+
+    if (p->kind == ROLE_STORE) {
+        struct str path = arena_join(&s->arena, s->site->state, S("/spool"));
+        TRY(host_make_dir(s->rt, path, 0700, owner(s, s->user_id), owner(s, s->group_id), FOREVER));
+        return send_dir(p, S("spool"), path);
+    }
+    if (p->kind != ROLE_MAILBOX)
+        return OK;
+    for (size_t i = 0; i < s->base_count; i++) {
+        const struct mail_base *base = &s->bases[i];
+        if (base->user_id != p->user_id)
+            continue;
+        TRY(host_make_dir(s->rt, base->path, 0750, owner(s, base->user_id), owner(s, base->group_id), FOREVER));
+        TRY(send_dir(p, arena_join(&s->arena, S("mail "), base->user), base->path));
+    }
+    return OK;
+}
+
+static bool handle_from_role(void *ctx, struct link *link, struct link_message *m);
+
+static struct err
+introduce(struct process *p)
+{
+    struct supervisor *s = p->s;
+    unsigned char body[32];
+    struct put put = put_init(body, sizeof body);
+
+    control_put_setup(&put, &(struct control_setup){ p->kind, p->index, p->generation, p->user_id });
+    TRY(link_send(p->control, CONTROL_SETUP, put_str_so_far(&put), within(s->rt, 5 * SECOND)));
+    TRY(send_bundle(p));
+    TRY(send_listeners(p));
+    TRY(send_dirs(p));
+    p->linked = true;
+    link_to_all(p);
+    return link_send(p->control, CONTROL_GO, S(""), within(s->rt, 5 * SECOND));
+}
+
+static uint32_t
+group_of(const struct supervisor *s, uint32_t user_id)
+{
+    for (size_t i = 0; i < s->base_count; i++)
+        if (s->bases[i].user_id == user_id)
+            return s->bases[i].group_id;
+    return s->group_id;
+}
+
+static struct err
+start_process(struct process *p)
+{
+    struct supervisor *s = p->s;
+    struct handle pair[2];
+    const char *argv[] = { "postrider", "--role", arena_cstr(&s->arena, role_kind_name(p->kind)), NULL };
+    struct link_settings settings = {
+        .name = role_kind_name(p->kind), .ctx = p, .handle = handle_from_role, .takes_handles = true
+    };
+
+    TRY(stream_pair(s->rt, pair));
+    struct spawn spawn = {
+        .argv = argv, .handles = &pair[1], .handle_count = 1, .set_ids = s->root,
+        .uid = p->kind == ROLE_MAILBOX ? p->user_id : s->user_id,
+        .gid = p->kind == ROLE_MAILBOX ? group_of(s, p->user_id) : s->group_id,
+    };
+    struct err e = child_start(s->rt, &spawn, &p->child);
+    handle_close(s->rt, pair[1]);
+    if (err_is(e)) {
+        handle_close(s->rt, pair[0]);
+        return e;
+    }
+    p->pid = child_pid(p->child);
+    p->started = rt_now(s->rt);
+    p->ready = false;
+    e = link_open(s->rt, pair[0], &settings, &p->control);
+    if (!err_is(e))
+        e = introduce(p);
+    return e;
+}
+
+static struct err
+begin_starting(struct supervisor *s)
+{
+    while (s->starting)
+        TRY(event_wait(s->rt, &s->changed, FOREVER));
+    s->starting = true;
+    return OK;
+}
+
+static void
+end_starting(struct supervisor *s)
+{
+    s->starting = false;
+    event_wake(s->rt, &s->changed);
+}
+
+/* The store keeps the count of deaths of messages that were in flight: it must know how its peers ended. */
+static void
+tell_store_of_death(struct process *p)
+{
+    unsigned char body[16];
+    struct put put = put_init(body, sizeof body);
+
+    if (p->kind != ROLE_SENDER && p->kind != ROLE_MAILBOX)
+        return;
+    put_u8(&put, (uint8_t)p->kind);
+    put_u32(&put, p->index);
+    put_u32(&put, p->generation);
+    put_u32(&put, (uint32_t)p->status);
+    list_each (node, &p->s->processes) {
+        struct process *other = container_of(node, struct process, node);
+        if (other->kind == ROLE_STORE && other->linked)
+            link_post(other->control, CONTROL_LOST, put_str_so_far(&put));
+    }
+}
+
+static void
+log_end_of(struct process *p, int status, bool expected)
+{
+    struct log_line line;
+
+    log_begin(&line, p->s->rt, expected ? LOG_INFO : LOG_ERROR, "role-ended");
+    log_str(&line, "role", role_kind_name(p->kind));
+    log_int(&line, "index", p->index);
+    log_int(&line, "generation", p->generation);
+    log_int(&line, "pid", p->pid);
+    if (status >= 256)
+        log_int(&line, "signal", status - 256);
+    else
+        log_int(&line, "exit", status);
+    log_end(&line);
+}
+
+static void
+run_reaper(void *arg)
+{
+    struct process *p = arg;
+
+    if (err_is(child_wait(p->child, FOREVER, &p->status)))
+        p->status = 0; /* only when the supervisor itself ends: nobody looks at it any more */
+    else
+        p->child = NULL; /* child_wait() ended it */
+    p->ended = true;
+    event_wake(p->s->rt, &p->event);
+}
+
+/* Waits for the end; at p->stop_at the process is told to stop, and a while later killed. */
+static void
+wait_for_end(struct process *p)
+{
+    struct supervisor *s = p->s;
+
+    while (!p->ended) {
+        struct err e = event_wait(s->rt, &p->event, p->draining || p->stopping ? p->stop_at : FOREVER);
+        if (e.kind != ERR_TIMEOUT)
+            continue;
+        if (p->stopping) {
+            log_process(p, LOG_WARNING, "role-killed", OK);
+            if (p->child)
+                child_signal(p->child, SIGKILL);
+            p->stop_at = FOREVER;
+        } else {
+            p->stopping = true;
+            p->stop_at = within(s->rt, STOP_NS);
+            link_post(p->control, CONTROL_STOP, S(""));
+        }
+    }
+}
+
+static void
+forget_life(struct process *p)
+{
+    p->linked = p->ready = false;
+    if (p->control)
+        link_free(p->control);
+    p->control = NULL;
+    if (p->child)
+        child_release(p->child);
+    p->child = NULL;
+}
+
+/* One life: from start to end. */
+static void
+live(struct process *p)
+{
+    struct supervisor *s = p->s;
+
+    if (err_is(begin_starting(s)))
+        return;
+    p->ended = false;
+    struct err e = p->stopping ? ERR(ERR_CANCELLED, "stopping") : start_process(p);
+    bool started = p->child != NULL;
+    if (started)
+        scope_start(&s->fibers, "reaper", run_reaper, p);
+    end_starting(s);
+    if (err_is(e) && !p->stopping) {
+        log_process(p, LOG_ERROR, "role-not-started", e);
+        if (p->child)
+            child_signal(p->child, SIGKILL);
+    }
+    if (started) {
+        wait_for_end(p);
+        bool expected = p->stopping || p->draining;
+        if (!expected || p->status != 0)
+            log_end_of(p, p->status, expected && p->status == 0);
+        if (!expected)
+            tell_store_of_death(p);
+    }
+    forget_life(p);
+}
+
+static void
+run_process(void *arg)
+{
+    struct process *p = arg;
+    struct supervisor *s = p->s;
+    int64_t delay = 0;
+
+    while (!p->stopping && !p->draining) {
+        live(p);
+        if (p->stopping || p->draining)
+            break;
+        p->restarts++;
+        delay = rt_now(s->rt) - p->started > RESTART_CALM ? 0 : delay ? delay * 2 : 50 * MILLISECOND;
+        if (delay > RESTART_DELAY_MAX)
+            delay = RESTART_DELAY_MAX;
+        if (err_is(rt_sleep(s->rt, within(s->rt, delay))))
+            break;
+    }
+    list_remove(&p->node);
+    mem_free(rt_mem(s->rt), p, sizeof *p);
+    event_wake(s->rt, &s->changed);
+}
+
+static void
+add_process(struct supervisor *s, enum role_kind kind, uint32_t index, uint32_t user_id)
+{
+    struct process *p = mem_new(rt_mem(s->rt), struct process);
+
+    p->s = s;
+    p->kind = kind;
+    p->index = index;
+    p->generation = s->generation;
+    p->user_id = user_id;
+    event_init(&p->event);
+    list_push_back(&s->processes, &p->node);
+    scope_start(&s->fibers, "process", run_process, p);
+}
+
+/* Everything that the site asks for, in this generation; the store only once in a life. */
+static void
+add_generation(struct supervisor *s)
+{
+    for (size_t i = 0; i < sizeof always / sizeof *always; i++)
+        for (uint32_t index = 0; index < always[i].count; index++)
+            if (always[i].kind != ROLE_STORE || s->generation == 1)
+                add_process(s, always[i].kind, index, 0);
+    for (size_t i = 0; i < s->base_count; i++) {
+        bool seen = false;
+        for (size_t k = 0; k < i; k++)
+            seen |= s->bases[k].user_id == s->bases[i].user_id;
+        if (!seen)
+            add_process(s, ROLE_MAILBOX, (uint32_t)i, s->bases[i].user_id);
+    }
+}
+
+static bool
+all_ready(const struct supervisor *s, uint32_t generation)
+{
+    list_each (node, &s->processes) {
+        struct process *p = container_of(node, struct process, node);
+        if (p->generation == generation && !p->ready)
+            return false;
+    }
+    return true;
+}
+
+/* ---- ending ---- */
+
+/* Gate and resolvers answer the others of their generation: they go when those are gone. */
+static bool
+serves_others(enum role_kind kind)
+{
+    return kind == ROLE_GATE || kind == ROLE_RESOLVER || kind == ROLE_CHECKER;
+}
+
+static bool
+any_left(const struct supervisor *s, uint32_t up_to_generation, bool servants)
+{
+    list_each (node, &s->processes) {
+        struct process *p = container_of(node, struct process, node);
+        if (p->kind != ROLE_STORE && p->generation <= up_to_generation && serves_others(p->kind) == servants)
+            return true;
+    }
+    return false;
+}
+
+static void
+tell_end(struct process *p, bool stop)
+{
+    struct supervisor *s = p->s;
+
+    p->draining = true;
+    p->stopping |= stop;
+    p->stop_at = within(s->rt, stop ? STOP_NS : DRAIN_NS);
+    if (p->control && p->linked)
+        link_post(p->control, stop ? CONTROL_STOP : CONTROL_DRAIN, S(""));
+    event_wake(s->rt, &p->event);
+}
+
+static void
+tell_all(struct supervisor *s, uint32_t up_to_generation, bool servants, bool stop)
+{
+    list_each (node, &s->processes) {
+        struct process *p = container_of(node, struct process, node);
+        if (p->kind != ROLE_STORE && p->generation <= up_to_generation && serves_others(p->kind) == servants)
+            tell_end(p, stop);
+    }
+}
+
+struct drain {
+    struct supervisor *s;
+    uint32_t generation;
+};
+
+static void
+run_drain(void *arg)
+{
+    struct drain *drain = arg;
+    struct supervisor *s = drain->s;
+    uint32_t generation = drain->generation;
+
+    mem_free(rt_mem(s->rt), drain, sizeof *drain);
+    tell_all(s, generation, false, false);
+    while (any_left(s, generation, false))
+        if (err_is(event_wait(s->rt, &s->changed, FOREVER)))
+            return;
+    tell_all(s, generation, true, true);
+}
+
+/* Receivers and senders first, then those they ask, the store last: what was accepted is on disk by then. */
+static void
+stop_everything(struct supervisor *s)
+{
+    s->stopping = true;
+    for (int servants = 0; servants < 2; servants++) {
+        tell_all(s, s->generation, servants, true);
+        while (any_left(s, s->generation, servants))
+            if (err_is(event_wait(s->rt, &s->changed, FOREVER)))
+                return;
+    }
+    list_each (node, &s->processes)
+        tell_end(container_of(node, struct process, node), true);
+    scope_wait(&s->fibers, within(s->rt, 2 * STOP_NS));
+}
+
+/* ---- configuration ---- */
+
+/* Whose the Maildirs are, and below which directories. A user that does not exist is an error with its line. */
+static bool
+find_bases(struct supervisor *s, const struct site *site, struct mail_base *bases, size_t *out_count, struct text *out_text)
+{
+    struct directory_domain_info info;
+    size_t count = 0;
+
+    for (size_t at = 0; directory_next(site->directory, &at, &info);) {
+        const struct directory_route *route = info.route;
+        struct mail_base base = { str_is_absent(route->user) ? S("") : route->user, load_mail_base(route->maildir), s->user_id,
+                                  s->group_id };
+        if (route->kind != DIRECTORY_ROUTE_MAILDIR)
+            continue;
+        if (!str_is_absent(route->user) &&
+            err_is(host_user(s->rt, route->user, FOREVER, &base.user_id, &base.group_id))) {
+            conf_where_put(out_text, route->where);
+            text_putf(out_text, ": there is no user \"%.*s\" on this machine\n", STR_ARG(route->user));
+            return false;
+        }
+        if (!s->root && base.user_id != s->user_id) {
+            conf_where_put(out_text, route->where);
+            text_putf(out_text, ": only root can deliver as user \"%.*s\"\n", STR_ARG(route->user));
+            return false;
+        }
+        bool seen = false;
+        for (size_t i = 0; i < count; i++)
+            seen |= str_eq(bases[i].path, base.path) && str_eq(bases[i].user, base.user);
+        if (seen)
+            continue;
+        if (count == MAIL_BASES_MAX) {
+            text_put(out_text, S("there are too many Maildir directories\n"));
+            return false;
+        }
+        bases[count++] = base;
+    }
+    *out_count = count;
+    return true;
+}
+
+/* Reads and checks the file and what it asks of this machine; on failure the reasons are in *out_text. */
+static bool
+load_site(struct supervisor *s, struct loaded *out, struct mail_base *bases, size_t *out_count, struct text *out_text)
+{
+    if (!load_file(s->rt, s->config_path, out, out_text))
+        return false;
+    if (find_bases(s, out->site, bases, out_count, out_text))
+        return true;
+    load_free(out);
+    return false;
+}
+
+static void
+take_site(struct supervisor *s, const struct loaded *fresh, const struct mail_base *bases, size_t count)
+{
+    load_free(&s->loaded);
+    s->loaded = *fresh;
+    s->site = fresh->site;
+    for (size_t i = 0; i < count; i++)
+        s->bases[i] = bases[i];
+    s->base_count = count;
+}
+
+static bool
+reload(struct supervisor *s, struct text *out_text)
+{
+    struct loaded fresh;
+    size_t count = 0, size = MAIL_BASES_MAX * sizeof(struct mail_base);
+
+    if (s->reloading || s->stopping) {
+        text_put(out_text, S("another reload is under way: try again when it has ended\n"));
+        return false;
+    }
+    s->reloading = true;
+    struct mail_base *bases = mem_alloc(rt_mem(s->rt), size);
+    bool fine = load_site(s, &fresh, bases, &count, out_text);
+    bool loaded = fine;
+    if (fine && !str_eq(fresh.site->state, s->site->state)) {
+        text_put(out_text, S("the state directory cannot change in a reload: stop and start\n"));
+        fine = false;
+    }
+    if (fine && err_is(open_sockets(s, fresh.site))) {
+        text_put(out_text, S("a listening address cannot be opened: see the log\n"));
+        fine = false;
+        list_each (node, &s->sockets)
+            container_of(node, struct socket, node)->wanted = true;
+    }
+    if (!fine) {
+        if (loaded)
+            load_free(&fresh);
+        mem_free(rt_mem(s->rt), bases, size);
+        s->reloading = false;
+        return false;
+    }
+    while (s->starting)
+        event_wait(s->rt, &s->changed, FOREVER);
+    struct drain *drain = mem_new(rt_mem(s->rt), struct drain);
+    *drain = (struct drain){ s, s->generation++ };
+    close_unwanted_sockets(s);
+    take_site(s, &fresh, bases, count);
+    mem_free(rt_mem(s->rt), bases, size);
+    list_each (node, &s->processes) {
+        struct process *p = container_of(node, struct process, node);
+        if (p->kind == ROLE_STORE) {
+            p->generation = s->generation;
+            if (p->linked)
+                send_bundle(p);
+        }
+    }
+    add_generation(s);
+    while (!all_ready(s, s->generation))
+        if (err_is(event_wait(s->rt, &s->changed, FOREVER)))
+            break;
+    scope_start(&s->fibers, "drain", run_drain, drain);
+    s->reloading = false;
+    log_plain(s, LOG_INFO, "configuration-reloaded");
+    return true;
+}
+
+/* ---- what roles ask ---- */
+
+struct question { /* a call of the console, answered by a fiber of its own */
+    struct supervisor *s;
+    struct process *asker;
+    uint32_t asker_pid;
+    uint16_t type;
+    uint32_t call;
+};
+
+static void
+put_status(struct supervisor *s, struct text *out)
+{
+    text_put(out, S("["));
+    list_each (node, &s->processes) {
+        struct process *p = container_of(node, struct process, node);
+        text_putf(out, "%s{\"role\":\"%.*s\",\"index\":%u,\"generation\":%u,\"pid\":%u,\"state\":\"%s\",\"restarts\":%u,"
+                       "\"sandbox\":\"",
+                  node == s->processes.next ? "" : ",", STR_ARG(role_kind_name(p->kind)), p->index, p->generation,
+                  p->child ? p->pid : 0, p->draining ? "draining" : p->ready ? "running" : "starting",
+                  p->restarts);
+        json_put_inside(out, str_new(p->report, p->report_len));
+        text_put(out, S("\"}"));
+    }
+    text_put(out, S("]"));
+}
+
+enum { ANSWER_MAX = 256 << 10 };
+
+static void
+run_question(void *arg)
+{
+    struct question *q = arg;
+    struct supervisor *s = q->s;
+    char *memory = mem_alloc(rt_mem(s->rt), ANSWER_MAX);
+    struct text text = text_init(memory, ANSWER_MAX);
+
+    text_put_byte(&text, 1);
+    if (q->type == CONTROL_STATUS)
+        put_status(s, &text);
+    else if (q->type == CONTROL_RELOAD)
+        memory[0] = (char)reload(s, &text);
+    /* The console that asked may have been replaced by the reload, or died. */
+    list_each (node, &s->processes) {
+        struct process *p = container_of(node, struct process, node);
+        if (p == q->asker && p->control && p->linked && p->pid == q->asker_pid)
+            link_reply(p->control, q->call, q->type, text_str(&text));
+    }
+    if (q->type == CONTROL_STOP_ALL) {
+        s->stop_asked = true;
+        event_wake(s->rt, &s->changed);
+    }
+    mem_free(rt_mem(s->rt), memory, ANSWER_MAX);
+    mem_free(rt_mem(s->rt), q, sizeof *q);
+}
+
+static bool
+handle_from_role(void *ctx, struct link *link, struct link_message *m)
+{
+    struct process *p = ctx;
+    struct supervisor *s = p->s;
+
+    (void)link;
+    if (m->type == CONTROL_READY) {
+        p->report_len = m->body.len < sizeof p->report ? m->body.len : sizeof p->report;
+        for (size_t i = 0; i < p->report_len; i++)
+            p->report[i] = m->body.ptr[i];
+        p->ready = true;
+        event_wake(s->rt, &s->changed);
+        return true;
+    }
+    if (p->kind != ROLE_CONSOLE || m->call == 0 ||
+        (m->type != CONTROL_STATUS && m->type != CONTROL_RELOAD && m->type != CONTROL_STOP_ALL))
+        return false;
+    struct question *q = mem_new(rt_mem(s->rt), struct question);
+    *q = (struct question){ s, p, p->pid, m->type, m->call };
+    scope_start(&s->fibers, "question", run_question, q);
+    return true;
+}
+
+/* ---- signals, and the whole ---- */
+
+static void
+run_signals(void *arg)
+{
+    struct supervisor *s = arg;
+    int signal;
+
+    while (!err_is(rt_wait_signal(s->rt, FOREVER, &signal))) {
+        if (signal == SIGHUP) {
+            char memory[4096];
+            struct text text = text_init(memory, sizeof memory);
+            if (!reload(s, &text)) {
+                struct log_line line;
+                log_begin(&line, s->rt, LOG_ERROR, "configuration-kept");
+                log_str(&line, "why", text_str(&text));
+                log_end(&line);
+            }
+            continue;
+        }
+        s->stop_asked = true;
+        event_wake(s->rt, &s->changed);
+    }
+}
+
+/* Roles run as the user `postrider` if we are root and there is one; else as whoever started us. */
+static void
+find_user(struct supervisor *s)
+{
+    s->user_id = host_my_uid(s->rt);
+    s->group_id = host_my_gid(s->rt);
+    s->root = s->user_id == 0;
+    if (s->root && err_is(host_user(s->rt, S("postrider"), FOREVER, &s->user_id, &s->group_id)))
+        log_plain(s, LOG_WARNING, "no-user-postrider-so-roles-run-as-root");
+}
+
+int
+supervisor_main(struct rt *rt, struct str config_path)
+{
+    static const int signals[] = { SIGTERM, SIGINT, SIGHUP };
+    struct supervisor s = { .rt = rt, .config_path = config_path, .generation = 1 };
+    char memory[8192];
+    struct text text = text_init(memory, sizeof memory);
+
+    list_init(&s.processes);
+    list_init(&s.sockets);
+    event_init(&s.changed);
+    arena_init(&s.arena, rt_mem(rt), 4096, 1 << 24);
+    find_user(&s);
+    size_t count = 0, size = MAIL_BASES_MAX * sizeof(struct mail_base);
+    struct mail_base *bases = mem_alloc(rt_mem(rt), size);
+    struct loaded loaded;
+    if (!load_site(&s, &loaded, bases, &count, &text)) {
+        for (struct str rest = text_str(&text); rest.len;) {
+            struct log_line line;
+            log_begin(&line, rt, LOG_ERROR, "configuration");
+            log_str(&line, "problem", str_cut(&rest, '\n'));
+            log_end(&line);
+        }
+        return EXIT_CONFIG;
+    }
+    take_site(&s, &loaded, bases, count);
+    mem_free(rt_mem(rt), bases, size);
+    struct err e = host_make_dir(rt, s.site->state, 0755, owner(&s, s.user_id), owner(&s, s.group_id), FOREVER);
+    if (err_is(e)) {
+        struct log_line line;
+        log_begin(&line, rt, LOG_ERROR, "state-directory-unusable");
+        log_str(&line, "path", s.site->state);
+        log_err(&line, e);
+        log_end(&line);
+        return EXIT_OSERR;
+    }
+    if (err_is(rt_catch_signals(rt, signals, sizeof signals / sizeof *signals)))
+        return EXIT_OSERR;
+    if (err_is(open_sockets(&s, s.site)))
+        return EXIT_OSERR;
+    scope_init(&s.fibers, rt);
+    struct scope listening;
+    scope_init(&listening, rt);
+    scope_start(&listening, "signals", run_signals, &s);
+    add_generation(&s);
+    while (!s.stop_asked && !all_ready(&s, 1))
+        event_wait(rt, &s.changed, FOREVER);
+    if (!s.stop_asked) {
+        log_plain(&s, LOG_INFO, "ready");
+        rt_notify_ready(rt, S("mail flows"));
+    }
+    while (!s.stop_asked)
+        event_wait(rt, &s.changed, FOREVER);
+    rt_notify_stopping(rt);
+    stop_everything(&s);
+    scope_end(&listening);
+    scope_end(&s.fibers);
+    log_plain(&s, LOG_INFO, "stopped");
+    return 0;
+}
