@@ -23,7 +23,7 @@ struct fixture {
     struct rt *rt;
     const struct spool_ops *ops;
     struct spool_settings settings;
-    char path[64];
+    char path[200];
     struct dir *dir;
     struct spool *spool;
 
@@ -64,15 +64,30 @@ fixture_report(void *arg, const struct spool_report *r)
 
     f->damages += r->damage;
     f->remarks += !r->damage;
+    if (getenv("SPOOL_TEST_REPORTS"))
+        printf("# %.*s at %llu, %llu bytes: %.*s\n", STR_ARG(r->file), (unsigned long long)r->offset,
+               (unsigned long long)r->len, STR_ARG(r->what));
+}
+
+/* Memory is fastest, and a kill is all that these tests play. */
+static inline void
+fixture_temporary(char *path, size_t size)
+{
+    const char *base = getenv("TMPDIR");
+
+    if (!base)
+        base = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp";
+    snprintf(path, size, "%s/postrider-spool-XXXXXX", base);
+    CHECK(mkdtemp(path));
 }
 
 static inline void
 fixture_init(struct fixture *f, struct test *t, struct rt *rt, const struct spool_ops *ops)
 {
-    *f = (struct fixture){ .t = t, .rt = rt, .ops = ops, .path = "/tmp/postrider-spool-XXXXXX" };
+    *f = (struct fixture){ .t = t, .rt = rt, .ops = ops };
+    fixture_temporary(f->path, sizeof f->path);
     f->settings = (struct spool_settings){ .segment_bytes = 256 << 10, .fresh_bytes_max = 1 << 20,
                                            .report = fixture_report, .report_arg = f };
-    CHECK(mkdtemp(f->path));
     event_init(&f->recovered_event);
 }
 

@@ -184,7 +184,8 @@ batch_fits(const struct spool *sp, const struct batch *b, const struct append *a
 {
     uint64_t end = b->segment->used + (b->bytes + append_size(a) + BLOCK - 1) / BLOCK * BLOCK;
 
-    return end <= segment_room_end(sp, b->segment, b->entries + 2) &&
+    /* One block is left for the PROOF of the last batch. */
+    return end + BLOCK <= segment_room_end(sp, b->segment, b->entries + 2) &&
            (b->records == 0 || b->bytes + append_size(a) <= LIMIT_BATCH);
 }
 
@@ -345,6 +346,7 @@ seal(struct spool *sp, struct segment *seg)
     mem_free(sp->mem, index, (size_t)index_bytes + BLOCK);
     TRY(e);
     part = str_new(sp->own_block, BLOCK);
+    CHECK(seg->used + index_bytes <= seg->header.bytes - BLOCK);
     TRY(file_write_sync(seg->own_file, &part, 1, seg->header.bytes - BLOCK, LANE_COMMIT, FOREVER));
     sp->counters.syncs++;
     sp->synced_lsn = seg->last_lsn;
@@ -522,7 +524,8 @@ write_batch(struct spool *sp)
         queue_take(sp, a);
         batch_add(sp, &b, a);
     }
-    if (b.records == 0 && sp->synced_lsn == sp->proof_lsn) { /* all withdrew */
+    if (b.records == 0 && (sp->synced_lsn == sp->proof_lsn || b.segment->used + BLOCK > segment_room_end(sp, b.segment, 0))) {
+        sp->proof_lsn = sp->synced_lsn; /* all withdrew, or the segment is full to the brim: sealing it is proof enough */
         sp->next_lsn = b.first_lsn;
         return;
     }

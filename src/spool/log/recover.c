@@ -139,7 +139,7 @@ look_at(struct spool *sp, uint32_t number, struct list *used, int64_t until)
         segment_free(sp, seg);
         return ERR(ERR_READ_ONLY, "open spool: a newer version wrote it");
     }
-    if (!headers.first_ok || (h.state == SEGMENT_SEALED && !headers.last_ok))
+    if (h.state != SEGMENT_FREE && (!headers.first_ok || !headers.last_ok))
         report_file(sp, seg, true, S("one of the two headers of a segment is damaged; the other one serves"));
     seg->header = h;
     seg->state = (uint8_t)h.state;

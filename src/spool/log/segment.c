@@ -414,13 +414,15 @@ try_record(struct walker *w, uint64_t pos, uint64_t since, struct record *out, s
 static void
 add_gap(struct walker *w, uint64_t offset, uint64_t end, uint64_t first_lsn)
 {
+    w->out->clean = false;
+    if (end == offset)
+        return;
     if (w->gap_count == w->gap_cap) {
         size_t cap = w->gap_cap ? 2 * w->gap_cap : 8;
         w->own_gaps = mem_resize(w->sp->mem, w->own_gaps, w->gap_cap * sizeof *w->own_gaps, cap * sizeof *w->own_gaps);
         w->gap_cap = cap;
     }
     w->own_gaps[w->gap_count++] = (struct gap){ offset, end - offset, first_lsn };
-    w->out->clean = false;
 }
 
 static bool
@@ -527,12 +529,14 @@ walk_records(struct walker *w, bool sealed)
     out->end = (pos + BLOCK - 1) / BLOCK * BLOCK;
     if (!between) { /* the last batch is not whole */
         out->end = batch_end ? batch_end : out->end;
-        add_gap(w, pos, out->end, out->last_lsn + 1);
+        add_gap(w, pos, out->end < w->limit ? out->end : w->limit, out->last_lsn + 1);
         out->lost += sealed ? 0 : left;
     } else if (sealed && out->end < w->limit) {
         add_gap(w, pos, w->limit, out->last_lsn + 1);
         out->end = w->limit;
     }
+    if (out->end > w->limit) /* the file was cut */
+        out->end = w->limit;
     return OK;
 }
 

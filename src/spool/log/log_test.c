@@ -1,0 +1,651 @@
+/*
+ * log_test - what a crash, a bad disk or a long life may do to the log, done to copies of it.
+ */
+#include "spool/log/log.h"
+#include "spool/spool_fixture.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+
+#define CASE(name)                                                                                                     \
+    static void name##_body(struct fixture *f);                                                                        \
+    static void name(struct test *t)                                                                                   \
+    {                                                                                                                  \
+        fixture_run(t, &spool_log_ops, name##_body);                                                                   \
+    }                                                                                                                  \
+    static void name##_body(struct fixture *f)
+
+/* ---- copies ----------------------------------------------------------------------------------------------------------- */
+
+static void
+copy_file(const char *from, const char *to)
+{
+    char *buffer = malloc(1 << 20);
+    int in = open(from, O_RDONLY), out = open(to, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+    ssize_t n;
+
+    CHECK(in >= 0 && out >= 0);
+    while ((n = read(in, buffer, 1 << 20)) > 0)
+        CHECK(write(out, buffer, (size_t)n) == n);
+    close(in);
+    close(out);
+    free(buffer);
+}
+
+/* As a kill would leave it: what was written is there, nothing is closed in good order. */
+static void
+copy_spool(const char *from, const char *to)
+{
+    DIR *dir = opendir(from);
+    struct dirent *entry;
+    char a[500], b[500];
+
+    CHECK(dir);
+    while ((entry = readdir(dir)) != NULL) {
+        snprintf(a, sizeof a, "%s/%s", from, entry->d_name);
+        snprintf(b, sizeof b, "%s/%s", to, entry->d_name);
+        if (entry->d_type == DT_REG)
+            copy_file(a, b);
+    }
+    closedir(dir);
+}
+
+static void
+copy_begin(struct fixture *copy, const struct fixture *of)
+{
+    fixture_init(copy, of->t, of->rt, of->ops);
+    copy->settings = of->settings;
+    copy->settings.report_arg = copy;
+    copy->content_max = of->content_max;
+    copy_spool(of->path, copy->path);
+}
+
+static void
+copy_again(struct fixture *copy, const struct fixture *of)
+{
+    fixture_remove_tree(copy->path);
+    CHECK(mkdir(copy->path, 0700) == 0);
+    copy_spool(of->path, copy->path);
+}
+
+static int
+open_segment(const struct fixture *f, uint32_t number)
+{
+    char path[300];
+
+    snprintf(path, sizeof path, "%s/%08x.segment", f->path, number);
+    int fd = open(path, O_RDWR);
+    CHECK(fd >= 0);
+    return fd;
+}
+
+static void
+flip_bit(const struct fixture *f, uint32_t number, uint64_t offset)
+{
+    int fd = open_segment(f, number);
+    unsigned char byte;
+
+    CHECK(pread(fd, &byte, 1, (off_t)offset) == 1);
+    byte ^= 0x10;
+    CHECK(pwrite(fd, &byte, 1, (off_t)offset) == 1);
+    close(fd);
+}
+
+/* False: it was zero already. */
+static bool
+zero_block(const struct fixture *f, uint32_t number, uint64_t offset)
+{
+    static const char zeros[BLOCK];
+    char block[BLOCK];
+    int fd = open_segment(f, number);
+
+    CHECK(pread(fd, block, BLOCK, (off_t)offset) == BLOCK);
+    CHECK(pwrite(fd, zeros, BLOCK, (off_t)offset) == BLOCK);
+    close(fd);
+    return memcmp(block, zeros, BLOCK) != 0;
+}
+
+static size_t
+quarantined_files(const struct fixture *f)
+{
+    char path[300];
+    struct dirent *entry;
+    size_t count = 0;
+
+    snprintf(path, sizeof path, "%s/quarantine", f->path);
+    DIR *dir = opendir(path);
+    while (dir && (entry = readdir(dir)) != NULL)
+        count += entry->d_name[0] != '.';
+    if (dir)
+        closedir(dir);
+    return count;
+}
+
+static size_t
+count_whole(struct fixture *f, uint64_t first, uint64_t end)
+{
+    size_t whole = 0;
+
+    for (uint64_t i = first; i < end; i++)
+        whole += fixture_is_whole(f, i);
+    return whole;
+}
+
+static struct message *
+message(struct fixture *f, uint64_t number)
+{
+    struct message *m = message_find(f->spool, fixture_id(number));
+
+    CHECK(m);
+    return m;
+}
+
+static void
+until_kept(struct fixture *f)
+{
+    for (int i = 0; i < 2000; i++) {
+        if (!keeper_is_needed(f->spool) && list_is_empty(&f->spool->damages) && f->spool->keeping &&
+            f->spool->free_count >= RESERVE_SEGMENTS)
+            return;
+        (void)rt_sleep(f->rt, within(f->rt, MILLISECOND));
+    }
+    EXPECT(f->t, !"the keeper comes to an end");
+}
+
+/* ---- crashes ---------------------------------------------------------------------------------------------------------- */
+
+enum { FEW = 24 };
+
+CASE(cut_anywhere)
+{
+    uint64_t ends[FEW + 1];
+    struct fixture *copy = malloc(sizeof *copy);
+
+    fixture_open(f);
+    ends[0] = BLOCK;
+    for (uint64_t i = 0; i < FEW; i++) {
+        fixture_commit(f, i);
+        ends[i + 1] = f->spool->current->used;
+    }
+    copy_begin(copy, f);
+    for (int zeroed = 0; zeroed < 2; zeroed++) { /* what was not written is missing, or zero */
+        size_t whole_before = 0;
+        for (uint64_t cut = BLOCK; cut <= ends[FEW]; cut += 1024) {
+            size_t want = 0;
+            char *zeros = calloc(1, 256 << 10);
+            copy_again(copy, f);
+            int fd = open_segment(copy, f->spool->current->number);
+            if (zeroed)
+                CHECK(pwrite(fd, zeros, (256 << 10) - cut, (off_t)cut) == (ssize_t)((256 << 10) - cut));
+            else
+                CHECK(ftruncate(fd, (off_t)cut) == 0);
+            close(fd);
+            free(zeros);
+            while (want < FEW && ends[want + 1] <= cut)
+                want++;
+            fixture_open(copy);
+            size_t whole = count_whole(copy, 0, want);
+            EXPECT_INT(f->t, whole, want); /* a torn batch may still have whole records: they count as well */
+            EXPECT(f->t, copy->found_count >= want && copy->found_count <= want + 1);
+            EXPECT(f->t, copy->found_count >= whole_before);
+            whole_before = copy->found_count;
+            size_t found = copy->found_count;
+            fixture_commit(copy, 500);
+            fixture_close(copy);
+            fixture_open(copy);
+            EXPECT_INT(f->t, copy->found_count, found + 1);
+            EXPECT_INT(f->t, count_whole(copy, 0, want), want);
+            EXPECT(f->t, fixture_is_whole(copy, 500));
+            fixture_close(copy);
+        }
+    }
+    fixture_done_with(copy);
+    free(copy);
+    fixture_close(f);
+}
+
+struct snapshot {
+    struct fixture *f;
+    struct fixture *copy;
+    size_t checks;
+};
+
+static void
+check_files_unchanged(void *arg, const struct spool_message *m)
+{
+    struct snapshot *s = arg;
+    struct dirent *entry;
+
+    fixture_found(s->copy, m);
+    DIR *dir = opendir(s->f->path);
+    while ((entry = readdir(dir)) != NULL) {
+        char a[500], b[500];
+        struct stat sa, sb;
+        char *ba, *bb;
+        if (!strstr(entry->d_name, ".segment"))
+            continue;
+        snprintf(a, sizeof a, "%s/%s", s->f->path, entry->d_name);
+        snprintf(b, sizeof b, "%s/%s", s->copy->path, entry->d_name);
+        int fa = open(a, O_RDONLY), fb = open(b, O_RDONLY);
+        CHECK(fa >= 0 && fb >= 0 && fstat(fa, &sa) == 0 && fstat(fb, &sb) == 0);
+        EXPECT_INT(s->f->t, sa.st_size, sb.st_size);
+        ba = malloc((size_t)sa.st_size);
+        bb = malloc((size_t)sa.st_size);
+        CHECK(read(fa, ba, (size_t)sa.st_size) == sa.st_size && read(fb, bb, (size_t)sa.st_size) == sa.st_size);
+        EXPECT(s->f->t, memcmp(ba, bb, (size_t)sa.st_size) == 0);
+        free(ba);
+        free(bb);
+        close(fa);
+        close(fb);
+        s->checks++;
+    }
+    closedir(dir);
+}
+
+static void
+snapshot_done(void *arg, struct err e)
+{
+    struct snapshot *s = arg;
+
+    fixture_done(s->copy, e);
+}
+
+CASE(recovery_writes_nothing)
+{
+    struct fixture *copy = malloc(sizeof *copy);
+    struct snapshot s = { f, copy, 0 };
+
+    f->settings.segment_bytes = 64 << 10;
+    fixture_open(f);
+    for (uint64_t i = 0; i < 60; i++) {
+        fixture_commit(f, i);
+        if (i % 2)
+            FIXTURE_OK(f, fixture_settle(f, i, i % 3 ? STATE_DELIVERED : STATE_PENDING, S("450"), false));
+    }
+    copy_begin(copy, f);
+    copy_again(copy, f);
+    flip_bit(copy, f->spool->current->number, message(f, 58)->base.offset + 60);
+    fixture_close(f);
+    copy_again(f, copy); /* the damaged one, twice */
+    FIXTURE_OK(f, dir_open(f->rt, str_from_cstr(copy->path), LANE_BACKGROUND, FOREVER, &copy->dir));
+    FIXTURE_OK(f, f->ops->open(f->rt, copy->dir, &copy->settings, &copy->spool, FOREVER));
+    FIXTURE_OK(f, f->ops->recover(copy->spool, check_files_unchanged, snapshot_done, &s, FOREVER));
+    while (!copy->recovered)
+        FIXTURE_OK(f, event_wait(f->rt, &copy->recovered_event, FOREVER));
+    EXPECT(f->t, s.checks > 100);
+    EXPECT_INT(f->t, copy->damages, 1);
+    size_t found = copy->found_count;
+    fixture_close(copy);
+    fixture_open(f); /* as if that one had crashed */
+    EXPECT_INT(f->t, f->found_count, found);
+    fixture_close(f);
+    fixture_done_with(copy);
+    free(copy);
+}
+
+/* Committing, deferring and ending by many fibers; now and then the process "dies": a copy must hold what was promised. */
+enum { LOAD = 1200, LOAD_FIBERS = 12 };
+struct load {
+    struct fixture *f;
+    uint64_t next;
+    bool committed[LOAD], ended[LOAD], ending[LOAD];
+    size_t failures;
+    bool paused; /* while a copy is looked at */
+};
+
+static void
+load_some(void *arg)
+{
+    struct load *l = arg;
+
+    while (l->next < LOAD) {
+        while (l->paused)
+            (void)rt_sleep(l->f->rt, within(l->f->rt, MILLISECOND));
+        uint64_t i = l->next++;
+        if (i >= LOAD)
+            return;
+        if (err_is(fixture_try_commit(l->f, i))) {
+            l->failures++;
+            continue;
+        }
+        l->committed[i] = true;
+        if (i % 3 == 0)
+            l->failures += err_is(fixture_settle(l->f, i, STATE_PENDING, S("450 try later"), i % 2));
+        if (i % 10 == 0) /* stays */
+            continue;
+        l->ending[i] = true;
+        l->failures += err_is(fixture_settle(l->f, i, STATE_DELIVERED, S("250"), false));
+        l->ended[i] = true;
+    }
+}
+
+static void
+check_copy(struct fixture *copy, const struct load *l)
+{
+    fixture_open(copy);
+    EXPECT_INT(l->f->t, copy->damages, 0);
+    for (uint64_t i = 0; i < LOAD; i++) {
+        if (l->ended[i])
+            EXPECT(l->f->t, !fixture_was_found(copy, i));
+        else if (l->committed[i] && !l->ending[i])
+            EXPECT(l->f->t, fixture_was_found(copy, i) && fixture_is_whole(copy, i));
+    }
+    struct spool_counters c;
+    copy->ops->counters(copy->spool, &c);
+    EXPECT_INT(l->f->t, c.accepted, c.delivered + c.pending);
+    fixture_close(copy);
+}
+
+CASE(killed_under_load)
+{
+    struct load *l = calloc(1, sizeof *l);
+    struct fixture *copy = malloc(sizeof *copy);
+    struct scope scope;
+    size_t kills = 0;
+
+    f->settings.segment_bytes = 64 << 10;
+    l->f = f;
+    fixture_open(f);
+    copy_begin(copy, f);
+    scope_init(&scope, f->rt);
+    for (size_t i = 0; i < LOAD_FIBERS; i++)
+        scope_start(&scope, "load", load_some, l);
+    struct load *then = malloc(sizeof *then);
+    while (scope.count > 0) {
+        uint64_t at = l->next;
+        while (scope.count > 0 && l->next < at + 20)
+            fiber_yield(f->rt);
+        copy_again(copy, f);
+        *then = *l;
+        l->paused = true;
+        check_copy(copy, then);
+        l->paused = false;
+        kills++;
+    }
+    scope_end(&scope);
+    EXPECT_INT(f->t, l->failures, 0);
+    EXPECT(f->t, kills > 10);
+    fixture_close(f);
+    fixture_done_with(copy);
+    free(copy);
+    free(then);
+    free(l);
+}
+
+/* ---- bad disks -------------------------------------------------------------------------------------------------------- */
+
+/* Each byte of one record, and what lies there besides. */
+static void
+flip_each(struct fixture *f, struct fixture *copy, uint64_t victim, bool sealed)
+{
+    struct message *m = message(f, victim);
+    uint32_t number = m->base.segment->number;
+    size_t content = fixture_size(f, victim);
+    uint64_t last_byte = m->base.offset + m->head_size + content;
+
+    EXPECT_INT(f->t, m->base.segment->state == SEGMENT_SEALED, sealed);
+    for (uint64_t at = m->base.offset; at < m->base.offset + m->base.size; at += at < m->base.offset + m->head_size ? 1 : 31) {
+        copy_again(copy, f);
+        flip_bit(copy, number, at);
+        fixture_open(copy);
+        size_t whole = 0;
+        for (uint64_t i = 0; i < FEW; i++)
+            whole += i != victim && fixture_is_whole(copy, i);
+        EXPECT_INT(f->t, whole, FEW - 1);
+        EXPECT_INT(f->t, fixture_is_whole(copy, victim), at >= last_byte);
+        if (at < last_byte) {
+            EXPECT(f->t, copy->damages > 0);
+            until_kept(copy);
+            EXPECT(f->t, quarantined_files(copy) > 0);
+        }
+        fixture_close(copy);
+    }
+}
+
+CASE(flip_each_byte_of_a_record)
+{
+    struct fixture *copy = malloc(sizeof *copy);
+
+    f->content_max = 600;
+    fixture_open(f);
+    for (uint64_t i = 0; i < FEW; i++)
+        fixture_commit(f, i);
+    copy_begin(copy, f);
+    flip_each(f, copy, FEW / 2, false);
+    fixture_close(f);
+    fixture_done_with(copy);
+    free(copy);
+}
+
+CASE(flip_each_byte_of_a_sealed_record)
+{
+    struct fixture *copy = malloc(sizeof *copy);
+
+    f->settings.segment_bytes = 64 << 10;
+    f->content_max = 600;
+    fixture_open(f);
+    for (uint64_t i = 0; i < FEW; i++)
+        fixture_commit(f, i);
+    copy_begin(copy, f);
+    flip_each(f, copy, 5, true);
+    fixture_close(f);
+    fixture_done_with(copy);
+    free(copy);
+}
+
+static struct str
+what_lies_at(const struct segment *seg, uint64_t offset)
+{
+    if (offset == 0)
+        return S("first header");
+    if (offset == seg->header.bytes - BLOCK)
+        return S("last header");
+    if (offset < seg->used)
+        return S("batches");
+    return seg->state == SEGMENT_SEALED && offset < seg->used + seg->header.index_count * INDEX_ENTRY ? S("index") : S("");
+}
+
+CASE(zero_each_block)
+{
+    struct fixture *copy = malloc(sizeof *copy);
+    size_t seen = 0;
+
+    f->settings.segment_bytes = 64 << 10;
+    fixture_open(f);
+    for (uint64_t i = 0; i < FEW; i++)
+        fixture_commit(f, i);
+    until_kept(f);
+    (void)rt_sleep(f->rt, within(f->rt, IDLE_NS + 100 * MILLISECOND)); /* so that the last batch is proved */
+    EXPECT(f->t, f->spool->synced_lsn == f->spool->proof_lsn);
+    copy_begin(copy, f);
+    for (uint32_t s = 0; s < f->spool->segment_count; s++) {
+        struct segment *seg = f->spool->own_segments[s];
+        for (uint64_t at = 0; at < seg->header.bytes; at += BLOCK) {
+            size_t touched = 0, whole;
+            bool last_proof = seg == f->spool->current && at == seg->used - BLOCK;
+            for (uint64_t i = 0; i < FEW; i++) {
+                const struct place *p = &message(f, i)->base;
+                touched += p->segment == seg && p->offset < at + BLOCK && p->offset + p->size > at;
+            }
+            copy_again(copy, f);
+            if (!zero_block(copy, seg->number, at) || what_lies_at(seg, at).len == 0)
+                continue;
+            seen++;
+            fixture_open(copy);
+            whole = count_whole(copy, 0, FEW);
+            if (!EXPECT(f->t, whole >= FEW - touched && whole <= FEW) || (!last_proof && !EXPECT(f->t, copy->damages > 0)))
+                printf("#   block %llu of segment %u (%.*s): %zu of %d whole, %zu lay there\n",
+                       (unsigned long long)at / BLOCK, seg->number, STR_ARG(what_lies_at(seg, at)), whole, FEW, touched);
+            fixture_commit(copy, 600);
+            until_kept(copy);
+            fixture_close(copy);
+            fixture_open(copy);
+            EXPECT_INT(f->t, count_whole(copy, 0, FEW), whole);
+            EXPECT(f->t, fixture_is_whole(copy, 600));
+            fixture_close(copy);
+        }
+    }
+    EXPECT(f->t, seen > 20);
+    fixture_close(f);
+    fixture_done_with(copy);
+    free(copy);
+}
+
+CASE(a_write_error_breaks_it)
+{
+    struct rlimit before, small;
+
+    fixture_open(f);
+    for (uint64_t i = 0; i < 5; i++)
+        fixture_commit(f, i);
+    CHECK(signal(SIGXFSZ, SIG_IGN) != SIG_ERR);
+    CHECK(getrlimit(RLIMIT_FSIZE, &before) == 0);
+    small = (struct rlimit){ f->spool->current->used + 512, before.rlim_max };
+    CHECK(setrlimit(RLIMIT_FSIZE, &small) == 0);
+    EXPECT(f->t, err_is(fixture_try_commit(f, 5)));
+    EXPECT(f->t, f->ops->is_broken(f->spool));
+    CHECK(setrlimit(RLIMIT_FSIZE, &before) == 0);
+    EXPECT(f->t, err_is(fixture_try_commit(f, 6))); /* not in the hope that it goes well now */
+    EXPECT(f->t, err_is(fixture_settle(f, 1, STATE_DELIVERED, S(""), false)));
+    fixture_close(f);
+    fixture_open(f);
+    EXPECT_INT(f->t, f->found_count, 5);
+    fixture_commit(f, 5);
+    fixture_close(f);
+}
+
+/* ---- a long life ------------------------------------------------------------------------------------------------------ */
+
+CASE(space_is_bounded)
+{
+    enum { ROUNDS = 3000, LIVE = 40 };
+    uint64_t most = 0;
+
+    f->settings.segment_bytes = 64 << 10;
+    fixture_open(f);
+    for (uint64_t i = 0; i < ROUNDS; i++) {
+        fixture_commit(f, i);
+        if (i % 4 == 0)
+            FIXTURE_OK(f, fixture_settle(f, i, STATE_PENDING, S("450"), true));
+        if (i >= LIVE && i % 75 != LIVE % 75) /* some stay for ever */
+            FIXTURE_OK(f, fixture_settle(f, i - LIVE, STATE_DELIVERED, S("250"), true));
+        else if (i >= LIVE)
+            FIXTURE_OK(f, fixture_settle(f, i - LIVE, STATE_PENDING, S("450"), true));
+        uint64_t used = f->spool->segment_count * f->settings.segment_bytes;
+        if (i % 100 == 99) {
+            until_kept(f);
+            used = f->spool->segment_count * f->settings.segment_bytes;
+            EXPECT(f->t, used <= 2 * f->spool->live_bytes + 4 * f->settings.segment_bytes);
+        }
+        most = used > most ? used : most;
+    }
+    (void)rt_sleep(f->rt, within(f->rt, IDLE_NS + 100 * MILLISECOND)); /* lazy ones are written, the last batch is proved */
+    size_t live = 0;
+    for (uint64_t i = 0; i < ROUNDS; i++)
+        if (message_find(f->spool, fixture_id(i))) {
+            live++;
+            EXPECT(f->t, fixture_is_whole(f, i));
+        }
+    EXPECT_INT(f->t, live, LIVE + (ROUNDS - LIVE - 1) / 75 + 1);
+    uint64_t live_bytes = f->spool->live_bytes;
+    struct fixture *copy = malloc(sizeof *copy);
+    copy_begin(copy, f);
+    fixture_close(f);
+    for (int killed = 0; killed < 2; killed++) { /* remains of former lives mean nothing */
+        struct fixture *g = killed ? copy : f;
+        fixture_open(g);
+        EXPECT_INT(f->t, g->damages, 0);
+        EXPECT_INT(f->t, g->found_count, live);
+        EXPECT_INT(f->t, count_whole(g, 0, ROUNDS), live);
+        EXPECT(f->t, g->spool->live_bytes <= live_bytes); /* cleaning may run already */
+        fixture_close(g);
+    }
+    fixture_done_with(copy);
+    free(copy);
+}
+
+CASE(large_messages_and_drafts_move)
+{
+    struct draft *slow;
+    char content[50000], back[50000];
+    size_t got = 0, part;
+
+    f->settings.segment_bytes = 64 << 10;
+    f->content_max = 60000;
+    fixture_open(f);
+    fixture_fill(1234567, content, sizeof content);
+    FIXTURE_OK(f, f->ops->begin(f->spool, fixture_id(9999), sizeof content, FOREVER, &slow));
+    FIXTURE_OK(f, f->ops->put(slow, str_new(content, sizeof content), FOREVER));
+    for (uint64_t i = 1; i < 200; i++) {
+        fixture_commit(f, i);
+        if (i % 20 != 0)
+            FIXTURE_OK(f, fixture_settle(f, i, STATE_DELIVERED, S("250"), false));
+    }
+    until_kept(f);
+    EXPECT(f->t, f->spool->segment_count * f->settings.segment_bytes <= 2 * f->spool->live_bytes + 4 * f->settings.segment_bytes);
+    do {
+        FIXTURE_OK(f, f->ops->draft_read(slow, got, back + got, sizeof back - got, FOREVER, &part));
+        got += part;
+    } while (part > 0);
+    EXPECT_INT(f->t, got, sizeof content);
+    EXPECT(f->t, memcmp(content, back, sizeof content) == 0);
+    f->ops->abort(slow);
+    for (int life = 0; life < 2; life++) {
+        for (uint64_t i = 20; i < 200; i += 20)
+            EXPECT(f->t, fixture_is_whole(f, i));
+        fixture_close(f);
+        fixture_open(f);
+        EXPECT_INT(f->t, f->found_count, 9);
+    }
+    fixture_close(f);
+}
+
+CASE(damaged_content_stays_damaged_when_moved)
+{
+    char memory[3000];
+    size_t got;
+
+    f->settings.segment_bytes = 64 << 10;
+    f->settings.fresh_bytes_max = 0;
+    fixture_open(f);
+    fixture_commit(f, 5);
+    struct message *m = message(f, 5);
+    flip_bit(f, m->base.segment->number, m->base.offset + m->head_size + 3);
+    for (uint64_t i = 10; i < 200; i++) {
+        fixture_commit(f, i);
+        FIXTURE_OK(f, fixture_settle(f, i, STATE_DELIVERED, S("250"), false));
+    }
+    until_kept(f);
+    EXPECT(f->t, f->damages > 0);
+    EXPECT_INT(f->t, f->ops->read(f->spool, fixture_id(5), 0, memory, sizeof memory, FOREVER, &got).kind, ERR_CORRUPT);
+    fixture_close(f);
+    fixture_open(f);
+    EXPECT(f->t, fixture_was_found(f, 5)); /* its envelope is whole: somebody can be told */
+    EXPECT_INT(f->t, f->ops->read(f->spool, fixture_id(5), 0, memory, sizeof memory, FOREVER, &got).kind, ERR_CORRUPT);
+    EXPECT(f->t, quarantined_files(f) > 0);
+    fixture_close(f);
+}
+
+CASE(an_idle_log_proves_its_last_batch)
+{
+    fixture_open(f);
+    fixture_commit(f, 1);
+    EXPECT(f->t, f->spool->synced_lsn != f->spool->proof_lsn);
+    uint64_t batches = f->spool->counters.batches;
+    for (int i = 0; i < 5000 && f->spool->synced_lsn != f->spool->proof_lsn; i++)
+        (void)rt_sleep(f->rt, within(f->rt, MILLISECOND));
+    EXPECT(f->t, f->spool->synced_lsn == f->spool->proof_lsn);
+    (void)rt_sleep(f->rt, within(f->rt, 2 * IDLE_NS));
+    EXPECT_INT(f->t, f->spool->counters.batches, batches + 1); /* once */
+    fixture_close(f);
+}
+
+TEST_MAIN({ "cut anywhere", cut_anywhere }, { "recovery writes nothing", recovery_writes_nothing },
+          { "killed under load", killed_under_load }, { "flip each byte of a record", flip_each_byte_of_a_record },
+          { "flip each byte of a sealed record", flip_each_byte_of_a_sealed_record }, { "zero each block", zero_each_block },
+          { "a write error breaks it", a_write_error_breaks_it }, { "space is bounded", space_is_bounded },
+          { "large messages and drafts move", large_messages_and_drafts_move },
+          { "damaged content stays damaged when moved", damaged_content_stays_damaged_when_moved },
+          { "an idle log proves its last batch", an_idle_log_proves_its_last_batch })
