@@ -1,0 +1,51 @@
+"""The whole way, small: accepted, synced, delivered; refused; stopped in good order."""
+import smtplib
+
+import pytest
+
+from harness import Postrider, without_trace
+
+
+def test_a_message_reaches_the_maildir(tmp_path):
+    content = b"Subject: hello\r\nFrom: a@client.test\r\n\r\n.dot\r\n..two\r\n\xe4\r\nlast\r\n"
+    with Postrider(tmp_path) as server:
+        assert server.send(content=content) == {}
+        (mail,) = server.wait_for_mail()
+        assert without_trace(mail) == content.replace(b"\r\n", b"\n")
+        assert mail.startswith(b"Return-Path: <a@client.test>\nDelivered-To: ok@local.test\nReceived: from ")
+        server.wait_until_empty()
+        figures = server.figures()
+        assert figures["accepted"] == figures["delivered"] == 1
+        assert figures["balanced"] == 1
+        assert server.stop() == 0
+
+
+def test_unknown_mailboxes_are_refused(tmp_path):
+    with Postrider(tmp_path) as server:
+        with pytest.raises(smtplib.SMTPRecipientsRefused) as refused:
+            server.send(to="nobody@local.test")
+        assert refused.value.recipients["nobody@local.test"][0] == 550
+
+
+def test_mail_is_relayed_to_the_next_hop_and_the_queue_drains(tmp_path):
+    with Postrider(tmp_path / "b") as second:
+        with Postrider(tmp_path / "a", next_port=second.port, config="""
+hostname out.local.test
+state {state}
+listen mx {{ address 127.0.0.1:{port}; relay from 127.0.0.1 }}
+route default {{ via 127.0.0.1:{next_port}; tls off }}
+""") as first:
+            first.send(content=b"Subject: relayed\r\n\r\nhello\r\n")
+            (mail,) = second.wait_for_mail()
+            assert mail.count(b"Received: ") == 2
+            first.wait_until_empty()
+            assert first.figures()["delivered"] == 1
+
+
+def test_mail_waits_for_a_next_hop_that_is_down(tmp_path):
+    with Postrider(tmp_path) as server:
+        server.send(to="someone@elsewhere.test")
+        (waiting,) = server.queue()
+        assert waiting["to"] == "someone@elsewhere.test"
+        shown = server.queue_show(waiting["id"])
+        assert shown["from"] == "a@client.test"
