@@ -15,6 +15,7 @@ enum {
 
 static const struct verb *const verbs[] = {
     &verb_run,
+    &verb_check,
     &verb_status,
     &verb_queue,
     &verb_reload,
@@ -24,6 +25,7 @@ static const struct verb *const verbs[] = {
     &verb_send,
     &verb_sendmail,
     &verb_sink,
+    &verb_config,
     &verb_role,
 };
 
@@ -35,7 +37,8 @@ static const struct {
     { STR("mailq"), STR("mailq") },
 };
 
-/* ---- output -------------------------------------------------------------------------------------------------------- */
+/* ---- output
+ * -------------------------------------------------------------------------------------------------------- */
 
 static void
 print(enum terminal_output output, const char *prefix, const char *format, va_list args)
@@ -102,7 +105,8 @@ cli_put_json(struct text *t, struct str s)
     text_put_byte(t, '"');
 }
 
-/* ---- options --------------------------------------------------------------------------------------------------------- */
+/* ---- options
+ * --------------------------------------------------------------------------------------------------------- */
 
 static void
 print_option(const char *name, const char *argument, const char *help)
@@ -284,7 +288,8 @@ cli_parse(const struct verb *verb, int argc, char **argv, struct arena *arena, v
     return true;
 }
 
-/* ---- which verb -------------------------------------------------------------------------------------------------------- */
+/* ---- which verb
+ * -------------------------------------------------------------------------------------------------------- */
 
 struct str
 cli_base_name(struct str path)

@@ -11,7 +11,8 @@ struct settings {
 };
 
 static const struct option options[] = {
-    { "--config", "FILE", OPTION_WORD, offsetof(struct settings, config), "the configuration (/etc/postrider/postrider.conf)" },
+    { "--config", "FILE", OPTION_WORD, offsetof(struct settings, config),
+      "the configuration (/etc/postrider/postrider.conf)" },
     { 0 },
 };
 

@@ -1,0 +1,355 @@
+/* check - see check.h. */
+#include "cli/check.h"
+
+#include "cli/cli.h"
+#include "dns/answer.h"
+#include "dns/name.h"
+#include "dns/resolver.h"
+#include "role/load.h"
+#include "runtime/host.h"
+
+/* ---- the report
+ * ----------------------------------------------------------------------------------------------------- */
+
+static void
+put_count(struct text *t, size_t count, const char *one, const char *several)
+{
+    text_putf(t, "%zu %s", count, count == 1 ? one : several);
+}
+
+static void
+put_summary(struct text *t, const struct site *site)
+{
+    struct directory_domain_info info;
+    size_t at = 0, names = 0, open = 0, domains = 0;
+
+    for (size_t i = 0; i < site->listener_count; i++)
+        open += !site->listeners[i].closed;
+    for (; directory_next(site->directory, &at, &info); domains++)
+        names += str_is_absent(info.same_as) ? info.names : 0;
+    text_put(t, S("good: "));
+    put_count(t, open, "listener", "listeners");
+    text_put(t, S(", "));
+    put_count(t, domains, "domain", "domains");
+    text_put(t, S(" with "));
+    put_count(t, names, "name", "names");
+    text_put(t, S(", "));
+    put_count(t, site->route_count, "route", "routes");
+}
+
+void
+check_put_text(struct text *t, struct str file, const struct conf_problems *problems, const struct site *site)
+{
+    size_t errors = 0;
+
+    for (size_t i = 0; i < problems->count; i++) {
+        conf_problem_put(t, &problems->items[i]);
+        text_put(t, S("\n"));
+        errors += !problems->items[i].warning;
+    }
+    if (problems->errors > errors)
+        text_putf(t, "... and %zu more errors\n", problems->errors - errors);
+    text_put(t, file);
+    text_put(t, S(": "));
+    if (problems->errors > 0 || !site)
+        put_count(t, problems->errors, "error", "errors");
+    else
+        put_summary(t, site);
+    if (problems->warnings > 0) {
+        text_put(t, S(", "));
+        put_count(t, problems->warnings, "warning", "warnings");
+    }
+    text_put(t, S("\n"));
+}
+
+void
+check_put_json(struct text *t, struct str file, const struct conf_problems *problems)
+{
+    text_put(t, S("{\"version\":1,\"file\":"));
+    cli_put_json(t, file);
+    text_putf(t, ",\"ok\":%s,\"errors\":%zu,\"warnings\":%zu,\"problems\":[", problems->errors ? "false" : "true",
+              problems->errors, problems->warnings);
+    for (size_t i = 0; i < problems->count; i++) {
+        const struct conf_problem *p = &problems->items[i];
+        text_putf(t, "%s{\"kind\":\"%s\",", i ? "," : "", p->warning ? "warning" : "error");
+        if (p->where.file) {
+            text_put(t, S("\"file\":"));
+            cli_put_json(t, p->where.file->path);
+            if (p->where.line > 0)
+                text_putf(t, ",\"line\":%u,\"column\":%u", p->where.line, p->where.column);
+            text_put(t, S(","));
+        }
+        text_put(t, S("\"what\":"));
+        cli_put_json(t, p->what);
+        if (!str_is_absent(p->suggestion)) {
+            text_put(t, S(",\"suggestion\":"));
+            cli_put_json(t, p->suggestion);
+        }
+        text_put(t, S("}"));
+    }
+    text_put(t, S("]}\n"));
+}
+
+/* ---- the world
+ * ------------------------------------------------------------------------------------------------------ */
+
+/* Hexadecimal digits into bytes; false: others, or another count. */
+static bool
+unhex(struct str digits, uint8_t *out, size_t count)
+{
+    if (digits.len != 2 * count)
+        return false;
+    for (size_t i = 0; i < count; i++) {
+        int high = byte_hex(digits.ptr[2 * i]), low = byte_hex(digits.ptr[2 * i + 1]);
+        if (high < 0 || low < 0)
+            return false;
+        out[i] = (uint8_t)(high << 4 | low);
+    }
+    return true;
+}
+
+/*
+ * /proc/net/route: interface, destination, gateway, ..., each address as the eight digits of a 32-bit number in the
+ * machine's byte order. /proc/net/ipv6_route: destination, prefix length, source, prefix length, next hop, ..., as
+ * bytes.
+ */
+struct address
+check_find_gateway(struct str table, uint8_t family)
+{
+    static const uint8_t zero[16];
+    size_t bytes = family == ADDRESS_IPV4 ? 4 : 16;
+
+    while (!str_is_absent(table)) {
+        struct str line = str_cut(&table, '\n'), words[5];
+        struct address gateway = { .family = family }, destination = { .family = family };
+        for (size_t i = 0; i < 5; i++)
+            words[i] = str_cut_word(&line);
+        bool v4 = family == ADDRESS_IPV4;
+        if (!unhex(words[v4 ? 1 : 0], destination.ip, bytes) || !unhex(words[v4 ? 2 : 4], gateway.ip, bytes))
+            continue;
+        if (v4) { /* little-endian, on every machine that we run on */
+            uint8_t *ip = gateway.ip;
+            uint8_t swapped[4] = { ip[3], ip[2], ip[1], ip[0] };
+            for (size_t i = 0; i < 4; i++)
+                ip[i] = swapped[i];
+        }
+        bool is_default = address_same_ip(&destination, &(struct address){ .family = family }) &&
+                          (v4 || str_eq(words[1], S("00")));
+        if (is_default && !str_eq(str_new(gateway.ip, bytes), str_new(zero, bytes)))
+            return gateway;
+    }
+    return (struct address){ .family = ADDRESS_NONE };
+}
+
+struct machine { /* ctx of the world's hooks */
+    struct rt *rt;
+    struct arena *arena;
+    const struct site *site;
+    struct str network;         /* a mail host elsewhere */
+    struct resolver *resolver;  /* NULL: not asked, or not to be had */
+};
+
+static struct address
+default_gateway(void *ctx, uint8_t family)
+{
+    struct machine *m = ctx;
+    struct str path = family == ADDRESS_IPV4 ? S("/proc/net/route") : S("/proc/net/ipv6_route"), table;
+
+    if (err_is(host_read_file(m->rt, path, 1 << 20, m->arena, within(m->rt, SECOND), &table)))
+        return (struct address){ .family = ADDRESS_NONE };
+    return check_find_gateway(table, family);
+}
+
+/* As far as its permission bits say: what the file system itself thinks is seen when the daemon starts. */
+static struct err
+directory_writable(void *ctx, struct str path)
+{
+    struct machine *m = ctx;
+    struct host_file file;
+    uint32_t uid = host_my_uid(m->rt), gid = host_my_gid(m->rt);
+
+    TRY(host_stat(m->rt, path, within(m->rt, 10 * SECOND), &file));
+    uint32_t bit = uid == file.uid ? 0200 : gid == file.gid ? 0020 : 0002;
+    return file.is_dir && (uid == 0 || (file.mode & bit)) ? OK : ERR(ERR_DENIED, NULL);
+}
+
+static bool
+readable_by_others(void *ctx, struct str path)
+{
+    struct machine *m = ctx;
+    struct host_file file;
+
+    return !err_is(host_stat(m->rt, path, within(m->rt, 10 * SECOND), &file)) && (file.mode & 0007);
+}
+
+static bool
+has_reverse_name(void *ctx, const struct address *address)
+{
+    struct machine *m = ctx;
+    struct dns_answer answer;
+    char memory[NAME_REVERSE_MAX];
+    struct text name = text_init(memory, sizeof memory);
+
+    name_put_reverse(&name, address);
+    struct err e = resolver_query(m->resolver, text_str(&name), DNS_PTR, within(m->rt, 10 * SECOND), m->arena, &answer);
+    return err_is(e) || answer.status == DNS_FOUND ||
+           answer.status == DNS_TEMPORARY; /* not known is no reason to warn */
+}
+
+static bool
+reaches_port_25(void *ctx)
+{
+    struct machine *m = ctx;
+    struct address addresses[4];
+    size_t count = 0;
+    struct stream *stream;
+
+    if (err_is(terminal_addresses(m->rt, m->network, within(m->rt, 10 * SECOND), addresses, 4, &count)))
+        return false;
+    for (size_t i = 0; i < count; i++) {
+        addresses[i].port = 25;
+        if (err_is(stream_connect(m->rt, &addresses[i], NULL, within(m->rt, 10 * SECOND), &stream)))
+            continue;
+        stream_close(stream);
+        return true;
+    }
+    return false;
+}
+
+static void
+check_machine(struct machine *m, struct conf_problems *problems)
+{
+    struct site_world world = { .ctx = m,
+                                .default_gateway = default_gateway,
+                                .directory_writable = directory_writable,
+                                .readable_by_others = readable_by_others };
+
+    if (!str_is_absent(m->network)) {
+        struct resolver_settings settings = { .forwarders = m->site->forwarders,
+                                              .forwarder_count = m->site->forwarder_count };
+        struct str why;
+        if (err_is(host_read_file(m->rt, S("/etc/resolv.conf"), 1 << 20, m->arena, within(m->rt, SECOND),
+                                  &settings.resolv_conf)))
+            settings.resolv_conf = S("");
+        world.reaches_port_25 = reaches_port_25;
+        if (!err_is(resolver_open(m->rt, &settings, within(m->rt, 10 * SECOND), &m->resolver, &why)))
+            world.has_reverse_name = has_reverse_name;
+    }
+    site_check_world(m->site, &world, problems);
+    if (m->resolver)
+        resolver_close(m->resolver);
+}
+
+/* ---- postrider check
+ * -------------------------------------------------------------------------------------------------- */
+
+struct check_options {
+    struct str config, network;
+    bool json;
+};
+static const struct option check_table[] = {
+    {"--config", "FILE", OPTION_WORD, offsetof(struct check_options, config),
+     "instead of /etc/postrider/postrider.conf"},
+    {"--network", "HOST", OPTION_WORD, offsetof(struct check_options, network),
+     "ask the network too: have our addresses names, and does\nHOST, a mail host elsewhere, answer at port 25"},
+    {"--json", NULL, OPTION_FLAG, offsetof(struct check_options, json), "the same for programs"},
+    {0},
+};
+
+static int
+check(struct rt *rt, const struct check_options *options, struct arena *arena)
+{
+    struct conf_world world = load_world(rt);
+    struct conf_bundle bundle;
+    struct conf_problems problems;
+    struct text report = text_init(arena_alloc(arena, CHECK_REPORT_MAX), CHECK_REPORT_MAX);
+
+    conf_problems_init(&problems, arena);
+    conf_bundle_init(&bundle, arena, &world, options->config);
+    struct site *site = site_load(rt_mem(rt), &bundle, rt_random(rt), &problems);
+    struct machine machine = { rt, arena, site, options->network, NULL };
+    if (site)
+        check_machine(&machine, &problems);
+    if (options->json)
+        check_put_json(&report, options->config, &problems);
+    else
+        check_put_text(&report, options->config, &problems, site);
+    struct err e = terminal_write(TERMINAL_OUT, text_str(&report));
+    if (site)
+        site_free(site);
+    conf_bundle_done(&bundle);
+    return err_is(e) ? EXIT_IO : problems.errors > 0 ? EXIT_CONFIG : EXIT_WELL;
+}
+
+static int
+run_check(struct rt *rt, int argc, char **argv)
+{
+    struct check_options options = { .config = STR("/etc/postrider/postrider.conf") };
+    struct words operands = { 0 };
+    struct arena arena;
+    int exit;
+
+    arena_init(&arena, rt_mem(rt), 64 << 10, SIZE_MAX / 2); /* bounded by LIMIT_CONFIG_BYTES */
+    if (cli_parse(&verb_check, argc, argv, &arena, &options, &operands, &exit))
+        exit = operands.count > 0 ? cli_fail(&verb_check, EXIT_USAGE,
+                                             "\"%.*s\" is not expected here: a file is named by "
+                                             "--config (try --help)",
+                                             STR_ARG(operands.word[0]))
+                                  : check(rt, &options, &arena);
+    arena_done(&arena);
+    return exit;
+}
+
+const struct verb verb_check = {
+    .name = "check",
+    .summary = "say what is wrong with a configuration",
+    .arguments = "",
+    .about = "Errors (the daemon would not start, or postmaster would get no mail) end with exit code 78; warnings do "
+             "not.\n\n"
+             "  postrider check --config postrider.conf\n"
+             "  postrider check --network mail.example.net\n",
+    .options = check_table,
+    .run = run_check,
+};
+
+/* ---- postrider config
+ * ------------------------------------------------------------------------------------------------- */
+
+struct config_options {
+    bool mdoc;
+};
+static const struct option config_table[] = {
+    { "--mdoc", NULL, OPTION_FLAG, offsetof(struct config_options, mdoc), "as the list of the manual page" },
+    { 0 },
+};
+
+static int
+run_config(struct rt *rt, int argc, char **argv)
+{
+    struct config_options options = { 0 };
+    struct words operands = { 0 };
+    struct arena arena;
+    int exit;
+
+    arena_init(&arena, rt_mem(rt), 16 << 10, SIZE_MAX / 2);
+    if (cli_parse(&verb_config, argc, argv, &arena, &options, &operands, &exit)) {
+        struct text text = text_init(arena_alloc(&arena, CHECK_REPORT_MAX), CHECK_REPORT_MAX);
+        if (operands.count != 1 || !str_eq(operands.word[0], S("reference"))) {
+            exit = cli_fail(&verb_config, EXIT_USAGE, "write \"postrider config reference\" (try --help)");
+        } else {
+            (options.mdoc ? setting_put_mdoc : setting_put_reference)(&text, &site_settings);
+            exit = err_is(terminal_write(TERMINAL_OUT, text_str(&text))) ? EXIT_IO : EXIT_WELL;
+        }
+    }
+    arena_done(&arena);
+    return exit;
+}
+
+const struct verb verb_config = {
+    .name = "config",
+    .summary = "print everything that a configuration may say",
+    .arguments = "reference",
+    .about = "  postrider config reference\n",
+    .options = config_table,
+    .run = run_config,
+};
