@@ -3,6 +3,7 @@
  */
 #include "spool/log/log.h"
 #include "spool/spool_fixture.h"
+#include "spool/verify.h"
 
 #include <fcntl.h>
 #include <signal.h>
@@ -151,7 +152,7 @@ until_kept(struct fixture *f)
             return;
         (void)rt_sleep(f->rt, within(f->rt, MILLISECOND));
     }
-    EXPECT(f->t, !"the keeper comes to an end");
+    test_expect(f->t, false, "the keeper comes to an end", __FILE__, __LINE__);
 }
 
 /* ---- crashes ---------------------------------------------------------------------------------------------------------- */
@@ -516,6 +517,54 @@ CASE(a_write_error_breaks_it)
     fixture_close(f);
 }
 
+struct lines {
+    size_t count, records, messages, problems, recipients;
+    bool json;
+};
+
+static void
+take_line(void *arg, struct str line)
+{
+    struct lines *l = arg;
+
+    CHECK(!l->json || (str_starts(line, S("{\"")) && str_ends(line, S("}"))));
+    l->count++;
+    l->records += str_starts(line, l->json ? S("{\"record\":") : S("record "));
+    l->messages += str_starts(line, l->json ? S("{\"message\":") : S("message "));
+    l->recipients += str_starts(line, l->json ? S("{\"recipient\":") : S("recipient "));
+    l->problems += str_starts(line, l->json ? S("{\"problem\":") : S("problem "));
+}
+
+CASE(verify_says_what_is_there)
+{
+    f->settings.segment_bytes = 64 << 10;
+    fixture_open(f);
+    for (uint64_t i = 0; i < FEW; i++)
+        fixture_commit(f, i);
+    FIXTURE_OK(f, fixture_settle(f, 3, STATE_DELIVERED, S("250"), false));
+    FIXTURE_OK(f, fixture_settle(f, 4, STATE_PENDING, S("450 \"no\""), false));
+    struct place victim = message(f, 5)->base;
+    uint32_t number = victim.segment->number;
+    fixture_close(f);
+    for (int round = 0; round < 4; round++) { /* sound and damaged, text and JSON */
+        struct lines lines = { .json = round % 2 };
+        struct spool_verify how = { .dump = true, .json = round % 2, .line = take_line, .arg = &lines };
+        struct spool_verified found;
+        if (round == 2)
+            flip_bit(f, number, victim.offset + 70);
+        FIXTURE_OK(f, dir_open(f->rt, str_from_cstr(f->path), LANE_BACKGROUND, FOREVER, &f->dir));
+        FIXTURE_OK(f, spool_verify(f->rt, f->dir, &how, FOREVER, &found));
+        dir_close(f->dir);
+        EXPECT_INT(f->t, found.problems > 0, round >= 2);
+        EXPECT_INT(f->t, found.messages, FEW - 1 - (round >= 2));
+        EXPECT_INT(f->t, lines.messages, found.messages);
+        EXPECT_INT(f->t, lines.problems, found.problems);
+        EXPECT_INT(f->t, lines.records, found.records);
+        EXPECT_INT(f->t, lines.recipients, found.recipients);
+        EXPECT(f->t, found.records > 2 * FEW);
+    }
+}
+
 /* ---- a long life ------------------------------------------------------------------------------------------------------ */
 
 CASE(space_is_bounded)
@@ -645,7 +694,8 @@ CASE(an_idle_log_proves_its_last_batch)
 TEST_MAIN({ "cut anywhere", cut_anywhere }, { "recovery writes nothing", recovery_writes_nothing },
           { "killed under load", killed_under_load }, { "flip each byte of a record", flip_each_byte_of_a_record },
           { "flip each byte of a sealed record", flip_each_byte_of_a_sealed_record }, { "zero each block", zero_each_block },
-          { "a write error breaks it", a_write_error_breaks_it }, { "space is bounded", space_is_bounded },
+          { "a write error breaks it", a_write_error_breaks_it },
+          { "verify says what is there", verify_says_what_is_there }, { "space is bounded", space_is_bounded },
           { "large messages and drafts move", large_messages_and_drafts_move },
           { "damaged content stays damaged when moved", damaged_content_stays_damaged_when_moved },
           { "an idle log proves its last batch", an_idle_log_proves_its_last_batch })
