@@ -267,7 +267,7 @@ CASE(recovery_writes_nothing)
     }
     copy_begin(copy, f);
     copy_again(copy, f);
-    flip_bit(copy, f->spool->current->number, message(f, 58)->base.offset + 60);
+    flip_bit(copy, message(f, 58)->base.segment->number, message(f, 58)->base.offset + 60);
     fixture_close(f);
     copy_again(f, copy); /* the damaged one, twice */
     FIXTURE_OK(f, dir_open(f->rt, str_from_cstr(copy->path), LANE_BACKGROUND, FOREVER, &copy->dir));
