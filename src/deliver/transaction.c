@@ -20,6 +20,7 @@ struct source {
     size_t trace_at;
     uint64_t offset;
     struct convert *convert; /* NULL: the content goes as it is; else the rest is in use */
+    bool feeding; /* raw has bytes that the conversion still needs */
     bool raw_ended, ended;
     struct str rest; /* of raw: not converted yet */
     size_t converted_at; /* of converted: taken already */
@@ -55,15 +56,16 @@ source_convert(struct source *source, int64_t until)
 {
     source->converted.len = source->converted_at = 0;
     while (source->converted.len == 0 && !source->ended) {
-        if (source->rest.len == 0 && !source->raw_ended) {
+        if (!source->feeding && !source->raw_ended) {
             size_t len;
 
             TRY(content_read(source->a, &source->offset, source->raw, RAW_BYTES, until, &len));
             source->rest = str_new(source->raw, len);
             source->raw_ended = len == 0;
+            source->feeding = len > 0;
         }
-        if (source->rest.len > 0)
-            convert_feed(source->convert, &source->rest, &source->converted);
+        if (source->feeding)
+            source->feeding = !convert_feed(source->convert, &source->rest, &source->converted);
         else if (source->raw_ended)
             source->ended = convert_end(source->convert, &source->converted);
     }

@@ -1,6 +1,6 @@
 /*
- * addresses - the address lists of From, To, Cc and their kind (RFC 5322 sections 3.4 and 4.4): names, comments, groups,
- * quoted strings, and the obsolete forms: spaces around dots and "@", routes, empty list elements.
+ * addresses - the address lists of From, To, Cc and their kind (RFC 5322 sections 3.4 and 4.4): names, comments,
+ * groups, quoted strings, and the obsolete forms: spaces around dots and "@", routes, empty list elements.
  */
 #ifndef MESSAGE_ADDRESSES_H
 #define MESSAGE_ADDRESSES_H

@@ -38,8 +38,8 @@ void compose_put(struct text *, const struct compose *);
 
 /*
  * A message with a header: its fields without Bcc and Resent-Bcc, and with From, Date and Message-ID where they are
- * missing; then the empty line. *message is left at the body. A "From " line of mbox is dropped; lines end with CRLF. The
- * text needs compose_header_size().
+ * missing; then the empty line. *message is left at the body. A "From " line of mbox is dropped; lines end with CRLF.
+ * The text needs compose_header_size().
  */
 void compose_header(struct text *, struct str *message, const struct compose_origin *);
 size_t compose_header_size(struct str message, const struct compose_origin *);

@@ -31,16 +31,23 @@ reads_address_lists(struct test *t)
     static const struct { const char *why; struct str in, out; } cases[] = {
         { "one",               STR(" a@b.ex"), STR("a@b.ex") },
         { "several",           STR("a@b.ex, c@d.ex ,e@f.ex"), STR("a@b.ex | c@d.ex | e@f.ex") },
-        { "names",             STR("Joe Q. Public <john.q.public@example.com>, <boss@nil.test>, \"Giant; \\\"Big\\\" Box\" <sysservices@example.net>"),
-          STR("john.q.public@example.com Joe Q. Public | boss@nil.test | sysservices@example.net \"Giant; \\\"Big\\\" Box\"") },
+        { "names",
+          STR("Joe Q. Public <john.q.public@example.com>, <boss@nil.test>,"
+              " \"Giant; \\\"Big\\\" Box\" <services@example.net>"),
+          STR("john.q.public@example.com Joe Q. Public | boss@nil.test |"
+              " services@example.net \"Giant; \\\"Big\\\" Box\"") },
         { "RFC 5322 A.1.3",    STR("A Group:Ed Jones <c@a.test>,joe@where.test,John <jdoe@one.test>;"),
           STR("c@a.test Ed Jones | joe@where.test | jdoe@one.test John") },
         { "empty group",       STR("Undisclosed recipients:;"), STR("") },
-        { "RFC 5322 A.5",      STR("Pete(A nice \\) chap) <pete(his account)@silly.test(his host)>"), STR("pete@silly.test Pete(A nice \\) chap)") },
-        { "A.5 group",         STR("A Group(Some people)\r\n     :Chris Jones <c@(Chris's host.)public.example>,\r\n         joe@example.org,\r\n  John <jdoe@one.test> (my dear friend); (the end of the group)"),
+        { "RFC 5322 A.5",      STR("Pete(A nice \\) chap) <pete(his account)@silly.test(his host)>"),
+          STR("pete@silly.test Pete(A nice \\) chap)") },
+        { "A.5 group",
+          STR("A Group(Some people)\r\n     :Chris Jones <c@(Chris's host.)public.example>,\r\n"
+              "         joe@example.org,\r\n  John <jdoe@one.test> (my dear friend); (the end of the group)"),
           STR("c@public.example Chris Jones | joe@example.org | jdoe@one.test John") },
         { "A.5 empty group",   STR("(Empty list)(start)Hidden recipients  :(nobody(that I know))  ;"), STR("") },
-        { "A.6.1 routes",      STR("Mary Smith <@node.test:mary@example.net>, , jdoe@test  . example"), STR("mary@example.net Mary Smith | jdoe@test.example") },
+        { "A.6.1 routes",      STR("Mary Smith <@node.test:mary@example.net>, , jdoe@test  . example"),
+          STR("mary@example.net Mary Smith | jdoe@test.example") },
         { "A.6.3 spaces",      STR("\"Joe & J. Harvey\" <ddd @ Org . test>"), STR("ddd@org.test \"Joe & J. Harvey\"") },
         { "quoted words",      STR("\"a b\".c@d.ex"), STR("\"a b.c\"@d.ex") },
         { "local part alone",  STR("root, Joe <joe>"), STR("root | joe Joe") },
@@ -59,7 +66,8 @@ reads_address_lists(struct test *t)
         { "tok822: quoted",    STR("\"wietse venema\"@porcupine.org"), STR("\"wietse venema\"@porcupine.org") },
         { "tok822: spaces",    STR("wietse @ porcupine.org"), STR("wietse@porcupine.org") },
         { "tok822: comment that ends early", STR("\"wietse venema\"@porcupine.org (\"wietse ) venema\")"), STR("!") },
-        { "tok822: name",      STR("\"wietse venema\" <wietse@porcupine.org>"), STR("wietse@porcupine.org \"wietse venema\"") },
+        { "tok822: name",      STR("\"wietse venema\" <wietse@porcupine.org>"),
+          STR("wietse@porcupine.org \"wietse venema\"") },
         { "tok822: comment closed twice", STR("\"wietse venema\"@porcupine.org ( (\"wietse ) venema\") )"), STR("!") },
         { "tok822: backslash", STR("wietse\\ venema@porcupine.org"), STR("!") },
         { "tok822: open quote", STR("\"wietse venema"), STR("!") },
@@ -88,7 +96,8 @@ reads_address_lists(struct test *t)
         }
         arena_reset(&arena);
     }
-    printf("# tok822_parse: %zu of 11 by meaning (Postfix makes something of what is no address; we refuse it)\n", tok822);
+    printf("# tok822_parse: %zu of 11 by meaning (Postfix makes something of what is no address; we refuse it)\n",
+      tok822);
     arena_done(&arena);
 }
 
@@ -96,7 +105,8 @@ reads_address_lists(struct test *t)
 static void
 finds_delivered_to(struct test *t)
 {
-    struct str header = S("Delivered-To: one@Example.org\r\nX: y\r\nDelivered-To: three@example.org\r\n\r\nDelivered-To: two@example.org\r\n");
+    struct str header = S("Delivered-To: one@Example.org\r\nX: y\r\nDelivered-To: three@example.org\r\n\r\n"
+        "Delivered-To: two@example.org\r\n");
     static const struct { const char *why; struct str local; bool found; } cases[] = {
         { "first", STR("one"), true }, { "only in the body", STR("two"), false }, { "later", STR("three"), true },
     };
@@ -119,22 +129,26 @@ finds_delivered_to(struct test *t)
     arena_done(&arena);
 }
 
-static const struct compose_origin origin = { .address = STR("me@host.example"), .hostname = STR("host.example"), .id = { 0, 1 } };
+static const struct compose_origin origin = { .address = STR("me@host.example"), .hostname = STR("host.example"),
+  .id = { 0, 1 } };
 
 static void
 composes(struct test *t)
 {
     static const struct str to[] = { STR("a@b.ex"), STR("c@d.ex") };
-    static const struct compose_attachment files[] = { { STR("a.txt"), STR("hello") }, { STR("\xc3\xa4 \".bin"), STR("\0\xff") } };
+    static const struct compose_attachment files[] = { { STR("a.txt"), STR("hello") }, { STR("\xc3\xa4 \".bin"),
+      STR("\0\xff") } };
     char memory[16384];
-    struct compose c = { .origin = origin, .to = to, .to_count = 2, .subject = S("Hi \xc3\xa4"), .text = S("line\n.\rlast") };
+    struct compose c = { .origin = origin, .to = to, .to_count = 2, .subject = S("Hi \xc3\xa4"),
+      .text = S("line\n.\rlast") };
     struct text out = text_init(memory, compose_size(&c));
 
     compose_put(&out, &c);
     EXPECT(t, !out.full);
     EXPECT_STR(t, text_str(&out),
                S("Date: Thu, 01 Jan 1970 00:00:00 +0000\r\nFrom: me@host.example\r\nTo: a@b.ex,\r\n c@d.ex\r\n"
-                 "Subject: =?utf-8?Q?Hi_=C3=A4?=\r\nMessage-ID: <00000000000000000000000001@host.example>\r\nMIME-Version: 1.0\r\n"
+                 "Subject: =?utf-8?Q?Hi_=C3=A4?=\r\nMessage-ID: <00000000000000000000000001@host.example>\r\n"
+                 "MIME-Version: 1.0\r\n"
                  "Content-Type: text/plain; charset=us-ascii\r\n\r\nline\r\n.\r\nlast\r\n"));
 
     c.attachments = files;
@@ -146,11 +160,16 @@ composes(struct test *t)
     EXPECT_STR(t, str_from(text_str(&out), str_find(text_str(&out), S("From: "))),
                S("From: \"M. E.\" <me@host.example>\r\nTo: a@b.ex,\r\n c@d.ex\r\nSubject: =?utf-8?Q?Hi_=C3=A4?=\r\n"
                  "Message-ID: <00000000000000000000000001@host.example>\r\nMIME-Version: 1.0\r\n"
-                 "Content-Type: multipart/mixed; boundary=\"=_00000000000000000000000001\"\r\nContent-Transfer-Encoding: 8bit\r\n\r\n"
-                 "--=_00000000000000000000000001\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\n"
-                 "gr\xc3\xbc\xc3\x9f\r\n\r\n--=_00000000000000000000000001\r\nContent-Type: application/octet-stream\r\n"
-                 "Content-Transfer-Encoding: base64\r\nContent-Disposition: attachment;\r\n filename=\"a.txt\"\r\n\r\naGVsbG8=\r\n\r\n"
-                 "--=_00000000000000000000000001\r\nContent-Type: application/octet-stream\r\nContent-Transfer-Encoding: base64\r\n"
+                 "Content-Type: multipart/mixed; boundary=\"=_00000000000000000000000001\"\r\n"
+                 "Content-Transfer-Encoding: 8bit\r\n\r\n"
+                 "--=_00000000000000000000000001\r\nContent-Type: text/plain; charset=utf-8\r\n"
+                 "Content-Transfer-Encoding: 8bit\r\n\r\n"
+                 "gr\xc3\xbc\xc3\x9f\r\n\r\n--=_00000000000000000000000001\r\n"
+                 "Content-Type: application/octet-stream\r\n"
+                 "Content-Transfer-Encoding: base64\r\nContent-Disposition: attachment;\r\n filename=\"a.txt\"\r\n"
+                 "\r\naGVsbG8=\r\n\r\n"
+                 "--=_00000000000000000000000001\r\nContent-Type: application/octet-stream\r\n"
+                 "Content-Transfer-Encoding: base64\r\n"
                  "Content-Disposition: attachment;\r\n filename*=utf-8''%C3%A4%20%22.bin\r\n\r\nAP8=\r\n"
                  "--=_00000000000000000000000001--\r\n"));
 }
@@ -161,8 +180,10 @@ completes_headers(struct test *t)
     static const struct { const char *why; struct str in, header, body, recipients; } cases[] = {
         { "complete", STR("From: x@y.ex\nDate: now\nMessage-ID: <1>\nTo: a@b.ex\n\nbody\n"),
           STR("From: x@y.ex\r\nDate: now\r\nMessage-ID: <1>\r\nTo: a@b.ex\r\n\r\n"), STR("body\n"), STR("a@b.ex") },
-        { "Bcc goes", STR("From: x@y.ex\r\nDate: now\r\nMessage-ID: <1>\r\nBCC: c@d.ex,\r\n e@f.ex\r\nTo: a@b.ex\r\n\r\nbody"),
-          STR("From: x@y.ex\r\nDate: now\r\nMessage-ID: <1>\r\nTo: a@b.ex\r\n\r\n"), STR("body"), STR("c@d.ex e@f.ex a@b.ex") },
+        { "Bcc goes",
+          STR("From: x@y.ex\r\nDate: now\r\nMessage-ID: <1>\r\nBCC: c@d.ex,\r\n e@f.ex\r\nTo: a@b.ex\r\n\r\nbody"),
+          STR("From: x@y.ex\r\nDate: now\r\nMessage-ID: <1>\r\nTo: a@b.ex\r\n\r\n"), STR("body"),
+            STR("c@d.ex e@f.ex a@b.ex") },
         { "nothing there", STR("To: root\n\n\nbody"),
           STR("To: root\r\nFrom: me@host.example\r\nDate: Thu, 01 Jan 1970 00:00:00 +0000\r\n"
               "Message-ID: <00000000000000000000000001@host.example>\r\n\r\n"), STR("\nbody"), STR("root") },
@@ -171,8 +192,10 @@ completes_headers(struct test *t)
               "Message-ID: <00000000000000000000000001@host.example>\r\n\r\n"), STR("just text\n"), STR("") },
         { "mbox line", STR("From x Thu Jan 1\nFrom: x@y.ex\nDate: now\nMessage-ID: <1>\nTo: a@b.ex\n\nb"),
           STR("From: x@y.ex\r\nDate: now\r\nMessage-ID: <1>\r\nTo: a@b.ex\r\n\r\n"), STR("b"), STR("a@b.ex") },
-        { "resent", STR("Resent-To: r@s.ex\nResent-Bcc: t@u.ex\nFrom: x@y.ex\nDate: now\nMessage-ID: <1>\nTo: a@b.ex\n\nb"),
-          STR("Resent-To: r@s.ex\r\nFrom: x@y.ex\r\nDate: now\r\nMessage-ID: <1>\r\nTo: a@b.ex\r\n\r\n"), STR("b"), STR("r@s.ex t@u.ex") },
+        { "resent",
+          STR("Resent-To: r@s.ex\nResent-Bcc: t@u.ex\nFrom: x@y.ex\nDate: now\nMessage-ID: <1>\nTo: a@b.ex\n\nb"),
+          STR("Resent-To: r@s.ex\r\nFrom: x@y.ex\r\nDate: now\r\nMessage-ID: <1>\r\nTo: a@b.ex\r\n\r\n"), STR("b"),
+            STR("r@s.ex t@u.ex") },
         { "bad address", STR("From: x@y.ex\nDate: now\nMessage-ID: <1>\nTo: a b, c@d.ex\n\nb"),
           STR("From: x@y.ex\r\nDate: now\r\nMessage-ID: <1>\r\nTo: a b, c@d.ex\r\n\r\n"), STR("b"), STR("! c@d.ex") },
     };

@@ -1,8 +1,8 @@
 /*
  * convert - see convert.h.
  *
- * What is put out never makes a boundary where there was none: an encoded line that we begin ourselves does not begin with
- * "-", and base64 has no such character.
+ * What is put out never makes a boundary where there was none: an encoded line that we begin ourselves does not begin
+ * with "-", and base64 has no such character.
  */
 #include "message/convert.h"
 
@@ -809,15 +809,16 @@ settle(struct convert *c, struct text *out)
     }
 }
 
-void
+bool
 convert_feed(struct convert *c, struct str *bytes, struct text *out)
 {
     CHECK(room_of(out) >= CONVERT_ROOM);
     while (settle(c, out)) {
         c->in_piece = mime_next(c->mime, bytes, &c->piece);
         if (!c->in_piece)
-            return;
+            return true;
     }
+    return false;
 }
 
 bool

@@ -1,6 +1,6 @@
 /*
- * Conversion, by cases. Run with --convert it is a filter, 7-bit version of standard input to standard output (exit 65: not
- * possible), for tests/test_mime_convert.py, which decodes every message of the public suites before and after.
+ * Conversion, by cases. Run with --convert it is a filter, 7-bit version of standard input to standard output (exit 65:
+ * not possible), for tests/test_mime_convert.py, which decodes every message of the public suites before and after.
  */
 #include "message/convert.h"
 
@@ -33,15 +33,11 @@ convert(struct arena *arena, const struct mime_needs *needs, enum convert_to to,
 
     for (int i = 0; i < 2; i++) {
         struct str piece = test_edge(i == 0 ? str_slice(in, 0, cut) : str_from(in, cut)), rest = piece;
-        do {
+        for (bool done = false; !done;) {
             struct text part = text_init(memory, room);
-            convert_feed(c, &rest, &part);
+            done = convert_feed(c, &rest, &part);
             text_put(out, text_str(&part));
-        } while (rest.len);
-        /* What was taken may still be on its way out: it must not need the input any more. */
-        struct text part = text_init(memory, room);
-        convert_feed(c, &(struct str){ "", 0 }, &part);
-        text_put(out, text_str(&part));
+        }
         test_edge_free(piece);
     }
     for (bool done = false; !done;) {
@@ -71,21 +67,27 @@ static const struct {
     { "no header at all", STR("\r\n\xe4\r\n"), CONVERT_TO_7BIT, CONVERT_NEEDED,
       STR("MIME-Version: 1.0\r\nContent-Type: text/plain; charset=unknown-8bit\r\n"
           "Content-Transfer-Encoding: quoted-printable\r\n\r\n=E4\r\n") },
-    { "text", STR("MIME-Version: 1.0\r\ncontent-type: text/plain\r\ncontent-transfer-encoding: 8bit\r\n\r\na=\xe4\t\r\n\r\n."),
+    { "text",
+      STR("MIME-Version: 1.0\r\ncontent-type: text/plain\r\ncontent-transfer-encoding: 8bit\r\n\r\na=\xe4\t\r\n\r\n."),
       CONVERT_TO_7BIT, CONVERT_NEEDED,
       STR("MIME-Version: 1.0\r\ncontent-type: text/plain\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n"
           "a=3D=E4=09\r\n\r\n.") },
-    { "anything else", STR("MIME-Version: 1.0\r\nContent-Type: image/png\r\nContent-Transfer-Encoding: 8BIT (x)\r\n\r\n\xe4""b\r\n"),
+    { "anything else",
+      STR("MIME-Version: 1.0\r\nContent-Type: image/png\r\nContent-Transfer-Encoding: 8BIT (x)\r\n\r\n\xe4""b\r\n"),
       CONVERT_TO_7BIT, CONVERT_NEEDED,
       STR("MIME-Version: 1.0\r\nContent-Type: image/png\r\nContent-Transfer-Encoding: base64\r\n\r\n5GINCg==\r\n") },
     { "multipart, only what needs it",
-      STR("MIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=\"b\"\r\nContent-Transfer-Encoding: 8bit\r\n\r\n"
+      STR("MIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=\"b\"\r\nContent-Transfer-Encoding: 8bit\r\n"
+          "\r\n"
           "pre\xe4""amble\r\n--b\r\n\r\nseven\r\n--b \r\nContent-Type: text/html\r\n\r\n\xe4\r\n--b\r\n"
           "Content-Type: a/b\r\nContent-Transfer-Encoding: 8bit\r\n\r\n\xe4\r\n--b--\r\nepilogue\r\n"),
       CONVERT_TO_7BIT, CONVERT_NEEDED,
-      STR("MIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=\"b\"\r\nContent-Transfer-Encoding: 7bit\r\n\r\n"
-          "pre?amble\r\n--b\r\n\r\nseven\r\n--b \r\nContent-Type: text/html\r\nContent-Transfer-Encoding: quoted-printable\r\n"
-          "\r\n=E4\r\n--b\r\nContent-Type: a/b\r\nContent-Transfer-Encoding: base64\r\n\r\n5A==\r\n--b--\r\nepilogue\r\n") },
+      STR("MIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=\"b\"\r\nContent-Transfer-Encoding: 7bit\r\n"
+          "\r\n"
+          "pre?amble\r\n--b\r\n\r\nseven\r\n--b \r\nContent-Type: text/html\r\n"
+          "Content-Transfer-Encoding: quoted-printable\r\n"
+          "\r\n=E4\r\n--b\r\nContent-Type: a/b\r\nContent-Transfer-Encoding: base64\r\n\r\n5A==\r\n--b--\r\n"
+          "epilogue\r\n") },
     { "encapsulated message is converted inside",
       STR("MIME-Version: 1.0\r\nContent-Type: message/rfc822\r\nContent-Transfer-Encoding: 8bit\r\n\r\n"
           "Subject: inner\r\n\r\n\xe4\r\n"),
@@ -97,21 +99,26 @@ static const struct {
       STR("Content-Type: multipart/digest; boundary=b\r\n\r\n--b\r\n\r\nSubject: inner\r\n\r\n\xe4\r\n--b--\r\n"),
       CONVERT_TO_7BIT, CONVERT_NEEDED,
       STR("Content-Type: multipart/digest; boundary=b\r\n\r\n--b\r\n\r\nSubject: inner\r\nMIME-Version: 1.0\r\n"
-          "Content-Type: text/plain; charset=unknown-8bit\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n=E4\r\n--b--\r\n") },
+          "Content-Type: text/plain; charset=unknown-8bit\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n"
+          "=E4\r\n--b--\r\n") },
     { "outer boundary ends inner multipart",
-      STR("Content-Type: multipart/a; boundary=o\r\n\r\n--o\r\nContent-Type: multipart/b; boundary=i\r\n\r\n--i\r\n\r\n\xe4\r\n"
+      STR("Content-Type: multipart/a; boundary=o\r\n\r\n--o\r\nContent-Type: multipart/b; boundary=i\r\n\r\n--i\r\n"
+          "\r\n\xe4\r\n"
           "--o\r\n\r\n\xe4\r\n--o--\r\n"),
       CONVERT_TO_7BIT, CONVERT_NEEDED,
       STR("Content-Type: multipart/a; boundary=o\r\n\r\n--o\r\nContent-Type: multipart/b; boundary=i\r\n\r\n--i\r\n"
-          "Content-Transfer-Encoding: quoted-printable\r\n\r\n=E4\r\n--o\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n"
+          "Content-Transfer-Encoding: quoted-printable\r\n\r\n=E4\r\n--o\r\n"
+          "Content-Transfer-Encoding: quoted-printable\r\n\r\n"
           "=E4\r\n--o--\r\n") },
     { "boundaries that begin alike",
-      STR("Content-Type: multipart/a; boundary=b\r\n\r\n--b\r\n\r\n\xe4\r\n--bb\r\n--b--\r\n"), CONVERT_TO_7BIT, CONVERT_NEEDED,
+      STR("Content-Type: multipart/a; boundary=b\r\n\r\n--b\r\n\r\n\xe4\r\n--bb\r\n--b--\r\n"), CONVERT_TO_7BIT,
+        CONVERT_NEEDED,
       STR("Content-Type: multipart/a; boundary=b\r\n\r\n--b\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n"
           "=E4\r\n--bb\r\n--b--\r\n") },
     { "a part that ends without line end",
       STR("Content-Type: multipart/a; boundary=b\r\n\r\n--b\r\n\r\n\xe4"), CONVERT_TO_7BIT, CONVERT_NEEDED,
-      STR("Content-Type: multipart/a; boundary=b\r\n\r\n--b\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n=E4") },
+      STR("Content-Type: multipart/a; boundary=b\r\n\r\n--b\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n"
+          "=E4") },
     { "a part's header without empty line",
       STR("Content-Type: multipart/a; boundary=b\r\n\r\n--b\r\nContent-Type: text/plain\r\n--b\r\n\r\n\xe4\r\n--b--"),
       CONVERT_TO_7BIT, CONVERT_NEEDED,
@@ -123,34 +130,47 @@ static const struct {
     { "quoted-printable with 8-bit bytes",
       STR("Content-Transfer-Encoding: quoted-printable\r\n\r\na=3D\xe4=\r\nb\r\n"), CONVERT_TO_7BIT, CONVERT_NEEDED,
       STR("Content-Transfer-Encoding: quoted-printable\r\n\r\na=3D=E4=\r\nb\r\n") },
-    { "base64 with 8-bit bytes", STR("Content-Transfer-Encoding: base64\r\n\r\nYW\xe4Jj\r\n"), CONVERT_TO_7BIT, CONVERT_NEEDED,
+    { "base64 with 8-bit bytes", STR("Content-Transfer-Encoding: base64\r\n\r\nYW\xe4Jj\r\n"), CONVERT_TO_7BIT,
+      CONVERT_NEEDED,
       STR("Content-Transfer-Encoding: base64\r\n\r\nYWJj\r\n") },
     { "NUL and bare line ends to 8-bit",
-      STR("MIME-Version: 1.0\r\nContent-Type: text/plain\r\nContent-Transfer-Encoding: binary\r\n\r\na\0b\rc\nd\xe4\r\n"),
+      STR("MIME-Version: 1.0\r\nContent-Type: text/plain\r\nContent-Transfer-Encoding: binary\r\n\r\n"
+          "a\0b\rc\nd\xe4\r\n"),
       CONVERT_TO_8BIT, CONVERT_NEEDED,
       STR("MIME-Version: 1.0\r\nContent-Type: text/plain\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n"
           "a=00b=0Dc=0Ad=E4\r\n") },
     { "8-bit text stays for 8-bit", STR("Subject: a\r\n\r\n\xe4\r\n"), CONVERT_TO_8BIT, CONVERT_NOT_NEEDED, { 0 } },
     { "binary label", STR("Content-Type: multipart/a; boundary=b\r\nContent-Transfer-Encoding: binary\r\n\r\n--b\r\n"
-      "Content-Type: a/b\r\nContent-Transfer-Encoding: binary\r\n\r\n\0\r\n--b\r\nContent-Transfer-Encoding: binary\r\n\r\n\xe4\r\n--b--"),
+      "Content-Type: a/b\r\nContent-Transfer-Encoding: binary\r\n\r\n\0\r\n--b\r\n"
+      "Content-Transfer-Encoding: binary\r\n\r\n\xe4\r\n--b--"),
       CONVERT_TO_8BIT, CONVERT_NEEDED,
       STR("Content-Type: multipart/a; boundary=b\r\nMIME-Version: 1.0\r\nContent-Transfer-Encoding: 8bit\r\n\r\n--b\r\n"
-      "Content-Type: a/b\r\nContent-Transfer-Encoding: base64\r\n\r\nAA==\r\n--b\r\nContent-Transfer-Encoding: 8bit\r\n\r\n\xe4\r\n--b--") },
+      "Content-Type: a/b\r\nContent-Transfer-Encoding: base64\r\n\r\nAA==\r\n--b\r\n"
+      "Content-Transfer-Encoding: 8bit\r\n\r\n\xe4\r\n--b--") },
     { "fields of a report",
-      STR("Content-Type: message/delivery-status\r\nContent-Transfer-Encoding: 8bit\r\n\r\nReporting-MTA: dns; a\r\n\r\n"
+      STR("Content-Type: message/delivery-status\r\nContent-Transfer-Encoding: 8bit\r\n\r\nReporting-MTA: dns; a\r\n"
+          "\r\n"
           "Diagnostic-Code: smtp; 550 k\xc3\xb6nnte\r\n nicht \xc3\xb6"), CONVERT_TO_7BIT, CONVERT_NEEDED,
       STR("Content-Type: message/delivery-status\r\nMIME-Version: 1.0\r\nContent-Transfer-Encoding: 7bit\r\n\r\n"
-          "Reporting-MTA: dns; a\r\n\r\nDiagnostic-Code: smtp; 550 =?utf-8?Q?k=C3=B6nnte?=\r\n nicht =?utf-8?Q?=C3=B6?=") },
-    { "message/partial cannot be", STR("Content-Type: message/partial\r\n\r\n\xe4\r\n"), CONVERT_TO_7BIT, CONVERT_IMPOSSIBLE, { 0 } },
-    { "a boundary that is not ASCII", STR("Content-Type: multipart/a; boundary=\xe4\r\n\r\n--\xe4\r\n\r\nx\r\n"), CONVERT_TO_7BIT,
+          "Reporting-MTA: dns; a\r\n\r\nDiagnostic-Code: smtp; 550 =?utf-8?Q?k=C3=B6nnte?=\r\n"
+          " nicht =?utf-8?Q?=C3=B6?=") },
+    { "message/partial cannot be", STR("Content-Type: message/partial\r\n\r\n\xe4\r\n"), CONVERT_TO_7BIT,
+      CONVERT_IMPOSSIBLE, { 0 } },
+    { "a boundary that is not ASCII", STR("Content-Type: multipart/a; boundary=\xe4\r\n\r\n--\xe4\r\n\r\nx\r\n"),
+      CONVERT_TO_7BIT,
       CONVERT_IMPOSSIBLE, { 0 } },
     { "a boundary that never comes", STR("Content-Type: multipart/a; boundary=x\r\n\r\nText \xe4\r\n"), CONVERT_TO_7BIT,
       CONVERT_IMPOSSIBLE, { 0 } },
-    { "8-bit subject", STR("Subject: Gr\xc3\xbc\xc3\x9f" "e an  M\xc3\xbcller\r\n\r\nx\r\n"), CONVERT_TO_7BIT, CONVERT_NEEDED,
+    { "8-bit subject", STR("Subject: Gr\xc3\xbc\xc3\x9f" "e an  M\xc3\xbcller\r\n\r\nx\r\n"), CONVERT_TO_7BIT,
+      CONVERT_NEEDED,
       STR("Subject: =?utf-8?Q?Gr=C3=BC=C3=9Fe?=\r\n an =?utf-8?Q?M=C3=BCller?=\r\n\r\nx\r\n") },
-    { "8-bit names", STR("From: \"J\xc3\xbc\\\"rgen\" <j@x.ex>, (\xc3\xa4) b@y.ex, J\xc3\xa4 K <k\xc3\xa4@z.ex>\r\n\r\nx\r\n"), CONVERT_TO_7BIT, CONVERT_NEEDED,
-      STR("From: =?utf-8?Q?J=C3=BC=22rgen?=\r\n <j@x.ex>, (=?utf-8?Q?=C3=A4?=)\r\n b@y.ex, =?utf-8?Q?J=C3=A4?=\r\n K <k??@z.ex>\r\n\r\nx\r\n") },
-    { "8-bit file name", STR("Content-Disposition: attachment; size=1;\r\n filename=\"\xc3\xa4 b.txt\"\r\n\r\nx\r\n"), CONVERT_TO_7BIT, CONVERT_NEEDED,
+    { "8-bit names",
+      STR("From: \"J\xc3\xbc\\\"rgen\" <j@x.ex>, (\xc3\xa4) b@y.ex, J\xc3\xa4 K <k\xc3\xa4@z.ex>\r\n\r\nx\r\n"),
+      CONVERT_TO_7BIT, CONVERT_NEEDED,
+      STR("From: =?utf-8?Q?J=C3=BC=22rgen?=\r\n <j@x.ex>, (=?utf-8?Q?=C3=A4?=)\r\n b@y.ex, =?utf-8?Q?J=C3=A4?=\r\n"
+          " K <k??@z.ex>\r\n\r\nx\r\n") },
+    { "8-bit file name", STR("Content-Disposition: attachment; size=1;\r\n filename=\"\xc3\xa4 b.txt\"\r\n\r\nx\r\n"),
+      CONVERT_TO_7BIT, CONVERT_NEEDED,
       STR("Content-Disposition: attachment; size=1; filename*0*=utf-8''%C3%A4%20b.txt\r\n\r\nx\r\n") },
 };
 
@@ -308,11 +328,11 @@ filter(void)
         break;
     case CONVERT_NEEDED: {
         struct convert *c = convert_new(&arena, needs, CONVERT_TO_7BIT);
-        bool done = false;
+        bool fed = false, done = false;
         while (!done) {
             struct text part = text_init(out_memory, sizeof out_memory);
-            if (rest.len)
-                convert_feed(c, &rest, &part);
+            if (!fed)
+                fed = convert_feed(c, &rest, &part);
             else
                 done = convert_end(c, &part);
             fwrite(part.ptr, 1, part.len, stdout);

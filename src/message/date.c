@@ -7,11 +7,12 @@
 
 #include "base/limits.h"
 
-static const struct str day_names[] = { STR("Thu"), STR("Fri"), STR("Sat"), STR("Sun"), STR("Mon"), STR("Tue"), STR("Wed") };
+static const struct str day_names[] = { STR("Thu"), STR("Fri"), STR("Sat"), STR("Sun"), STR("Mon"),
+                                        STR("Tue"), STR("Wed") };
 static const struct str month_names[] = { STR("Jan"), STR("Feb"), STR("Mar"), STR("Apr"), STR("May"), STR("Jun"),
                                           STR("Jul"), STR("Aug"), STR("Sep"), STR("Oct"), STR("Nov"), STR("Dec") };
 
-enum { ERA_DAYS = 146097, ERA_TO_1970 = 719468 };
+enum { ERA_DAYS = 146097, ERA_TO_1970 = 719468, DAY_SECONDS = 86400 };
 
 static int64_t
 days_from_civil(int64_t year, int64_t month, int64_t day)
@@ -44,7 +45,7 @@ static struct civil
 civil_of(int64_t wall)
 {
     int64_t second = wall / SECOND - (wall % SECOND < 0);
-    int64_t first = days_from_civil(1900, 1, 1) * (DAY / SECOND), last = days_from_civil(10000, 1, 1) * (DAY / SECOND) - 1;
+    int64_t first = days_from_civil(1900, 1, 1) * DAY_SECONDS, last = days_from_civil(10000, 1, 1) * DAY_SECONDS - 1;
     struct civil c;
 
     second = second < first ? first : second > last ? last : second;
@@ -193,9 +194,12 @@ date_parse(struct str s, int64_t *out_wall)
         return false;
     skip_cfws(&s);
     int64_t month_number = (int64_t)month + 1;
-    if (s.len || year < 1900 || day < 1 || day > days_of_month(year, month_number) || hour > 23 || minute > 59 || second > 60)
+    if (s.len || year < 1900 || day < 1 || day > days_of_month(year, month_number))
         return false;
-    int64_t seconds = days_from_civil(year, month_number, day) * 86400 + (hour * 60 + minute - zone) * 60 + second;
+    if (hour > 23 || minute > 59 || second > 60)
+        return false;
+    int64_t days = days_from_civil(year, month_number, day);
+    int64_t seconds = days * DAY_SECONDS + (hour * 60 + minute - zone) * 60 + second;
     if (seconds > INT64_MAX / SECOND || seconds < INT64_MIN / SECOND) /* beyond the year 2262 */
         return false;
     *out_wall = seconds * SECOND;

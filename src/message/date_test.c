@@ -42,7 +42,9 @@ parses_dates(struct test *t)
         { "zone",             STR("Fri, 21 Nov 1997 09:55:06 -0600"), true, 880127706 },
         { "no weekday",       STR("21 Nov 1997 09:55:06 -0600"), true, 880127706 },
         { "no seconds",       STR("21 Nov 97 09:55 GMT"), true, 880106100 },
-        { "RFC 5322 A.5",     STR("Thu,\r\n      13\r\n        Feb\r\n          1969\r\n      23:32\r\n               -0330 (Newfoundland Time)"), true, -27723480 },
+        { "RFC 5322 A.5",
+          STR("Thu,\r\n      13\r\n        Feb\r\n          1969\r\n      23:32\r\n"
+              "               -0330 (Newfoundland Time)"), true, -27723480 },
         { "obsolete A.6.2",   STR("21 Nov 97 09:55:06 GMT"), true, 880106106 },
         { "obsolete spaces",  STR("Fri, 21 Nov 1997 09(comment):   55  :  06 -0600"), true, 880127706 },
         { "three digits",     STR("21 Nov 126 10:00 +0000"), true, 1795255200 },

@@ -1,6 +1,6 @@
 /*
- * dsn - delivery status notices: multipart/report (RFC 6522) with words for people, the delivery-status of RFC 3464, and
- * what comes back of the original. With addresses that are not ASCII: the forms of RFC 6533.
+ * dsn - delivery status notices: multipart/report (RFC 6522) with words for people, the delivery-status of RFC 3464,
+ * and what comes back of the original. With addresses that are not ASCII: the forms of RFC 6533.
  *
  * The notice of several recipients of one message is one. It is written piece by piece, so that ten thousand recipients
  * need no memory for all of them:
@@ -12,8 +12,8 @@
  *         put dsn_original(&w, piece)        // the part of it that goes into the notice
  *     dsn_end(&w, &text)                     // closing boundary
  *
- * What others wrote (replies, addresses, ENVID) is made safe here: no control characters, no line over 998. The boundary
- * is made of the notice's own random id, which no message that exists already can contain.
+ * What others wrote (replies, addresses, ENVID) is made safe here: no control characters, no line over 998. The
+ * boundary is made of the notice's own random id, which no message that exists already can contain.
  *
  * Its envelope: null reverse-path, to `to`, notice = true, smtputf8 = dsn_is_utf8(), body = dsn_body().
  */

@@ -35,7 +35,8 @@ expect_sound(struct test *t, const struct dsn *d, struct str notice)
     }
 }
 
-static const struct str original = STR("Received: from x\r\n\tby y; z\r\nFrom: a@sender.example\r\nSubject: hello\r\n\r\n"
+static const struct str original = STR("Received: from x\r\n\tby y; z\r\nFrom: a@sender.example\r\nSubject: hello\r\n"
+    "\r\n"
                                        "The text.\r\n.\r\nlast line\r\n");
 
 static struct dsn
@@ -53,7 +54,8 @@ a_failure(struct test *t)
 {
     struct dsn_recipient r = {
         .action = DSN_FAILED, .address = S("b@rcpt.example"), .given = S("alias@example.org"),
-        .orcpt = S("rfc822;alias+2Bx@example.org"), .status = S("5.1.1"), .reply = S("550 5.1.1 <b@rcpt.example>: no such user"),
+        .orcpt = S("rfc822;alias+2Bx@example.org"), .status = S("5.1.1"),
+          .reply = S("550 5.1.1 <b@rcpt.example>: no such user"),
         .remote = S("mx.rcpt.example [192.0.2.1]:25"), .last_attempt_wall = INT64_C(1795258800000000000),
     };
     struct dsn d = example(&r, 1);
@@ -121,16 +123,27 @@ a_failure(struct test *t)
 static void
 what_comes_back(struct test *t)
 {
-    static const struct { const char *why; enum dsn_action action; enum ret ret; uint64_t size; enum body body; bool utf8; bool full; struct str type; } cases[] = {
+    static const struct {
+        const char *why;
+        enum dsn_action action;
+        enum ret ret;
+        uint64_t size;
+        enum body body;
+        bool utf8, full;
+        struct str type;
+    } cases[] = {
         { "failure",             DSN_FAILED,    RET_NONE, 100, BODY_7BIT, false, true, STR("message/rfc822") },
         { "RET=FULL",            DSN_FAILED,    RET_FULL, 100, BODY_8BITMIME, false, true, STR("message/rfc822") },
         { "RET=HDRS",            DSN_FAILED,    RET_HDRS, 100, BODY_7BIT, false, false, STR("text/rfc822-headers") },
-        { "too large",           DSN_FAILED,    RET_FULL, DSN_FULL_MAX + 1, BODY_7BIT, false, false, STR("text/rfc822-headers") },
-        { "only by BDAT",        DSN_FAILED,    RET_FULL, 100, BODY_BINARYMIME, false, false, STR("text/rfc822-headers") },
+        { "too large",           DSN_FAILED,    RET_FULL, DSN_FULL_MAX + 1, BODY_7BIT, false, false,
+          STR("text/rfc822-headers") },
+        { "only by BDAT",        DSN_FAILED,    RET_FULL, 100, BODY_BINARYMIME, false, false,
+          STR("text/rfc822-headers") },
         { "delay",               DSN_DELAYED,   RET_FULL, 100, BODY_7BIT, false, false, STR("text/rfc822-headers") },
         { "success",             DSN_DELIVERED, RET_FULL, 100, BODY_7BIT, false, false, STR("text/rfc822-headers") },
         { "UTF-8",               DSN_FAILED,    RET_NONE, 100, BODY_8BITMIME, true, true, STR("message/global") },
-        { "UTF-8, header only",  DSN_RELAYED,   RET_NONE, 100, BODY_8BITMIME, true, false, STR("message/global-headers") },
+        { "UTF-8, header only",  DSN_RELAYED,   RET_NONE, 100, BODY_8BITMIME, true, false,
+          STR("message/global-headers") },
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         for (size_t cut = 0; cut <= original.len; cut += 7) {
@@ -168,7 +181,8 @@ hostile_values(struct test *t)
         r[i] = (struct dsn_recipient){
             .action = (uint8_t)(i % (DSN_ACTION_LAST + 1)), .address = str_new(longest, sizeof longest),
             .orcpt = S("rfc822;a+0D+0AAction:+20failed"), .status = S("5.1.1\r\nAction: x"),
-            .reply = i % 2 ? str_new(longest, LIMIT_REPLY_TEXT) : S("550 a\r\n\r\n--=_00000000000000000000000002--\r\nb\xff\0c\x7f"),
+            .reply = i % 2 ? str_new(longest,
+              LIMIT_REPLY_TEXT) : S("550 a\r\n\r\n--=_00000000000000000000000002--\r\nb\xff\0c\x7f"),
             .remote = S("mx\r\nX: y [192.0.2.1]"), .retry_until_wall = 1, .last_attempt_wall = 1,
         };
     struct dsn d = example(r, COUNT);

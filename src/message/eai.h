@@ -1,6 +1,6 @@
 /*
- * eai - does this message need SMTPUTF8 at the next hop? RFC 6531 section 3.6 lets nobody conclude it from the flag: what
- * decides is the envelope and the header fields, those of MIME parts too (struct mime_needs says header_8bit).
+ * eai - does this message need SMTPUTF8 at the next hop? RFC 6531 section 3.6 lets nobody conclude it from the flag:
+ * what decides is the envelope and the header fields, those of MIME parts too (struct mime_needs says header_8bit).
  */
 #ifndef MESSAGE_EAI_H
 #define MESSAGE_EAI_H

@@ -12,8 +12,8 @@
  *     then for each recipient:
  *     | notify u8 | origin u8 | address | orcpt | given | reverse_path |
  *
- * Nothing but `trace` may hold a control character: these strings end up in commands, header fields and logs, where a CR
- * or LF would be an injection. That holds before it is written and after it is read.
+ * Nothing but `trace` may hold a control character: these strings end up in commands, header fields and logs, where a
+ * CR or LF would be an injection. That holds before it is written and after it is read.
  */
 #include "message/envelope.h"
 

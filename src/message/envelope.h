@@ -1,10 +1,10 @@
 /*
- * envelope - what SMTP says about a message beside its content: reverse-path, recipients, and their parameters. It is made
- * by the receiver, kept by the spool, and read by queue and delivery.
+ * envelope - what SMTP says about a message beside its content: reverse-path, recipients, and their parameters. It is
+ * made by the receiver, kept by the spool, and read by queue and delivery.
  *
- * Addresses are "local@domain" without angle brackets, as RFC 5321 writes them on the wire (a local part that needs quotes
- * has them); the null reverse-path is empty. The domain is in lower case A-labels or U-labels as received, without a
- * trailing dot. Ownership: an envelope borrows every str; envelope_take() puts them into the arena.
+ * Addresses are "local@domain" without angle brackets, as RFC 5321 writes them on the wire (a local part that needs
+ * quotes has them); the null reverse-path is empty. The domain is in lower case A-labels or U-labels as received,
+ * without a trailing dot. Ownership: an envelope borrows every str; envelope_take() puts them into the arena.
  */
 #ifndef MESSAGE_ENVELOPE_H
 #define MESSAGE_ENVELOPE_H
@@ -41,7 +41,7 @@ enum recipient_origin {
     RECIPIENT_GIVEN,     /* as the client gave it */
     RECIPIENT_ALIAS,     /* an alias, catch-all or forward to one address: keeps NOTIFY and ORCPT (RFC 3461 5.2.7.1) */
     RECIPIENT_MEMBER,    /* one of several an alias or list led to: 5.2.7.2 or .3 */
-    RECIPIENT_EXPANDED,  /* the alias or list itself: ended at acceptance; owes an "expanded" notice on NOTIFY=SUCCESS */
+    RECIPIENT_EXPANDED,  /* the alias or list itself: ended at acceptance; owes an "expanded" notice if asked */
 };
 
 struct recipient {
@@ -80,8 +80,8 @@ enum {
 };
 /*
  * Bytes that envelope_put() needs. It CHECKs what envelope_take() asks for: every address and parameter at most
- * LIMIT_COMMAND_LINE bytes, the words and the trace within the limits above, no control character in any of them (but for
- * the trace, which is whole lines), and no recipient with an empty address.
+ * LIMIT_COMMAND_LINE bytes, the words and the trace within the limits above, no control character in any of them (but
+ * for the trace, which is whole lines), and no recipient with an empty address.
  */
 size_t envelope_size(const struct envelope *);
 void envelope_put(struct put *, const struct envelope *);

@@ -1,9 +1,9 @@
 /*
- * header - the header of a message as its bytes stand (RFC 5322 section 2.2, and the obsolete forms of 4.5): walking over
- * the fields, finding one, unfolding; writing fields; encoded words (RFC 2047).
+ * header - the header of a message as its bytes stand (RFC 5322 section 2.2, and the obsolete forms of 4.5): walking
+ * over the fields, finding one, unfolding; writing fields; encoded words (RFC 2047).
  *
- * Reading is lenient: a line may end with LF alone, a name may be followed by spaces. Writing is strict: lines of at most
- * 78 bytes where there is a space to fold at, never a bare line end, ASCII unless the caller wants UTF-8.
+ * Reading is lenient: a line may end with LF alone, a name may be followed by spaces. Writing is strict: lines of at
+ * most 78 bytes where there is a space to fold at, never a bare line end, ASCII unless the caller wants UTF-8.
  */
 #ifndef MESSAGE_HEADER_H
 #define MESSAGE_HEADER_H
@@ -16,7 +16,8 @@ struct header_field { /* all three borrow from the header */
     struct str whole; /* the field with its line end */
 };
 
-/* Takes the next field off *rest. False: the empty line comes next, or what is no field, or nothing; *rest is unchanged. */
+/* Takes the next field off *rest. False: the empty line comes next, or what is no field, or nothing; *rest is
+ * unchanged. */
 bool header_take(struct str *rest, struct header_field *out);
 /* The first field of that name. `header` may have the body behind it. */
 bool header_find(struct str header, struct str name, struct header_field *out);
@@ -38,8 +39,8 @@ void header_put(struct text *, struct str name, struct str value, bool utf8);
 /* The same for text that people read (Subject): what is not ASCII becomes encoded words unless `utf8`. */
 void header_put_text(struct text *, struct str name, struct str value, bool utf8);
 
-/* Writes words so that they fit where `column` bytes of the line are used already; folds with CRLF SP. Bytes that are not
- * UTF-8 are called "unknown-8bit" (RFC 1428). */
+/* Writes words so that they fit where `column` bytes of the line are used already; folds with CRLF SP. Bytes that are
+ * not UTF-8 are called "unknown-8bit" (RFC 1428). */
 void encoded_words_put(struct text *, struct str bytes, size_t column);
 /* Encoded words of UTF-8, US-ASCII and ISO-8859-1 become UTF-8; all else stays as it is. */
 struct str encoded_words_decode(struct str, struct arena *);

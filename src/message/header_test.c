@@ -7,14 +7,16 @@ static void
 takes_fields(struct test *t)
 {
     static const struct { const char *why; struct str in; size_t fields; struct str name, value, rest; } cases[] = {
-        { "folded",            STR("Subject: a\r\n b\r\n\tc\r\nTo: x\r\n\r\nbody"), 2, STR("Subject"), STR(" a\r\n b\r\n\tc"), STR("\r\nbody") },
+        { "folded",            STR("Subject: a\r\n b\r\n\tc\r\nTo: x\r\n\r\nbody"), 2, STR("Subject"),
+          STR(" a\r\n b\r\n\tc"), STR("\r\nbody") },
         { "space before colon", STR("Subject : a\r\n\r\n"), 1, STR("Subject"), STR(" a"), STR("\r\n") },
         { "LF alone",          STR("A: b\n c\n\nbody"), 1, STR("A"), STR(" b\n c"), STR("\nbody") },
         { "no value",          STR("A:\r\n\r\n"), 1, STR("A"), STR(""), STR("\r\n") },
         { "cut off",           STR("A: b"), 1, STR("A"), STR(" b"), STR("") },
         { "garbage",           STR("A: b\r\ngarbage here: x\r\n"), 1, STR("A"), STR(" b"), STR("garbage here: x\r\n") },
         { "no name",           STR(": b\r\n"), 0, STR(""), STR(""), STR(": b\r\n") },
-        { "mbox line",         STR("From a@b Thu Jan 11 13:08:21\r\n"), 0, STR(""), STR(""), STR("From a@b Thu Jan 11 13:08:21\r\n") },
+        { "mbox line",         STR("From a@b Thu Jan 11 13:08:21\r\n"), 0, STR(""), STR(""),
+          STR("From a@b Thu Jan 11 13:08:21\r\n") },
         { "empty",             STR(""), 0, STR(""), STR(""), STR("") },
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -75,7 +77,8 @@ writes_fields(struct test *t)
     static const struct { const char *why; struct str value; bool text, utf8; struct str out; } cases[] = {
         { "plain",          STR("hello"), false, false, STR("Subject: hello\r\n") },
         { "injection",      STR("a\r\nBcc: x"), false, false, STR("Subject: a  Bcc: x\r\n") },
-        { "folds",          STR("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb c"), false, false,
+        { "folds",          STR("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb c"),
+          false, false,
           STR("Subject: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\n bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb c\r\n") },
         { "not ASCII",      STR("\xc3\xa4"), false, false, STR("Subject: ??\r\n") },
         { "UTF-8 wanted",   STR("\xc3\xa4"), false, true, STR("Subject: \xc3\xa4\r\n") },
@@ -134,8 +137,8 @@ encoded_words_and_back(struct test *t)
         }
     }
     test_case(t, "a long text");
-    struct str text = S("\xe6\x97\xa5\xe6\x9c\xac\xe8\xaa\x9e\xe6\x97\xa5\xe6\x9c\xac\xe8\xaa\x9e\xe6\x97\xa5\xe6\x9c\xac\xe8\xaa\x9e"
-                        " and more of it, so that several lines are needed: \xe6\x97\xa5\xe6\x9c\xac\xe8\xaa\x9e\xe6\x97\xa5\xe6\x9c\xac");
+    struct str text = S("\xe6\x97\xa5\xe6\x9c\xac\xe8\xaa\x9e\xe6\x97\xa5\xe6\x9c\xac\xe8\xaa\x9e"
+                        " and more of it, so that several lines are needed: \xe6\x97\xa5\xe6\x9c\xac\xe8\xaa\x9e");
     struct text out = text_init(memory, sizeof memory);
     encoded_words_put(&out, text, 9);
     EXPECT_STR(t, encoded_words_decode(text_str(&out), &arena), text);

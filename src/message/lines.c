@@ -1,8 +1,8 @@
 /*
  * lines - see lines.h.
  *
- * The fast way over good content is memchr() from LF to LF: with lines of 76 bytes that is several GB/s. The states exist
- * for what a boundary between two pieces may cut apart.
+ * The fast way over good content is memchr() from LF to LF: with lines of 76 bytes that is several GB/s. The states
+ * exist for what a boundary between two pieces may cut apart.
  */
 #include "message/lines.h"
 

@@ -1,6 +1,6 @@
 /*
- * lines - the line ends of content: finding what is no CRLF, repairing it, and the dots of RFC 5321 section 4.5.2. All are
- * fed pieces of any size, start zeroed, and copy nothing where the content is already right.
+ * lines - the line ends of content: finding what is no CRLF, repairing it, and the dots of RFC 5321 section 4.5.2. All
+ * are fed pieces of any size, start zeroed, and copy nothing where the content is already right.
  *
  * A line ends with CR LF and nothing else (standards 4.3). A bare CR or LF is one that is not part of such a pair.
  */
@@ -49,16 +49,16 @@ struct lines_stuff {
 };
 enum { LINES_PIECES_MIN = 4 };
 /*
- * Gives up to `max` (at least LINES_PIECES_MIN) pieces for a gathered write, which borrow from *bytes, and takes what they
- * stand for off *bytes: call again until it is empty. Returns their count, which may be 0.
+ * Gives up to `max` (at least LINES_PIECES_MIN) pieces for a gathered write, which borrow from *bytes, and takes what
+ * they stand for off *bytes: call again until it is empty. Returns their count, which may be 0.
  */
 size_t lines_stuff(struct lines_stuff *, struct str *bytes, struct str *pieces, size_t max);
 /* What is missing for the last line to end, and ".\r\n". */
 struct str lines_stuff_end(struct lines_stuff *);
 
 /*
- * The way back: what came behind 354 to content. Only CR LF . CR LF ends it (the CRLF of the DATA command counts for the
- * first); everything like it is content.
+ * The way back: what came behind 354 to content. Only CR LF . CR LF ends it (the CRLF of the DATA command counts for
+ * the first); everything like it is content.
  */
 struct lines_unstuff {
     enum lines_unstuff_at {

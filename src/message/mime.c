@@ -1,9 +1,9 @@
 /*
  * mime - see mime.h.
  *
- * Input is taken line by line, but a line is never kept whole: only its start is, as long as it may still turn out to be a
- * boundary or the name of a field (HELD_MAX bytes). The end of a body line is held back until the next line is known, as it
- * belongs to the boundary if that is one (RFC 2046 section 5.1.1).
+ * Input is taken line by line, but a line is never kept whole: only its start is, as long as it may still turn out to
+ * be a boundary or the name of a field (HELD_MAX bytes). The end of a body line is held back until the next line is
+ * known, as it belongs to the boundary if that is one (RFC 2046 section 5.1.1).
  */
 #include "message/mime.h"
 
@@ -391,8 +391,8 @@ may_still_matter(const struct mime *m, struct str start)
 }
 
 /*
- * Decides what the line that begins with `start` is. Boundaries and empty lines that end a header are whole in it, and are
- * used up: returns how many bytes of it were.
+ * Decides what the line that begins with `start` is. Boundaries and empty lines that end a header are whole in it, and
+ * are used up: returns how many bytes of it were.
  */
 static size_t
 begin_line(struct mime *m, struct str start)

@@ -1,9 +1,9 @@
 /*
- * mime - the structure of a message (RFC 2045, 2046), found while it streams by: which bytes are header fields, the body of
- * a part, or what lies between. Used to see what a message needs (mime_scan) and to convert it (convert.h).
+ * mime - the structure of a message (RFC 2045, 2046), found while it streams by: which bytes are header fields, the
+ * body of a part, or what lies between. Used to see what a message needs (mime_scan) and to convert it (convert.h).
  *
- * An *entity* is what has a header: the message itself is number 0, then every part and every encapsulated message, in the
- * order in which their headers begin. The same bytes always give the same numbers, however they are cut.
+ * An *entity* is what has a header: the message itself is number 0, then every part and every encapsulated message, in
+ * the order in which their headers begin. The same bytes always give the same numbers, however they are cut.
  *
  * As readers in use do: boundaries match exactly, but for spaces behind them; one of an outer multipart ends the inner
  * ones; a header ends at its first line that is no field; the first Content-Type counts; MIME-Version is not asked for.
@@ -24,14 +24,15 @@ enum mime_place {
 enum mime_class {
     MIME_TEXT,       /* text/..., or what is as good as text */
     MIME_OTHER,
-    MIME_FIELDS,     /* message/delivery-status and its kind: lines like header fields, never to be encoded as a whole */
+    MIME_FIELDS,     /* message/delivery-status and its kind: lines like header fields, never encoded as a whole */
     MIME_FIXED,      /* message/partial, message/external-body: never to be encoded at all */
     MIME_MULTIPART,  /* these two have entities within, not a body */
     MIME_MESSAGE,
     MIME_CLASS_COUNT
 };
 enum mime_encoding {
-    MIME_UNSAID, MIME_7BIT, MIME_8BIT, MIME_BINARY, MIME_QUOTED_PRINTABLE, MIME_BASE64, MIME_UNKNOWN, MIME_ENCODING_COUNT
+    MIME_UNSAID, MIME_7BIT, MIME_8BIT, MIME_BINARY, MIME_QUOTED_PRINTABLE, MIME_BASE64, MIME_UNKNOWN,
+    MIME_ENCODING_COUNT
 };
 
 struct mime_entity {

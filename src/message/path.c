@@ -27,7 +27,8 @@ take_dot_string(struct str *rest, struct str *out_local)
     return out_local->len > 0;
 }
 
-/* Quoted-string: qtextSMTP is 32 to 126 without quote and backslash, quoted pairs are 32 to 126, RFC 6531 adds UTF-8. */
+/* Quoted-string: qtextSMTP is 32 to 126 without quote and backslash, quoted pairs are 32 to 126, RFC 6531 adds UTF-8.
+ * */
 static bool
 take_quoted_string(struct str *rest, struct arena *arena, struct str *out_local)
 {

@@ -4,10 +4,11 @@
  * The null reverse-path "<>" has both parts empty; <postmaster> has an empty domain. A source route
  * ("<@a,@b:user@c>") is accepted and dropped, as that section says it should be.
  *
- * Wider than the RFC, because such mail is real: a local part may be as long as the command line lets it, and may begin or
- * end with a dot or have two in a row (mobile carriers gave such addresses out); it is quoted when we send it. Brackets may be
- * missing altogether. A domain may have underscores, and a trailing dot, which is dropped. Nothing else is guessed: two
- * "@", spaces, comments and control characters are refused, so what we check is what the next hop will read.
+ * Wider than the RFC, because such mail is real: a local part may be as long as the command line lets it, and may begin
+ * or end with a dot or have two in a row (mobile carriers gave such addresses out); it is quoted when we send it.
+ * Brackets may be missing altogether. A domain may have underscores, and a trailing dot, which is dropped. Nothing else
+ * is guessed: two "@", spaces, comments and control characters are refused, so what we check is what the next hop will
+ * read.
  *
  * Ownership: a struct path borrows the bytes it was parsed from, or for a local part with backslashes the arena's.
  */
@@ -43,7 +44,7 @@ path_is_null(struct path p)
     return p.local.len == 0 && p.domain.len == 0;
 }
 bool path_is_postmaster(struct path); /* the local part, in any case, whatever the domain */
-bool path_is_ascii(struct path);      /* false: SMTPUTF8 is needed, unless only the domain is meant: domain_to_ascii() */
+bool path_is_ascii(struct path);      /* what it needs where it is not: eai.h */
 bool path_eq(struct path, struct path); /* local part as it is; domain without case */
 
 /*

@@ -18,7 +18,7 @@ struct received {
     bool lmtp, tls, authenticated, utf8;
     struct str tls_version;   /* "TLSv1.3 with cipher ..."; absent: not said */
     struct message_id id;
-    struct str recipient;     /* the forward-path if there is exactly one recipient, so that none is given away; else absent */
+    struct str recipient;     /* the forward-path if there is just one, so that none is given away; else absent */
     int64_t wall;
 };
 

@@ -59,9 +59,11 @@ puts_the_field(struct test *t)
 static void
 names_protocols(struct test *t)
 {
-    EXPECT_STR(t, received_protocol(&(struct received){ .smtp_extended = true, .tls = true, .authenticated = true }), S("ESMTPSA"));
+    EXPECT_STR(t, received_protocol(&(struct received){ .smtp_extended = true, .tls = true, .authenticated = true }),
+      S("ESMTPSA"));
     EXPECT_STR(t, received_protocol(&(struct received){ .smtp_extended = true, .utf8 = true }), S("UTF8SMTP"));
-    EXPECT_STR(t, received_protocol(&(struct received){ .smtp_extended = true, .lmtp = true, .tls = true }), S("LMTPS"));
+    EXPECT_STR(t, received_protocol(&(struct received){ .smtp_extended = true, .lmtp = true, .tls = true }),
+      S("LMTPS"));
     EXPECT_STR(t, received_protocol(&(struct received){ .helo = S("x") }), S("SMTP"));
 }
 

@@ -67,8 +67,8 @@ envid_is_valid(struct str s)
     return stands_for_printable(s, LIMIT_ENVID);
 }
 
-/* EmbeddedUnicodeChar of RFC 6533 section 3: "\x{HEX}", without leading zeros, and never what could stand as itself but for
- * the backslash. */
+/* EmbeddedUnicodeChar of RFC 6533 section 3: "\x{HEX}", without leading zeros, and never what could stand as itself but
+ * for the backslash. */
 static bool
 take_embedded(struct str *s, uint32_t *out_point)
 {

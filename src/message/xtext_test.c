@@ -44,7 +44,8 @@ checks_envid(struct test *t)
 {
     static const struct { const char *why; struct str in; bool ok; } cases[] = {
         { "plain", STR("QQ314159"), true }, { "encoded space", STR("a+20b"), true }, { "empty", STR(""), false },
-        { "line end", STR("a+0Ab"), false }, { "not ASCII", STR("a+C3+A4"), false }, { "lower case hex", STR("a+2bb"), true },
+        { "line end", STR("a+0Ab"), false }, { "not ASCII", STR("a+C3+A4"), false }, { "lower case hex", STR("a+2bb"),
+          true },
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         test_case(t, cases[i].why);
@@ -62,17 +63,20 @@ checks_envid(struct test *t)
 static void
 checks_orcpt(struct test *t)
 {
-    static const struct { const char *why; struct str in; bool ok, ok_utf8; struct str decoded, decoded_utf8; } cases[] = {
+    static const struct { const char *why; struct str in; bool ok, ok_utf8; struct str decoded,
+      decoded_utf8; } cases[] = {
         { "plain", STR("rfc822;a@b.ex"), true, true, STR("rfc822;a@b.ex"), STR("rfc822;a@b.ex") },
         { "encoded", STR("rfc822;a+2Bc@b.ex"), true, true, STR("rfc822;a+c@b.ex"), STR("rfc822;a+c@b.ex") },
         { "another type", STR("x400;/G=A/S=B"), false, false, STR("x400;/G?A/S?B"), STR("x400;/G?A/S?B") },
         { "no type", STR("a@b.ex"), false, false, { 0 }, { 0 } },
         { "no address", STR("rfc822;"), false, false, { 0 }, { 0 } },
-        { "injection", STR("rfc822;a+0D+0ABcc:x@b.ex"), false, false, STR("rfc822;a??Bcc:x@b.ex"), STR("rfc822;a??Bcc:x@b.ex") },
+        { "injection", STR("rfc822;a+0D+0ABcc:x@b.ex"), false, false, STR("rfc822;a??Bcc:x@b.ex"),
+          STR("rfc822;a??Bcc:x@b.ex") },
         { "bytes as xtext", STR("rfc822;+C3+A4@b.ex"), false, false, STR("rfc822;??@b.ex"), STR("rfc822;??@b.ex") },
         { "embedded", STR("utf-8;\\x{E4}@b.ex"), true, true, STR("utf-8;\\x{E4}@b.ex"), STR("utf-8;\xc3\xa4@b.ex") },
         { "unitext", STR("utf-8;\xc3\xa4@b.ex"), false, true, STR("utf-8;\\x{E4}@b.ex"), STR("utf-8;\xc3\xa4@b.ex") },
-        { "embedded line end", STR("utf-8;\\x{0D}\\x{0A}@b.ex"), false, false, STR("utf-8;\\x{0D}\\x{0A}@b.ex"), STR("utf-8;??@b.ex") },
+        { "embedded line end", STR("utf-8;\\x{0D}\\x{0A}@b.ex"), false, false, STR("utf-8;\\x{0D}\\x{0A}@b.ex"),
+          STR("utf-8;??@b.ex") },
         { "embedded nonsense", STR("utf-8;\\x{D800}@b.ex"), false, false, { 0 }, { 0 } },
         { "lone backslash", STR("utf-8;a\\b@b.ex"), false, false, STR("utf-8;a?b@b.ex"), STR("utf-8;a?b@b.ex") },
     };
@@ -107,4 +111,5 @@ checks_orcpt(struct test *t)
     EXPECT_STR(t, text_str(&text), S("rfc822;a+2Bb@c.ex utf-8;\\x{E4}@c.ex"));
 }
 
-TEST_MAIN({ "encodes and decodes", encodes_and_decodes }, { "checks ENVID", checks_envid }, { "checks ORCPT", checks_orcpt })
+TEST_MAIN({ "encodes and decodes", encodes_and_decodes }, { "checks ENVID", checks_envid }, { "checks ORCPT",
+  checks_orcpt })
