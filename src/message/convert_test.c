@@ -4,6 +4,7 @@
  */
 #include "message/convert.h"
 
+#include "base/prng.h"
 #include "base/test.h"
 
 #include <stdio.h>
@@ -305,6 +306,58 @@ limits_hold(struct test *t)
     free(out_memory);
 }
 
+/* Messages thrown together from what matters: the result is 7-bit, needs nothing more, and does not depend on the cuts. */
+static void
+random_messages(struct test *t)
+{
+    static const struct str scraps[] = {
+        STR("\r\n"), STR("\r\n"), STR("\r\n\r\n"), STR("--b\r\n"), STR("--b--\r\n"), STR("--c\r\n"), STR("--c--"),
+        STR("--"), STR("-"), STR("Content-Type: multipart/mixed; boundary=b\r\n"), STR("text"), STR(" "), STR("="),
+        STR("Content-Type: multipart/digest; boundary=\"c\"\r\n"), STR("Content-Type: message/rfc822\r\n"),
+        STR("Content-Type: image/png; name=\"\xc3\xa4\"\r\n"), STR("Content-Type: message/delivery-status\r\n"),
+        STR("Content-Transfer-Encoding: 8bit\r\n"), STR("Content-Transfer-Encoding: quoted-printable\r\n"),
+        STR("Content-Transfer-Encoding: base64\r\n"), STR("Content-Transfer-Encoding: binary\r\n"), STR("\xe4"),
+        STR("\xc3\xa4"), STR("\r"), STR("\n"), STR("\0"), STR("Subject: \xc3\xa4"), STR("From: \"\xe4\" <a@b>\r\n"),
+        STR("From a\r\n"), STR("xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"),
+    };
+    struct mem mem = mem_libc();
+    struct arena arena;
+    struct prng prng;
+    size_t converted = 0;
+
+    prng_seed(&prng, 7);
+    arena_init(&arena, &mem, 64 << 10, 16 << 20);
+    for (int round = 0; round < 6000; round++) {
+        static char in_memory[8192], out_memory[2][1 << 17];
+        char why[32];
+        struct text in = text_init(in_memory, sizeof in_memory);
+        for (size_t i = prng_below(&prng, 40); i > 0; i--)
+            text_put(&in, scraps[prng_below(&prng, sizeof scraps / sizeof *scraps)]);
+        snprintf(why, sizeof why, "round %d", round);
+        test_case(t, why);
+        const struct mime_needs *needs = scan(&arena, text_str(&in), prng_below(&prng, in.len + 1));
+        if (convert_check(needs, CONVERT_TO_7BIT) == CONVERT_NEEDED) {
+            struct str out[2];
+            for (size_t i = 0; i < 2; i++) {
+                struct text text = text_init(out_memory[i], sizeof out_memory[i]);
+                size_t room = CONVERT_ROOM + prng_below(&prng, 1000);
+                convert(&arena, needs, CONVERT_TO_7BIT, text_str(&in), prng_below(&prng, in.len + 1), room, &text);
+                EXPECT(t, !text.full);
+                out[i] = text_str(&text);
+            }
+            const struct mime_needs *after = scan(&arena, out[0], 0);
+            bool ok = EXPECT_STR(t, out[0], out[1]);
+            ok = EXPECT(t, str_is_ascii(out[0])) && ok;
+            if (!ok || !EXPECT(t, !after->body_8bit && !after->header_8bit))
+                return;
+            converted++;
+        }
+        arena_reset(&arena);
+    }
+    EXPECT(t, converted > 1000);
+    arena_done(&arena);
+}
+
 static int
 filter(void)
 {
@@ -346,6 +399,7 @@ filter(void)
 
 static const struct test_entry entries[] = {
     { "converts", converts }, { "scans", scans }, { "limits hold", limits_hold },
+    { "random messages", random_messages },
 };
 
 int

@@ -508,8 +508,9 @@ step(struct mime *m, struct str *bytes, bool final)
     }
     size_t lf = str_find_byte(*bytes, '\n');
     struct str start = str_slice(*bytes, 0, lf + (lf < bytes->len));
-    if (m->held_len > 0) { /* a part of this line came before */
-        start = str_slice(start, 0, HELD_MAX - m->held_len);
+    if (m->held_len > 0) { /* a part of this line came before, or all of it */
+        bool is_whole = m->held[m->held_len - 1] == '\n';
+        start = str_slice(start, 0, is_whole ? 0 : HELD_MAX - m->held_len);
         hold(m, start);
         *bytes = str_from(*bytes, start.len);
         start = str_new(m->held, m->held_len);
