@@ -13,7 +13,7 @@
 #include <stdio.h>
 #include <string.h>
 
-/* ---- the parser ------------------------------------------------------------------------------------------------- */
+/* ---- the parser ------------------------------------------------------------------------------------------------ */
 
 enum token_kind {
     TOKEN_WORD,
@@ -480,7 +480,7 @@ conf_resolve(struct arena *arena, const struct conf_file *file, struct str path)
     return arena_join(arena, str_slice(base, 0, slash + 1), path);
 }
 
-/* ---- the bundle ------------------------------------------------------------------------------------------------- */
+/* ---- the bundle ------------------------------------------------------------------------------------------------ */
 
 /*
  * Encoded: "PRC1", main path, count of entries, then each: kind, name, error kind, and its value: the bytes of a file,
@@ -690,7 +690,7 @@ conf_bundle_take(struct take *t, struct arena *arena, struct conf_bundle *out)
     return true;
 }
 
-/* ---- problems --------------------------------------------------------------------------------------------------- */
+/* ---- problems -------------------------------------------------------------------------------------------------- */
 
 void
 conf_problems_init(struct conf_problems *problems, struct arena *arena)
@@ -820,7 +820,7 @@ conf_guess_best(const struct conf_guess *guess)
     return !str_is_absent(guess->best) && guess->distance <= near ? guess->best : CONF_NO_SUGGESTION;
 }
 
-/* ---- values ----------------------------------------------------------------------------------------------------- */
+/* ---- values ---------------------------------------------------------------------------------------------------- */
 
 bool
 conf_take_size(struct str s, uint64_t *out_bytes)

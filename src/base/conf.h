@@ -32,7 +32,7 @@ enum {
     LIMIT_CONF_PATH = 4096,
 };
 
-/* ---- where something stands, and what is wrong with it ---------------------------------------------------------- */
+/* ---- where something stands, and what is wrong with it --------------------------------------------------------- */
 
 struct conf_file {
     struct str path;
@@ -76,7 +76,7 @@ struct conf_guess {
 void conf_guess_offer(struct conf_guess *, struct str candidate);
 struct str conf_guess_best(const struct conf_guess *); /* absent: none is near */
 
-/* ---- the bundle ------------------------------------------------------------------------------------------------- */
+/* ---- the bundle ------------------------------------------------------------------------------------------------ */
 
 /* The answers live in the arena that is passed. A hook may suspend its fiber. */
 struct conf_world {
@@ -110,7 +110,7 @@ void conf_bundle_put(struct put *, const struct conf_bundle *);
 /* Borrows from the input. False: not a bundle; then *out needs no conf_bundle_done(). */
 bool conf_bundle_take(struct take *, struct arena *, struct conf_bundle *out);
 
-/* ---- the tree --------------------------------------------------------------------------------------------------- */
+/* ---- the tree -------------------------------------------------------------------------------------------------- */
 
 struct conf_word {
     struct str text;
@@ -131,7 +131,7 @@ struct conf_node *conf_parse(struct conf_bundle *, struct arena *, struct conf_p
 /* A path as that file means it: a relative one stands beside the file. */
 struct str conf_resolve(struct arena *, const struct conf_file *, struct str path);
 
-/* ---- values: the whole word, or false --------------------------------------------------------------------------- */
+/* ---- values: the whole word, or false -------------------------------------------------------------------------- */
 
 bool conf_take_size(struct str, uint64_t *out_bytes);   /* "1000", "64KiB", "50MiB", "2GiB", "1TiB" */
 bool conf_take_time(struct str, int64_t *out_ns);       /* "500ms", "5m", "1h30m", "5d"; 0 needs no unit */

@@ -122,7 +122,7 @@ setting_choice(struct setting_reader *r, struct conf_word word, const char *what
     return i;
 }
 
-/* ---- values ----------------------------------------------------------------------------------------------------- */
+/* ---- values ---------------------------------------------------------------------------------------------------- */
 
 static void
 put_number(struct text *t, const struct setting *s, uint64_t value)
@@ -289,7 +289,7 @@ setting_read(struct setting_reader *r, const struct setting_table *table, const 
     }
 }
 
-/* ---- for people ------------------------------------------------------------------------------------------------- */
+/* ---- for people ------------------------------------------------------------------------------------------------ */
 
 /* " (default 50MiB; 1KiB to 1TiB; may be repeated)", or nothing. */
 static void

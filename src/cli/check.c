@@ -8,8 +8,7 @@
 #include "role/load.h"
 #include "runtime/host.h"
 
-/* ---- the report
- * ----------------------------------------------------------------------------------------------------- */
+/* ---- the report ------------------------------------------------------------------------------------------------ */
 
 static void
 put_count(struct text *t, size_t count, const char *one, const char *several)
@@ -90,8 +89,7 @@ check_put_json(struct text *t, struct str file, const struct conf_problems *prob
     text_put(t, S("]}\n"));
 }
 
-/* ---- the world
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- the world ------------------------------------------------------------------------------------------------- */
 
 /* Hexadecimal digits into bytes; false: others, or another count. */
 static bool
@@ -240,8 +238,7 @@ check_machine(struct machine *m, struct conf_problems *problems)
         resolver_close(m->resolver);
 }
 
-/* ---- postrider check
- * -------------------------------------------------------------------------------------------------- */
+/* ---- postrider check ------------------------------------------------------------------------------------------- */
 
 struct check_options {
     struct str config, network;
@@ -312,8 +309,7 @@ const struct verb verb_check = {
     .run = run_check,
 };
 
-/* ---- postrider config
- * ------------------------------------------------------------------------------------------------- */
+/* ---- postrider config ------------------------------------------------------------------------------------------ */
 
 struct config_options {
     bool mdoc;

@@ -13,7 +13,8 @@ void check_put_text(struct text *, struct str file, const struct conf_problems *
 void check_put_json(struct text *, struct str file, const struct conf_problems *);
 enum { CHECK_REPORT_MAX = 128 << 10 }; /* bytes that either needs at most */
 
-/* The gateway of the default route in the text of /proc/net/route or /proc/net/ipv6_route; family ADDRESS_NONE: none. */
+/* The gateway of the default route in the text of /proc/net/route or /proc/net/ipv6_route; family ADDRESS_NONE:
+ * none. */
 struct address check_find_gateway(struct str table, uint8_t family);
 
 #endif

@@ -1,9 +1,9 @@
 /*
  * load - "postrider load": many sessions send many messages to one server, and the figures are told exactly.
  *
- * Every message bears its own name, "X-Load-Id: RUN-N" (also its Message-ID), so that what arrived can be compared
- * with what was accepted: --log-accepted writes a line for each, before the next message of that session begins. A
- * message is tried once; what happened to it is one of the counts, and they add up to the messages tried.
+ * Every message bears its own name, "X-Load-Id: RUN-N" (also its Message-ID), so that what arrived can be compared with what
+ * was accepted: --log-accepted writes a line for each, before the next message of that session begins.
+ * A message is tried once; what happened to it is one of the counts, and they add up to the messages tried.
  */
 #include "cli/server.h"
 
@@ -34,28 +34,22 @@ struct settings {
 };
 
 static const struct option options[] = {
-    { "--server", "HOST:PORT", OPTION_WORD, offsetof(struct settings, server),
-      "where to (127.0.0.1:25); a path is a Unix socket" },
+    { "--server", "HOST:PORT", OPTION_WORD, offsetof(struct settings, server), "where to (127.0.0.1:25); a path is a Unix socket" },
     { "--lmtp", NULL, OPTION_FLAG, offsetof(struct settings, lmtp), "speak LMTP" },
     { "--sessions", "N", OPTION_NUMBER, offsetof(struct settings, sessions), "at a time (10)" },
-    { "--messages", "N", OPTION_NUMBER, offsetof(struct settings, messages),
-      "in all (1000; with --seconds: no bound)" },
+    { "--messages", "N", OPTION_NUMBER, offsetof(struct settings, messages), "in all (1000; with --seconds: no bound)" },
     { "--seconds", "TIME", OPTION_SECONDS, offsetof(struct settings, seconds), "begin no message after this time" },
     { "--size", "BYTES", OPTION_NUMBER, offsetof(struct settings, size), "of a message, its header included (10k)" },
     { "--rcpt", "N", OPTION_NUMBER, offsetof(struct settings, rcpt), "recipients of each message (1)" },
-    { "--per-connection", "N", OPTION_NUMBER, offsetof(struct settings, per_connection),
-      "messages, then a new one (0: all)" },
-    { "--rate", "N", OPTION_NUMBER, offsetof(struct settings, rate),
-      "messages a second at most, all sessions together" },
-    { "--from", "ADDRESS", OPTION_WORD, offsetof(struct settings, from),
-      "reverse-path (load@load.invalid); \"\" is <>" },
+    { "--per-connection", "N", OPTION_NUMBER, offsetof(struct settings, per_connection), "messages, then a new one (0: all)" },
+    { "--rate", "N", OPTION_NUMBER, offsetof(struct settings, rate), "messages a second at most, all sessions together" },
+    { "--from", "ADDRESS", OPTION_WORD, offsetof(struct settings, from), "reverse-path (load@load.invalid); \"\" is <>" },
     { "--to", "ADDRESS", OPTION_WORD, offsetof(struct settings, to),
       "forward-path (load@local.test); {n} becomes the message's\nnumber, {r} the recipient's, from 0" },
     { "--helo", "NAME", OPTION_WORD, offsetof(struct settings, helo), "our name (load.invalid)" },
     { "--no-pipelining", NULL, OPTION_FLAG, offsetof(struct settings, no_pipelining), "one command at a time" },
     { "--bdat", NULL, OPTION_FLAG, offsetof(struct settings, bdat), "BDAT where it is offered" },
-    { "--timeout", "TIME", OPTION_SECONDS, offsetof(struct settings, timeout),
-      "for each reply (as RFC 5321 has them)" },
+    { "--timeout", "TIME", OPTION_SECONDS, offsetof(struct settings, timeout), "for each reply (as RFC 5321 has them)" },
     { "--keep-going", NULL, OPTION_FLAG, offsetof(struct settings, keep_going),
       "try to connect for ever, and count accepted messages only:\nfor servers that are killed meanwhile" },
     { "--log-accepted", "FILE", OPTION_WORD, offsetof(struct settings, log_accepted),
@@ -65,8 +59,7 @@ static const struct option options[] = {
     { 0 },
 };
 
-/* ---- state
- * ----------------------------------------------------------------------------------------------------------- */
+/* ---- state ----------------------------------------------------------------------------------------------------------- */
 
 /* What became of a message. */
 enum fate { ACCEPTED, DEFERRED, REFUSED, LOST, UNKNOWN, FATES };
@@ -103,8 +96,7 @@ struct session {
     char header_memory[HEADER_MAX];
 };
 
-/* ---- latencies
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- latencies --------------------------------------------------------------------------------------------------------- */
 
 static size_t
 bucket_of(int64_t ns)
@@ -142,8 +134,7 @@ percentile(const struct load *l, double part)
     return 0;
 }
 
-/* ---- one message
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- one message --------------------------------------------------------------------------------------------------------- */
 
 /* "{n}" and "{r}" filled in. */
 static struct str
@@ -289,8 +280,7 @@ send_one(struct session *s, uint64_t number)
         log_accepted(s, number, taken, reply);
 }
 
-/* ---- one session
- * ----------------------------------------------------------------------------------------------------------- */
+/* ---- one session ----------------------------------------------------------------------------------------------------------- */
 
 static struct err
 connect_session(struct session *s)
@@ -391,8 +381,7 @@ run_session(void *arg)
     arena_done(&s->arena);
 }
 
-/* ---- the whole
- * ---------------------------------------------------------------------------------------------------------------- */
+/* ---- the whole ---------------------------------------------------------------------------------------------------------------- */
 
 static void
 print_figures(const struct load *l)

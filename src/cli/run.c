@@ -11,8 +11,7 @@ struct settings {
 };
 
 static const struct option options[] = {
-    { "--config", "FILE", OPTION_WORD, offsetof(struct settings, config),
-      "the configuration (/etc/postrider/postrider.conf)" },
+    { "--config", "FILE", OPTION_WORD, offsetof(struct settings, config), "the configuration (/etc/postrider/postrider.conf)" },
     { 0 },
 };
 

@@ -1,6 +1,6 @@
 /*
- * send - "postrider send": one message to one server, with the dialog on the screen. It has no queue and looks up no
- * MX: it shows what a server says, and its exit code tells a script how it went.
+ * send - "postrider send": one message to one server, with the dialog on the screen. It has no queue and looks up no MX: it
+ * shows what a server says, and its exit code tells a script how it went.
  */
 #include "cli/dialog.h"
 #include "cli/server.h"
@@ -30,18 +30,15 @@ struct settings {
 };
 
 static const struct option options[] = {
-    { "--server", "HOST:PORT", OPTION_WORD, offsetof(struct settings, server),
-      "where to (127.0.0.1:25); a path is a Unix socket" },
-    { "--from", "ADDRESS", OPTION_WORD, offsetof(struct settings, from),
-      "reverse-path and From (you, at this host); \"\" is <>" },
+    { "--server", "HOST:PORT", OPTION_WORD, offsetof(struct settings, server), "where to (127.0.0.1:25); a path is a Unix socket" },
+    { "--from", "ADDRESS", OPTION_WORD, offsetof(struct settings, from), "reverse-path and From (you, at this host); \"\" is <>" },
     { "--to", "ADDRESS", OPTION_WORDS, offsetof(struct settings, to), "a recipient; may be given again" },
     { "--cc", "ADDRESS", OPTION_WORDS, offsetof(struct settings, cc), "another one, shown as Cc" },
     { "--bcc", "ADDRESS", OPTION_WORDS, offsetof(struct settings, bcc), "another one, not shown" },
     { "--subject", "TEXT", OPTION_WORD, offsetof(struct settings, subject), "(a test message)" },
     { "--header", "\"NAME: VALUE\"", OPTION_WORDS, offsetof(struct settings, header), "one more header field" },
     { "--attach", "FILE", OPTION_WORDS, offsetof(struct settings, attach), "an attachment; may be given again" },
-    { "--text", NULL, OPTION_FLAG, offsetof(struct settings, text),
-      "the file is text, though it begins like a header" },
+    { "--text", NULL, OPTION_FLAG, offsetof(struct settings, text), "the file is text, though it begins like a header" },
     { "--notify", "WORDS", OPTION_WORD, offsetof(struct settings, notify), "never, or of success,failure,delay (DSN)" },
     { "--ret", "full|hdrs", OPTION_WORD, offsetof(struct settings, ret), "how much a notice returns (DSN)" },
     { "--envid", "TEXT", OPTION_WORD, offsetof(struct settings, envid), "envelope id (DSN)" },
@@ -49,8 +46,7 @@ static const struct option options[] = {
     { "--helo", "NAME", OPTION_WORD, offsetof(struct settings, helo), "our name (this host's)" },
     { "--no-pipelining", NULL, OPTION_FLAG, offsetof(struct settings, no_pipelining), "one command at a time" },
     { "--no-bdat", NULL, OPTION_FLAG, offsetof(struct settings, no_bdat), "DATA, though BDAT is offered" },
-    { "--timeout", "TIME", OPTION_SECONDS, offsetof(struct settings, timeout),
-      "for each reply (as RFC 5321 has them)" },
+    { "--timeout", "TIME", OPTION_SECONDS, offsetof(struct settings, timeout), "for each reply (as RFC 5321 has them)" },
     { "--quiet", NULL, OPTION_FLAG, offsetof(struct settings, quiet), "no dialog" },
     { 0 },
 };
@@ -71,8 +67,7 @@ struct send {
     size_t read;
 };
 
-/* ---- the message
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- the message ------------------------------------------------------------------------------------------------------- */
 
 static bool
 is_plain_text(struct str s)
@@ -246,8 +241,7 @@ make_content(struct send *s, const struct words *operands)
     return compose(s, input);
 }
 
-/* ---- the envelope
- * ----------------------------------------------------------------------------------------------------------- */
+/* ---- the envelope ----------------------------------------------------------------------------------------------------------- */
 
 static int
 parse_address(struct send *s, struct str word, struct str *out)
@@ -332,8 +326,7 @@ make_envelope(struct send *s)
     return exit;
 }
 
-/* ---- the dialog
- * --------------------------------------------------------------------------------------------------------------- */
+/* ---- the dialog --------------------------------------------------------------------------------------------------------------- */
 
 static struct err
 read_content(void *arg, void *memory, size_t cap, int64_t until, size_t *out_len)

@@ -1,11 +1,11 @@
 /*
- * sendmail - "postrider sendmail", and what answers to the name sendmail: takes a message from a program and hands it
- * over to the daemon, by SMTP over its submission socket.
+ * sendmail - "postrider sendmail", and what answers to the name sendmail: takes a message from a program and hands it over
+ * to the daemon, by SMTP over its submission socket.
  *
- * Until the daemon has said 250 the message is only ours, so nothing here gives up easily: no daemon, a lost
- * connection and every 4xx are tried again for PATIENCE_NS. Then, and when a recipient was refused for good, the
- * message is put into a file of the user's and the file is named; the exit code is 75 or 67. Each recipient is
- * counted for itself: what was accepted for one is not sent to that one again.
+ * Until the daemon has said 250 the message is only ours, so nothing here gives up easily: no daemon, a lost connection and
+ * every 4xx are tried again for PATIENCE_NS. Then, and when a recipient was refused for good, the message is put into a file
+ * of the user's and the file is named; the exit code is 75 or 67. Each recipient is counted for itself: what was accepted for
+ * one is not sent to that one again.
  */
 #include "cli/dialog.h"
 #include "cli/recipients.h"
@@ -62,8 +62,7 @@ struct mail {
     struct str trouble;      /* what stood in the way the last time */
 };
 
-/* ---- options: as they grew since 1983
- * ----------------------------------------------------------------------------------- */
+/* ---- options: as they grew since 1983 ----------------------------------------------------------------------------------- */
 
 enum takes { NOTHING, A_VALUE, ATTACHED }; /* ATTACHED: only in the same word */
 static const struct {
@@ -281,8 +280,7 @@ read_arguments(struct mail *m, int argc, char **argv, bool *out_helped)
     return EXIT_WELL;
 }
 
-/* ---- where the daemon is
- * --------------------------------------------------------------------------------------------------- */
+/* ---- where the daemon is --------------------------------------------------------------------------------------------------- */
 
 static struct err
 load_config(void *ctx, struct str path, struct arena *arena, struct str *out)
@@ -308,8 +306,8 @@ config_env(void *ctx, struct str name)
     return host_env(ctx, name);
 }
 
-/* The state directory and the host's name as the site has them. A configuration that cannot be read changes nothing:
- * the usual places are tried. */
+/* The state directory and the host's name as the site has them. A configuration that cannot be read changes nothing: the
+ * usual places are tried. */
 static void
 read_config(struct mail *m)
 {
@@ -350,8 +348,7 @@ find_daemon(struct mail *m)
     return EXIT_WELL;
 }
 
-/* ---- the message
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- the message ------------------------------------------------------------------------------------------------------------ */
 
 /* Where a line with a dot alone begins, at or behind `from`, a line's beginning; len: there is none, yet. */
 static size_t
@@ -531,8 +528,7 @@ make_content(struct mail *m)
     m->content = text_str(&t);
 }
 
-/* ---- handing it over
- * ----------------------------------------------------------------------------------------------------------- */
+/* ---- handing it over ----------------------------------------------------------------------------------------------------------- */
 
 static struct err
 read_content(void *arg, void *memory, size_t cap, int64_t until, size_t *out_len)
@@ -719,8 +715,7 @@ report(struct mail *m)
     return pending > 0 ? EXIT_AGAIN : EXIT_NO_USER;
 }
 
-/* ---- -bs: a pipe between the program and the daemon
- * ------------------------------------------------------------------------------ */
+/* ---- -bs: a pipe between the program and the daemon ------------------------------------------------------------------------------ */
 
 struct pipe {
     struct rt *rt;
@@ -768,8 +763,7 @@ talk(struct mail *m)
     return EXIT_WELL;
 }
 
-/* ---- the whole
- * ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- the whole ---------------------------------------------------------------------------------------------------------------------- */
 
 static int
 send_message(struct mail *m)

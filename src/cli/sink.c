@@ -1,7 +1,7 @@
 /*
- * sink - "postrider sink": a server that takes mail and forgets it, refuses, delays, resets and stalls as it is told,
- * and keeps what it got if that is wanted. For tests and benchmarks, so it is a small loop of its own and not
- * smtp/server: it must be fast, and it must misbehave.
+ * sink - "postrider sink": a server that takes mail and forgets it, refuses, delays, resets and stalls as it is told, and
+ * keeps what it got if that is wanted. For tests and benchmarks, so it is a small loop of its own and not smtp/server:
+ * it must be fast, and it must misbehave.
  */
 #include "cli/cli.h"
 
@@ -25,8 +25,7 @@ enum {
 };
 #define DRAIN_NS (5 * SECOND)
 
-/* ---- what it is told
- * -------------------------------------------------------------------------------------------------- */
+/* ---- what it is told -------------------------------------------------------------------------------------------------- */
 
 /* The places of a dialog where something can be made to happen. */
 enum point { AT_GREETING, AT_HELLO, AT_MAIL, AT_RCPT, AT_DATA, AT_CONTENT, AT_DOT, AT_RSET, AT_QUIT, POINTS };
@@ -59,8 +58,7 @@ static const struct option options[] = {
     { "--lmtp", NULL, OPTION_FLAG, offsetof(struct settings, lmtp), "speak LMTP" },
     { "--keep", "DIR", OPTION_WORD, offsetof(struct settings, keep),
       "keep each message as N.eml, its envelope as N.json" },
-    { "--maildir", "DIR", OPTION_WORD, offsetof(struct settings, maildir),
-      "keep each message in this Maildir, with LF" },
+    { "--maildir", "DIR", OPTION_WORD, offsetof(struct settings, maildir), "keep each message in this Maildir, with LF" },
     { "--count", "N", OPTION_NUMBER, offsetof(struct settings, count), "end after N messages" },
     { "--seconds", "S", OPTION_SECONDS, offsetof(struct settings, seconds), "end after this time" },
     { "--refuse", "WHERE=CODE", OPTION_WORDS, offsetof(struct settings, refuse),
@@ -76,8 +74,7 @@ static const struct option options[] = {
     { "--greylist", NULL, OPTION_FLAG, offsetof(struct settings, greylist), "450 to each recipient the first time" },
     { "--rcpt-max", "N", OPTION_NUMBER, offsetof(struct settings, rcpt_max), "452 to more recipients a transaction" },
     { "--limits", NULL, OPTION_FLAG, offsetof(struct settings, limits), "offer LIMITS RCPTMAX=N" },
-    { "--size", "BYTES", OPTION_NUMBER, offsetof(struct settings, size_max),
-      "552 to a larger message; offered as SIZE" },
+    { "--size", "BYTES", OPTION_NUMBER, offsetof(struct settings, size_max), "552 to a larger message; offered as SIZE" },
     { "--without", "EXT[,EXT]", OPTION_WORDS, offsetof(struct settings, without),
       "do not offer PIPELINING, CHUNKING, ...; EHLO: only HELO" },
     { "--host", "NAME", OPTION_WORD, offsetof(struct settings, host), "our name (sink.invalid)" },
@@ -87,8 +84,7 @@ static const struct option options[] = {
     { 0 },
 };
 
-/* ---- state
- * --------------------------------------------------------------------------------------------------------------- */
+/* ---- state --------------------------------------------------------------------------------------------------------------- */
 
 struct counts {
     uint64_t sessions, messages, recipients, refused_recipients, refused_messages, bytes, faults;
@@ -142,8 +138,7 @@ struct session {
     char helo_memory[256];
 };
 
-/* ---- reading and writing
- * -------------------------------------------------------------------------------------------------- */
+/* ---- reading and writing -------------------------------------------------------------------------------------------------- */
 
 static bool
 flush(struct session *s)
@@ -220,8 +215,7 @@ take_line(struct session *s, struct str *out)
     }
 }
 
-/* ---- faults
- * ---------------------------------------------------------------------------------------------------------------- */
+/* ---- faults ---------------------------------------------------------------------------------------------------------------- */
 
 /* Until the peer gives up. */
 static void
@@ -318,8 +312,7 @@ pass_greylist(struct session *s, struct str args)
     return false;
 }
 
-/* ---- keeping what came
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- keeping what came ------------------------------------------------------------------------------------------------------- */
 
 static bool
 keeps(const struct sink *sink)
@@ -416,8 +409,7 @@ keep_message(struct session *s, uint64_t number)
     return OK;
 }
 
-/* ---- commands
- * ------------------------------------------------------------------------------------------------------------------ */
+/* ---- commands ------------------------------------------------------------------------------------------------------------------ */
 
 static void
 end_transaction(struct session *s)
@@ -684,8 +676,7 @@ run_session(void *arg)
     mem_free(rt_mem(sink->rt), s, sizeof *s);
 }
 
-/* ---- the whole
- * -------------------------------------------------------------------------------------------------------------------- */
+/* ---- the whole -------------------------------------------------------------------------------------------------------------------- */
 
 static void
 accept_sessions(void *arg)
@@ -772,8 +763,7 @@ print_counts(const struct sink *sink)
               (unsigned long long)c->refused_recipients, (unsigned long long)c->faults);
 }
 
-/* ---- reading what it is told
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- reading what it is told ------------------------------------------------------------------------------------------------------- */
 
 static bool
 parse_point(struct str s, enum point *out)

@@ -1,9 +1,9 @@
 /*
  * answer - see answer.h.
  *
- * Two walks over the answer section. The first notes where each record that could matter lies (no bytes are copied);
- * the CNAME chain is then followed among those, and the records at its end are decoded. So a packet full of records
- * for other names costs a walk and no memory.
+ * Two walks over the answer section. The first notes where each record that could matter lies (no bytes are copied); the
+ * CNAME chain is then followed among those, and the records at its end are decoded. So a packet full of records for
+ * other names costs a walk and no memory.
  */
 #include "dns/answer.h"
 

@@ -40,8 +40,7 @@ struct resolver {
     bool validates;
 };
 
-/* ---- the reactor for libunbound
- * ------------------------------------------------------------------------------------- */
+/* ---- the reactor for libunbound ------------------------------------------------------------------------------------- */
 
 struct ub_source {
     struct ub_event event; /* first, likewise */
@@ -264,8 +263,7 @@ static const struct ub_event_base_vmt base_methods = {
     .new_signal = base_new_signal,
 };
 
-/* ---- questions
- * ----------------------------------------------------------------------------------------------------- */
+/* ---- questions ----------------------------------------------------------------------------------------------------- */
 
 struct question {
     struct list node; /* in resolver.queue */
@@ -417,8 +415,7 @@ resolver_outstanding(const struct resolver *r)
     return r->outstanding;
 }
 
-/* ---- settings
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- settings ------------------------------------------------------------------------------------------------------- */
 
 static const struct {
     const char *name, *value;
@@ -433,8 +430,8 @@ static const struct {
     { "msg-cache-size:", "8m" },
     { "rrset-cache-size:", "16m" },
     { "key-cache-size:", "4m" },
-    /* Private networks have reverse zones and name servers for them; "test." (RFC 6761 section 6.2) has no chain of
-     * trust that could ever be checked. */
+    /* Private networks have reverse zones and name servers for them; "test." (RFC 6761 section 6.2) has no chain of trust
+     * that could ever be checked. */
     { "unblock-lan-zones:", "yes" },
     { "insecure-lan-zones:", "yes" },
     { "domain-insecure:", "test." },

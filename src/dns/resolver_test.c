@@ -174,8 +174,7 @@ in_world(struct test *t, void (*run)(struct test *, struct rt *, uint16_t, struc
     nftw(w.dir, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
 }
 
-/* ---- with name servers
- * ---------------------------------------------------------------------------------------------- */
+/* ---- with name servers ---------------------------------------------------------------------------------------------- */
 
 static void
 answers_and_validates(struct test *t, struct rt *rt, uint16_t port, struct str anchor)
@@ -274,8 +273,7 @@ without_an_anchor_nothing_is_validated(struct test *t, struct rt *rt, uint16_t p
     resolver_close(resolver);
 }
 
-/* ---- with a forwarder that never answers
- * ------------------------------------------------------------------------------ */
+/* ---- with a forwarder that never answers ------------------------------------------------------------------------------ */
 
 struct asker {
     struct rt *rt;

@@ -70,7 +70,7 @@ directory_find(const struct directory *d, const struct domain *domain, struct st
     return (struct found){ FOUND_NOBODY, domain, NULL };
 }
 
-/* ---- expansion -------------------------------------------------------------------------------------------------- */
+/* ---- expansion ------------------------------------------------------------------------------------------------- */
 
 struct item { /* an address that an alias led to */
     const struct target *target;
@@ -202,7 +202,7 @@ directory_expand(const struct directory *d, const struct found *found, struct ar
     return !w.too_many;
 }
 
-/* ---- RCPT ------------------------------------------------------------------------------------------------------- */
+/* ---- RCPT ------------------------------------------------------------------------------------------------------ */
 
 static void
 answer_one(struct directory_verdict *out, enum directory_answer answer, struct str address,
@@ -360,7 +360,7 @@ directory_answer_bytes(const struct directory *d)
     return d->answer_bytes;
 }
 
-/* ---- VRFY and EXPN ---------------------------------------------------------------------------------------------- */
+/* ---- VRFY and EXPN --------------------------------------------------------------------------------------------- */
 
 /* Where `what` is found. Without a domain every domain of ours is asked: then *out_all may name several. */
 static struct found
@@ -444,7 +444,7 @@ directory_expn(const struct directory *d, struct str what, struct arena *arena, 
     }
 }
 
-/* ---- routes ----------------------------------------------------------------------------------------------------- */
+/* ---- routes ---------------------------------------------------------------------------------------------------- */
 
 const struct directory_route *
 directory_route(const struct directory *d, struct str domain_name)

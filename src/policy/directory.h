@@ -24,7 +24,7 @@
 
 struct directory;
 
-/* ---- asking ----------------------------------------------------------------------------------------------------- */
+/* ---- asking ---------------------------------------------------------------------------------------------------- */
 
 enum directory_answer {
     DIRECTORY_ACCEPT,      /* 250 2.1.5: recipients say who */
@@ -60,8 +60,8 @@ struct directory_verdict {
 };
 void directory_lookup(const struct directory *, const struct directory_query *, struct arena *,
                       struct directory_verdict *out);
-/* What one answer may take of an arena, at most: every alias was expanded once when the directory was built, and what would
- * take more than DIRECTORY_ANSWER_MAX was refused. */
+/* What one answer may take of an arena, at most: every alias was expanded once when the directory was built, and what
+ * would take more than DIRECTORY_ANSWER_MAX was refused. */
 size_t directory_answer_bytes(const struct directory *);
 enum { DIRECTORY_ANSWER_MAX = 48 << 20 };
 
@@ -71,7 +71,7 @@ void directory_vrfy(const struct directory *, struct str what, struct arena *, s
  * member. */
 void directory_expn(const struct directory *, struct str what, struct arena *, struct directory_verdict *out);
 
-/* ---- where mail for a domain goes ------------------------------------------------------------------------------- */
+/* ---- where mail for a domain goes ------------------------------------------------------------------------------ */
 
 enum directory_route_kind {
     DIRECTORY_ROUTE_NONE,    /* not ours (or ours, but all its addresses lead elsewhere): the site's routes decide */
@@ -105,7 +105,7 @@ bool directory_next(const struct directory *, size_t *at, struct directory_domai
 /* Whether a postmaster can be reached, and the first domain that could have one (absent: there is no local domain). */
 bool directory_has_postmaster(const struct directory *, struct conf_where *out_where);
 
-/* ---- building --------------------------------------------------------------------------------------------------- */
+/* ---- building -------------------------------------------------------------------------------------------------- */
 
 /* seed: for its maps; from the runtime's randomness. */
 struct directory *directory_new(struct mem *, uint64_t seed);

@@ -21,7 +21,7 @@ building(struct setting_reader *r)
     return r->ctx;
 }
 
-/* ---- names ------------------------------------------------------------------------------------------------------ */
+/* ---- names ----------------------------------------------------------------------------------------------------- */
 
 static struct entry *
 get_entry(struct building *b, struct str name)
@@ -121,7 +121,7 @@ add_mailbox(struct setting_reader *r, struct conf_word word, bool from_passwd)
     b->rules->has_mailboxes = true;
 }
 
-/* ---- files of names: one on a line, "#" comments ---------------------------------------------------------------- */
+/* ---- files of names: one on a line, "#" comments --------------------------------------------------------------- */
 
 struct lines {
     struct conf_file *file;
@@ -172,7 +172,7 @@ lines_next(struct lines *lines, struct conf_word *out)
     return false;
 }
 
-/* ---- addresses that aliases lead to ----------------------------------------------------------------------------- */
+/* ---- addresses that aliases lead to ---------------------------------------------------------------------------- */
 
 struct targets { /* grows in the directory's arena */
     struct target *list;
@@ -264,7 +264,7 @@ find_arrow(struct setting_reader *r, const struct conf_node *node, const char *f
     return 0;
 }
 
-/* ---- the settings of a domain ----------------------------------------------------------------------------------- */
+/* ---- the settings of a domain ---------------------------------------------------------------------------------- */
 
 static void
 read_mailbox(struct setting_reader *r, const struct conf_node *node, void *target)
@@ -623,7 +623,7 @@ static const struct setting domain_settings[] = {
 };
 const struct setting_table directory_settings = SETTING_TABLE(domain_settings);
 
-/* ---- building --------------------------------------------------------------------------------------------------- */
+/* ---- building -------------------------------------------------------------------------------------------------- */
 
 struct directory *
 directory_new(struct mem *mem, uint64_t seed)
@@ -708,7 +708,7 @@ directory_read_domain(struct setting_reader *r, struct directory *d, const struc
     r->ctx = outer;
 }
 
-/* ---- what only the whole can tell ------------------------------------------------------------------------------- */
+/* ---- what only the whole can tell ------------------------------------------------------------------------------ */
 
 static void
 resolve_same_as(struct setting_reader *r, struct directory *d, struct domain *domain)

@@ -43,7 +43,7 @@ say_form(struct setting_reader *r, struct conf_where where, const char *form)
     conf_error(r->problems, where, CONF_NO_SUGGESTION, "write \"%s\"", form);
 }
 
-/* ---- listen ----------------------------------------------------------------------------------------------------- */
+/* ---- listen ---------------------------------------------------------------------------------------------------- */
 
 static void
 read_addresses(struct setting_reader *r, const struct conf_node *node, void *target)
@@ -218,7 +218,7 @@ site_listener_settings(const struct site_listener *listener, const struct addres
     return settings;
 }
 
-/* ---- tls, users, resolver, retry -------------------------------------------------------------------------------- */
+/* ---- tls, users, resolver, retry ------------------------------------------------------------------------------- */
 
 static const struct setting tls_table[] = {
     { STR("certificate"), STR("FILE"), SETTING_PATH, .offset = offsetof(struct site, certificate),
@@ -336,7 +336,7 @@ read_retry(struct setting_reader *r, const struct conf_node *node, void *target)
     site->retry = retry;
 }
 
-/* ---- route ------------------------------------------------------------------------------------------------------ */
+/* ---- route ----------------------------------------------------------------------------------------------------- */
 
 static const struct setting via_table[] = {
     { STR("user"), STR("NAME"), SETTING_WORD, .offset = offsetof(struct site_route, user),
@@ -566,7 +566,7 @@ read_route(struct setting_reader *r, const struct conf_node *node, void *target)
     site->routes[site->route_count++] = sr;
 }
 
-/* ---- the top ---------------------------------------------------------------------------------------------------- */
+/* ---- the top --------------------------------------------------------------------------------------------------- */
 
 static void
 read_hostname(struct setting_reader *r, const struct conf_node *node, void *target)
@@ -638,7 +638,7 @@ static const struct setting site_table[] = {
 };
 const struct setting_table site_settings = SETTING_TABLE(site_table);
 
-/* ---- assembly --------------------------------------------------------------------------------------------------- */
+/* ---- assembly -------------------------------------------------------------------------------------------------- */
 
 static void
 check_listeners(struct setting_reader *r, const struct site *site)
@@ -805,7 +805,7 @@ site_free(struct site *site)
     mem_free(mem, site, sizeof *site);
 }
 
-/* ---- what is wrong with the world ------------------------------------------------------------------------------- */
+/* ---- what is wrong with the world ------------------------------------------------------------------------------ */
 
 static bool
 is_wildcard(const struct address *a)

@@ -86,7 +86,7 @@ void site_free(struct site *);
  */
 const struct route *site_route(const struct site *, struct str domain);
 
-/* ---- what is wrong with the world ------------------------------------------------------------------------------- */
+/* ---- what is wrong with the world ------------------------------------------------------------------------------ */
 
 /* Answers about the machine. Each may suspend; each may be NULL: not asked. */
 struct site_world {

@@ -10,8 +10,8 @@
 #include <unistd.h>
 
 /*
- * Input may be a file, which epoll does not take, or a terminal that others share, which must not become
- * non-blocking: so a helper thread reads it. It comes back now and then to see whether anybody still waits.
+ * Input may be a file, which epoll does not take, or a terminal that others share, which must not become non-blocking: so a
+ * helper thread reads it. It comes back now and then to see whether anybody still waits.
  */
 enum { LOOK_UP_MS = 200 };
 
