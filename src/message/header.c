@@ -61,9 +61,10 @@ header_end_feed(struct header_end *h, struct str piece, size_t *out_len)
             h->mid_line = false;
             if (h->found)
                 *out_len = i + 1;
-        } else if (c != '\r') {
-            h->mid_line = true;
+        } else {
+            h->mid_line |= c != '\r' || h->after_cr; /* one CR is the line end's */
         }
+        h->after_cr = c == '\r';
     }
     return h->found;
 }

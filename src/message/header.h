@@ -25,7 +25,7 @@ bool header_find(struct str header, struct str name, struct header_field *out);
 /* Where the header ends, for content that comes in pieces. Starts zeroed. */
 struct header_end {
     uint64_t bytes; /* seen so far, or when `found`: of the header with its empty line */
-    bool mid_line, found;
+    bool mid_line, after_cr, found;
 };
 /* True as soon as the end was seen: then *out_len bytes of this piece belong to the header. */
 bool header_end_feed(struct header_end *, struct str piece, size_t *out_len);

@@ -55,6 +55,7 @@ finds_the_end(struct test *t)
         { "LF alone",    STR("A: b\n\nbody"), true, 6 },
         { "not yet",     STR("A: b\r\n\r"), false, 7 },
         { "never",       STR("A: b\r\n"), false, 6 },
+        { "two CR",      STR("A: b\r\n\r\r\n\r\nx"), true, 11 },
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         for (size_t cut = 0; cut <= cases[i].in.len; cut++) {
