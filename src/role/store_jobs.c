@@ -344,6 +344,12 @@ deliver(struct work *w, const struct spool_message *m)
     struct str reply, base = S("");
     bool mailbox = w->job.route->kind == ROUTE_MAILDIR;
 
+    if (w->job.route->tls == ROUTE_TLS_REQUIRE || w->job.route->implicit_tls) { /* never in clear what must not be */
+        settle_all(w, &m->envelope, (struct outcome){ .kind = OUTCOME_DEFERRED, .about = OUTCOME_ABOUT_DESTINATION,
+                   .enhanced = S("4.7.10"), .remote = S(""),
+                   .reply = S("this route requires TLS, which this version does not have: the mail waits") });
+        return;
+    }
     describe(w, m, &job);
     if (!mailbox)
         put_hosts(w, &job);
