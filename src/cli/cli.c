@@ -18,6 +18,7 @@ static const struct verb *const verbs[] = {
     &verb_check,
     &verb_status,
     &verb_queue,
+    &verb_spool,
     &verb_reload,
     &verb_stop,
     &verb_mailq,
