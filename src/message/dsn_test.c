@@ -125,10 +125,10 @@ what_comes_back(struct test *t)
 {
     static const struct {
         const char *why;
-        enum dsn_action action;
-        enum ret ret;
+        uint8_t action; /* enum dsn_action */
+        uint8_t ret;    /* enum ret */
         uint64_t size;
-        enum body body;
+        uint8_t body;   /* enum body */
         bool utf8, full;
         struct str type;
     } cases[] = {
