@@ -38,7 +38,7 @@ static const struct {
     { STR("mailq"), STR("mailq") },
 };
 
-/* ---- output -------------------------------------------------------------------------------------------------------- */
+/* ---- output ----------------------------------------------------------------------------------------------------- */
 
 static void
 print(enum terminal_output output, const char *prefix, const char *format, va_list args)
@@ -105,7 +105,7 @@ cli_put_json(struct text *t, struct str s)
     text_put_byte(t, '"');
 }
 
-/* ---- options --------------------------------------------------------------------------------------------------------- */
+/* ---- options ---------------------------------------------------------------------------------------------------- */
 
 static void
 print_option(const char *name, const char *argument, const char *help)
@@ -241,8 +241,8 @@ find_option(const struct verb *verb, struct str name)
 }
 
 bool
-cli_parse(const struct verb *verb, int argc, char **argv, struct arena *arena, void *settings, struct words *out_operands,
-          int *out_exit)
+cli_parse(const struct verb *verb, int argc, char **argv, struct arena *arena, void *settings,
+          struct words *out_operands, int *out_exit)
 {
     bool only_operands = false;
 
@@ -287,7 +287,7 @@ cli_parse(const struct verb *verb, int argc, char **argv, struct arena *arena, v
     return true;
 }
 
-/* ---- which verb -------------------------------------------------------------------------------------------------------- */
+/* ---- which verb ------------------------------------------------------------------------------------------------- */
 
 struct str
 cli_base_name(struct str path)

@@ -1,11 +1,11 @@
 /*
  * cli - the command line: "postrider VERB ...", one file a verb. Also answers to the names sendmail and mailq.
  *
- * A verb is a struct verb in its file, and a line in cli.c. Its run() is a fiber in a world of its own and gives the exit
- * code: one of enum exit_code, which are those of sysexits.h because scripts and mail programs know them.
+ * A verb is a struct verb in its file, and a line in cli.c. Its run() is a fiber in a world of its own and gives the
+ * exit code: one of enum exit_code, which are those of sysexits.h because scripts and mail programs know them.
  *
- * Options are a table too: cli_parse() fills a struct from argv and answers --help from the same table, so that help and
- * behaviour cannot differ.
+ * Options are a table too: cli_parse() fills a struct from argv and answers --help from the same table, so that help
+ * and behaviour cannot differ.
  */
 #ifndef CLI_CLI_H
 #define CLI_CLI_H
@@ -69,8 +69,8 @@ int cli_main(int argc, char **argv);
 const struct verb *cli_find_verb(struct str name); /* NULL: there is none */
 
 /*
- * Fills *settings by verb->options; what is no option goes to *out_operands (behind "--", all of it). False: *out_exit is
- * the code to end with, and everything has been said (a mistake, or --help).
+ * Fills *settings by verb->options; what is no option goes to *out_operands (behind "--", all of it). False:
+ * *out_exit is the code to end with, and everything has been said (a mistake, or --help).
  */
 bool cli_parse(const struct verb *, int argc, char **argv, struct arena *, void *settings, struct words *out_operands,
                int *out_exit);

@@ -1,9 +1,9 @@
 /*
  * load - "postrider load": many sessions send many messages to one server, and the figures are told exactly.
  *
- * Every message bears its own name, "X-Load-Id: RUN-N" (also its Message-ID), so that what arrived can be compared with what
- * was accepted: --log-accepted writes a line for each, before the next message of that session begins.
- * A message is tried once; what happened to it is one of the counts, and they add up to the messages tried.
+ * Every message bears its own name, "X-Load-Id: RUN-N" (also its Message-ID), so that what arrived can be compared
+ * with what was accepted: --log-accepted writes a line for each, before the next message of that session begins. A
+ * message is tried once; what happened to it is one of the counts, and they add up to the messages tried.
  */
 #include "cli/server.h"
 
@@ -34,22 +34,28 @@ struct settings {
 };
 
 static const struct option options[] = {
-    { "--server", "HOST:PORT", OPTION_WORD, offsetof(struct settings, server), "where to (127.0.0.1:25); a path is a Unix socket" },
+    { "--server", "HOST:PORT", OPTION_WORD, offsetof(struct settings, server),
+      "where to (127.0.0.1:25); a path is a Unix socket" },
     { "--lmtp", NULL, OPTION_FLAG, offsetof(struct settings, lmtp), "speak LMTP" },
     { "--sessions", "N", OPTION_NUMBER, offsetof(struct settings, sessions), "at a time (10)" },
-    { "--messages", "N", OPTION_NUMBER, offsetof(struct settings, messages), "in all (1000; with --seconds: no bound)" },
+    { "--messages", "N", OPTION_NUMBER, offsetof(struct settings, messages),
+      "in all (1000; with --seconds: no bound)" },
     { "--seconds", "TIME", OPTION_SECONDS, offsetof(struct settings, seconds), "begin no message after this time" },
     { "--size", "BYTES", OPTION_NUMBER, offsetof(struct settings, size), "of a message, its header included (10k)" },
     { "--rcpt", "N", OPTION_NUMBER, offsetof(struct settings, rcpt), "recipients of each message (1)" },
-    { "--per-connection", "N", OPTION_NUMBER, offsetof(struct settings, per_connection), "messages, then a new one (0: all)" },
-    { "--rate", "N", OPTION_NUMBER, offsetof(struct settings, rate), "messages a second at most, all sessions together" },
-    { "--from", "ADDRESS", OPTION_WORD, offsetof(struct settings, from), "reverse-path (load@load.invalid); \"\" is <>" },
+    { "--per-connection", "N", OPTION_NUMBER, offsetof(struct settings, per_connection),
+      "messages, then a new one (0: all)" },
+    { "--rate", "N", OPTION_NUMBER, offsetof(struct settings, rate),
+      "messages a second at most, all sessions together" },
+    { "--from", "ADDRESS", OPTION_WORD, offsetof(struct settings, from),
+      "reverse-path (load@load.invalid); \"\" is <>" },
     { "--to", "ADDRESS", OPTION_WORD, offsetof(struct settings, to),
       "forward-path (load@local.test); {n} becomes the message's\nnumber, {r} the recipient's, from 0" },
     { "--helo", "NAME", OPTION_WORD, offsetof(struct settings, helo), "our name (load.invalid)" },
     { "--no-pipelining", NULL, OPTION_FLAG, offsetof(struct settings, no_pipelining), "one command at a time" },
     { "--bdat", NULL, OPTION_FLAG, offsetof(struct settings, bdat), "BDAT where it is offered" },
-    { "--timeout", "TIME", OPTION_SECONDS, offsetof(struct settings, timeout), "for each reply (as RFC 5321 has them)" },
+    { "--timeout", "TIME", OPTION_SECONDS, offsetof(struct settings, timeout),
+      "for each reply (as RFC 5321 has them)" },
     { "--keep-going", NULL, OPTION_FLAG, offsetof(struct settings, keep_going),
       "try to connect for ever, and count accepted messages only:\nfor servers that are killed meanwhile" },
     { "--log-accepted", "FILE", OPTION_WORD, offsetof(struct settings, log_accepted),
@@ -59,7 +65,7 @@ static const struct option options[] = {
     { 0 },
 };
 
-/* ---- state ----------------------------------------------------------------------------------------------------------- */
+/* ---- state ------------------------------------------------------------------------------------------------------ */
 
 /* What became of a message. */
 enum fate { ACCEPTED, DEFERRED, REFUSED, LOST, UNKNOWN, FATES };
@@ -92,11 +98,13 @@ struct session {
     const struct recipient **rcpt;
     struct remote_reply *rcpt_reply, *final_reply;
     size_t at;              /* of the message under way, in bytes */
-    struct text header;
+    struct text header;     /* then `filled` bytes of filler, then the tail */
+    size_t filled;
+    struct str tail;
     char header_memory[HEADER_MAX];
 };
 
-/* ---- latencies --------------------------------------------------------------------------------------------------------- */
+/* ---- latencies -------------------------------------------------------------------------------------------------- */
 
 static size_t
 bucket_of(int64_t ns)
@@ -134,7 +142,7 @@ percentile(const struct load *l, double part)
     return 0;
 }
 
-/* ---- one message --------------------------------------------------------------------------------------------------------- */
+/* ---- one message ------------------------------------------------------------------------------------------------ */
 
 /* "{n}" and "{r}" filled in. */
 static struct str
@@ -157,20 +165,34 @@ address_for(struct session *s, uint64_t message, size_t rcpt)
     return text_str(&t);
 }
 
+/* So that the message has exactly the size asked for and ends with CRLF, though the filler be cut within one. */
+static void
+size_body(struct session *s)
+{
+    static const struct str tail = STR("x\r\n");
+    struct str filler = s->load->filler;
+    size_t body = s->load->set.size > s->header.len ? s->load->set.size - s->header.len : 0;
+
+    s->filled = body > tail.len ? body - tail.len : 0;
+    s->tail = body > tail.len ? tail : S("");
+    if (s->filled > 0 && filler.ptr[(s->filled - 1) % FILLER_BYTES] == '\r')
+        s->tail = S("\n\r\n");
+}
+
 static struct err
 read_content(void *arg, void *memory, size_t cap, int64_t until, size_t *out_len)
 {
     struct session *s = arg;
-    size_t total = s->load->set.size > s->header.len ? s->load->set.size : s->header.len;
+    size_t end = s->header.len + s->filled; /* where the tail begins */
     struct str piece;
 
     (void)until;
-    if (s->at < s->header.len) {
+    if (s->at < s->header.len)
         piece = str_from(text_str(&s->header), s->at);
-    } else {
-        size_t body = s->at - s->header.len, left = total - s->at;
-        piece = str_slice(str_from(s->load->filler, body % FILLER_BYTES), 0, left);
-    }
+    else if (s->at < end)
+        piece = str_slice(str_from(s->load->filler, (s->at - s->header.len) % FILLER_BYTES), 0, end - s->at);
+    else
+        piece = str_from(s->tail, s->at - end);
     piece = str_slice(piece, 0, cap);
     memcpy(memory, piece.ptr, piece.len);
     s->at += piece.len;
@@ -199,8 +221,8 @@ log_accepted(struct session *s, uint64_t number, size_t recipients, struct str r
 {
     struct load *l = s->load;
     struct str id = queue_id(reply);
-    struct str line = arena_printf(&s->arena, "%.*s-%llu %.*s %zu %.*s\n", STR_ARG(l->run_id), (unsigned long long)number,
-                                   STR_ARG(id), recipients, STR_ARG(reply));
+    struct str line = arena_printf(&s->arena, "%.*s-%llu %.*s %zu %.*s\n", STR_ARG(l->run_id),
+                                   (unsigned long long)number, STR_ARG(id), recipients, STR_ARG(reply));
     uint64_t offset = l->log_offset;
 
     l->log_offset += line.len; /* a place of its own: sessions write beside each other */
@@ -218,6 +240,10 @@ fate_of(struct session *s, const struct client_transaction *t, struct err e, str
 
     if (err_is(e))
         return t->stage == CLIENT_AT_FINAL ? UNKNOWN : LOST;
+    if (t->mail.code && !remote_reply_is_positive(&t->mail)) { /* what came behind it was answered 503 */
+        s->load->rcpt_refused += t->rcpt_count;
+        return remote_reply_is_permanent(&t->mail) ? REFUSED : DEFERRED;
+    }
     for (size_t i = 0; i < t->rcpt_count; i++) {
         const struct remote_reply *r = &t->rcpt_reply[i];
         if (remote_reply_is_positive(r))
@@ -232,7 +258,7 @@ fate_of(struct session *s, const struct client_transaction *t, struct err e, str
     *out_taken = taken;
     if (taken > 0)
         return ACCEPTED;
-    return refused > 0 || remote_reply_is_permanent(&t->mail) || remote_reply_is_permanent(&t->data) ? REFUSED : DEFERRED;
+    return refused > 0 || remote_reply_is_permanent(&t->data) ? REFUSED : DEFERRED;
 }
 
 static void
@@ -264,6 +290,7 @@ send_one(struct session *s, uint64_t number)
               "Message-ID: <%.*s-%llu@load.invalid>\r\nX-Load-Id: %.*s-%llu\r\n\r\n",
               (unsigned long long)number, STR_ARG(str_slice(l->set.from, 0, 300)), STR_ARG(l->run_id),
               (unsigned long long)number, STR_ARG(l->run_id), (unsigned long long)number);
+    size_body(s);
     int64_t began = rt_now(l->rt);
     enum fate fate = fate_of(s, &t, client_send(s->own_client, &t, &s->arena), &reply, &taken);
     int64_t took = rt_now(l->rt) - began;
@@ -280,7 +307,7 @@ send_one(struct session *s, uint64_t number)
         log_accepted(s, number, taken, reply);
 }
 
-/* ---- one session ----------------------------------------------------------------------------------------------------------- */
+/* ---- one session ------------------------------------------------------------------------------------------------ */
 
 static struct err
 connect_session(struct session *s)
@@ -289,7 +316,8 @@ connect_session(struct session *s)
     struct client_settings settings = {
         .lmtp = l->set.lmtp,
         .helo = l->set.helo,
-        .refuse = (l->set.no_pipelining ? CLIENT_PIPELINING : 0u) | (l->set.bdat ? 0u : CLIENT_CHUNKING | CLIENT_BINARYMIME),
+        .refuse = (l->set.no_pipelining ? CLIENT_PIPELINING : 0u) |
+                  (l->set.bdat ? 0u : CLIENT_CHUNKING | CLIENT_BINARYMIME),
     };
     struct remote_reply reply;
     struct stream *stream;
@@ -381,7 +409,7 @@ run_session(void *arg)
     arena_done(&s->arena);
 }
 
-/* ---- the whole ---------------------------------------------------------------------------------------------------------------- */
+/* ---- the whole -------------------------------------------------------------------------------------------------- */
 
 static void
 print_figures(const struct load *l)
@@ -402,8 +430,9 @@ print_figures(const struct load *l)
             cli_print(",\"%s\":%llu", fate_names[i], (unsigned long long)l->fates[i]);
         cli_print(",\"recipients_accepted\":%llu,\"recipients_not\":%llu,\"bytes\":%llu,\"connections\":%llu,"
                   "\"connect_failures\":%llu,\"seconds\":%.6f,\"rate\":%.3f,\"latency_ms\":{",
-                  (unsigned long long)l->rcpt_accepted, (unsigned long long)l->rcpt_refused, (unsigned long long)l->bytes,
-                  (unsigned long long)l->connections, (unsigned long long)l->connect_failures, seconds, rate);
+                  (unsigned long long)l->rcpt_accepted, (unsigned long long)l->rcpt_refused,
+                  (unsigned long long)l->bytes, (unsigned long long)l->connections,
+                  (unsigned long long)l->connect_failures, seconds, rate);
         for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
             cli_print("\"%s\":%.3f,", parts[i].name, percentile(l, parts[i].part));
         cli_print("\"max\":%.3f}}\n", (double)l->latency_max / 1e6);
@@ -457,7 +486,9 @@ make_filler(struct arena *arena)
 
     for (size_t i = 0; i < FILLER_BYTES; i++) {
         size_t column = i % LINE_BYTES;
-        bytes[i] = column == LINE_BYTES - 2 ? '\r' : column == LINE_BYTES - 1 ? '\n' : (char)('a' + (i / LINE_BYTES + column) % 26);
+        bytes[i] = column == LINE_BYTES - 2   ? '\r'
+                   : column == LINE_BYTES - 1 ? '\n'
+                                              : (char)('a' + (i / LINE_BYTES + column) % 26);
     }
     /* It is repeated: its last line, cut short, must end too. */
     memcpy(bytes + FILLER_BYTES - 2, "\r\n", 2);
@@ -535,9 +566,16 @@ run(struct rt *rt, int argc, char **argv)
 
     l->rt = rt;
     arena_init(&l->arena, rt_mem(rt), 16 << 10, SIZE_MAX);
-    l->set = (struct settings){ .server = STR("127.0.0.1:25"), .from = STR("load@load.invalid"), .to = STR("load@local.test"),
-                                .helo = STR("load.invalid"), .sessions = 10, .size = 10 << 10, .rcpt = 1,
-                                .messages = UINT64_MAX };
+    l->set = (struct settings){
+        .server = STR("127.0.0.1:25"),
+        .from = STR("load@load.invalid"),
+        .to = STR("load@local.test"),
+        .helo = STR("load.invalid"),
+        .sessions = 10,
+        .size = 10 << 10,
+        .rcpt = 1,
+        .messages = UINT64_MAX,
+    };
     l->filler = make_filler(&l->arena);
     l->run_id = arena_printf(&l->arena, "%016llx", (unsigned long long)rt_random(rt));
     if (cli_parse(&verb_load, argc, argv, &l->arena, &l->set, &operands, &exit)) {

@@ -37,7 +37,8 @@ put(struct scan *scan, char c)
     struct text *t = scan->in_angle ? &scan->angle : &scan->words;
     char last = t->len > 0 ? t->ptr[t->len - 1] : '.';
 
-    /* "a @ b . c" is one word (RFC 5322 section 4.4), "a b" is two, and no address: the space stays, to be found wrong. */
+    /* "a @ b . c" is one word (RFC 5322 section 4.4), "a b" is two, and no address: the space stays, to be found
+     * wrong. */
     if (scan->space && last != '.' && last != '@' && c != '.' && c != '@')
         text_put_byte(t, ' ');
     scan->space = false;

@@ -1,6 +1,6 @@
 /*
- * recipients - the addresses in a field such as To: (RFC 5322 section 3.4, and the obsolete forms of 4.4), as people write
- * them: names, comments, groups, routes, missing commas at the end.
+ * recipients - the addresses in a field such as To: (RFC 5322 section 3.4, and the obsolete forms of 4.4), as people
+ * write them: names, comments, groups, routes, missing commas at the end.
  *
  * This finds where each address stands and takes its surroundings away; whether it is one is for message/path.h to say.
  */
@@ -9,7 +9,8 @@
 
 #include "base/arena.h"
 
-/* The next address of the list, without brackets, comments and the spaces around its dots and "@". False: none is left. */
+/* The next address of the list, without brackets, comments and the spaces around its dots and "@". False: none is
+ * left. */
 bool recipients_take(struct str *rest, struct arena *, struct str *out);
 
 #endif

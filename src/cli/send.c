@@ -1,6 +1,6 @@
 /*
- * send - "postrider send": one message to one server, with the dialog on the screen. It has no queue and looks up no MX: it
- * shows what a server says, and its exit code tells a script how it went.
+ * send - "postrider send": one message to one server, with the dialog on the screen. It has no queue and looks up no
+ * MX: it shows what a server says, and its exit code tells a script how it went.
  */
 #include "cli/dialog.h"
 #include "cli/server.h"
@@ -30,15 +30,18 @@ struct settings {
 };
 
 static const struct option options[] = {
-    { "--server", "HOST:PORT", OPTION_WORD, offsetof(struct settings, server), "where to (127.0.0.1:25); a path is a Unix socket" },
-    { "--from", "ADDRESS", OPTION_WORD, offsetof(struct settings, from), "reverse-path and From (you, at this host); \"\" is <>" },
+    { "--server", "HOST:PORT", OPTION_WORD, offsetof(struct settings, server),
+      "where to (127.0.0.1:25); a path is a Unix socket" },
+    { "--from", "ADDRESS", OPTION_WORD, offsetof(struct settings, from),
+      "reverse-path and From (you, at this host); \"\" is <>" },
     { "--to", "ADDRESS", OPTION_WORDS, offsetof(struct settings, to), "a recipient; may be given again" },
     { "--cc", "ADDRESS", OPTION_WORDS, offsetof(struct settings, cc), "another one, shown as Cc" },
     { "--bcc", "ADDRESS", OPTION_WORDS, offsetof(struct settings, bcc), "another one, not shown" },
     { "--subject", "TEXT", OPTION_WORD, offsetof(struct settings, subject), "(a test message)" },
     { "--header", "\"NAME: VALUE\"", OPTION_WORDS, offsetof(struct settings, header), "one more header field" },
     { "--attach", "FILE", OPTION_WORDS, offsetof(struct settings, attach), "an attachment; may be given again" },
-    { "--text", NULL, OPTION_FLAG, offsetof(struct settings, text), "the file is text, though it begins like a header" },
+    { "--text", NULL, OPTION_FLAG, offsetof(struct settings, text),
+      "the file is text, though it begins like a header" },
     { "--notify", "WORDS", OPTION_WORD, offsetof(struct settings, notify), "never, or of success,failure,delay (DSN)" },
     { "--ret", "full|hdrs", OPTION_WORD, offsetof(struct settings, ret), "how much a notice returns (DSN)" },
     { "--envid", "TEXT", OPTION_WORD, offsetof(struct settings, envid), "envelope id (DSN)" },
@@ -46,7 +49,8 @@ static const struct option options[] = {
     { "--helo", "NAME", OPTION_WORD, offsetof(struct settings, helo), "our name (this host's)" },
     { "--no-pipelining", NULL, OPTION_FLAG, offsetof(struct settings, no_pipelining), "one command at a time" },
     { "--no-bdat", NULL, OPTION_FLAG, offsetof(struct settings, no_bdat), "DATA, though BDAT is offered" },
-    { "--timeout", "TIME", OPTION_SECONDS, offsetof(struct settings, timeout), "for each reply (as RFC 5321 has them)" },
+    { "--timeout", "TIME", OPTION_SECONDS, offsetof(struct settings, timeout),
+      "for each reply (as RFC 5321 has them)" },
     { "--quiet", NULL, OPTION_FLAG, offsetof(struct settings, quiet), "no dialog" },
     { 0 },
 };
@@ -67,7 +71,7 @@ struct send {
     size_t read;
 };
 
-/* ---- the message ------------------------------------------------------------------------------------------------------- */
+/* ---- the message ------------------------------------------------------------------------------------------------ */
 
 static bool
 is_plain_text(struct str s)
@@ -241,7 +245,7 @@ make_content(struct send *s, const struct words *operands)
     return compose(s, input);
 }
 
-/* ---- the envelope ----------------------------------------------------------------------------------------------------------- */
+/* ---- the envelope ----------------------------------------------------------------------------------------------- */
 
 static int
 parse_address(struct send *s, struct str word, struct str *out)
@@ -260,8 +264,12 @@ parse_notify(struct send *s)
     static const struct {
         struct str name;
         uint8_t bit;
-    } words[] = { { STR("never"), NOTIFY_NEVER }, { STR("success"), NOTIFY_SUCCESS }, { STR("failure"), NOTIFY_FAILURE },
-                  { STR("delay"), NOTIFY_DELAY } };
+    } words[] = {
+        { STR("never"), NOTIFY_NEVER },
+        { STR("success"), NOTIFY_SUCCESS },
+        { STR("failure"), NOTIFY_FAILURE },
+        { STR("delay"), NOTIFY_DELAY },
+    };
 
     for (struct str rest = s->set.notify; rest.len > 0;) {
         struct str word = str_cut(&rest, ',');
@@ -275,7 +283,9 @@ parse_notify(struct send *s)
         s->notify |= bit;
     }
     if (s->set.ret.len > 0) {
-        s->ret = str_eq_nocase(s->set.ret, S("full")) ? RET_FULL : str_eq_nocase(s->set.ret, S("hdrs")) ? RET_HDRS : RET_NONE;
+        s->ret = str_eq_nocase(s->set.ret, S("full"))   ? RET_FULL
+                 : str_eq_nocase(s->set.ret, S("hdrs")) ? RET_HDRS
+                                                        : RET_NONE;
         if (s->ret == RET_NONE)
             return cli_fail(&verb_send, EXIT_USAGE, "--ret wants full or hdrs");
     }
@@ -326,7 +336,7 @@ make_envelope(struct send *s)
     return exit;
 }
 
-/* ---- the dialog --------------------------------------------------------------------------------------------------------------- */
+/* ---- the dialog ------------------------------------------------------------------------------------------------- */
 
 static struct err
 read_content(void *arg, void *memory, size_t cap, int64_t until, size_t *out_len)
@@ -418,8 +428,7 @@ transact(struct send *s, struct client *client)
         dialog_note(&s->dialog, "not ASCII, but the server does not offer SMTPUTF8: sent as it is");
     struct err e = client_send(client, &t, &s->arena);
     if (err_is(e))
-        return lost(s, t.stage == CLIENT_AT_FINAL ? "lost after the end of the message: it may or may not have been taken"
-                                                  : "lost", e);
+        return lost(s, t.stage == CLIENT_AT_FINAL ? "lost behind the end: it may have been taken" : "lost", e);
     return conclude(s, &t);
 }
 
@@ -428,7 +437,8 @@ talk(struct send *s)
 {
     struct client_settings settings = {
         .lmtp = s->set.lmtp,
-        .refuse = (s->set.no_pipelining ? CLIENT_PIPELINING : 0u) | (s->set.no_bdat ? CLIENT_CHUNKING | CLIENT_BINARYMIME : 0u),
+        .refuse = (s->set.no_pipelining ? CLIENT_PIPELINING : 0u) |
+                  (s->set.no_bdat ? CLIENT_CHUNKING | CLIENT_BINARYMIME : 0u),
         .helo = s->set.helo,
         .dialog = s->set.quiet ? NULL : dialog_line,
         .dialog_arg = &s->dialog,
@@ -492,8 +502,8 @@ const struct verb verb_send = {
     .name = "send",
     .summary = "send a message to a server, and show the dialog",
     .arguments = "[FILE|-]",
-    .about = "FILE is a whole message if it begins with a header (then it goes as it is), else the text of one. Without\n"
-             "FILE, a test message is made up.\n"
+    .about = "FILE is a whole message if it begins with a header (then it goes as it is), else the text of one.\n"
+             "Without FILE, a test message is made up.\n"
              "\n"
              "  postrider send --server 127.0.0.1:2525 --to ann@local.test --subject Hello --attach photo.jpg -\n"
              "\n"

@@ -1,11 +1,11 @@
 /*
- * sendmail - "postrider sendmail", and what answers to the name sendmail: takes a message from a program and hands it over
- * to the daemon, by SMTP over its submission socket.
+ * sendmail - "postrider sendmail", and what answers to the name sendmail: takes a message from a program and hands it
+ * over to the daemon, by SMTP over its submission socket.
  *
- * Until the daemon has said 250 the message is only ours, so nothing here gives up easily: no daemon, a lost connection and
- * every 4xx are tried again for PATIENCE_NS. Then, and when a recipient was refused for good, the message is put into a file
- * of the user's and the file is named; the exit code is 75 or 67. Each recipient is counted for itself: what was accepted for
- * one is not sent to that one again.
+ * Until the daemon has said 250 the message is only ours, so nothing here gives up easily: no daemon, a lost
+ * connection and every 4xx are tried again for PATIENCE_NS. Then, and when a recipient was refused for good, the
+ * message is put into a file of the user's and the file is named; the exit code is 75 or 67. Each recipient is
+ * counted for itself: what was accepted for one is not sent to that one again.
  */
 #include "cli/dialog.h"
 #include "cli/recipients.h"
@@ -62,7 +62,7 @@ struct mail {
     struct str trouble;      /* what stood in the way the last time */
 };
 
-/* ---- options: as they grew since 1983 ----------------------------------------------------------------------------------- */
+/* ---- options: as they grew since 1983 --------------------------------------------------------------------------- */
 
 enum takes { NOTHING, A_VALUE, ATTACHED }; /* ATTACHED: only in the same word */
 static const struct {
@@ -280,7 +280,7 @@ read_arguments(struct mail *m, int argc, char **argv, bool *out_helped)
     return EXIT_WELL;
 }
 
-/* ---- where the daemon is --------------------------------------------------------------------------------------------------- */
+/* ---- where the daemon is ---------------------------------------------------------------------------------------- */
 
 static struct err
 load_config(void *ctx, struct str path, struct arena *arena, struct str *out)
@@ -306,8 +306,8 @@ config_env(void *ctx, struct str name)
     return host_env(ctx, name);
 }
 
-/* The state directory and the host's name as the site has them. A configuration that cannot be read changes nothing: the
- * usual places are tried. */
+/* The state directory and the host's name as the site has them. A configuration that cannot be read changes nothing:
+ * the usual places are tried. */
 static void
 read_config(struct mail *m)
 {
@@ -348,7 +348,7 @@ find_daemon(struct mail *m)
     return EXIT_WELL;
 }
 
-/* ---- the message ------------------------------------------------------------------------------------------------------------ */
+/* ---- the message ------------------------------------------------------------------------------------------------ */
 
 /* Where a line with a dot alone begins, at or behind `from`, a line's beginning; len: there is none, yet. */
 static size_t
@@ -528,7 +528,7 @@ make_content(struct mail *m)
     m->content = text_str(&t);
 }
 
-/* ---- handing it over ----------------------------------------------------------------------------------------------------------- */
+/* ---- handing it over -------------------------------------------------------------------------------------------- */
 
 static struct err
 read_content(void *arg, void *memory, size_t cap, int64_t until, size_t *out_len)
@@ -603,10 +603,11 @@ send_once(struct mail *m, struct client *client)
     if (err_is(e))
         m->trouble = cli_error(e, arena);
     bool mail_taken = t.mail.code == 0 || remote_reply_is_positive(&t.mail);
+    bool data_taken = t.data.code == 0 || t.data.code == 354;
     for (size_t i = 0; i < t.rcpt_count; i++) {
         if (!mail_taken)
             judge(m, pending[i], &t.mail);
-        else if (judge(m, pending[i], &t.rcpt_reply[i]) && (t.data.code == 0 || t.data.code == 354 || judge(m, pending[i], &t.data)) &&
+        else if (judge(m, pending[i], &t.rcpt_reply[i]) && (data_taken || judge(m, pending[i], &t.data)) &&
                  judge(m, pending[i], &t.final))
             pending[i]->fate = TAKEN;
     }
@@ -715,7 +716,7 @@ report(struct mail *m)
     return pending > 0 ? EXIT_AGAIN : EXIT_NO_USER;
 }
 
-/* ---- -bs: a pipe between the program and the daemon ------------------------------------------------------------------------------ */
+/* ---- -bs: a pipe between the program and the daemon ------------------------------------------------------------- */
 
 struct pipe {
     struct rt *rt;
@@ -763,7 +764,7 @@ talk(struct mail *m)
     return EXIT_WELL;
 }
 
-/* ---- the whole ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- the whole -------------------------------------------------------------------------------------------------- */
 
 static int
 send_message(struct mail *m)

@@ -23,9 +23,11 @@ server_find(struct rt *rt, const struct verb *verb, struct str word, uint16_t de
         if (!str_to_u64(str_from(word, colon + 1), &port) || port == 0 || port > UINT16_MAX)
             return cli_fail(verb, EXIT_USAGE, "\"%.*s\" is not HOST:PORT", STR_ARG(word));
     }
-    struct err e = terminal_addresses(rt, host, within(rt, LOOK_UP_NS), out->address, SERVER_ADDRESSES_MAX, &out->count);
+    struct err e = terminal_addresses(rt, host, within(rt, LOOK_UP_NS), out->address, SERVER_ADDRESSES_MAX,
+                                      &out->count);
     if (err_is(e))
-        return cli_fail(verb, e.kind == ERR_TIMEOUT ? EXIT_AGAIN : EXIT_NO_HOST, "no address for \"%.*s\"", STR_ARG(host));
+        return cli_fail(verb, e.kind == ERR_TIMEOUT ? EXIT_AGAIN : EXIT_NO_HOST, "no address for \"%.*s\"",
+                        STR_ARG(host));
     for (size_t i = 0; i < out->count; i++)
         out->address[i].port = (uint16_t)port;
     return EXIT_WELL;

@@ -13,7 +13,8 @@ struct server {
     size_t count;
 };
 
-/* Looks the name up (by the system's means). Not EXIT_WELL: that is the code to end with, and the reason has been said. */
+/* Looks the name up (by the system's means). Not EXIT_WELL: that is the code to end with, and the reason has been
+ * said. */
 int server_find(struct rt *, const struct verb *, struct str word, uint16_t default_port, struct server *out);
 /* Tries the addresses in turn. */
 struct err server_connect(struct rt *, const struct server *, int64_t until, struct stream **out);

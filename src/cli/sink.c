@@ -1,7 +1,7 @@
 /*
- * sink - "postrider sink": a server that takes mail and forgets it, refuses, delays, resets and stalls as it is told, and
- * keeps what it got if that is wanted. For tests and benchmarks, so it is a small loop of its own and not smtp/server:
- * it must be fast, and it must misbehave.
+ * sink - "postrider sink": a server that takes mail and forgets it, refuses, delays, resets and stalls as it is told,
+ * and keeps what it got if that is wanted. For tests and benchmarks, so it is a small loop of its own and not
+ * smtp/server: it must be fast, and it must misbehave.
  */
 #include "cli/cli.h"
 
@@ -25,12 +25,13 @@ enum {
 };
 #define DRAIN_NS (5 * SECOND)
 
-/* ---- what it is told -------------------------------------------------------------------------------------------------- */
+/* ---- what it is told -------------------------------------------------------------------------------------------- */
 
 /* The places of a dialog where something can be made to happen. */
 enum point { AT_GREETING, AT_HELLO, AT_MAIL, AT_RCPT, AT_DATA, AT_CONTENT, AT_DOT, AT_RSET, AT_QUIT, POINTS };
 static const struct str point_names[POINTS] = {
-    STR("greeting"), STR("ehlo"), STR("mail"), STR("rcpt"), STR("data"), STR("content"), STR("dot"), STR("rset"), STR("quit"),
+    STR("greeting"), STR("ehlo"), STR("mail"), STR("rcpt"), STR("data"),
+    STR("content"),  STR("dot"),  STR("rset"), STR("quit"),
 };
 
 enum action { REFUSE, DELAY, STALL, RESET, CLOSE };
@@ -58,7 +59,8 @@ static const struct option options[] = {
     { "--lmtp", NULL, OPTION_FLAG, offsetof(struct settings, lmtp), "speak LMTP" },
     { "--keep", "DIR", OPTION_WORD, offsetof(struct settings, keep),
       "keep each message as N.eml, its envelope as N.json" },
-    { "--maildir", "DIR", OPTION_WORD, offsetof(struct settings, maildir), "keep each message in this Maildir, with LF" },
+    { "--maildir", "DIR", OPTION_WORD, offsetof(struct settings, maildir),
+      "keep each message in this Maildir, with LF" },
     { "--count", "N", OPTION_NUMBER, offsetof(struct settings, count), "end after N messages" },
     { "--seconds", "S", OPTION_SECONDS, offsetof(struct settings, seconds), "end after this time" },
     { "--refuse", "WHERE=CODE", OPTION_WORDS, offsetof(struct settings, refuse),
@@ -74,7 +76,8 @@ static const struct option options[] = {
     { "--greylist", NULL, OPTION_FLAG, offsetof(struct settings, greylist), "450 to each recipient the first time" },
     { "--rcpt-max", "N", OPTION_NUMBER, offsetof(struct settings, rcpt_max), "452 to more recipients a transaction" },
     { "--limits", NULL, OPTION_FLAG, offsetof(struct settings, limits), "offer LIMITS RCPTMAX=N" },
-    { "--size", "BYTES", OPTION_NUMBER, offsetof(struct settings, size_max), "552 to a larger message; offered as SIZE" },
+    { "--size", "BYTES", OPTION_NUMBER, offsetof(struct settings, size_max),
+      "552 to a larger message; offered as SIZE" },
     { "--without", "EXT[,EXT]", OPTION_WORDS, offsetof(struct settings, without),
       "do not offer PIPELINING, CHUNKING, ...; EHLO: only HELO" },
     { "--host", "NAME", OPTION_WORD, offsetof(struct settings, host), "our name (sink.invalid)" },
@@ -84,7 +87,7 @@ static const struct option options[] = {
     { 0 },
 };
 
-/* ---- state --------------------------------------------------------------------------------------------------------------- */
+/* ---- state ------------------------------------------------------------------------------------------------------ */
 
 struct counts {
     uint64_t sessions, messages, recipients, refused_recipients, refused_messages, bytes, faults;
@@ -138,7 +141,7 @@ struct session {
     char helo_memory[256];
 };
 
-/* ---- reading and writing -------------------------------------------------------------------------------------------------- */
+/* ---- reading and writing ---------------------------------------------------------------------------------------- */
 
 static bool
 flush(struct session *s)
@@ -215,7 +218,7 @@ take_line(struct session *s, struct str *out)
     }
 }
 
-/* ---- faults ---------------------------------------------------------------------------------------------------------------- */
+/* ---- faults ----------------------------------------------------------------------------------------------------- */
 
 /* Until the peer gives up. */
 static void
@@ -312,7 +315,7 @@ pass_greylist(struct session *s, struct str args)
     return false;
 }
 
-/* ---- keeping what came ------------------------------------------------------------------------------------------------------- */
+/* ---- keeping what came ------------------------------------------------------------------------------------------ */
 
 static bool
 keeps(const struct sink *sink)
@@ -409,7 +412,7 @@ keep_message(struct session *s, uint64_t number)
     return OK;
 }
 
-/* ---- commands ------------------------------------------------------------------------------------------------------------------ */
+/* ---- commands --------------------------------------------------------------------------------------------------- */
 
 static void
 end_transaction(struct session *s)
@@ -676,7 +679,7 @@ run_session(void *arg)
     mem_free(rt_mem(sink->rt), s, sizeof *s);
 }
 
-/* ---- the whole -------------------------------------------------------------------------------------------------------------------- */
+/* ---- the whole -------------------------------------------------------------------------------------------------- */
 
 static void
 accept_sessions(void *arg)
@@ -741,8 +744,9 @@ show_progress(void *arg)
 
     while (!err_is(rt_sleep(sink->rt, within(sink->rt, SECOND)))) {
         struct text t = text_init(memory, sizeof memory);
-        text_putf(&t, "\r%llu messages, %llu recipients, %zu sessions now \r", (unsigned long long)sink->counts.messages,
-                  (unsigned long long)sink->counts.recipients, sink->sessions.count);
+        text_putf(&t, "\r%llu messages, %llu recipients, %zu sessions now \r",
+                  (unsigned long long)sink->counts.messages, (unsigned long long)sink->counts.recipients,
+                  sink->sessions.count);
         terminal_write(TERMINAL_ERROR, text_str(&t));
     }
 }
@@ -763,7 +767,7 @@ print_counts(const struct sink *sink)
               (unsigned long long)c->refused_recipients, (unsigned long long)c->faults);
 }
 
-/* ---- reading what it is told ------------------------------------------------------------------------------------------------------- */
+/* ---- reading what it is told ------------------------------------------------------------------------------------ */
 
 static bool
 parse_point(struct str s, enum point *out)
@@ -788,9 +792,9 @@ parse_share(struct str s, unsigned *out)
     s.len--;
     struct str fraction = s;
     struct str whole = str_cut(&fraction, '.');
-    if (!str_to_u64(whole, &percent) || (!str_is_absent(fraction) && (fraction.len != 1 || !str_to_u64(fraction, &tenth))))
+    if (!str_to_u64(whole, &percent) || percent > 100)
         return false;
-    if (percent > 100)
+    if (!str_is_absent(fraction) && (fraction.len != 1 || !str_to_u64(fraction, &tenth)))
         return false;
     *out = (unsigned)(percent * 10 + tenth);
     return *out > 0 && *out <= 1000;
@@ -846,7 +850,8 @@ parse_defer(struct str s, struct fault *out)
 }
 
 static bool
-add_faults(struct sink *sink, const struct words *words, const char *option, enum action action, bool defer, int *out_exit)
+add_faults(struct sink *sink, const struct words *words, const char *option, enum action action, bool defer,
+           int *out_exit)
 {
     for (size_t i = 0; i < words->count; i++) {
         struct fault f;

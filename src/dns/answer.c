@@ -1,9 +1,9 @@
 /*
  * answer - see answer.h.
  *
- * Two walks over the answer section. The first notes where each record that could matter lies (no bytes are copied); the
- * CNAME chain is then followed among those, and the records at its end are decoded. So a packet full of records for
- * other names costs a walk and no memory.
+ * Two walks over the answer section. The first notes where each record that could matter lies (no bytes are copied);
+ * the CNAME chain is then followed among those, and the records at its end are decoded. So a packet full of records
+ * for other names costs a walk and no memory.
  */
 #include "dns/answer.h"
 
@@ -369,7 +369,7 @@ dns_answer_decode(struct str packet, struct str name, enum dns_type type, enum d
     return a;
 }
 
-/* ---- between roles ------------------------------------------------------------------------------------------------ */
+/* ---- between roles ---------------------------------------------------------------------------------------------- */
 
 enum { ANSWER_FIXED_BYTES = 5 + 2 + 4 + 4 + 4 + 4, RECORD_FIXED_BYTES = 4 + 2 + 4 + 1 + 16 + 4 + 3 };
 static_assert(ANSWER_FIXED_BYTES + NAME_TEXT_MAX + DNS_WHY_MAX + DNS_RECORDS_MAX * RECORD_FIXED_BYTES + DNS_BYTES_MAX <=

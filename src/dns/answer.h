@@ -5,9 +5,9 @@
  * signatures, the chain itself and strangers' records are left out. Its status is the only thing most callers look at:
  * DNS_TEMPORARY is every way not to know, bogus included (whose records are never shown).
  *
- * Names are text in lower case without a trailing dot; the root is ".". Bounds: DNS_RECORDS_MAX records and DNS_BYTES_MAX
- * bytes of names and data; what is over is left out and `cut` says so. An arena that takes an answer needs room for
- * DNS_ARENA_BYTES.
+ * Names are text in lower case without a trailing dot; the root is ".". Bounds: DNS_RECORDS_MAX records and
+ * DNS_BYTES_MAX bytes of names and data; what is over is left out and `cut` says so. An arena that takes an answer
+ * needs room for DNS_ARENA_BYTES.
  */
 #ifndef DNS_ANSWER_H
 #define DNS_ANSWER_H
@@ -80,8 +80,8 @@ enum {
 };
 
 /*
- * The answer to (name, type) in this packet. Cannot fail: a packet that makes no sense is DNS_TEMPORARY. security and why
- * are what the validator said.
+ * The answer to (name, type) in this packet. Cannot fail: a packet that makes no sense is DNS_TEMPORARY. security and
+ * why are what the validator said.
  */
 struct dns_answer dns_answer_decode(struct str packet, struct str name, enum dns_type type, enum dns_security security,
                                     struct str why, struct arena *);
@@ -94,11 +94,13 @@ void dns_answer_put(struct put *, const struct dns_answer *);
 bool dns_answer_take(struct take *, struct arena *, struct dns_answer *out);
 
 /*
- * dns - whom a module asks: the resolver in its own role, one behind a link, a cache in front of either, or a table in a
- * test. An error is a broken link or a cancelled fiber; what the DNS could not say is DNS_TEMPORARY, and so is `until`.
+ * dns - whom a module asks: the resolver in its own role, one behind a link, a cache in front of either, or a table
+ * in a test. An error is a broken link or a cancelled fiber; what the DNS could not say is DNS_TEMPORARY, and so is
+ * `until`.
  */
 struct dns {
-    struct err (*query)(void *arg, struct str name, enum dns_type, int64_t until, struct arena *, struct dns_answer *out);
+    struct err (*query)(void *arg, struct str name, enum dns_type, int64_t until, struct arena *,
+                        struct dns_answer *out);
     void *arg;
 };
 static inline struct err

@@ -1,6 +1,6 @@
 /*
- * cache - see cache.h. An entry is one allocation: the struct, its key (two bytes of type, the name in lower case) and the
- * answer as it would go over a link.
+ * cache - see cache.h. An entry is one allocation: the struct, its key (two bytes of type, the name in lower case)
+ * and the answer as it would go over a link.
  */
 #include "dns/cache.h"
 

@@ -1,8 +1,8 @@
 /*
  * cache - answers kept for as long as they may be believed, in front of a resolver that lives in another role.
  *
- * Negative answers are kept too (RFC 2308); temporary ones never. Bounded in bytes: what was used longest ago goes first. A
- * kept answer's TTL counts down. Not for fibers to share across roles: one cache, one role.
+ * Negative answers are kept too (RFC 2308); temporary ones never. Bounded in bytes: what was used longest ago goes
+ * first. A kept answer's TTL counts down. Not for fibers to share across roles: one cache, one role.
  */
 #ifndef DNS_CACHE_H
 #define DNS_CACHE_H

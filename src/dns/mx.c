@@ -116,7 +116,7 @@ mx_lookup(const struct dns *dns, struct str domain, int64_t until, struct arena 
     return OK;
 }
 
-/* ---- the addresses of a host --------------------------------------------------------------------------------------- */
+/* ---- the addresses of a host ------------------------------------------------------------------------------------ */
 
 static bool
 may_go_to(const struct address *a, unsigned families)
@@ -229,7 +229,7 @@ host_addresses(const struct dns *dns, struct str name, unsigned families, int64_
     return OK;
 }
 
-/* ---- reverse names ------------------------------------------------------------------------------------------------- */
+/* ---- reverse names ---------------------------------------------------------------------------------------------- */
 
 static bool
 has_address(const struct dns_answer *a, const struct address *address)

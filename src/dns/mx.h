@@ -26,7 +26,7 @@ struct mx_result {
     bool implicit;         /* no MX records: the domain itself is the only host */
     bool secure;           /* DNSSEC vouches for this result; for DANE (RFC 7672 section 2.2.1) */
     uint32_t ttl;          /* seconds */
-    struct mx_host *hosts; /* by preference; equal ones in the order of the answer, for the caller to shuffle each time */
+    struct mx_host *hosts; /* by preference; equal ones as they came, for the caller to shuffle each time */
     size_t host_count;
     struct str canonical;  /* the domain after its CNAMEs */
     struct str why;        /* one sentence, for every status but MX_OK */

@@ -2,9 +2,9 @@
  * name - domain names: as text, on the wire (RFC 1035 section 3.1), and reversed for PTR.
  *
  * Text has no trailing dot, but one is taken everywhere; the root alone is ".". What we ask for and believe is letters,
- * digits, hyphens and underscores (real names have those): anything else is not a name here. U-labels are the caller's to
- * turn into A-labels: message/domain.h.
- * The wire form is uncompressed and in lower case, so two wire names are equal when their bytes are.
+ * digits, hyphens and underscores (real names have those): anything else is not a name here. U-labels are the
+ * caller's to turn into A-labels: message/domain.h. The wire form is uncompressed and in lower case, so two wire
+ * names are equal when their bytes are.
  */
 #ifndef DNS_NAME_H
 #define DNS_NAME_H

@@ -185,6 +185,6 @@ reverses(struct test *t)
     }
 }
 
-TEST_MAIN({ "valid names", valid_names }, { "compares", compares }, { "text and wire and back", text_and_wire_and_back },
-          { "takes compressed names", takes_compressed_names }, { "bounds what a name costs", bounds_what_a_name_costs },
-          { "reverses", reverses })
+TEST_MAIN({ "valid names", valid_names }, { "compares", compares },
+          { "text and wire and back", text_and_wire_and_back }, { "takes compressed names", takes_compressed_names },
+          { "bounds what a name costs", bounds_what_a_name_costs }, { "reverses", reverses })

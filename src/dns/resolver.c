@@ -1,11 +1,11 @@
 /*
  * resolver - see resolver.h. Three layers:
  *
- *   the reactor for libunbound    a ub_event is at most one watch and one timer of the runtime
- *   questions                     fibers queue them; a timer that is due at once hands the queue to libunbound on the
- *                                 reactor's stack (finalising the context alone takes 200 KiB); the answer's bytes are copied
- *                                 out of the callback, and the fiber decodes them on its own time
- *   settings                      libunbound's options, and why
+ *   the reactor for libunbound  a ub_event is at most one watch and one timer of the runtime
+ *   questions                   fibers queue them; a timer that is due at once hands the queue to libunbound on the
+ *                               reactor's stack (finalising the context alone takes 200 KiB); the answer's bytes are
+ *                               copied out of the callback, and the fiber decodes them on its own time
+ *   settings                    libunbound's options, and why
  */
 #include "dns/resolver.h"
 
@@ -40,7 +40,7 @@ struct resolver {
     bool validates;
 };
 
-/* ---- the reactor for libunbound ------------------------------------------------------------------------------------- */
+/* ---- the reactor for libunbound --------------------------------------------------------------------------------- */
 
 struct ub_source {
     struct ub_event event; /* first, likewise */
@@ -263,7 +263,7 @@ static const struct ub_event_base_vmt base_methods = {
     .new_signal = base_new_signal,
 };
 
-/* ---- questions ----------------------------------------------------------------------------------------------------- */
+/* ---- questions -------------------------------------------------------------------------------------------------- */
 
 struct question {
     struct list node; /* in resolver.queue */
@@ -415,7 +415,7 @@ resolver_outstanding(const struct resolver *r)
     return r->outstanding;
 }
 
-/* ---- settings ------------------------------------------------------------------------------------------------------- */
+/* ---- settings --------------------------------------------------------------------------------------------------- */
 
 static const struct {
     const char *name, *value;
@@ -430,8 +430,8 @@ static const struct {
     { "msg-cache-size:", "8m" },
     { "rrset-cache-size:", "16m" },
     { "key-cache-size:", "4m" },
-    /* Private networks have reverse zones and name servers for them; "test." (RFC 6761 section 6.2) has no chain of trust
-     * that could ever be checked. */
+    /* Private networks have reverse zones and name servers for them; "test." (RFC 6761 section 6.2) has no chain of
+     * trust that could ever be checked. */
     { "unblock-lan-zones:", "yes" },
     { "insecure-lan-zones:", "yes" },
     { "domain-insecure:", "test." },

@@ -1,9 +1,9 @@
 /*
- * resolver - asks the DNS and validates what it says (DNSSEC), by libunbound inside this process. For the resolver roles
- * only: others ask by a link, through dns_cache.
+ * resolver - asks the DNS and validates what it says (DNSSEC), by libunbound inside this process. For the resolver
+ * roles only: others ask by a link, through dns_cache.
  *
- * Runs on the reactor's thread through libunbound's event interface; no thread or process of its own. What libunbound does
- * happens on the reactor's own stack, since it needs more than a fiber has.
+ * Runs on the reactor's thread through libunbound's event interface; no thread or process of its own. What libunbound
+ * does happens on the reactor's own stack, since it needs more than a fiber has.
  */
 #ifndef DNS_RESOLVER_H
 #define DNS_RESOLVER_H

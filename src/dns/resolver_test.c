@@ -21,7 +21,8 @@
 /* $1: an empty directory, $2: the port. Leaves the anchors in "anchor" and becomes the name server. */
 static const char nsd_script[] =
     "set -e; cd \"$1\"\n"
-    "zone() { printf '%s. 300 IN SOA ns.%s. h.%s. 1 900 900 900 60\\n%s. 300 IN NS ns.%s.\\nns.%s. 300 IN A 127.0.0.1\\n' "
+    "zone() { printf '%s. 300 IN SOA ns.%s. h.%s. 1 900 900 900 60\\n%s. 300 IN NS ns.%s.\\n"
+    "ns.%s. 300 IN A 127.0.0.1\\n' "
     "\"$1\" \"$1\" \"$1\" \"$1\" \"$1\" \"$1\" >\"$1.zone\"; cat >>\"$1.zone\"; }\n"
     "zone plain <<END\n"
     "plain. 300 IN MX 10 mx1.plain.\nplain. 300 IN MX 5 mx2.plain.\nmx1.plain. 300 IN A 192.0.2.1\n"
@@ -174,7 +175,7 @@ in_world(struct test *t, void (*run)(struct test *, struct rt *, uint16_t, struc
     nftw(w.dir, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
 }
 
-/* ---- with name servers ---------------------------------------------------------------------------------------------- */
+/* ---- with name servers ------------------------------------------------------------------------------------------ */
 
 static void
 answers_and_validates(struct test *t, struct rt *rt, uint16_t port, struct str anchor)
@@ -273,7 +274,7 @@ without_an_anchor_nothing_is_validated(struct test *t, struct rt *rt, uint16_t p
     resolver_close(resolver);
 }
 
-/* ---- with a forwarder that never answers ------------------------------------------------------------------------------ */
+/* ---- with a forwarder that never answers ------------------------------------------------------------------------ */
 
 struct asker {
     struct rt *rt;

@@ -10,8 +10,8 @@
 #include <unistd.h>
 
 /*
- * Input may be a file, which epoll does not take, or a terminal that others share, which must not become non-blocking: so a
- * helper thread reads it. It comes back now and then to see whether anybody still waits.
+ * Input may be a file, which epoll does not take, or a terminal that others share, which must not become
+ * non-blocking: so a helper thread reads it. It comes back now and then to see whether anybody still waits.
  */
 enum { LOOK_UP_MS = 200 };
 
@@ -91,7 +91,8 @@ terminal_open(struct rt *rt, struct str path, unsigned flags, struct file **out)
     char cstr[4096];
     struct text t = text_init(cstr, sizeof cstr);
 
-    how |= (flags & FILE_CREATE ? O_CREAT : 0) | (flags & FILE_NEW ? O_EXCL : 0) | (flags & FILE_TRUNCATE ? O_TRUNC : 0);
+    how |= (flags & FILE_CREATE ? O_CREAT : 0) | (flags & FILE_NEW ? O_EXCL : 0) |
+           (flags & FILE_TRUNCATE ? O_TRUNC : 0);
     text_put(&t, path);
     text_cstr(&t);
     if (t.full || str_find_byte(path, '\0') < path.len)
