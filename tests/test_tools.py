@@ -243,8 +243,8 @@ def test_send_shows_the_dialog_and_composes(tmp_path):
         assert message["Subject"] == "Grüße aus Köln" and message["X-Color"] == "blue"
         assert message["Cc"] == "c@y.test" and b"d@y.test" not in sink.messages()[0]
         text, first, second = message.iter_parts()
-        assert text.get_content() == "Schöne Grüße\n.\n"
-        assert first.get_content() == picture.read_bytes() and first.get_filename() == "a _picture_.bin"
+        assert text.get_content() == "Schöne Grüße\r\n.\r\n"
+        assert first.get_content() == picture.read_bytes() and first.get_filename() == picture.name
         assert second.get_content() == pathlib.Path(__file__).read_bytes()
         assert not any(message.defects for message in message.walk())
 

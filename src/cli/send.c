@@ -5,22 +5,17 @@
 #include "cli/dialog.h"
 #include "cli/server.h"
 
-#include "message/date.h"
+#include "base/check.h"
+#include "message/compose.h"
 #include "message/header.h"
 #include "message/path.h"
-#include "message/utf8.h"
 #include "message/xtext.h"
 #include "runtime/host.h"
 
 #include <stddef.h>
 #include <string.h>
 
-enum {
-    FILE_MAX = 1 << 30,
-    BASE64_LINE = 57,   /* bytes that make 76 characters: RFC 2045 section 6.8 */
-    TEXT_LINE_MAX = 998,
-    BOUNDARY_TEXT = 40,
-};
+enum { FILE_MAX = 1 << 30 };
 
 struct settings {
     struct str server, from, subject, helo, notify, ret, envid;
@@ -73,143 +68,45 @@ struct send {
 
 /* ---- the message ------------------------------------------------------------------------------------------------ */
 
-static bool
-is_plain_text(struct str s)
-{
-    if (!str_is_ascii(s) || str_find_byte(s, '\0') < s.len)
-        return false;
-    while (s.len > 0)
-        if (str_cut(&s, '\n').len > TEXT_LINE_MAX)
-            return false;
-    return true;
-}
-
-static size_t
-base64_size(size_t len)
-{
-    return (len / BASE64_LINE + 1) * (BASE64_LINE / 3 * 4 + 2);
-}
-
-static void
-put_base64(struct text *t, struct str bytes)
-{
-    for (; bytes.len > 0; bytes = str_from(bytes, BASE64_LINE)) {
-        base64_put(t, str_slice(bytes, 0, BASE64_LINE));
-        text_put(t, S("\r\n"));
-    }
-}
-
-/* Line ends are the client's to repair. */
-static void
-put_text_part(struct text *t, struct str body)
-{
-    bool plain = is_plain_text(body);
-
-    text_putf(t, "Content-Type: text/plain; charset=%s\r\nContent-Transfer-Encoding: %s\r\n\r\n",
-              plain ? "us-ascii" : utf8_is_valid(body) ? "utf-8" : "iso-8859-1", plain ? "7bit" : "base64");
-    if (plain)
-        text_put(t, body);
-    else
-        put_base64(t, body);
-    if (!str_ends(text_str(t), S("\n")))
-        text_put(t, S("\r\n"));
-}
-
-/* A name as a parameter: quoted, and without what could end the quotes. */
-static void
-put_file_name(struct text *t, struct str name)
-{
-    text_put_byte(t, '"');
-    for (size_t i = 0; i < name.len; i++) {
-        char c = name.ptr[i];
-        text_put_byte(t, (unsigned char)c < ' ' || (unsigned char)c >= 0x7f || c == '"' || c == '\\' ? '_' : c);
-    }
-    text_put_byte(t, '"');
-}
-
-static void
-put_address_field(struct text *t, struct str name, const struct words *addresses, struct arena *arena)
-{
-    struct str list = S("");
-
-    for (size_t i = 0; i < addresses->count; i++)
-        list = arena_printf(arena, "%.*s%s<%.*s>", STR_ARG(list), i ? ", " : "", STR_ARG(addresses->word[i]));
-    if (list.len > 0)
-        header_put(t, name, list, true);
-}
-
-static void
-put_header(struct send *s, struct text *t)
-{
-    char memory[100];
-    struct text date = text_init(memory, sizeof memory);
-
-    if (s->sender.len > 0)
-        text_putf(t, "From: <%.*s>\r\n", STR_ARG(s->sender));
-    else
-        text_putf(t, "From: <postmaster@%.*s>\r\n", STR_ARG(s->host));
-    put_address_field(t, S("To"), &s->set.to, &s->arena);
-    put_address_field(t, S("Cc"), &s->set.cc, &s->arena);
-    header_put_text(t, S("Subject"), s->set.subject.len ? s->set.subject : S("a test message"), false);
-    date_put(&date, rt_wall(s->rt));
-    header_put(t, S("Date"), text_str(&date), false);
-    text_putf(t, "Message-ID: <%016llx%016llx@%.*s>\r\n", (unsigned long long)rt_random(s->rt),
-              (unsigned long long)rt_random(s->rt), STR_ARG(s->host));
-    for (size_t i = 0; i < s->set.header.count; i++) {
-        struct str value = s->set.header.word[i];
-        struct str name = str_cut(&value, ':');
-        header_put(t, str_trim(name), str_trim(value), true);
-    }
-    text_put(t, S("MIME-Version: 1.0\r\n"));
-}
-
-/* Bytes that the header's fields take at most: each byte of the arguments may become an encoded word's share. */
-static size_t
-header_size(const struct send *s)
-{
-    const struct words *lists[] = { &s->set.to, &s->set.cc, &s->set.header };
-    size_t size = 1000 + s->sender.len + 2 * s->host.len + 16 * s->set.subject.len;
-
-    for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
-        for (size_t j = 0; j < lists[i]->count; j++)
-            size += 2 * lists[i]->word[j].len + 20;
-    return size;
-}
-
 static int
 compose(struct send *s, struct str body)
 {
-    size_t files = s->set.attach.count, size = header_size(s) + base64_size(body.len) + body.len + 1000;
-    struct str *file = arena_alloc(&s->arena, (files + 1) * sizeof *file);
-    char boundary[BOUNDARY_TEXT];
-    struct text b = text_init(boundary, sizeof boundary);
+    size_t files = s->set.attach.count;
+    struct compose_attachment *attachments = arena_alloc(&s->arena, (files + 1) * sizeof *attachments);
+    struct compose c = {
+        .origin = {
+            .address = s->sender.len ? s->sender : arena_printf(&s->arena, "postmaster@%.*s", STR_ARG(s->host)),
+            .hostname = s->host,
+            .id = { rt_random(s->rt), rt_random(s->rt) },
+            .wall = rt_wall(s->rt),
+        },
+        .to = s->set.to.word,
+        .to_count = s->set.to.count,
+        .cc = s->set.cc.word,
+        .cc_count = s->set.cc.count,
+        .fields = s->set.header.word,
+        .field_count = s->set.header.count,
+        .subject = s->set.subject.len ? s->set.subject : S("a test message"),
+        .text = body,
+        .attachments = attachments,
+        .attachment_count = files,
+    };
 
     for (size_t i = 0; i < files; i++) {
-        struct err e = host_read_file(s->rt, s->set.attach.word[i], FILE_MAX, &s->arena, FOREVER, &file[i]);
+        struct str path = s->set.attach.word[i];
+        struct err e = host_read_file(s->rt, path, FILE_MAX, &s->arena, FOREVER, &attachments[i].content);
         if (err_is(e))
-            return cli_fail(&verb_send, EXIT_NO_INPUT, "%.*s: %.*s", STR_ARG(s->set.attach.word[i]),
-                            STR_ARG(cli_error(e, &s->arena)));
-        size += base64_size(file[i].len) + 2 * s->set.attach.word[i].len + 300;
+            return cli_fail(&verb_send, EXIT_NO_INPUT, "%.*s: %.*s", STR_ARG(path), STR_ARG(cli_error(e, &s->arena)));
+        attachments[i].name = cli_base_name(path);
     }
+    for (size_t i = 0; i < c.to_count; i++)
+        c.utf8 = c.utf8 || !str_is_ascii(c.to[i]);
+    for (size_t i = 0; i < c.cc_count; i++)
+        c.utf8 = c.utf8 || !str_is_ascii(c.cc[i]);
+    size_t size = compose_size(&c);
     struct text t = text_init(arena_alloc(&s->arena, size), size);
-    put_header(s, &t);
-    text_putf(&b, "=_%016llx", (unsigned long long)rt_random(s->rt)); /* "=_" is in no base64 */
-    if (files > 0)
-        text_putf(&t, "Content-Type: multipart/mixed; boundary=\"%.*s\"\r\n\r\n--%.*s\r\n", STR_ARG(text_str(&b)),
-                  STR_ARG(text_str(&b)));
-    put_text_part(&t, body);
-    for (size_t i = 0; i < files; i++) {
-        text_putf(&t, "--%.*s\r\nContent-Type: application/octet-stream\r\nContent-Transfer-Encoding: base64\r\n"
-                      "Content-Disposition: attachment;\r\n filename=",
-                  STR_ARG(text_str(&b)));
-        put_file_name(&t, cli_base_name(s->set.attach.word[i]));
-        text_put(&t, S("\r\n\r\n"));
-        put_base64(&t, file[i]);
-    }
-    if (files > 0)
-        text_putf(&t, "--%.*s--\r\n", STR_ARG(text_str(&b)));
-    if (t.full)
-        return cli_fail(&verb_send, EXIT_SOFTWARE, "the message is larger than was foreseen");
+    compose_put(&t, &c);
+    CHECK(!t.full);
     s->content = text_str(&t);
     return EXIT_WELL;
 }

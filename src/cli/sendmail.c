@@ -8,13 +8,11 @@
  * counted for itself: what was accepted for one is not sent to that one again.
  */
 #include "cli/dialog.h"
-#include "cli/recipients.h"
 
 #include "base/check.h"
 #include "base/conf.h"
-#include "message/date.h"
+#include "message/compose.h"
 #include "message/header.h"
-#include "message/lines.h"
 #include "message/path.h"
 #include "message/xtext.h"
 #include "runtime/host.h"
@@ -415,12 +413,12 @@ add_target(struct mail *m, struct str address, size_t *cap)
 
 /* "root" is somebody of this host. */
 static int
-add_address(struct mail *m, struct str word, size_t *cap)
+add_address(struct mail *m, enum addresses found, const struct mailbox *mailbox, size_t *cap)
 {
-    struct path path;
+    struct path path = mailbox->path;
 
-    if (!path_parse(word, &m->arena, &path) || path_is_null(path))
-        return cli_fail(&verb_sendmail, EXIT_NO_USER, "\"%.*s\" is not an address", STR_ARG(word));
+    if (found == ADDRESSES_BAD || path_is_null(path))
+        return cli_fail(&verb_sendmail, EXIT_NO_USER, "\"%.*s\" is not an address", STR_ARG(mailbox->text));
     if (path.domain.len == 0)
         path.domain = m->host;
     add_target(m, path_text(path, &m->arena), cap);
@@ -428,101 +426,43 @@ add_address(struct mail *m, struct str word, size_t *cap)
 }
 
 static int
-add_addresses(struct mail *m, struct str list, size_t *cap)
-{
-    struct str one;
-    int exit = EXIT_WELL;
-
-    while (exit == EXIT_WELL && recipients_take(&list, &m->arena, &one))
-        exit = add_address(m, one, cap);
-    return exit;
-}
-
-static const struct str given_fields[] = { STR("To"), STR("Cc"), STR("Bcc") };
-static const struct str resent_fields[] = { STR("Resent-To"), STR("Resent-Cc"), STR("Resent-Bcc") };
-
-static bool
-is_one_of(struct str name, const struct str *names, size_t count)
-{
-    for (size_t i = 0; i < count; i++)
-        if (str_eq_nocase(name, names[i]))
-            return true;
-    return false;
-}
-
-static int
 collect_recipients(struct mail *m)
 {
-    struct str rest = m->input;
-    struct header_field field;
+    struct compose_recipients named = { .header = m->input };
+    struct mailbox mailbox;
+    enum addresses found;
     size_t cap = 0;
     int exit = EXIT_WELL;
-    bool resent = false;
 
-    for (size_t i = 0; i < m->words.count && exit == EXIT_WELL; i++)
-        exit = add_addresses(m, m->words.word[i], &cap);
-    if (m->from_header) {
-        while (header_take(&rest, &field))
-            resent = resent || is_one_of(field.name, resent_fields, 3);
-        rest = m->input;
-        while (exit == EXIT_WELL && header_take(&rest, &field))
-            if (is_one_of(field.name, resent ? resent_fields : given_fields, 3))
-                exit = add_addresses(m, field.value, &cap);
+    for (size_t i = 0; i < m->words.count; i++) {
+        struct str list = m->words.word[i];
+        while (exit == EXIT_WELL && (found = addresses_next(&list, &m->arena, &mailbox)) != ADDRESSES_END)
+            exit = add_address(m, found, &mailbox, &cap);
     }
+    while (m->from_header && exit == EXIT_WELL &&
+           (found = compose_next_recipient(&named, &m->arena, &mailbox)) != ADDRESSES_END)
+        exit = add_address(m, found, &mailbox, &cap);
     if (exit == EXIT_WELL && m->target_count == 0)
         return cli_fail(&verb_sendmail, EXIT_USAGE, "no recipients%s", m->from_header ? " in the header" : " (-t?)");
     return exit;
-}
-
-static void
-put_missing_fields(struct mail *m, struct text *t, struct str header)
-{
-    struct header_field field;
-    char memory[100];
-    struct text date = text_init(memory, sizeof memory);
-
-    if (!header_find(header, S("From"), &field)) {
-        struct str address = m->sender.len ? m->sender : arena_printf(&m->arena, "postmaster@%.*s", STR_ARG(m->host));
-        text_put(t, S("From: "));
-        if (m->full_name.len > 0) {
-            header_put_phrase(t, m->full_name, false);
-            text_put_byte(t, ' ');
-        }
-        text_putf(t, "<%.*s>\r\n", STR_ARG(address));
-    }
-    if (!header_find(header, S("Date"), &field)) {
-        date_put(&date, rt_wall(m->rt));
-        header_put(t, S("Date"), text_str(&date), false);
-    }
-    if (!header_find(header, S("Message-ID"), &field))
-        text_putf(t, "Message-ID: <%016llx%016llx@%.*s>\r\n", (unsigned long long)rt_random(m->rt),
-                  (unsigned long long)rt_random(m->rt), STR_ARG(m->host));
 }
 
 /* The header gets what it lacks and loses Bcc; everything else stays as it came. */
 static void
 make_content(struct mail *m)
 {
-    struct header_field field;
+    struct compose_origin origin = {
+        .address = m->sender.len ? m->sender : arena_printf(&m->arena, "postmaster@%.*s", STR_ARG(m->host)),
+        .name = m->full_name,
+        .hostname = m->host,
+        .id = { rt_random(m->rt), rt_random(m->rt) },
+        .wall = rt_wall(m->rt),
+    };
     struct str rest = m->input;
-
-    /* mail(1) of old passes mbox's separator on. */
-    if (str_starts(rest, S("From "))) {
-        size_t end = str_find_byte(rest, '\n');
-        rest = str_from(rest, end + 1);
-    }
-    m->input = rest;
-    size_t cap = rest.len + 2 * m->full_name.len * 4 + m->sender.len + 3 * m->host.len + 500;
+    size_t cap = compose_header_size(rest, &origin) + rest.len;
     struct text t = text_init(arena_alloc(&m->arena, cap), cap);
-    put_missing_fields(m, &t, rest);
-    while (header_take(&rest, &field))
-        if (!str_eq_nocase(field.name, S("Bcc")) && !str_eq_nocase(field.name, S("Resent-Bcc")))
-            text_put(&t, field.whole);
-    if (!str_starts(rest, S("\n")) && !str_starts(rest, S("\r\n"))) {
-        if (t.len > 0 && t.ptr[t.len - 1] != '\n')
-            text_put(&t, S("\r\n"));
-        text_put(&t, S("\r\n"));
-    }
+
+    compose_header(&t, &rest, &origin);
     text_put(&t, rest);
     CHECK(!t.full);
     m->content = text_str(&t);

@@ -136,6 +136,17 @@ put_attachment(struct text *t, const struct compose_attachment *a)
     put_base64(t, a->content);
 }
 
+static void
+put_address_list(struct text *t, struct str name, const struct str *addresses, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        text_put(t, i == 0 ? name : S(",\r\n "));
+        text_put(t, addresses[i]);
+    }
+    if (count > 0)
+        text_put(t, S("\r\n"));
+}
+
 size_t
 compose_size(const struct compose *c)
 {
@@ -144,6 +155,10 @@ compose_size(const struct compose *c)
 
     for (size_t i = 0; i < c->to_count; i++)
         size += 2 * c->to[i].len + 8;
+    for (size_t i = 0; i < c->cc_count; i++)
+        size += 2 * c->cc[i].len + 8;
+    for (size_t i = 0; i < c->field_count; i++)
+        size += 4 * c->fields[i].len + 8;
     for (size_t i = 0; i < c->attachment_count; i++)
         size += 512 + 3 * c->attachments[i].name.len + (c->attachments[i].content.len / BASE64_LINE + 1) * 78;
     return size;
@@ -154,13 +169,17 @@ compose_put(struct text *t, const struct compose *c)
 {
     put_date(t, &c->origin);
     put_from(t, &c->origin, c->utf8);
-    for (size_t i = 0; i < c->to_count; i++) {
-        text_put(t, i == 0 ? S("To: ") : S(",\r\n "));
-        text_put(t, c->to[i]);
-    }
-    text_put(t, c->to_count ? S("\r\n") : S("To: undisclosed-recipients:;\r\n"));
+    put_address_list(t, S("To: "), c->to, c->to_count);
+    put_address_list(t, S("Cc: "), c->cc, c->cc_count);
+    if (c->to_count + c->cc_count == 0)
+        text_put(t, S("To: undisclosed-recipients:;\r\n"));
     header_put_text(t, S("Subject"), c->subject, c->utf8);
     put_message_id(t, &c->origin);
+    for (size_t i = 0; i < c->field_count; i++) {
+        struct str value = c->fields[i];
+        struct str name = str_cut(&value, ':');
+        header_put(t, str_trim(name), str_trim(value), c->utf8);
+    }
     text_put(t, S("MIME-Version: 1.0\r\n"));
     if (c->attachment_count == 0) {
         put_text(t, c);

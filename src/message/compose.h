@@ -23,8 +23,10 @@ struct compose_attachment {
 };
 struct compose {
     struct compose_origin origin;
-    const struct str *to;              /* addresses as they are to stand in To */
-    size_t to_count;
+    const struct str *to, *cc;         /* addresses as they are to stand there */
+    size_t to_count, cc_count;
+    const struct str *fields;          /* "Name: value": more header fields */
+    size_t field_count;
     struct str subject;
     struct str text;                   /* any line ends; UTF-8 if it is not ASCII */
     const struct compose_attachment *attachments;
