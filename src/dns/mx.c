@@ -93,7 +93,8 @@ mx_lookup(const struct dns *dns, struct str domain, int64_t until, struct arena 
         break;
     case DNS_NODATA:
         /* RFC 5321 section 5.1: "If an empty list of MXs is returned, the address is treated as if it was associated
-         * with an implicit MX RR, with a preference of 0, pointing to that host." A CNAME's target, if there was one. */
+         * with an implicit MX RR, with a preference of 0, pointing to that host." A CNAME's target, if there was
+         * one. */
         r.implicit = true;
         r.hosts = arena_new(arena, struct mx_host);
         if (str_is_absent(a.canonical) || is_root(a.canonical)) {
