@@ -100,6 +100,7 @@ struct spool_ops {
     /*
      * OK: survives power loss, and the draft is no more. An error: it will never be delivered, and the draft is no more;
      * after a write or sync error the process must end (spool.md "Commit"): spool_is_broken().
+     * Waits for the moment in which recovery learns all ids. ERR_EXISTS: the id turned out to be in use.
      * statuses: NULL (all pending) or one for each recipient (expanded ones are ended at acceptance).
      * settles: a notice and the end of what it reports are one record; NULL for ordinary mail.
      */

@@ -153,6 +153,44 @@ CASE(an_id_is_used_once)
     fixture_close(f);
 }
 
+CASE(works_while_recovering)
+{
+    struct draft *draft;
+    struct fixture_envelope *e = malloc(sizeof *e);
+
+    fixture_open(f);
+    for (uint64_t i = 0; i < 200; i++)
+        fixture_commit(f, i);
+    for (uint64_t i = 0; i < 100; i++)
+        FIXTURE_OK(f, fixture_settle(f, i, STATE_DELIVERED, S("250"), true));
+    fixture_close(f);
+
+    f->recovered = false;
+    f->found_count = 0;
+    FIXTURE_OK(f, dir_open(f->rt, str_from_cstr(f->path), LANE_BACKGROUND, FOREVER, &f->dir));
+    FIXTURE_OK(f, f->ops->open(f->rt, f->dir, &f->settings, &f->spool, FOREVER));
+    fixture_envelope(f, 150, e);
+    FIXTURE_OK(f, f->ops->begin(f->spool, fixture_id(150), 0, FOREVER, &draft)); /* an id that it does not know yet */
+    FIXTURE_OK(f, f->ops->recover(f->spool, fixture_found, fixture_done, f, FOREVER));
+    EXPECT_INT(f->t, f->ops->commit(draft, &e->envelope, NULL, NULL, FOREVER).kind, ERR_EXISTS);
+    EXPECT(f->t, has(f, 150));
+    EXPECT(f->t, !has(f, 999));
+    fixture_commit(f, 300);
+    FIXTURE_OK(f, fixture_settle(f, 120, STATE_DELIVERED, S("250"), false)); /* whether shown already or not */
+    FIXTURE_OK(f, fixture_settle(f, 199, STATE_PENDING, S("450"), false));
+    EXPECT_INT(f->t, fixture_settle(f, 7, STATE_DELIVERED, S("250"), false).kind, ERR_NOT_FOUND);
+    while (!f->recovered)
+        FIXTURE_OK(f, event_wait(f->rt, &f->recovered_event, FOREVER));
+    EXPECT(f->t, f->found_count == 100 || f->found_count == 99);
+    EXPECT(f->t, fixture_is_whole(f, 150));
+    fixture_close(f);
+    fixture_open(f);
+    EXPECT_INT(f->t, f->found_count, 100);
+    EXPECT(f->t, !fixture_was_found(f, 120) && fixture_was_found(f, 300));
+    fixture_close(f);
+    free(e);
+}
+
 CASE(settles_are_kept)
 {
     struct arena arena;
@@ -420,7 +458,8 @@ TEST_MAIN({ "keeps what was committed", keeps_what_was_committed },
           { "reads fresh content and forgets it", reads_fresh_content_and_forgets_it },
           { "keeps large messages", keeps_large_messages }, { "reads any range", reads_any_range },
           { "a draft is read back and given up", a_draft_is_read_back_and_given_up },
-          { "an id is used once", an_id_is_used_once }, { "settles are kept", settles_are_kept },
+          { "an id is used once", an_id_is_used_once }, { "works while recovering", works_while_recovering },
+          { "settles are kept", settles_are_kept },
           { "many settles of one message", many_settles_of_one_message },
           { "ends when all recipients did", ends_when_all_recipients_did },
           { "a notice and what it settles are one", a_notice_and_what_it_settles_are_one },

@@ -328,6 +328,8 @@ void message_set_base(struct spool *, struct message *, struct place, uint32_t h
 void message_add_ref(struct spool *, struct message *, struct place);
 void message_clear_refs(struct spool *, struct message *);
 void message_set_elsewhere(struct spool *, struct message *, const struct extent *, uint32_t count);
+/* The oldest segment where a base of it may lie: any, while recovery has not read all indexes. */
+uint64_t message_base_first(const struct spool *, const struct message *);
 bool message_needs(const struct message *, const struct segment *);
 void message_make_fresh(struct spool *, struct message *, struct fresh *);
 void message_forget_fresh(struct spool *, struct message *);
@@ -365,6 +367,7 @@ void damage_add(struct spool *, struct segment *, uint64_t offset, uint64_t len,
 
 struct err recover_open(struct spool *, int64_t until); /* looks at all segments, walks over the unsealed ones */
 void recover_run(void *spool);                          /* the fiber */
+void recover_note_end(struct spool *, struct message_id);
 void recover_drop(struct spool *);
 /* The entries of a sealed segment, from its index or, where that is damaged, from a walk. The caller frees with mem_free. */
 struct err index_read(struct spool *, struct segment *, int64_t until, struct index_entry **out, uint32_t *out_count);

@@ -121,6 +121,12 @@ message_clear_refs(struct spool *sp, struct message *m)
     m->version++;
 }
 
+uint64_t
+message_base_first(const struct spool *sp, const struct message *m)
+{
+    return sp->index_known ? m->base_first : 0;
+}
+
 bool
 message_needs(const struct message *m, const struct segment *seg)
 {
@@ -269,6 +275,7 @@ void
 message_end(struct spool *sp, struct message *m)
 {
     ended_add(sp, m->id);
+    recover_note_end(sp, m->id);
     message_free(sp, m);
     if (keeper_is_needed(sp))
         keeper_wake(sp);

@@ -3,14 +3,18 @@
  *
  * When the spool is opened: the headers of all segments; a sync, then a walk over each unsealed one (one, but after damage).
  * Then new mail may come. Beside it: the indexes of all segments, newest record first, so that an end is seen before what it
- * ends; that takes a moment, and then every live id is known. Last, message by message, newest first, their heads are read.
+ * ends. A message whose base is found is whole, for all that is newer has been seen: heads are read and shown from the first
+ * index on, newest first; most of them when all indexes are read and every live id is known.
  */
 #include "spool/log/log.h"
 
 #include <string.h>
 
 enum { SUSPECT = 128 }; /* index entry, while walking: the data is damaged */
-enum { YIELD_EVERY = 1000 };
+enum {
+    YIELD_EVERY = 1000,
+    SHOW_EARLY = 256, /* messages, so that the first deliveries need not wait for all indexes; commits do */
+};
 
 struct known_index { /* of an unsealed segment, as it was when we opened it */
     struct segment *segment;
@@ -491,18 +495,33 @@ index_read(struct spool *sp, struct segment *seg, int64_t until, struct index_en
 /* ---- who lives ------------------------------------------------------------------------------------------------------------ */
 
 static void
+add_dead(struct recovery *r, struct message_id dead)
+{
+    struct message_id *id;
+
+    if (map_get(&r->dead, message_key(&dead)))
+        return;
+    id = arena_new(&r->dead_ids, struct message_id);
+    *id = dead;
+    map_put(&r->dead, message_key(id), id);
+}
+
+/* It ended while older indexes are still to be read: what they say of it is over. */
+void
+recover_note_end(struct spool *sp, struct message_id id)
+{
+    if (sp->own_recovery && !sp->index_known)
+        add_dead(sp->own_recovery, id);
+}
+
+static void
 meet_done(struct spool *sp, struct recovery *r, const struct index_entry *e)
 {
     struct message *m = message_find(sp, e->id);
-    struct message_id *id;
 
     if (m && !m->base.segment)
         message_free(sp, m);
-    if (map_get(&r->dead, message_key(&e->id)))
-        return;
-    id = arena_new(&r->dead_ids, struct message_id);
-    *id = e->id;
-    map_put(&r->dead, message_key(id), id);
+    add_dead(r, e->id);
     if (sp->ended_count < LIMIT_ENDED)
         ended_add(sp, e->id);
 }
@@ -576,35 +595,6 @@ known_index(const struct recovery *r, const struct segment *seg)
     return NULL;
 }
 
-static struct err
-find_live(struct spool *sp)
-{
-    struct recovery *r = sp->own_recovery;
-    struct list *node;
-
-    for (uint32_t i = sp->segment_count; i > 0; i--) { /* new ones join behind; none leaves before the keeper runs */
-        struct segment *seg = sp->own_segments[i - 1];
-        const struct known_index *known = known_index(r, seg);
-        if (known) {
-            meet_entries(sp, seg, known->own_entries, known->count);
-        } else if (seg->first_lsn < r->lsn) {
-            struct index_entry *entries;
-            uint32_t count;
-            TRY(index_read(sp, seg, FOREVER, &entries, &count));
-            meet_entries(sp, seg, entries, count);
-            for (uint32_t at = 0; at < count; at++)
-                if (entries[at].type == RECORD_DONE && !(entries[at].flags & RECORD_WITHIN))
-                    seg->done_bytes += entries[at].size;
-            mem_free(sp->mem, entries, count * sizeof *entries);
-        }
-    }
-    while ((node = list_pop_front(&r->orphans)) != NULL) /* ended long ago: the rest of them is already overwritten */
-        message_free(sp, container_of(node, struct message, link));
-    sp->index_known = true;
-    event_wake(sp->rt, &sp->written);
-    return OK;
-}
-
 /* ---- one by one ----------------------------------------------------------------------------------------------------------- */
 
 /* All recipients ended, yet no DONE was found: its record is damaged. Said again, lest an old state comes back. */
@@ -617,7 +607,7 @@ retire(struct spool *sp, struct message *m)
     append_init(a, sp, RECORD_DONE, m->id, settle_size(&nothing));
     struct put p = append_put(a);
     settle_put(&p, &nothing);
-    settle_patch(append_body(a), m->base_first, m->base.segment->sequence, true);
+    settle_patch(append_body(a), message_base_first(sp, m), m->base.segment->sequence, true);
     a->lazy = true;
     a->need = NEED_DRAIN;
     a->finish = append_drop;
@@ -651,14 +641,14 @@ show_one(struct spool *sp, struct message *m, struct arena *arena)
 }
 
 static struct err
-show_all(struct spool *sp)
+show_some(struct spool *sp, size_t *count)
 {
     struct recovery *r = sp->own_recovery;
     struct arena arena;
     struct err e = OK;
 
     arena_init(&arena, sp->mem, 16 << 10, SIZE_MAX / 2);
-    while (!err_is(e) && !list_is_empty(&r->waiting)) {
+    for (; *count > 0 && !err_is(e) && !list_is_empty(&r->waiting); --*count) {
         arena_reset(&arena);
         e = show_one(sp, container_of(r->waiting.next, struct message, link), &arena);
         fiber_yield(sp->rt);
@@ -667,14 +657,48 @@ show_all(struct spool *sp)
     return e;
 }
 
+/* ---- the whole -------------------------------------------------------------------------------------------------------- */
+
+static struct err
+find_live(struct spool *sp)
+{
+    struct recovery *r = sp->own_recovery;
+    size_t early = SHOW_EARLY;
+    struct list *node;
+
+    for (uint32_t i = sp->segment_count; i > 0; i--) { /* new ones join behind; none leaves before the keeper runs */
+        struct segment *seg = sp->own_segments[i - 1];
+        const struct known_index *known = known_index(r, seg);
+        if (known) {
+            meet_entries(sp, seg, known->own_entries, known->count);
+        } else if (seg->first_lsn < r->lsn) {
+            struct index_entry *entries;
+            uint32_t count;
+            TRY(index_read(sp, seg, FOREVER, &entries, &count));
+            meet_entries(sp, seg, entries, count);
+            for (uint32_t at = 0; at < count; at++)
+                if (entries[at].type == RECORD_DONE && !(entries[at].flags & RECORD_WITHIN))
+                    seg->done_bytes += entries[at].size;
+            mem_free(sp->mem, entries, count * sizeof *entries);
+        }
+        TRY(show_some(sp, &early));
+    }
+    while ((node = list_pop_front(&r->orphans)) != NULL) /* ended long ago: the rest of them is already overwritten */
+        message_free(sp, container_of(node, struct message, link));
+    sp->index_known = true;
+    event_wake(sp->rt, &sp->written);
+    return OK;
+}
+
 void
 recover_run(void *arg)
 {
     struct spool *sp = arg;
     struct err e = find_live(sp);
+    size_t all = SIZE_MAX;
 
     if (!err_is(e))
-        e = show_all(sp);
+        e = show_some(sp, &all);
     while (sp->own_recovery->waiting.next != &sp->own_recovery->waiting) /* ended early */
         list_remove(sp->own_recovery->waiting.next);
     while (sp->own_recovery->orphans.next != &sp->own_recovery->orphans)

@@ -384,7 +384,7 @@ prepare_settle(struct spool *sp, struct append *a, struct message *m)
     }
     if (a->ends) {
         uint64_t last = m->moving ? sp->current->sequence : m->base.segment->sequence;
-        settle_patch(at, m->base_first, last, true);
+        settle_patch(at, message_base_first(sp, m), last, true);
         m->ending = true;
         if (a->type == RECORD_SETTLE) {
             a->type = RECORD_DONE;
@@ -507,6 +507,9 @@ prepare_accept(struct spool *sp, struct append *a)
 {
     struct commit *c = container_of(a, struct commit, append);
     struct message *settled = NULL;
+
+    if (message_find(sp, a->id) || ended_has(sp, a->id)) /* begun while recovery did not know of it yet */
+        return ERR(ERR_EXISTS, "commit spool message: its id is in use");
 
     if (a->settle_at > 0) {
         struct settle_reader settle;
@@ -642,6 +645,18 @@ end_if_nothing_is_open(struct spool *sp, struct message_id id)
         (void)log_settle(sp, &nothing, true, FOREVER);
 }
 
+/* A second message with the id of an older one would take its place: so all ids are known before the first is committed. */
+static struct err
+await_index(struct spool *sp, int64_t until)
+{
+    while (!sp->index_known) {
+        if (!sp->recovering)
+            return ERR(ERR_IO, "commit spool message: recovery failed");
+        TRY(event_wait(sp->rt, &sp->written, until));
+    }
+    return OK;
+}
+
 static struct err
 log_commit(struct draft *d, const struct envelope *envelope, const struct recipient_status *statuses,
            const struct spool_settle *settles, int64_t until)
@@ -650,9 +665,9 @@ log_commit(struct draft *d, const struct envelope *envelope, const struct recipi
     struct commit c = { .draft = d, .recipients = (uint32_t)envelope->recipient_count };
     struct message_id id = d->id;
     struct message *settled = NULL;
-    struct err e = OK;
+    struct err e = await_index(sp, until);
 
-    if (d->extent_count > 0 && d->data_size > 0)
+    if (!err_is(e) && d->extent_count > 0 && d->data_size > 0)
         e = flush_chunk(d);
     if (!err_is(e) && settles)
         e = message_await(sp, settles->id, until, &settled);
