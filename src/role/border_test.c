@@ -1,0 +1,357 @@
+/* border_test - every message between roles comes back as it was put; cut anywhere or with any byte changed it harms nobody. */
+#include "role/border.h"
+
+#include "base/test.h"
+
+#include <string.h>
+
+enum { ARENA_MAX = 64 << 20 };
+
+/* ---- one sample of each message ---- */
+
+static struct recipient recipients[] = {
+    { .address = STR("anna@example.org"), .orcpt = STR("rfc822;anna@example.org"), .given = STR("a@example.org"),
+      .reverse_path = STR("owner-list@example.org"), .notify = NOTIFY_SUCCESS | NOTIFY_DELAY, .origin = RECIPIENT_MEMBER },
+    { .address = STR("list@example.org"), .notify = NOTIFY_SUCCESS, .origin = RECIPIENT_EXPANDED },
+    { .address = STR("\"b b\"@example.net"), .origin = RECIPIENT_GIVEN },
+};
+static const struct envelope envelope = {
+    .reverse_path = STR("sender@client.test"), .envid = STR("QQ314159"), .helo = STR("client.test"),
+    .client = STR("192.0.2.1"), .session = STR("0123456789ab"), .size = 12345, .accepted_wall = 1700000000000000000,
+    .hold_until = 0, .ret = RET_HDRS, .body = BODY_8BITMIME, .smtputf8 = true, .trusted = true,
+    .trace = STR("Received: from client.test\r\n"), .recipients = recipients, .recipient_count = 3,
+};
+static const struct message_id id = { 0x0123456789abcdef, 0xfedcba9876543210 };
+
+static bool
+same_envelope(const struct envelope *a, const struct envelope *b)
+{
+    if (!str_eq(a->reverse_path, b->reverse_path) || !str_eq(a->envid, b->envid) || !str_eq(a->trace, b->trace) ||
+        a->size != b->size || a->ret != b->ret || a->body != b->body || a->recipient_count != b->recipient_count)
+        return false;
+    for (size_t i = 0; i < a->recipient_count; i++)
+        if (!str_eq(a->recipients[i].address, b->recipients[i].address) ||
+            a->recipients[i].origin != b->recipients[i].origin || a->recipients[i].notify != b->recipients[i].notify ||
+            str_is_absent(a->recipients[i].orcpt) != str_is_absent(b->recipients[i].orcpt))
+            return false;
+    return true;
+}
+
+static size_t
+put_submit(void *memory, size_t cap)
+{
+    struct recipient_status statuses[3] = { { 0 }, { .state = STATE_EXPANDED, .notices = NOTICE_SUCCESS_OWED }, { 0 } };
+    struct border_submit submit = { id, envelope, statuses, S("Subject: x\r\n\r\nx\r\n") };
+    struct put p = put_init(memory, cap);
+
+    border_put_submit(&p, &submit);
+    return p.full || p.len > border_submit_size(&submit) ? 0 : p.len;
+}
+
+static bool
+take_submit(struct str in, struct arena *arena, bool *out_same)
+{
+    struct take t = take_init(in);
+    struct border_submit s;
+
+    if (!border_take_submit(&t, arena, &s))
+        return false;
+    *out_same = message_id_eq(s.id, id) && same_envelope(&s.envelope, &envelope) && s.statuses &&
+                s.statuses[1].state == STATE_EXPANDED && s.statuses[1].notices == NOTICE_SUCCESS_OWED &&
+                s.statuses[0].state == STATE_PENDING && str_eq(s.content, S("Subject: x\r\n\r\nx\r\n"));
+    for (size_t i = 0; s.statuses && i < s.envelope.recipient_count; i++)
+        if (s.statuses[i].state != STATE_PENDING && s.statuses[i].state != STATE_EXPANDED &&
+            s.statuses[i].state != STATE_SUPPRESSED)
+            *out_same = false;
+    return true;
+}
+
+static size_t
+put_job(void *memory, size_t cap)
+{
+    struct prefix prefixes[] = { { .bits = 8 } };
+    struct delivery_host hosts[] = { { .name = STR("mx1.example.org"), .preference = 10 },
+                                     { .name = STR("192.0.2.7"), .preference = 20 } };
+    struct str mailboxes[] = { S("example.org/anna"), S("example.org/list"), S("example.net/b") };
+    uint32_t indices[] = { 3, 5, 70000 };
+    struct border_job job = {
+        .id = id, .kind = DELIVERY_MAILDIR, .alone = true, .port = 25, .families = HOST_IPV4, .configured = true,
+        .domain = S("example.org"), .helo = S("mx.local.test"), .allow_private = prefixes, .allow_private_count = 1,
+        .hosts = hosts, .host_count = 2, .envelope = envelope, .indices = indices, .mailboxes = mailboxes,
+        .base = S("anna /var/mail"), .quota = 1 << 20, .content = S("Subject: x\r\n\r\nx\r\n"),
+    };
+    struct put p = put_init(memory, cap);
+
+    address_from_ip(S("127.0.0.0"), &prefixes[0].base);
+    address_from_ip(S("192.0.2.7"), &hosts[1].fixed);
+    address_from_ip(S("192.0.2.25"), &job.source_ipv4);
+    border_put_job(&p, &job);
+    return p.full || p.len > border_job_size(&job) ? 0 : p.len;
+}
+
+static bool
+take_job(struct str in, struct arena *arena, bool *out_same)
+{
+    struct take t = take_init(in);
+    struct border_job j;
+
+    if (!border_take_job(&t, arena, &j))
+        return false;
+    *out_same = message_id_eq(j.id, id) && j.kind == DELIVERY_MAILDIR && j.alone && j.port == 25 && j.host_count == 2 &&
+                str_eq(j.hosts[1].name, S("192.0.2.7")) && j.hosts[1].fixed.family == ADDRESS_IPV4 &&
+                j.hosts[0].fixed.family == ADDRESS_NONE && same_envelope(&j.envelope, &envelope) && j.indices[2] == 70000 &&
+                j.mailboxes && str_eq(j.mailboxes[1], S("example.org/list")) && str_eq(j.base, S("anna /var/mail")) &&
+                j.quota == 1 << 20 && j.allow_private_count == 1 && j.allow_private[0].bits == 8 &&
+                j.source_ipv4.family == ADDRESS_IPV4 && str_eq(j.content, S("Subject: x\r\n\r\nx\r\n"));
+    return true;
+}
+
+static size_t
+put_outcomes(void *memory, size_t cap)
+{
+    struct outcome outcomes[] = {
+        { .kind = OUTCOME_DELIVERED, .enhanced = STR("2.0.0"), .reply = STR("250 ok"), .remote = STR("mx [192.0.2.1]:25"),
+          .dsn_passed_on = true },
+        { .kind = OUTCOME_FAILED, .about = OUTCOME_ABOUT_RECIPIENT, .enhanced = STR("5.1.1"), .reply = STR("550 no") },
+    };
+    struct delivery_figures figures = { .connect = 1, .transfer = 2, .connections = 3, .transactions = 4 };
+    struct put p = put_init(memory, cap);
+
+    border_put_figures(&p, &figures);
+    border_put_outcomes(&p, outcomes, 2);
+    return p.full || p.len > border_outcomes_size(outcomes, 2) ? 0 : p.len;
+}
+
+static bool
+take_outcomes(struct str in, struct arena *arena, bool *out_same)
+{
+    struct take t = take_init(in);
+    struct delivery_figures figures;
+    struct outcome outcomes[2];
+
+    border_take_figures(&t, &figures);
+    if (!border_take_outcomes(&t, arena, outcomes, 2))
+        return false;
+    *out_same = figures.connect == 1 && figures.transactions == 4 && outcomes[0].kind == OUTCOME_DELIVERED &&
+                outcomes[0].dsn_passed_on && str_eq(outcomes[1].reply, S("550 no")) && outcomes[1].kind == OUTCOME_FAILED;
+    return true;
+}
+
+static size_t
+put_compose(void *memory, size_t cap)
+{
+    struct dsn_recipient reported[] = {
+        { .action = DSN_FAILED, .address = STR("anna@example.org"), .given = STR("a@example.org"),
+          .orcpt = STR("rfc822;a@example.org"), .status = STR("5.1.1"), .reply = STR("550 no such user"),
+          .remote = STR("mx [192.0.2.1]:25"), .last_attempt_wall = 5, .retry_until_wall = 6 },
+        { .action = DSN_FAILED, .address = STR("b@example.org"), .status = STR("5.0.0") },
+    };
+    struct border_compose c = { .trace = STR("Received: from x\r\n"), .bare = true,
+                                .dsn = { .id = id, .original = { 1, 2 }, .hostname = STR("mx.local.test"),
+                                         .to = STR("sender@client.test"), .envid = STR("QQ"), .arrival_wall = 3,
+                                         .now_wall = 4, .original_size = 99, .ret = RET_FULL, .original_body = BODY_8BITMIME,
+                                         .original_utf8 = true, .recipients = reported, .recipient_count = 2 } };
+    struct put p = put_init(memory, cap);
+
+    border_put_compose(&p, &c);
+    return p.full || p.len > border_compose_size(&c) ? 0 : p.len;
+}
+
+static bool
+take_compose(struct str in, struct arena *arena, struct border_compose *out)
+{
+    struct take t = take_init(in);
+
+    return border_take_compose(&t, arena, out);
+}
+
+static bool
+take_compose_whole(struct str in, struct arena *arena, bool *out_same)
+{
+    struct border_compose c;
+
+    if (!take_compose(in, arena, &c))
+        return false;
+    *out_same = c.bare && c.dsn.recipient_count == 2 && message_id_eq(c.dsn.id, id) && c.dsn.original_size == 99 &&
+                str_eq(c.dsn.recipients[0].reply, S("550 no such user")) && c.dsn.recipients[0].retry_until_wall == 6 &&
+                str_eq(c.dsn.to, S("sender@client.test"));
+    return true;
+}
+
+static size_t
+put_listed(void *memory, size_t cap)
+{
+    struct border_listed l = { .id = id, .order = 7, .size = 8, .accepted_wall = 9, .held = true, .deaths = 1, .pending = 3,
+                               .reverse_path = STR("a@client.test"), .recipient = STR("b@example.org"), .place = STR("held"),
+                               .reason = STR("why"), .next_wall = 10, .attempts = 11 };
+    struct put p = put_init(memory, cap);
+
+    border_put_listed(&p, &l);
+    return p.full || p.len > BORDER_LISTED_BYTES ? 0 : p.len;
+}
+
+static bool
+take_listed(struct str in, struct arena *arena, bool *out_same)
+{
+    struct take t = take_init(in);
+    struct border_listed l;
+
+    (void)arena;
+    border_take_listed(&t, &l);
+    *out_same = l.order == 7 && l.held && l.pending == 3 && str_eq(l.recipient, S("b@example.org")) && l.attempts == 11;
+    return take_end(&t);
+}
+
+static size_t
+put_shown(void *memory, size_t cap)
+{
+    struct border_shown_recipient rows[] = {
+        { .address = STR("b@example.org"), .given = STR("c@example.org"), .place = STR("waiting"), .reason = STR("why"),
+          .last_reply = STR("450 4.2.0 later"), .last_remote = STR("mx [192.0.2.1]:25"), .state = STATE_PENDING,
+          .attempts = 2, .next_wall = 3 },
+        { .address = STR("d@example.org"), .place = STR("delivered"), .state = STATE_DELIVERED },
+    };
+    struct border_shown s = { .id = id, .size = 1, .accepted_wall = 2, .expires_wall = 3, .held = true, .deaths = 2,
+                              .held_why = STR("why"), .reverse_path = STR("a@client.test"), .client = STR("192.0.2.1"),
+                              .helo = STR("client.test"), .session = STR("s"), .envid = STR("e"), .recipient_count = 2,
+                              .recipients = rows, .shown = 2 };
+    struct put p = put_init(memory, cap);
+
+    border_put_shown(&p, &s);
+    return p.full || p.len > border_shown_size(&s) ? 0 : p.len;
+}
+
+static bool
+take_shown(struct str in, struct arena *arena, bool *out_same)
+{
+    struct take t = take_init(in);
+    struct border_shown s;
+
+    if (!border_take_shown(&t, arena, &s))
+        return false;
+    *out_same = s.shown == 2 && s.deaths == 2 && str_eq(s.recipients[0].last_reply, S("450 4.2.0 later")) &&
+                s.recipients[1].state == STATE_DELIVERED && str_eq(s.envid, S("e"));
+    return true;
+}
+
+static size_t
+put_address(void *memory, size_t cap)
+{
+    struct put p = put_init(memory, cap);
+    struct address a;
+
+    address_parse(S("[2001:db8::1]:25"), &a);
+    border_put_address(&p, &a);
+    return p.full ? 0 : p.len;
+}
+
+static bool
+take_address(struct str in, struct arena *arena, bool *out_same)
+{
+    struct take t = take_init(in);
+    struct address a = border_take_address(&t), wanted;
+
+    (void)arena;
+    address_parse(S("[2001:db8::1]:25"), &wanted);
+    *out_same = address_eq(&a, &wanted);
+    return take_end(&t);
+}
+
+static const struct {
+    const char *why;
+    size_t (*put)(void *memory, size_t cap); /* 0: it did not fit into the size it says */
+    bool (*take)(struct str in, struct arena *, bool *out_same);
+    bool open_end; /* content follows to the end: a cut there is another message, not a broken one */
+} cases[] = {
+    { "SUBMIT", put_submit, take_submit, true },
+    { "DELIVER", put_job, take_job, true },
+    { "outcomes", put_outcomes, take_outcomes, false },
+    { "COMPOSE", put_compose, take_compose_whole, false },
+    { "a line of LIST", put_listed, take_listed, false },
+    { "SHOW", put_shown, take_shown, false },
+    { "an address", put_address, take_address, false },
+};
+enum { CASES = sizeof cases / sizeof *cases, OPEN_TAIL = 17 };
+
+/* ---- the tests ---- */
+
+static bool
+try_take(struct mem *mem, size_t i, struct str in, bool *out_same)
+{
+    struct str edge = test_edge(in);
+    struct arena arena;
+
+    *out_same = false;
+    arena_init(&arena, mem, 4096, ARENA_MAX);
+    bool taken = cases[i].take(edge, &arena, out_same);
+    arena_done(&arena);
+    test_edge_free(edge);
+    return taken;
+}
+
+static void
+each_message_comes_back(struct test *t)
+{
+    struct mem mem = mem_libc();
+    unsigned char memory[8192];
+    bool same;
+
+    for (size_t i = 0; i < CASES; i++) {
+        test_case(t, cases[i].why);
+        size_t len = cases[i].put(memory, sizeof memory);
+        EXPECT(t, len > 0);
+        EXPECT(t, try_take(&mem, i, str_new(memory, len), &same));
+        EXPECT(t, same);
+    }
+}
+
+static void
+cut_anywhere_it_is_refused(struct test *t)
+{
+    struct mem mem = mem_libc();
+    unsigned char memory[8192];
+    bool same;
+
+    for (size_t i = 0; i < CASES; i++) {
+        test_case(t, cases[i].why);
+        size_t len = cases[i].put(memory, sizeof memory);
+        for (size_t cut = 0; cut < len; cut++) {
+            bool taken = try_take(&mem, i, str_new(memory, cut), &same);
+            EXPECT(t, !same);
+            EXPECT(t, !taken || (cases[i].open_end && cut >= len - OPEN_TAIL));
+        }
+        memory[len] = 0;
+        bool taken = try_take(&mem, i, str_new(memory, len + 1), &same);
+        EXPECT(t, taken == cases[i].open_end);
+    }
+}
+
+/* Whatever it then says, it is within bounds: the sanitizers and the unmapped page look. A length or count must not lead to
+ * more memory than the message's own limits allow: the arena would abort. */
+static void
+flipped_bytes_do_no_harm(struct test *t)
+{
+    static const unsigned char values[] = { 0x00, 0x01, 0x7f, 0x80, 0xff };
+    struct mem mem = mem_libc();
+    unsigned char memory[8192];
+    size_t refused = 0;
+    bool same;
+
+    for (size_t i = 0; i < CASES; i++) {
+        test_case(t, cases[i].why);
+        size_t len = cases[i].put(memory, sizeof memory);
+        for (size_t at = 0; at < len; at++) {
+            unsigned char was = memory[at];
+            for (size_t v = 0; v < sizeof values + 8; v++) {
+                memory[at] = v < sizeof values ? values[v] : (unsigned char)(was ^ (1 << (v - sizeof values)));
+                refused += !try_take(&mem, i, str_new(memory, len), &same);
+            }
+            memory[at] = was;
+        }
+        EXPECT(t, try_take(&mem, i, str_new(memory, len), &same) && same);
+    }
+    EXPECT(t, refused > 1000);
+}
+
+TEST_MAIN({ "each message comes back", each_message_comes_back }, { "cut anywhere it is refused", cut_anywhere_it_is_refused },
+          { "flipped bytes do no harm", flipped_bytes_do_no_harm })
