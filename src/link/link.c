@@ -495,6 +495,12 @@ link_post(struct link *l, uint16_t type, struct str body)
         queue_message(l, type, 0, 0, body);
 }
 
+struct err
+link_flush(struct link *l, int64_t until)
+{
+    return wait_for_room(l, 0, until);
+}
+
 /*
  * Descriptors travel with the bytes they are sent with, so all that is queued must be written before, and nothing may be
  * queued behind our back meanwhile: the writer is idle while out is empty, and this fiber writes in its place.

@@ -17,7 +17,7 @@
  * fiber, or queues. Replies always find room, because a side takes at most `calls_max` unanswered calls from the other.
  * Writes are gathered: all that was put during one turn leaves in one system call.
  *
- * Suspends: link_call, link_send (only while too much is unsent), link_close.
+ * Suspends: link_call, link_send (only while too much is unsent), link_flush, link_free.
  */
 #ifndef LINK_LINK_H
 #define LINK_LINK_H
@@ -82,6 +82,8 @@ struct err link_call_parts(struct link *, uint16_t type, const struct str *parts
 struct err link_send(struct link *, uint16_t type, struct str body, int64_t until);
 /* One-way without waiting; for small messages whose number is bounded otherwise. */
 void link_post(struct link *, uint16_t type, struct str body);
+/* Waits until everything that was put is with the kernel. */
+struct err link_flush(struct link *, int64_t until);
 /* Handles are duplicated into the message; the caller keeps its own until it closes them. Waits until written. */
 struct err link_send_handles(struct link *, uint16_t type, struct str body, const struct handle *, size_t count,
                              int64_t until);

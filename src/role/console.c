@@ -203,6 +203,17 @@ prepare(struct role *role)
     scope_init(&c->answering, role->rt);
 }
 
+static bool
+unsent(const struct console *c)
+{
+    list_each (node, &c->open) {
+        const struct client *client = container_of(node, struct client, node);
+        if (link_is_open(client->link) && link_unsent(client->link) > 0)
+            return true;
+    }
+    return false;
+}
+
 static void
 run(struct role *role)
 {
@@ -216,11 +227,9 @@ run(struct role *role)
     /* The answer to `stop` or `reload` is on its way. */
     scope_wait(&c->answering, within(role->rt, SECOND));
     scope_end(&c->answering);
-    list_each_safe (node, &c->open) {
-        struct client *client = container_of(node, struct client, node);
-        while (link_is_open(client->link) && link_unsent(client->link) > 0)
-            fiber_yield(role->rt);
-    }
+    for (int64_t until = within(role->rt, SECOND); unsent(c) && rt_now(role->rt) < until;)
+        if (err_is(rt_sleep(role->rt, within(role->rt, MILLISECOND))))
+            break;
 }
 
 static bool

@@ -23,6 +23,7 @@ struct mailbox {
     struct role *role;
     struct base bases[ROLE_DIRS_MAX];
     size_t base_count, running;
+    bool ended; /* takes no more: the store finds its call unanswered, and does it elsewhere */
     struct scope jobs;
 };
 
@@ -127,6 +128,8 @@ message(struct role *role, struct peer *peer, struct link_message *m)
 
     if (peer->kind != ROLE_STORE || m->call == 0 || m->type != BORDER_DELIVER)
         return false;
+    if (b->ended)
+        return true;
     struct task *t = mem_alloc(rt_mem(role->rt), sizeof *t + m->body.len);
     t->mailbox = b;
     t->store = peer->serial;
@@ -184,6 +187,7 @@ run(struct role *role)
     while (b->running > 0 && !role->control_lost)
         if (err_is(event_wait(role->rt, &role->changed, FOREVER)))
             break;
+    b->ended = true;
     scope_end(&b->jobs);
 }
 

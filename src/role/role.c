@@ -13,6 +13,8 @@
 
 enum { CONTROL_DESCRIPTOR = 3 };
 
+#define LAST_WORDS_NS (5 * SECOND)
+
 static const struct str kind_names[ROLE_KINDS] = {
     STR("supervisor"), STR("receiver"), STR("submission"), STR("gate"),    STR("store"),
     STR("sender"),     STR("mailbox"),  STR("resolver"),   STR("checker"), STR("console"),
@@ -99,26 +101,28 @@ take_peer(struct role *role, struct link_message *m)
     return true;
 }
 
+static bool
+serves(const struct role *role, const struct peer *peer, enum role_kind kind, bool of_any_generation)
+{
+    return peer->kind == kind && link_is_open(peer->link) &&
+           (of_any_generation || peer->generation == role->generation);
+}
+
 struct peer *
 role_peer(struct role *role, enum role_kind kind)
 {
-    struct peer *best = NULL;
-    size_t of_kind = 0, turn;
-
-    list_each (node, &role->peers)
-        of_kind += container_of(node, struct peer, node)->kind == kind;
-    if (of_kind == 0)
-        return NULL;
-    turn = role->next_peer++ % of_kind;
-    list_each (node, &role->peers) {
-        struct peer *peer = container_of(node, struct peer, node);
-        if (peer->kind != kind || !link_is_open(peer->link))
-            continue;
-        best = peer;
-        if (turn-- == 0)
-            break;
+    for (int any = 0; any < 2; any++) {
+        size_t count = 0;
+        list_each (node, &role->peers)
+            count += serves(role, container_of(node, struct peer, node), kind, any);
+        size_t turn = count ? role->next_peer++ % count : 0;
+        list_each (node, &role->peers) {
+            struct peer *peer = container_of(node, struct peer, node);
+            if (serves(role, peer, kind, any) && turn-- == 0)
+                return peer;
+        }
     }
-    return best;
+    return NULL;
 }
 
 struct peer *
@@ -247,6 +251,7 @@ handle_control(void *ctx, struct link *link, struct link_message *m)
     case CONTROL_SETUP:
         if (!control_take_setup(&t, &setup) || setup.kind != role->ops->kind)
             return false;
+        /* The store hears it again with each reload: it goes on as one of the new generation. */
         role->kind = setup.kind;
         role->index = setup.index;
         role->generation = setup.generation;
@@ -332,42 +337,83 @@ enter_sandbox(struct role *role)
     return link_send(role->control, CONTROL_READY, text_str(&text), FOREVER);
 }
 
-int
-role_main(struct rt *rt, const struct role_ops *ops)
+/*
+ * What was said last must arrive: an outcome that is lost here is a message delivered twice. Then no link may outlive the
+ * role that its handlers look at.
+ */
+static void
+end_links(struct role *role)
+{
+    int64_t until = within(role->rt, LAST_WORDS_NS);
+    bool said = false;
+
+    while (!said) {
+        said = true;
+        list_each (node, &role->peers) {
+            struct link *link = container_of(node, struct peer, node)->link;
+            if (!link_is_open(link) || link_unsent(link) == 0)
+                continue;
+            said = link_flush(link, until).kind == ERR_TIMEOUT;
+            break; /* peers may have gone meanwhile */
+        }
+    }
+    while (!list_is_empty(&role->peers)) {
+        struct peer *peer = container_of(role->peers.next, struct peer, node);
+        list_remove(&peer->node);
+        link_free(peer->link);
+        mem_free(rt_mem(role->rt), peer, sizeof *peer);
+    }
+    if (role->control)
+        link_free(role->control);
+}
+
+static int
+run_role(struct role *role)
 {
     static const int ignored[] = { SIGINT, SIGTERM, SIGHUP };
-    struct role role = { .rt = rt, .ops = ops };
+    const struct role_ops *ops = role->ops;
+    struct rt *rt = role->rt;
     struct link_settings settings = {
-        .name = S("supervisor"), .ctx = &role, .handle = handle_control, .closed = control_closed, .takes_handles = true
+        .name = S("supervisor"), .ctx = role, .handle = handle_control, .closed = control_closed, .takes_handles = true
     };
 
-    list_init(&role.peers);
-    event_init(&role.changed);
-    arena_init(&role.arena, rt_mem(rt), 4096, 1 << 20);
     /* A terminal's ^C reaches every process; only the supervisor acts on it, and tells us. */
     if (err_is(rt_catch_signals(rt, ignored, sizeof ignored / sizeof *ignored)) ||
-        err_is(link_open(rt, (struct handle){ CONTROL_DESCRIPTOR }, &settings, &role.control)))
+        err_is(link_open(rt, (struct handle){ CONTROL_DESCRIPTOR }, &settings, &role->control)))
         return 71; /* EX_OSERR */
     log_set_role(rt, role_kind_name(ops->kind));
-    while (!role.go && !role.control_lost)
-        if (err_is(event_wait(rt, &role.changed, FOREVER)))
+    while (!role->go && !role->control_lost)
+        if (err_is(event_wait(rt, &role->changed, FOREVER)))
             break;
-    if (!role.go || !role.site) {
+    if (!role->go || !role->site) {
         struct log_line line;
         log_begin(&line, rt, LOG_ERROR, "supervisor-gave-no-word");
-        log_err(&line, role.control_error);
+        log_err(&line, role->control_error);
         log_end(&line);
         return 78; /* EX_CONFIG */
     }
     if (ops->prepare)
-        ops->prepare(&role);
-    if (err_is(enter_sandbox(&role)))
+        ops->prepare(role);
+    if (err_is(enter_sandbox(role)))
         return 78;
-    if (ops->start && !ops->start(&role))
+    if (ops->start && !ops->start(role))
         return 75; /* EX_TEMPFAIL: the supervisor tries again */
-    role.running = true;
-    for (size_t i = 0; i < role.pending_count; i++)
-        add_peer(&role, &role.pending[i]);
-    ops->run(&role);
+    role->running = true;
+    for (size_t i = 0; i < role->pending_count; i++)
+        add_peer(role, &role->pending[i]);
+    ops->run(role);
     return 0;
+}
+
+int
+role_main(struct rt *rt, const struct role_ops *ops)
+{
+    struct role role = { .rt = rt, .ops = ops };
+
+    list_init(&role.peers);
+    event_init(&role.changed);
+    arena_init(&role.arena, rt_mem(rt), 4096, 1 << 20);
+    int exit = run_role(&role);
+    end_links(&role);
+    return exit;
 }

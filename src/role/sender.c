@@ -22,6 +22,7 @@ struct sender {
     struct dns resolver;
     struct scope jobs;
     size_t running;
+    bool ended; /* takes no more: the store finds its call unanswered, and does it elsewhere */
     struct address own[OWN_ADDRESSES_MAX]; /* where we listen */
     size_t own_count;
 };
@@ -195,6 +196,8 @@ message(struct role *role, struct peer *peer, struct link_message *m)
 
     if (peer->kind != ROLE_STORE || m->call == 0 || (m->type != BORDER_DELIVER && m->type != BORDER_COMPOSE))
         return false;
+    if (s->ended)
+        return true;
     struct task *t = mem_alloc(rt_mem(role->rt), sizeof *t + m->body.len);
     *t = (struct task){ .sender = s, .store = peer->serial, .call = m->call, .type = m->type, .len = m->body.len };
     memcpy(t->body, m->body.ptr, m->body.len);
@@ -233,6 +236,7 @@ run(struct role *role)
     while (s->running > 0 && !role->control_lost)
         if (err_is(event_wait(role->rt, &role->changed, FOREVER)))
             break;
+    s->ended = true;
     scope_end(&s->jobs);
     connections_free(s->connections);
 }
