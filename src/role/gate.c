@@ -85,7 +85,8 @@ entry_key(const struct entry *e)
     return str_new(e->key, sizeof e->key);
 }
 
-static void
+/* False: nobody to leave. */
+static bool
 note_entry(struct gate *g, uint64_t peer, const struct address *client, bool enters)
 {
     struct entry key = entry_of(peer, client);
@@ -96,12 +97,13 @@ note_entry(struct gate *g, uint64_t peer, const struct address *client, bool ent
         map_put(&g->entered, entry_key(e), e);
     }
     if (!e)
-        return;
+        return false;
     e->sessions += enters ? 1 : (uint32_t)-1;
     if (e->sessions == 0) {
         map_remove(&g->entered, entry_key(e));
         mem_free(rt_mem(g->role->rt), e, sizeof *e);
     }
+    return true;
 }
 
 static bool
@@ -131,8 +133,9 @@ leave(struct gate *g, struct peer *peer, struct link_message *m)
 
     if (m->call != 0 || !take_end(&t) || client.family == ADDRESS_NONE)
         return false;
-    clients_leave(g->clients, &client, rt_now(g->role->rt));
-    note_entry(g, peer->serial, &client, false);
+    /* A session that entered before this gate was started leaves nothing behind here. */
+    if (note_entry(g, peer->serial, &client, false))
+        clients_leave(g->clients, &client, rt_now(g->role->rt));
     return true;
 }
 
