@@ -126,12 +126,13 @@ draft_begin(void *ctx, struct message_id id, uint64_t expected_size, int64_t unt
     struct session *s = ctx;
     struct role *role = s->r->role;
 
-    (void)until;
+    while (!role->space.told) /* only in the first moments of this role */
+        TRY(event_wait(role->rt, &role->changed, until));
     if (!role_peer(role, ROLE_STORE))
         return ERR(ERR_BUSY, "the store is being restarted");
-    if (!s->r->role->space.accepting)
+    if (!role->space.accepting)
         return ERR(ERR_BUSY, "the store takes no mail at the moment");
-    if (expected_size > s->r->role->space.free_bytes)
+    if (expected_size > role->space.free_bytes)
         return ERR(ERR_NO_SPACE, "spool");
     *out_draft = ask_draft_new(role, id, expected_size);
     return OK;
@@ -421,7 +422,8 @@ run_session(void *arg)
     server_run(s->stream, &s->settings, &mine, &s->client);
     stream_close(s->stream);
     list_remove(&s->node);
-    r->sessions--;
+    if (--r->sessions == 0)
+        event_wake(r->role->rt, &r->role->changed); /* it may be what a drain waits for */
     mem_free(rt_mem(r->role->rt), s, sizeof *s);
 }
 
@@ -431,8 +433,15 @@ static void
 start_session(struct door *door, struct stream *stream, const struct address *peer)
 {
     struct receiver *r = door->r;
-    struct session *s = mem_new(rt_mem(r->role->rt), struct session);
+    struct session *s;
 
+    if (!fiber_room(r->role->rt)) { /* an old kernel bounds how many stacks there can be */
+        size_t written;
+        stream_write_now(stream, S("421 4.3.2 Too many sessions here at the moment; try again in a few minutes\r\n"), &written);
+        stream_close(stream);
+        return;
+    }
+    s = mem_new(rt_mem(r->role->rt), struct session);
     s->r = r;
     s->door = door;
     s->stream = stream;
@@ -501,12 +510,13 @@ message(struct role *role, struct peer *peer, struct link_message *m)
 
     if (peer->kind != ROLE_STORE || m->type != BORDER_SPACE || m->call != 0)
         return false;
-    struct role_space space = { .accepting = take_bool(&t) };
+    struct role_space space = { .told = true, .accepting = take_bool(&t) };
 
     space.free_bytes = take_u64(&t);
     if (!take_end(&t))
         return false;
     role->space = space;
+    event_wake(role->rt, &role->changed);
     return true;
 }
 
@@ -518,7 +528,7 @@ end_sessions(struct receiver *r)
 
     list_each (node, &r->open) {
         struct session *s = container_of(node, struct session, node);
-        if (!s->client.busy)
+        if (!s->client.busy && s->fiber)
             fiber_cancel(s->fiber);
     }
     scope_wait(&r->talking, within(rt, STOP_GRACE * SECOND));
@@ -543,8 +553,8 @@ run(struct role *role)
     scope_end(&r->accepting);
     /* A drain lets every session go on; only a stop, or the supervisor's deadline, ends them. */
     while (r->sessions > 0 && !role->stopping)
-        if (err_is(event_wait(role->rt, &role->changed, within(role->rt, SECOND))))
-            continue;
+        if (event_wait(role->rt, &role->changed, FOREVER).kind == ERR_CANCELLED)
+            break;
     end_sessions(r);
     mem_free(rt_mem(role->rt), r, sizeof *r);
 }
