@@ -55,7 +55,7 @@ struct ask_draft {
     uint64_t expected_size;
     char *bytes;           /* not sent yet */
     size_t len, cap;
-    bool begun;
+    bool asked, begun;     /* BEGIN was sent; it was answered well */
 };
 
 struct ask_draft *
@@ -102,6 +102,19 @@ call_store(struct ask_draft *d, uint16_t type, const struct str *parts, size_t c
     return e;
 }
 
+/* What the store may have of it goes. A call that was given up here may still be answered there. */
+static void
+forget_there(struct ask_draft *d)
+{
+    unsigned char memory[16];
+    struct put p = put_init(memory, sizeof memory);
+    struct peer *store = d->asked ? role_peer_by_serial(d->role, d->store) : NULL;
+
+    border_put_id(&p, d->id);
+    if (store)
+        link_post(store->link, BORDER_ABORT, put_str_so_far(&p));
+}
+
 static struct err
 draft_flush(struct ask_draft *d, int64_t until)
 {
@@ -112,6 +125,7 @@ draft_flush(struct ask_draft *d, int64_t until)
     if (!d->begun) {
         put_u64(&p, d->expected_size);
         struct str begin = put_str_so_far(&p);
+        d->asked = true;
         TRY(call_store(d, BORDER_BEGIN, &begin, 1, until));
         d->begun = true;
         p = put_init(head, sizeof head);
@@ -172,6 +186,8 @@ ask_draft_commit(struct ask_draft *d, const struct envelope *envelope, const str
         struct str parts[] = { put_str_so_far(&p), str_new(d->bytes, d->len) };
         e = call_store(d, d->begun ? BORDER_COMMIT : BORDER_SUBMIT, parts, d->begun ? 1 : 2, until);
         mem_free(mem, memory, size);
+    } else {
+        forget_there(d);
     }
     draft_free(d);
     return e;
@@ -180,13 +196,7 @@ ask_draft_commit(struct ask_draft *d, const struct envelope *envelope, const str
 void
 ask_draft_abort(struct ask_draft *d)
 {
-    unsigned char memory[16];
-    struct put p = put_init(memory, sizeof memory);
-    struct peer *store = d->begun ? role_peer_by_serial(d->role, d->store) : NULL;
-
-    border_put_id(&p, d->id);
-    if (store)
-        link_post(store->link, BORDER_ABORT, put_str_so_far(&p));
+    forget_there(d);
     draft_free(d);
 }
 

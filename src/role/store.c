@@ -166,7 +166,7 @@ pump(struct store *s)
         *q = (struct question){ s, domain };
         scope_start(&s->work, "question", run_question, q);
     }
-    while (!s->ending && (can = free_hands(s)) && queue_next_job(s->queue, store_moment(s), can, 0, &job))
+    while (!role_is_ending(s->role) && !s->ending && (can = free_hands(s)) && queue_next_job(s->queue, store_moment(s), can, 0, &job))
         store_start_job(s, &job);
 }
 
@@ -244,11 +244,12 @@ take_bases(struct store *s, struct peer *peer, struct link_message *m)
     struct hand *hand = peer->own_ctx;
     struct take t = take_init(m->body);
 
-    (void)s;
     hand->base_count = take_count(&t, STORE_MAIL_BASES_MAX);
     hand->bases = arena_alloc(&hand->arena, (hand->base_count + 1) * sizeof *hand->bases);
     for (size_t i = 0; i < hand->base_count; i++)
         hand->bases[i] = arena_keep(&hand->arena, take_bytes(&t, 4096));
+    event_wake(s->rt, &s->role->changed); /* a job may be waiting for just these */
+    store_kick(s);
     return take_end(&t);
 }
 
@@ -256,7 +257,10 @@ static bool
 message(struct role *role, struct peer *peer, struct link_message *m)
 {
     struct store *s = role->ctx;
+    bool intake = peer->kind == ROLE_RECEIVER || peer->kind == ROLE_SUBMISSION;
 
+    if (s->ending && !intake) /* the spool is being closed; who asked sees the link close */
+        return true;
     switch (peer->kind) {
     case ROLE_RECEIVER:
     case ROLE_SUBMISSION:

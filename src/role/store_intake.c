@@ -14,7 +14,8 @@ struct store_draft {
     struct message_id id;
     struct draft *draft;
     uint64_t peer;
-    bool busy; /* a call for it is being answered */
+    bool busy;   /* a call for it is being answered */
+    bool doomed; /* ABORT came meanwhile */
 };
 
 /* One call, in a fiber of its own; body is a copy, since the link's buffer goes on. */
@@ -163,11 +164,11 @@ run_submit(struct intake *in, struct take *t)
     arena_done(&arena);
 }
 
-/* The link may have gone while the draft was busy; then nobody else ends it. */
+/* The link may have gone while the draft was busy, or the receiver given up; then nobody else ends it. */
 static void
 end_orphan(struct intake *in, struct store_draft *d)
 {
-    if (role_peer_by_serial(in->s->role, in->peer))
+    if (!d->doomed && role_peer_by_serial(in->s->role, in->peer))
         return;
     in->s->ops->abort(d->draft);
     forget(in->s, d);
@@ -267,10 +268,14 @@ drop_draft(struct store *s, struct peer *peer, struct str body)
 
     if (!take_end(&t))
         return false;
-    if (d && d->peer == peer->serial && !d->busy) {
-        s->ops->abort(d->draft);
-        forget(s, d);
+    if (!d || d->peer != peer->serial)
+        return true;
+    if (d->busy) {
+        d->doomed = true;
+        return true;
     }
+    s->ops->abort(d->draft);
+    forget(s, d);
     return true;
 }
 

@@ -82,7 +82,7 @@ take_hand(struct work *w, enum role_kind kind, struct str base)
     struct peer *peer;
 
     while (!(peer = choose(w, kind, base)))
-        if (s->ending || err_is(event_wait(s->rt, &s->role->changed, until)))
+        if (s->ending || role_is_ending(s->role) || err_is(event_wait(s->rt, &s->role->changed, until)))
             return NULL;
     w->peer = peer->serial;
     w->kind = peer->kind;
@@ -126,14 +126,14 @@ crashed(struct work *w)
     struct store *s = w->s;
     int64_t until = within(s->rt, DEATH_WAIT_NS);
 
-    enum { KILL = 9, TERM = 15, INT = 2 };
+    enum { KILL = 9, TERM = 15, INT = 2, SANITIZER = 1 /* the exit code with which a sanitizer ends a process */ };
     for (;;) {
         for (; w->deaths_seen < s->death_count; w->deaths_seen++) {
             const struct death *d = &s->deaths[w->deaths_seen % STORE_DEATHS];
             if (d->kind != w->kind || d->index != w->index || d->generation != w->generation)
                 continue;
             uint32_t signal = d->status >= 256 ? d->status - 256 : 0;
-            return signal && signal != KILL && signal != TERM && signal != INT;
+            return signal ? signal != KILL && signal != TERM && signal != INT : d->status == SANITIZER;
         }
         if (s->ending || err_is(event_wait(s->rt, &s->died, until)))
             return false;
@@ -261,7 +261,8 @@ describe(struct work *w, const struct spool_message *m, struct border_job *out)
         .domain = w->job.lane_key,
         .source_ipv4 = route->source_ipv4,
         .source_ipv6 = route->source_ipv6,
-        .helo = route->helo.len ? route->helo : s->role->site->hostname,
+        /* A copy: while a process is waited for, two reloads may pass. */
+        .helo = arena_keep(&w->arena, route->helo.len ? route->helo : s->role->site->hostname),
         .envelope = m->envelope,
     };
     out->allow_private = (struct prefix *)(uintptr_t)route->allow_private;
