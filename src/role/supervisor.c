@@ -24,6 +24,7 @@ enum { EXIT_CONFIG = 78, EXIT_OSERR = 71, BUNDLE_PART = 60 << 10, MAIL_BASES_MAX
 #define RESTART_CALM (10 * SECOND)     /* a process that lived so long starts anew without delay */
 #define DRAIN_NS (10 * MINUTE)         /* then an old generation is told to stop */
 #define STOP_NS (20 * SECOND)          /* then it is killed */
+#define RELOAD_NS (1 * MINUTE)         /* for a new generation to be ready; then the old one goes all the same */
 
 /* Who is linked to whom: the callers' side first. No cycles: design, section 4. */
 static const struct {
@@ -75,11 +76,11 @@ struct mail_base { /* a directory with Maildirs below, and whose they are */
 
 struct socket { /* a listening socket, kept over generations */
     struct list node;
-    struct str name; /* of its listen block, or "submission" */
+    struct str name;      /* of its listen block, or "local", "control"; absent: opened for a site that is not ours yet */
+    struct str next_name; /* in the site that is being looked at; absent: not wanted there */
     struct address address;
     struct handle handle;
     enum role_kind taker;
-    bool wanted;
 };
 
 struct supervisor {
@@ -151,6 +152,7 @@ want_socket(struct supervisor *s, enum role_kind taker, struct str name, const s
     if (!socket) {
         TRY(listener_open(s->rt, address, &listener));
         socket = mem_new(rt_mem(s->rt), struct socket);
+        socket->name = (struct str){ NULL, 0 };
         socket->handle = listener_handle(s->rt, listener);
         socket->address = *address;
         struct address bound = listener_address(listener);
@@ -165,9 +167,8 @@ want_socket(struct supervisor *s, enum role_kind taker, struct str name, const s
         log_str(&line, "address", text_str(&text));
         log_end(&line);
     }
-    socket->name = arena_keep(&s->arena, name);
+    socket->next_name = str_eq(socket->name, name) ? socket->name : arena_keep(&s->arena, name);
     socket->taker = taker;
-    socket->wanted = true;
     return OK;
 }
 
@@ -185,12 +186,20 @@ want_unix_socket(struct supervisor *s, enum role_kind taker, struct str name, st
     return host_own(s->rt, text_str(&path), mode, owner(s, s->user_id), owner(s, s->group_id), FOREVER);
 }
 
-/* Opens what the site wants and is not open; on failure what was there stays as it was. */
+static void
+close_socket(struct supervisor *s, struct socket *socket)
+{
+    handle_close(s->rt, socket->handle);
+    list_remove(&socket->node);
+    mem_free(rt_mem(s->rt), socket, sizeof *socket);
+}
+
+/* Opens what the site wants and is not open. Then comes keep_sockets(), or drop_sockets(), which undoes it. */
 static struct err
-open_sockets(struct supervisor *s, const struct site *site)
+open_sockets(struct supervisor *s, const struct site *site, struct text *out_text)
 {
     list_each (node, &s->sockets)
-        container_of(node, struct socket, node)->wanted = false;
+        container_of(node, struct socket, node)->next_name = (struct str){ NULL, 0 };
     /* Anybody on this machine may hand in mail; only our own user and group may operate the server. */
     TRY(want_unix_socket(s, ROLE_SUBMISSION, S("local"), site->state, "submission.sock", 0666));
     TRY(want_unix_socket(s, ROLE_CONSOLE, S("control"), site->state, "control.sock", 0660));
@@ -206,6 +215,9 @@ open_sockets(struct supervisor *s, const struct site *site)
                 log_str(&line, "address", text_str(&text));
                 log_err(&line, e);
                 log_end(&line);
+                text_putf(out_text, "%.*s: cannot listen there: ", STR_ARG(text_str(&text)));
+                err_text(e, out_text);
+                text_put(out_text, S("\n"));
                 return e;
             }
         }
@@ -213,15 +225,23 @@ open_sockets(struct supervisor *s, const struct site *site)
 }
 
 static void
-close_unwanted_sockets(struct supervisor *s)
+keep_sockets(struct supervisor *s)
 {
     list_each_safe (node, &s->sockets) {
         struct socket *socket = container_of(node, struct socket, node);
-        if (socket->wanted)
-            continue;
-        handle_close(s->rt, socket->handle);
-        list_remove(node);
-        mem_free(rt_mem(s->rt), socket, sizeof *socket);
+        socket->name = socket->next_name;
+        if (str_is_absent(socket->name))
+            close_socket(s, socket);
+    }
+}
+
+static void
+drop_sockets(struct supervisor *s)
+{
+    list_each_safe (node, &s->sockets) {
+        struct socket *socket = container_of(node, struct socket, node);
+        if (str_is_absent(socket->name))
+            close_socket(s, socket);
     }
 }
 
@@ -305,7 +325,7 @@ send_listeners(struct process *p)
 
     list_each (node, &s->sockets) {
         struct socket *socket = container_of(node, struct socket, node);
-        if (p->kind != socket->taker)
+        if (p->kind != socket->taker || str_is_absent(socket->name))
             continue;
         unsigned char body[256];
         char memory[128];
@@ -366,14 +386,21 @@ send_dirs(struct process *p)
 static bool handle_from_role(void *ctx, struct link *link, struct link_message *m);
 
 static struct err
-introduce(struct process *p)
+send_setup(struct process *p)
 {
-    struct supervisor *s = p->s;
     unsigned char body[32];
     struct put put = put_init(body, sizeof body);
 
     control_put_setup(&put, &(struct control_setup){ p->kind, p->index, p->generation, p->user_id });
-    TRY(link_send(p->control, CONTROL_SETUP, put_str_so_far(&put), within(s->rt, 5 * SECOND)));
+    return link_send(p->control, CONTROL_SETUP, put_str_so_far(&put), within(p->s->rt, 5 * SECOND));
+}
+
+static struct err
+introduce(struct process *p)
+{
+    struct supervisor *s = p->s;
+
+    TRY(send_setup(p));
     TRY(send_bundle(p));
     TRY(send_listeners(p));
     TRY(send_dirs(p));
@@ -532,22 +559,22 @@ live(struct process *p)
     if (err_is(begin_starting(s)))
         return;
     p->ended = false;
-    struct err e = p->stopping ? ERR(ERR_CANCELLED, "stopping") : start_process(p);
+    struct err e = p->stopping || p->draining ? ERR(ERR_CANCELLED, "ending") : start_process(p);
     bool started = p->child != NULL;
     if (started)
         scope_start(&s->fibers, "reaper", run_reaper, p);
     end_starting(s);
-    if (err_is(e) && !p->stopping) {
+    if (err_is(e) && !p->stopping && !p->draining) {
         log_process(p, LOG_ERROR, "role-not-started", e);
-        if (p->child)
-            child_signal(p->child, SIGKILL);
     }
+    if (err_is(e) && p->child)
+        child_signal(p->child, SIGKILL);
     if (started) {
         wait_for_end(p);
         bool expected = p->stopping || p->draining;
         if (!expected || p->status != 0)
             log_end_of(p, p->status, expected && p->status == 0);
-        if (!expected)
+        if (!expected || p->status != 0)
             tell_store_of_death(p);
     }
     forget_life(p);
@@ -571,6 +598,8 @@ run_process(void *arg)
         if (err_is(rt_sleep(s->rt, within(s->rt, delay))))
             break;
     }
+    while (s->starting) /* whoever starts walks over the processes, and waits between them */
+        event_wait_firmly(s->rt, &s->changed);
     list_remove(&p->node);
     mem_free(rt_mem(s->rt), p, sizeof *p);
     event_wake(s->rt, &s->changed);
@@ -644,10 +673,12 @@ tell_end(struct process *p, bool stop)
 {
     struct supervisor *s = p->s;
 
+    if (p->stopping && !stop)
+        return;
     p->draining = true;
     p->stopping |= stop;
     p->stop_at = within(s->rt, stop ? STOP_NS : DRAIN_NS);
-    if (p->control && p->linked)
+    if (p->control) /* even before GO: it will look */
         link_post(p->control, stop ? CONTROL_STOP : CONTROL_DRAIN, S(""));
     event_wake(s->rt, &p->event);
 }
@@ -687,6 +718,11 @@ static void
 stop_everything(struct supervisor *s)
 {
     s->stopping = true;
+    list_each (node, &s->processes) { /* nothing new is begun, so that senders come to an end */
+        struct process *p = container_of(node, struct process, node);
+        if (p->kind == ROLE_STORE && p->control)
+            link_post(p->control, CONTROL_DRAIN, S(""));
+    }
     for (int servants = 0; servants < 2; servants++) {
         tell_all(s, s->generation, servants, true);
         while (any_left(s, s->generation, servants))
@@ -762,6 +798,62 @@ take_site(struct supervisor *s, const struct loaded *fresh, const struct mail_ba
     s->base_count = count;
 }
 
+/* What cannot be made now would keep the new mailbox role from starting. */
+static bool
+make_bases(struct supervisor *s, const struct mail_base *bases, size_t count, struct text *out_text)
+{
+    for (size_t i = 0; i < count; i++) {
+        struct err e = host_make_dir(s->rt, bases[i].path, 0750, owner(s, bases[i].user_id), owner(s, bases[i].group_id),
+                                     FOREVER);
+        if (!err_is(e))
+            continue;
+        text_putf(out_text, "%.*s: cannot make this mail directory: ", STR_ARG(bases[i].path));
+        err_text(e, out_text);
+        text_put(out_text, S("\n"));
+        return false;
+    }
+    return true;
+}
+
+/* All that can fail. False: nothing has changed, and *out_text says why. */
+static bool
+prepare_reload(struct supervisor *s, struct loaded *fresh, struct mail_base *bases, size_t *out_count, struct text *out_text)
+{
+    if (!load_site(s, fresh, bases, out_count, out_text))
+        return false;
+    if (!str_eq(fresh->site->state, s->site->state))
+        text_put(out_text, S("the state directory cannot change in a reload: stop and start\n"));
+    else if (make_bases(s, bases, *out_count, out_text)) {
+        bool fine = !err_is(open_sockets(s, fresh->site, out_text));
+        while (fine && s->starting) /* it walks over sockets and processes */
+            fine = !err_is(event_wait(s->rt, &s->changed, FOREVER));
+        if (fine && !s->stopping)
+            return true;
+        while (s->starting)
+            event_wait_firmly(s->rt, &s->changed);
+        drop_sockets(s);
+        if (s->stopping)
+            text_put(out_text, S("the server is stopping\n"));
+    }
+    load_free(fresh);
+    return false;
+}
+
+/* The store stays, as one of the new generation: so from now on it gives work to that one's senders. */
+static void
+tell_store(struct supervisor *s)
+{
+    list_each (node, &s->processes) {
+        struct process *p = container_of(node, struct process, node);
+        if (p->kind != ROLE_STORE)
+            continue;
+        p->generation = s->generation;
+        if (p->linked && !err_is(send_setup(p)))
+            send_bundle(p);
+        return;
+    }
+}
+
 static bool
 reload(struct supervisor *s, struct text *out_text)
 {
@@ -774,48 +866,27 @@ reload(struct supervisor *s, struct text *out_text)
     }
     s->reloading = true;
     struct mail_base *bases = mem_alloc(rt_mem(s->rt), size);
-    bool fine = load_site(s, &fresh, bases, &count, out_text);
-    bool loaded = fine;
-    if (fine && !str_eq(fresh.site->state, s->site->state)) {
-        text_put(out_text, S("the state directory cannot change in a reload: stop and start\n"));
-        fine = false;
+    bool fine = prepare_reload(s, &fresh, bases, &count, out_text);
+    if (fine) {
+        struct drain *drain = mem_new(rt_mem(s->rt), struct drain);
+        *drain = (struct drain){ s, s->generation++ };
+        keep_sockets(s);
+        take_site(s, &fresh, bases, count);
+        tell_store(s);
+        if (!s->stopping)
+            add_generation(s);
+        int64_t until = within(s->rt, RELOAD_NS);
+        while (!all_ready(s, s->generation) && !s->stopping)
+            if (err_is(event_wait(s->rt, &s->changed, until)))
+                break;
+        if (!all_ready(s, s->generation))
+            text_put(out_text, S("not every role of the new configuration has started yet: see the log and `status`\n"));
+        scope_start(&s->fibers, "drain", run_drain, drain);
+        log_plain(s, LOG_INFO, "configuration-reloaded");
     }
-    if (fine && err_is(open_sockets(s, fresh.site))) {
-        text_put(out_text, S("a listening address cannot be opened: see the log\n"));
-        fine = false;
-        list_each (node, &s->sockets)
-            container_of(node, struct socket, node)->wanted = true;
-    }
-    if (!fine) {
-        if (loaded)
-            load_free(&fresh);
-        mem_free(rt_mem(s->rt), bases, size);
-        s->reloading = false;
-        return false;
-    }
-    while (s->starting)
-        event_wait(s->rt, &s->changed, FOREVER);
-    struct drain *drain = mem_new(rt_mem(s->rt), struct drain);
-    *drain = (struct drain){ s, s->generation++ };
-    close_unwanted_sockets(s);
-    take_site(s, &fresh, bases, count);
     mem_free(rt_mem(s->rt), bases, size);
-    list_each (node, &s->processes) {
-        struct process *p = container_of(node, struct process, node);
-        if (p->kind == ROLE_STORE) {
-            p->generation = s->generation;
-            if (p->linked)
-                send_bundle(p);
-        }
-    }
-    add_generation(s);
-    while (!all_ready(s, s->generation))
-        if (err_is(event_wait(s->rt, &s->changed, FOREVER)))
-            break;
-    scope_start(&s->fibers, "drain", run_drain, drain);
     s->reloading = false;
-    log_plain(s, LOG_INFO, "configuration-reloaded");
-    return true;
+    return fine;
 }
 
 /* ---- what roles ask ---- */
@@ -900,6 +971,22 @@ handle_from_role(void *ctx, struct link *link, struct link_message *m)
 
 /* ---- signals, and the whole ---- */
 
+/* In a fiber of its own: a stop that comes meanwhile must be heard. */
+static void
+run_reload(void *arg)
+{
+    struct supervisor *s = arg;
+    char memory[4096];
+    struct text text = text_init(memory, sizeof memory);
+
+    if (reload(s, &text))
+        return;
+    struct log_line line;
+    log_begin(&line, s->rt, LOG_ERROR, "configuration-kept");
+    log_str(&line, "why", text_str(&text));
+    log_end(&line);
+}
+
 static void
 run_signals(void *arg)
 {
@@ -908,14 +995,7 @@ run_signals(void *arg)
 
     while (!err_is(rt_wait_signal(s->rt, FOREVER, &signal))) {
         if (signal == SIGHUP) {
-            char memory[4096];
-            struct text text = text_init(memory, sizeof memory);
-            if (!reload(s, &text)) {
-                struct log_line line;
-                log_begin(&line, s->rt, LOG_ERROR, "configuration-kept");
-                log_str(&line, "why", text_str(&text));
-                log_end(&line);
-            }
+            scope_start(&s->fibers, "reload", run_reload, s);
             continue;
         }
         s->stop_asked = true;
@@ -972,8 +1052,9 @@ supervisor_main(struct rt *rt, struct str config_path)
     }
     if (err_is(rt_catch_signals(rt, signals, sizeof signals / sizeof *signals)))
         return EXIT_OSERR;
-    if (err_is(open_sockets(&s, s.site)))
+    if (err_is(open_sockets(&s, s.site, &text)))
         return EXIT_OSERR;
+    keep_sockets(&s);
     scope_init(&s.fibers, rt);
     struct scope listening;
     scope_init(&listening, rt);
