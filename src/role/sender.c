@@ -81,6 +81,10 @@ run_delivery(struct task *t, struct take *take)
         return false;
     t->id = job.id;
     t->content = job.content;
+#ifdef POSTRIDER_PLANTED_CRASH /* for tests only: meson's option planted_crash */
+    if (str_starts(job.content, S("X-Planted-Crash:")))
+        __builtin_trap();
+#endif
     struct delivery_job what = {
         .envelope = &job.envelope, .recipients = job.envelope.recipients, .recipient_count = job.envelope.recipient_count,
         .hosts = job.hosts, .host_count = job.host_count, .configured = job.configured,

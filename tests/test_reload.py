@@ -1,0 +1,238 @@
+"""Reload under load, and roles that die: no session dropped, nothing lost, nobody else suffers."""
+import contextlib
+import os
+import signal
+import smtplib
+import socket
+import threading
+import time
+
+import pytest
+
+from harness import Postrider, binary, free_port, wait_until, without_trace
+
+SITE = """
+hostname mx.local.test
+state {state}
+listen mx {{ address 127.0.0.1:{port}; relay from 127.0.0.1 }}
+domain local.test {{ mailbox ok other; alias postmaster -> ok; deliver maildir {mail}/{{domain}}/{{local}} }}
+route default {{ via 127.0.0.1:{next_port}; tls off }}
+{more}
+"""
+
+
+class Load:
+    """Sessions that hand in messages one after another, until told to end. What failed is kept."""
+
+    def __init__(self, port, sessions=4):
+        self.port = port
+        self.ending = threading.Event()
+        self.accepted = []
+        self.failures = []
+        self.threads = [threading.Thread(target=self.run, args=(i,)) for i in range(sessions)]
+
+    def run(self, number):
+        try:
+            with smtplib.SMTP("127.0.0.1", self.port, timeout=60) as client:
+                for n in range(1_000_000):
+                    if self.ending.is_set():
+                        break
+                    name = f"{number}-{n}"
+                    client.sendmail("a@client.test", ["ok@local.test"], f"Subject: {name}\r\n\r\n{name}\r\n".encode())
+                    self.accepted.append(name)
+        except Exception as e:  # noqa: BLE001: whatever it is, the test shows it
+            self.failures.append(repr(e))
+
+    def __enter__(self):
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.ending.set()
+        for thread in self.threads:
+            thread.join(60)
+
+
+def reload(server, check=True):
+    return server.cli("reload", "--config", str(server.config_path), check=check)
+
+
+def names(mails):
+    return [mail.rstrip(b"\n").rsplit(b"\n", 1)[1].decode() for mail in mails]
+
+
+def test_reload_under_load_drops_no_session(tmp_path):
+    with Postrider(tmp_path, SITE, more="") as server:
+        second = free_port()
+        with smtplib.SMTP("127.0.0.1", server.port, timeout=60) as waits, Load(server.port) as load:
+            waits.ehlo("client.test")
+            waits.mail("a@client.test")
+            waits.rcpt("ok@local.test")  # a transaction that is open over all that follows
+            wait_until(lambda: len(load.accepted) >= 20, what="load")
+
+            server.write_config(SITE, more=f"""
+listen mx second {{ address 127.0.0.1:{second} }}
+domain new.test {{ mailbox anna; alias postmaster -> anna; deliver maildir {tmp_path}/new-mail/{{domain}}/{{local}} }}
+""")
+            reload(server)
+            with smtplib.SMTP("127.0.0.1", second, timeout=60) as client:
+                client.sendmail("a@client.test", ["anna@new.test"], b"Subject: new\r\n\r\nnew\r\n")
+            new = tmp_path / "new-mail/new.test/anna/new"
+            wait_until(lambda: new.is_dir() and list(new.iterdir()), what="mail in the new directory")
+            server.send(to="anna@new.test")  # the old listener takes mail for the new domain
+
+            at = len(load.accepted)
+            server.write_config(SITE.replace("domain local.test", "domian local.test"), more="")
+            broken = reload(server, check=False)
+            assert broken.returncode == 78
+            assert f"{server.config_path}:5:1" in broken.stderr, broken.stderr
+            assert "domain" in broken.stderr
+            wait_until(lambda: len(load.accepted) >= at + 20, what="load after the broken file")
+
+            server.write_config(SITE, more="")
+            reload(server)  # the listener and the domain go again
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection(("127.0.0.1", second), timeout=10)
+            with smtplib.SMTP("127.0.0.1", server.port, timeout=60) as client:
+                client.ehlo("client.test")
+                client.mail("b@elsewhere.test")
+                assert client.rcpt("nobody@local.test")[0] == 550
+            assert waits.data(b"Subject: long\r\n\r\nlong\r\n")[0] == 250
+        assert load.failures == []
+        mails = server.wait_for_mail(count=len(load.accepted) + 1)
+        wait_until(lambda: server.figures()["messages"] == 0, what="an empty queue")
+        mails = server.mails()
+        assert sorted(names(mails)) == sorted([*load.accepted, "long"])
+        assert server.figures()["balanced"] == 1
+        # The old generations went when their last sessions had ended.
+        wait_until(lambda: {role["generation"] for role in server.status()["roles"]} == {3}, what="one generation")
+
+
+def test_reload_by_signal_and_its_refusal_in_the_log(tmp_path):
+    with Postrider(tmp_path, SITE, more="") as server:
+        server.write_config(SITE, more="domain two.test { mailbox x; alias postmaster -> x; deliver maildir " +
+                            f"{tmp_path}/mail/two/{{local}} }}")
+        server.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: server.log_events("configuration-reloaded"), what="the reload")
+        server.send(to="x@two.test")
+        wait_until(lambda: len(list((tmp_path / "mail/two/x/new").glob("*"))) == 1, what="mail for the new domain")
+        server.write_config("hostname mx.local.test\nnonsense\n")
+        server.process.send_signal(signal.SIGHUP)
+        (kept,) = wait_until(lambda: server.log_events("configuration-kept"), what="the refusal")
+        assert f"{server.config_path}:2:1" in kept["why"]
+        server.send(to="x@two.test")
+
+
+@pytest.mark.parametrize(("more", "says"), [
+    ("listen mx taken {{ address 127.0.0.1:{taken} }}", "cannot listen"),
+    ("domain d.test {{ mailbox x; alias postmaster -> x; deliver maildir /proc/nowhere/{{{{local}}}} }}", "mail directory"),
+    ("state /elsewhere", ""),
+])
+def test_what_this_machine_refuses_changes_nothing(tmp_path, more, says):
+    with socket.socket() as taken, Postrider(tmp_path, SITE, more="") as server:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        free = free_port()
+        server.write_config(SITE, more=f"listen mx free {{ address 127.0.0.1:{free} }}\n" +
+                            more.format(taken=taken.getsockname()[1]).replace("{{", "{").replace("}}", "}"))
+        refused = reload(server, check=False)
+        assert refused.returncode == 78
+        assert says in refused.stderr
+        with pytest.raises(ConnectionRefusedError):  # what had been opened before the failure is closed again
+            socket.create_connection(("127.0.0.1", free), timeout=10)
+        server.send()
+        server.wait_for_mail()
+        server.write_config(SITE, more="")
+        reload(server)
+        server.send()
+        server.wait_for_mail(count=2)
+
+
+def test_many_reloads_under_load(tmp_path):
+    with Postrider(tmp_path, SITE, more="") as server:
+        with Load(server.port, sessions=2) as load:
+            for _ in range(4):
+                reload(server)
+        assert load.failures == []
+        server.wait_for_mail(count=len(load.accepted))
+        server.wait_until_empty()
+        assert sorted(names(server.mails())) == sorted(load.accepted)
+
+
+def test_stop_in_the_middle_of_a_reload(tmp_path):
+    with Postrider(tmp_path, SITE, more="") as server:
+        server.process.send_signal(signal.SIGHUP)
+        assert server.stop(30) == 0
+
+
+def test_stop_under_load_loses_and_doubles_nothing(tmp_path):
+    with Postrider(tmp_path, SITE, more="") as server:
+        with Load(server.port) as load:
+            wait_until(lambda: len(load.accepted) >= 50, what="load")
+            assert server.stop(30) == 0
+        assert all("421" in f or "Disconnected" in f or "Reset" in f or "BrokenPipe" in f or "451" in f
+                   for f in load.failures), load.failures
+        server.start()
+        server.wait_until_empty()
+        got = names(server.mails())
+        assert sorted(set(got)) == sorted(got), "something came twice"
+        assert set(load.accepted) <= set(got)
+
+
+@pytest.mark.parametrize("role", ["receiver 0", "sender 0", "sender 1", "mailbox 0", "gate 0", "resolver 0", "checker 0",
+                                  "console 0", "store 0", "submission 0"])
+def test_a_killed_role_comes_back(tmp_path, role):
+    with Postrider(tmp_path, SITE, more="") as server:
+        server.send()
+        server.wait_for_mail()
+        pid = server.role_pids()[role]
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: server.role_pids().get(role, pid) != pid, what="a new process")
+        until = time.monotonic() + 20
+        while True:  # a receiver says 451 while the store is away
+            with contextlib.suppress(smtplib.SMTPException, OSError):
+                server.send(content=b"Subject: after\r\n\r\nafter\r\n")
+                break
+            assert time.monotonic() < until
+        wait_until(lambda: "after" in names(server.mails()), what="mail after the restart")
+        wait_until(lambda: all(r["state"] == "running" for r in server.status()["roles"]), what="all roles")
+
+
+def has_planted_crash():
+    return b"X-Planted-Crash:" in binary().read_bytes()
+
+
+@pytest.mark.skipif(not has_planted_crash(), reason="needs a build with -Dplanted_crash=true")
+def test_a_message_that_crashes_a_sender_is_held_after_two_deaths(tmp_path):
+    with Postrider(tmp_path / "b", SITE, more="") as second:
+        server = Postrider(tmp_path / "a", SITE.replace("domain local.test", "domain none.test"), more="", next_port=second.port)
+        server.crashes = lambda: ""  # two are meant
+        with server:
+            for n in range(10):
+                server.send(content=f"Subject: {n}\r\n\r\nbefore-{n}\r\n".encode())
+            server.send(to="other@local.test", content=b"X-Planted-Crash: yes\r\n\r\npoison\r\n")
+            for n in range(20):
+                server.send(content=f"Subject: {n}\r\n\r\nafter-{n}\r\n".encode())
+            wanted = sorted([f"before-{n}" for n in range(10)] + [f"after-{n}" for n in range(20)])
+            wait_until(lambda: len(second.mails()) >= 30 and sorted(set(names(second.mails()))) == wanted, what="all others")
+            (held,) = wait_until(lambda: (q := server.queue()) and len(q) == 1 and q[0]["held"] and q, what="the held one")
+            shown = server.queue_show(held["id"])
+            assert shown["deaths"] == 2, shown
+            assert "crash" in shown["held-why"] or "died" in shown["held-why"], shown["held-why"]
+            assert len(server.log_events("process-crashed-with-message")) >= 2
+            assert server.figures()["balanced"] == 1
+            deaths = [e for e in server.log_events("role-ended") if e["role"] == "sender"]
+            assert len(deaths) == 2, deaths
+            # It stays held over a restart; released, one more death holds it again.
+            server.stop()
+            server.start()
+            (held,) = wait_until(lambda: server.queue(), what="the queue")
+            assert held["held"]
+            server.cli("queue", "release", held["id"], "--config", str(server.config_path))
+            wait_until(lambda: server.queue_show(held["id"])["deaths"] == 2 and server.queue()[0]["held"], what="held again")
+            server.cli("queue", "rm", held["id"], "--config", str(server.config_path))
+            server.wait_until_empty()
+        # Duplicates: at most one for each recipient in flight at a death.
+        assert len(second.mails()) <= 30 + 2 * 30
+        assert all(without_trace(mail) for mail in second.mails())
