@@ -156,7 +156,7 @@ mail_request_parse(struct str args, bool extended, uint64_t size_max, struct are
     if (!out->smtputf8 && !path_is_ascii(out->reverse_path))
         return &reply_sender_needs_smtputf8;
     out->address = path_text(out->reverse_path, arena);
-    return NULL;
+    return out->address.len > LIMIT_PATH ? &reply_sender_too_long : NULL;
 }
 
 /* RCPT TO:<forward-path> [SP Rcpt-parameters]     RFC 5321 section 4.1.1.3 */
@@ -181,7 +181,7 @@ rcpt_request_parse(struct str args, bool extended, const struct mail_request *ma
     if (!mail->smtputf8 && !path_is_ascii(out->forward_path))
         return &reply_recipient_needs_smtputf8;
     out->address = path_text(out->forward_path, arena);
-    return NULL;
+    return out->address.len > LIMIT_PATH ? &reply_recipient_too_long : NULL;
 }
 
 struct mail_request

@@ -60,6 +60,8 @@ REPLY(parameter_after_helo, 555, "5.5.4", "Parameters need EHLO; you said HELO")
 REPLY(recipient_ok, 250, "2.1.5", "Recipient ok");
 REPLY(rcpt_syntax, 501, "5.5.4", "Say RCPT TO:<someone@example.org>");
 REPLY(bad_recipient, 501, "5.1.3", "Bad recipient address; say RCPT TO:<someone@example.org>");
+REPLY(sender_too_long, 501, "5.1.7", "That address is too long; at most 1024 bytes");
+REPLY(recipient_too_long, 501, "5.1.3", "That address is too long; at most 1024 bytes");
 REPLY(null_recipient, 501, "5.1.3", "A recipient cannot be <>; say RCPT TO:<someone@example.org>");
 REPLY(recipient_needs_smtputf8, 553, "5.6.7", "A recipient beyond ASCII needs the parameter SMTPUTF8 at MAIL");
 REPLY(notify_syntax, 501, "5.5.4", "NOTIFY= wants NEVER, or a list of SUCCESS,FAILURE,DELAY");

@@ -87,7 +87,7 @@ extern const struct reply reply_parameter_after_helo;
 
 extern const struct reply reply_recipient_ok;
 extern const struct reply reply_rcpt_syntax;
-extern const struct reply reply_bad_recipient;
+extern const struct reply reply_bad_recipient, reply_sender_too_long, reply_recipient_too_long;
 extern const struct reply reply_null_recipient;
 extern const struct reply reply_recipient_needs_smtputf8;
 extern const struct reply reply_notify_syntax;
