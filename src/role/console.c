@@ -113,6 +113,35 @@ run_request(void *arg)
     mem_free(rt_mem(c->role->rt), r, sizeof *r);
 }
 
+/* Only what makes sense goes on: our own links would be closed for what a client sent. */
+static bool
+makes_sense(const struct link_message *m)
+{
+    struct take t = take_init(m->body);
+
+    switch (m->type) {
+    case BORDER_STATUS:
+    case BORDER_RELOAD:
+    case BORDER_STOP:
+    case BORDER_COUNTERS:
+        break;
+    case BORDER_LIST:
+        take_u64(&t);
+        take_count(&t, BORDER_LIST_MAX);
+        break;
+    case BORDER_SHOW:
+        border_take_id(&t);
+        break;
+    case BORDER_ACT:
+        take_enum(&t, ACT_LAST);
+        border_take_id(&t);
+        break;
+    default:
+        return false;
+    }
+    return take_end(&t) && m->call != 0;
+}
+
 static bool
 handle(void *ctx, struct link *link, struct link_message *m)
 {
@@ -121,20 +150,9 @@ handle(void *ctx, struct link *link, struct link_message *m)
     struct request *r;
 
     (void)link;
-    switch (m->type) {
-    case BORDER_STATUS:
-    case BORDER_RELOAD:
-    case BORDER_STOP:
-    case BORDER_LIST:
-    case BORDER_SHOW:
-    case BORDER_ACT:
-    case BORDER_COUNTERS:
-        break;
-    default:
+    if (!makes_sense(m))
         return false;
-    }
-    if (m->call == 0 || m->body.len > sizeof r->body)
-        return false;
+    CHECK(m->body.len <= sizeof r->body);
     r = mem_new(rt_mem(c->role->rt), struct request);
     *r = (struct request){ .console = c, .client = client->serial, .call = m->call, .type = m->type, .len = m->body.len };
     memcpy(r->body, m->body.ptr, m->body.len);

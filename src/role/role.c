@@ -45,11 +45,17 @@ peer_closed(void *ctx, struct link *link, struct err why)
     struct role *role = peer->role;
 
     if (why.kind != ERR_CLOSED && why.kind != ERR_RESET) {
+        unsigned char body[16];
+        struct put p = put_init(body, sizeof body);
         struct log_line line;
         log_begin(&line, role->rt, LOG_WARNING, "link-violated");
         log_str(&line, "peer", role_kind_name(peer->kind));
         log_err(&line, why);
         log_end(&line);
+        put_u8(&p, (uint8_t)peer->kind);
+        put_u32(&p, peer->index);
+        put_u32(&p, peer->generation);
+        link_post(role->control, CONTROL_VIOLATED, put_str_so_far(&p));
     }
     list_remove(&peer->node);
     if (role->ops->peer_down)

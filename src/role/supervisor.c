@@ -24,6 +24,7 @@ enum { EXIT_CONFIG = 78, EXIT_OSERR = 71, BUNDLE_PART = 60 << 10, MAIL_BASES_MAX
 #define RESTART_CALM (10 * SECOND)     /* a process that lived so long starts anew without delay */
 #define DRAIN_NS (10 * MINUTE)         /* then an old generation is told to stop */
 #define STOP_NS (20 * SECOND)          /* then it is killed */
+#define RELINK_NS (1 * SECOND)
 #define RELOAD_NS (1 * MINUTE)         /* for a new generation to be ready; then the old one goes all the same */
 
 /* Who is linked to whom: the callers' side first. No cycles: design, section 4. */
@@ -294,6 +295,64 @@ link_to_all(struct process *p)
         if (other != p && other->linked && !other->draining && are_peers(p, other))
             link_processes(p, other);
     }
+}
+
+/* Two processes whose link was closed because one broke its rules; each lives, so nothing else would link them again. */
+struct relink {
+    struct supervisor *s;
+    struct process *a, *b;
+    uint32_t pid_a, pid_b;
+};
+
+static bool
+is_there(const struct supervisor *s, const struct process *p, uint32_t pid)
+{
+    list_each (node, &s->processes)
+        if (container_of(node, struct process, node) == p)
+            return p->pid == pid && p->linked && !p->draining;
+    return false;
+}
+
+static struct err begin_starting(struct supervisor *);
+static void end_starting(struct supervisor *);
+
+static void
+run_relink(void *arg)
+{
+    struct relink *r = arg;
+    struct supervisor *s = r->s;
+
+    /* Not at once: a process that sends nonsense must not keep us busy. */
+    if (!err_is(rt_sleep(s->rt, within(s->rt, RELINK_NS))) && !err_is(begin_starting(s))) {
+        if (is_there(s, r->a, r->pid_a) && is_there(s, r->b, r->pid_b))
+            link_processes(r->a, r->b);
+        end_starting(s);
+    }
+    mem_free(rt_mem(s->rt), r, sizeof *r);
+}
+
+static bool
+relink_later(struct process *a, struct link_message *m)
+{
+    struct supervisor *s = a->s;
+    struct take t = take_init(m->body);
+    enum role_kind kind = (enum role_kind)take_enum(&t, ROLE_KINDS - 1);
+    uint32_t index = take_u32(&t), generation = take_u32(&t);
+
+    if (m->call != 0 || !take_end(&t))
+        return false;
+    list_each (node, &s->processes) {
+        struct process *b = container_of(node, struct process, node);
+        /* The store counts with each generation; others know it by the one it was linked in. */
+        if (b == a || b->kind != kind || b->index != index || !are_peers(a, b) ||
+            (b->generation != generation && kind != ROLE_STORE))
+            continue;
+        struct relink *r = mem_new(rt_mem(s->rt), struct relink);
+        *r = (struct relink){ s, a, b, a->pid, b->pid };
+        scope_start(&s->fibers, "relink", run_relink, r);
+        break;
+    }
+    return true;
 }
 
 /* ---- one process ---- */
@@ -960,6 +1019,8 @@ handle_from_role(void *ctx, struct link *link, struct link_message *m)
         event_wake(s->rt, &s->changed);
         return true;
     }
+    if (m->type == CONTROL_VIOLATED)
+        return relink_later(p, m);
     if (p->kind != ROLE_CONSOLE || m->call == 0 ||
         (m->type != CONTROL_STATUS && m->type != CONTROL_RELOAD && m->type != CONTROL_STOP_ALL))
         return false;
