@@ -102,7 +102,7 @@ class Postrider:
         notify.bind(str(notify_path))
         environment = dict(os.environ, NOTIFY_SOCKET=str(notify_path), **self.environment)
         # A role drops its heap whole when it ends: leaks are looked for in unit tests.
-        environment["ASAN_OPTIONS"] = "detect_leaks=0:" + environment.get("ASAN_EXTRA", "")
+        environment["ASAN_OPTIONS"] = "detect_leaks=0:" + self.environment.get("ASAN_EXTRA", "")
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
                 [*self.command, str(self.binary), "run", "--config", str(self.config_path)],
