@@ -3,8 +3,6 @@
 
 #include "base/test.h"
 
-#include <string.h>
-
 enum { ARENA_MAX = 64 << 20 };
 
 /* ---- one sample of each message ---- */
@@ -343,7 +341,8 @@ flipped_bytes_do_no_harm(struct test *t)
         for (size_t at = 0; at < len; at++) {
             unsigned char was = memory[at];
             for (size_t v = 0; v < sizeof values + 8; v++) {
-                memory[at] = v < sizeof values ? values[v] : (unsigned char)(was ^ (1 << (v - sizeof values)));
+                unsigned value = v < sizeof values ? values[v] : was ^ 1u << (v - sizeof values);
+                memory[at] = (unsigned char)value;
                 refused += !try_take(&mem, i, str_new(memory, len), &same);
             }
             memory[at] = was;
