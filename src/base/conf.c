@@ -565,7 +565,7 @@ bundle_get(struct conf_bundle *b, enum entry_kind kind, struct str name)
     *entry = (struct conf_entry){ .kind = (uint8_t)kind, .key = key };
     if (!world)
         entry->err = ERR(ERR_NOT_FOUND, NULL);
-    else if (b->count >= LIMIT_CONF_ENTRIES || b->bytes > LIMIT_CONFIG_BYTES)
+    else if (key.len > LIMIT_CONF_PATH || b->count >= LIMIT_CONF_ENTRIES || b->bytes > LIMIT_CONFIG_BYTES)
         entry->err = ERR(ERR_LIMIT, NULL);
     else if (kind == ENTRY_FILE || kind == ENTRY_NAMES)
         entry->err = world->load(world->ctx, name, b->arena, &entry->value);
@@ -573,6 +573,8 @@ bundle_get(struct conf_bundle *b, enum entry_kind kind, struct str name)
         entry->err = world->glob(world->ctx, name, b->arena, &entry->paths, &entry->path_count);
     else if (str_is_absent(entry->value = arena_keep(b->arena, world->env(world->ctx, name))))
         entry->err = ERR(ERR_NOT_FOUND, NULL);
+    if (entry->path_count > LIMIT_CONF_ENTRIES)
+        entry->err = ERR(ERR_LIMIT, "files of one pattern");
     if (entry->value.len > LIMIT_CONFIG_BYTES || b->bytes + entry->value.len > LIMIT_CONFIG_BYTES)
         entry->err = ERR(ERR_LIMIT, "configuration files together");
     if (err_is(entry->err)) {

@@ -31,10 +31,13 @@ directory_find_domain(const struct directory *d, struct str name)
     return domain && domain->same_as ? domain->same_as : domain;
 }
 
+/* A list whose file is empty is nobody. */
 static const struct entry *
 find_name(const struct rules *rules, struct str local, struct arena *arena)
 {
-    return map_get(&rules->names, directory_fold(arena, local));
+    const struct entry *entry = map_get(&rules->names, directory_fold(arena, local));
+
+    return entry && (entry->mailbox || entry->listed || entry->target_count > 0) ? entry : NULL;
 }
 
 /* Could the host behind us take this local part for a route to elsewhere? */
@@ -342,10 +345,12 @@ directory_lookup(const struct directory *d, const struct directory_query *q, str
         answer_one(out, DIRECTORY_VERIFY, address, RECIPIENT_GIVEN, arena);
         return;
     case FOUND_SUSPICIOUS:
-        if (q->trusted)
+        if (!q->trusted)
+            *out = (struct directory_verdict){ .answer = DIRECTORY_NOT_RELAYED };
+        else if (domain->rules->recipients == RECIPIENTS_ANY)
             answer_one(out, DIRECTORY_ACCEPT, address, RECIPIENT_GIVEN, arena);
         else
-            *out = (struct directory_verdict){ .answer = DIRECTORY_NOT_RELAYED };
+            answer_one(out, DIRECTORY_VERIFY, address, RECIPIENT_GIVEN, arena);
         return;
     case FOUND_NOBODY:
         *out = (struct directory_verdict){ .answer = DIRECTORY_UNKNOWN };

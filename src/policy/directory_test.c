@@ -201,7 +201,7 @@ static const struct lookup_case cases[] = {
     { "elsewhere", STR("<x@elsewhere.example>"), STR("no relay") },
     { "elsewhere for a trusted client", STR("<X@Elsewhere.Example>"), STR("relay given:X@elsewhere.example"), true },
     { "a literal for a trusted client", STR("<x@[192.0.2.9]>"), STR("relay given:x@[192.0.2.9]"), true },
-    { "a percent hack for a trusted client", STR("<x%y@gate.example>"), STR("accept given:x%y@gate.example"), true },
+    { "a percent hack for a trusted client", STR("<x%y@gate.example>"), STR("verify given:x%y@gate.example"), true },
     { "nobody here, even for a trusted client", STR("<nobody@example.org>"), STR("unknown"), true },
 };
 
@@ -718,8 +718,28 @@ refuses_what_no_answer_could_hold(struct test *t)
     mem_free(&mem, list.ptr, MEMBERS * LINE);
 }
 
+static void
+empty_list_is_nobody(struct test *t)
+{
+    static const struct conf_fake_file files[] = {
+        { STR("/m"), STR("domain a.example { alias list -> include:list; alias postmaster -> x@b.example }") },
+        { STR("/list"), STR("# nobody yet\n") },
+    };
+    char memory[100];
+    struct text out = text_init(memory, sizeof memory);
+    struct fixture f;
+
+    fixture_init(&f, files, 2);
+    EXPECT_INT(t, f.problems.errors, 0);
+    EXPECT_INT(t, f.problems.warnings, 1);
+    lookup(&f, S("<list@a.example>"), false, &out);
+    EXPECT_STR(t, text_str(&out), S("unknown"));
+    fixture_done(&f);
+}
+
 TEST_MAIN({"answers RCPT", answers_rcpt}, {"is no open relay", is_no_open_relay}, {"needs a domain", needs_a_domain},
           {"answers VRFY and EXPN", answers_vrfy_and_expn}, {"knows where mail goes", knows_where_mail_goes},
           {"refuses", refuses}, {"passwd-file gives names", passwd_file_gives_names},
           {"postmaster is looked for", postmaster_is_looked_for}, {"bears many names", bears_many_names},
-          { "refuses what no answer could hold", refuses_what_no_answer_could_hold })
+          { "refuses what no answer could hold", refuses_what_no_answer_could_hold },
+          { "empty list is nobody", empty_list_is_nobody })
