@@ -557,7 +557,12 @@ read_route(struct setting_reader *r, const struct conf_node *node, void *target)
     else if (l->via && for_direct)
         conf_error(r->problems, for_direct->words[0].where, CONF_NO_SUGGESTION, "\"%.*s\" goes with \"direct\" only",
                    STR_ARG(for_direct->words[0].text));
-    if (sr.route.tls == ROUTE_TLS_REQUIRE)
+    if (!str_is_absent(sr.user) && sr.route.tls == ROUTE_TLS_OFF)
+        conf_error(r->problems, node->words[0].where, CONF_NO_SUGGESTION,
+                   "\"user\" with \"tls off\" would send the password in clear");
+    else if (!str_is_absent(sr.user))
+        sr.route.tls = ROUTE_TLS_REQUIRE; /* said above, where the user is */
+    else if (sr.route.tls == ROUTE_TLS_REQUIRE)
         conf_warn(r->problems, node->words[0].where,
                   "\"tls require\" is known, but TLS is not there yet: mail by this route waits");
     if (l->direct && !sr.route.port)

@@ -343,6 +343,8 @@ static const struct {
          "lmtp:/SOCKET; did you mean \"smtps\"?")},
     {"a user without a password", STR("route default { via smtp://a.example { user u } }"),
      STR("/m:2:17: user and password-file go together: password-file is missing")},
+    { "a password in clear", STR("route default { via smtp://a.example { user u; password-file p }; tls off }"),
+      STR("/m:2:1: \"user\" with \"tls off\" would send the password in clear") },
     {"a password in the text", STR("route default { via smtp://a.example { password secret } }"),
      STR("/m:2:40: \"password\" is not known in this block")},
     {"a port for a host", STR("route default { via smtp://a.example; port 26 }"),
@@ -591,8 +593,10 @@ checks_the_world(struct test *t)
     EXPECT(t, f.site != NULL);
     conf_problems_init(&problems, &f.arena);
     f.problems = problems;
-    if (f.site)
+    if (f.site) {
+        EXPECT_INT(t, site_route(f.site, S("x.example"))->tls, ROUTE_TLS_REQUIRE); /* a password never goes in clear */
         site_check_world(f.site, &bad, &f.problems);
+    }
     EXPECT_INT(t, f.problems.count, sizeof wanted / sizeof *wanted);
     for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++)
         expect_problem(t, &f, i, wanted[i]);
