@@ -21,7 +21,8 @@ struct recipient_status {
     uint8_t notices;        /* enum spool_notice bits already given */
     uint16_t attempts;
     int64_t next_wall;      /* pending: when to try next, ns since 1970; 0: now */
-    struct str last_reply;  /* the remote's words or our own reason, at most LIMIT_REPLY_TEXT; may be empty */
+    struct str last_reply;  /* the remote's words or our own reason, at most LIMIT_REPLY_TEXT; empty in a settle: these two
+                             * stay as they were */
     struct str last_remote; /* "mx.example.org [192.0.2.1]:25"; may be empty */
 };
 enum spool_notice { NOTICE_DELAYED = 1, NOTICE_SUCCESS_OWED = 2 };

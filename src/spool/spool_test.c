@@ -320,6 +320,40 @@ CASE(a_notice_and_what_it_settles_are_one)
     free(e);
 }
 
+CASE(a_notice_of_success_keeps_its_message)
+{
+    struct recipient_status statuses[2] = {
+        { .index = 0, .state = STATE_RELAYED, .notices = NOTICE_SUCCESS_OWED },
+        { .index = 1, .state = STATE_DELIVERED },
+    };
+    struct spool_settle settle = { .id = fixture_id(1), .statuses = statuses, .count = 2 };
+    struct spool_message m;
+    struct arena arena;
+
+    arena_init(&arena, rt_mem(f->rt), 4096, 1 << 20);
+    fixture_open(f);
+    fixture_commit(f, 1); /* two recipients */
+    FIXTURE_OK(f, f->ops->settle(f->spool, &settle, false, FOREVER));
+    for (int life = 0; life < 2; life++) {
+        FIXTURE_OK(f, f->ops->get(f->spool, fixture_id(1), &arena, FOREVER, &m));
+        EXPECT_INT(f->t, m.statuses[0].notices, NOTICE_SUCCESS_OWED);
+        EXPECT_INT(f->t, counters(f).messages, 1);
+        EXPECT_INT(f->t, counters(f).pending, 0);
+        EXPECT_INT(f->t, counters(f).relayed, 1);
+        EXPECT_INT(f->t, counters(f).delivered, 1);
+        fixture_close(f);
+        fixture_open(f);
+        EXPECT_INT(f->t, f->found_count, 1);
+    }
+    statuses[0].notices = 0; /* told */
+    settle.count = 1;
+    FIXTURE_OK(f, f->ops->settle(f->spool, &settle, false, FOREVER));
+    EXPECT_INT(f->t, counters(f).messages, 0);
+    EXPECT_INT(f->t, counters(f).relayed, 1);
+    fixture_close(f);
+    arena_done(&arena);
+}
+
 CASE(statuses_given_at_commit)
 {
     struct fixture_envelope *e = malloc(sizeof *e);
@@ -335,6 +369,7 @@ CASE(statuses_given_at_commit)
     fixture_envelope(f, 2, e);
     FIXTURE_OK(f, f->ops->begin(f->spool, fixture_id(2), 0, FOREVER, &draft));
     FIXTURE_OK(f, f->ops->commit(draft, &e->envelope, statuses, NULL, FOREVER));
+    statuses[0].notices = 0;
     statuses[1].state = STATE_SUPPRESSED; /* nobody is left */
     FIXTURE_OK(f, f->ops->begin(f->spool, fixture_id(5), 0, FOREVER, &draft));
     FIXTURE_OK(f, f->ops->commit(draft, &e->envelope, statuses, NULL, FOREVER));
@@ -463,6 +498,7 @@ TEST_MAIN({ "keeps what was committed", keeps_what_was_committed },
           { "many settles of one message", many_settles_of_one_message },
           { "ends when all recipients did", ends_when_all_recipients_did },
           { "a notice and what it settles are one", a_notice_and_what_it_settles_are_one },
+          { "a notice of success keeps its message", a_notice_of_success_keeps_its_message },
           { "statuses given at commit", statuses_given_at_commit },
           { "lists in order of acceptance", lists_in_order_of_acceptance }, { "commits share syncs", commits_share_syncs },
           { "is open once", is_open_once }, { "refuses what does not fit", refuses_what_does_not_fit })

@@ -94,7 +94,8 @@ struct message {
     struct fresh *own_fresh;
     struct elsewhere *own_elsewhere;
     uint32_t head_size;          /* of the base */
-    uint32_t recipients, open;   /* open: those that are pending or owed a notice */
+    uint32_t recipients, open;   /* open: those that are pending or owed a notice, of success too */
+    uint32_t unended;            /* those that are pending or owed a notice of failure */
     uint32_t version;            /* changes with everything that a reader may have read half of */
     uint16_t queued;             /* settles */
     uint16_t unwritten;          /* settles and states in a batch that is not written yet */
@@ -323,7 +324,7 @@ struct loaded;
 void message_adopt(struct spool *, struct message *, const struct loaded *);
 void message_set_recipients(struct spool *, struct message *, uint32_t count);
 uint8_t message_state(const struct message *, uint32_t i);
-void message_set_state(struct spool *, struct message *, uint32_t i, uint8_t state);
+void message_set_state(struct spool *, struct message *, uint32_t i, uint8_t state, uint8_t notices);
 void message_set_base(struct spool *, struct message *, struct place, uint32_t head_size);
 void message_add_ref(struct spool *, struct message *, struct place);
 void message_clear_refs(struct spool *, struct message *);

@@ -160,14 +160,28 @@ void
 message_set_recipients(struct spool *sp, struct message *m, uint32_t count)
 {
     CHECK(m->recipients == 0);
-    m->recipients = m->open = count;
+    m->recipients = m->open = m->unended = count;
     sp->open_recipients += count;
     if (states_size(m) > sizeof m->states.few)
         m->states.own_many = mem_alloc(sp->mem, states_size(m));
 }
 
-uint8_t
-message_state(const struct message *m, uint32_t i)
+/* Ended well, but the notice that says so is still owed: each of these has a number of its own behind the states. */
+static const uint8_t owing[] = { STATE_DELIVERED, STATE_RELAYED, STATE_EXPANDED };
+static_assert(STATE_LAST + sizeof owing < 16, "four bits for each recipient");
+
+static uint8_t
+pack_state(uint8_t state, uint8_t notices)
+{
+    CHECK(state <= STATE_LAST);
+    for (size_t i = 0; (notices & NOTICE_SUCCESS_OWED) && i < sizeof owing; i++)
+        if (owing[i] == state)
+            return (uint8_t)(STATE_LAST + 1 + i);
+    return state;
+}
+
+static uint8_t
+packed_state(const struct message *m, uint32_t i)
 {
     uint8_t pair;
 
@@ -176,17 +190,30 @@ message_state(const struct message *m, uint32_t i)
     return i % 2 ? pair >> 4 : pair & 15;
 }
 
-void
-message_set_state(struct spool *sp, struct message *m, uint32_t i, uint8_t state)
+uint8_t
+message_state(const struct message *m, uint32_t i)
 {
-    uint8_t was = message_state(m, i), *pair = &states(m)[i / 2];
+    uint8_t packed = packed_state(m, i);
 
-    CHECK(state <= STATE_LAST);
-    *pair = (uint8_t)(i % 2 ? (*pair & 15) | state << 4 : (*pair & 0xf0) | state);
-    if (recipient_state_is_ended(was) == recipient_state_is_ended(state))
-        return;
-    m->open += recipient_state_is_ended(state) ? UINT32_MAX : 1;
-    sp->open_recipients += recipient_state_is_ended(state) ? UINT64_MAX : 1;
+    return packed > STATE_LAST ? owing[packed - STATE_LAST - 1] : packed;
+}
+
+static bool
+is_open(uint8_t packed)
+{
+    return packed > STATE_LAST || !recipient_state_is_ended(packed);
+}
+
+void
+message_set_state(struct spool *sp, struct message *m, uint32_t i, uint8_t state, uint8_t notices)
+{
+    uint8_t was = packed_state(m, i), is = pack_state(state, notices), *pair = &states(m)[i / 2];
+    bool was_ended = recipient_state_is_ended(message_state(m, i));
+
+    *pair = (uint8_t)(i % 2 ? (*pair & 15) | is << 4 : (*pair & 0xf0) | is);
+    m->open += (uint32_t)is_open(is) - (uint32_t)is_open(was);
+    m->unended += (uint32_t)was_ended - (uint32_t)recipient_state_is_ended(state);
+    sp->open_recipients += (uint64_t)was_ended - (uint64_t)recipient_state_is_ended(state);
 }
 
 void
@@ -202,7 +229,7 @@ message_adopt(struct spool *sp, struct message *m, const struct loaded *l)
     m->deaths = l->message.deaths;
     message_set_recipients(sp, m, (uint32_t)l->message.envelope.recipient_count);
     for (uint32_t i = 0; i < m->recipients; i++)
-        message_set_state(sp, m, i, l->message.statuses[i].state);
+        message_set_state(sp, m, i, l->message.statuses[i].state, l->message.statuses[i].notices);
     extents = mem_alloc(sp->mem, count * sizeof *extents);
     for (uint32_t i = 0; i < count; i++)
         extents[i] = base_extent(&l->base, i);
@@ -257,7 +284,7 @@ message_release(struct spool *sp, struct message *m)
     drop_elsewhere(sp, m);
     message_clear_refs(sp, m);
     segment_count_live(sp, m->base.segment, -(int64_t)m->base.size);
-    sp->open_recipients -= m->open;
+    sp->open_recipients -= m->unended;
     if (states_size(m) > sizeof m->states.few)
         mem_free(sp->mem, m->states.own_many, states_size(m));
     list_remove(&m->link);

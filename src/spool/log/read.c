@@ -57,7 +57,12 @@ apply_settle(struct spool_message *m, struct take *t)
     while (settle_next(&settle, &status, &was)) {
         if (status.index >= m->envelope.recipient_count)
             return false;
-        m->statuses[status.index] = status;
+        struct recipient_status *now = &m->statuses[status.index];
+        if (status.last_reply.len == 0) { /* a notice was sent, say: what the remote said stays as it was */
+            status.last_reply = now->last_reply;
+            status.last_remote = now->last_remote;
+        }
+        *now = status;
     }
     return !t->bad;
 }

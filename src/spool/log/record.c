@@ -311,12 +311,11 @@ settle_patch_was(unsigned char *at, uint32_t i, uint8_t was)
 }
 
 void
-settle_peek(const unsigned char *at, uint32_t i, uint32_t *out_index, uint8_t *out_state)
+settle_peek(const unsigned char *at, uint32_t i, uint32_t *out_index)
 {
     const unsigned char *status = at + SETTLE_FIXED + (size_t)i * SETTLE_STATUS;
 
     *out_index = (uint32_t)load(status, 4);
-    *out_state = status[4];
 }
 
 bool

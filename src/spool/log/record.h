@@ -101,7 +101,7 @@ void settle_put(struct put *, const struct spool_settle *);
 void settle_patch(unsigned char *at, uint64_t base_first, uint64_t base_last, bool ends);
 void settle_patch_all(unsigned char *at, bool held, uint8_t deaths); /* it says these two as well */
 void settle_patch_was(unsigned char *at, uint32_t i, uint8_t was);
-void settle_peek(const unsigned char *at, uint32_t i, uint32_t *out_index, uint8_t *out_state);
+void settle_peek(const unsigned char *at, uint32_t i, uint32_t *out_index);
 
 struct settle_reader {
     struct settle_head head;

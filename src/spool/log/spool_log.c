@@ -343,8 +343,7 @@ settled_message(const struct spool *sp, struct message_id id, const unsigned cha
         return NULL;
     for (uint32_t i = 0; i < count; i++) {
         uint32_t index;
-        uint8_t state;
-        settle_peek(settle, i, &index, &state);
+        settle_peek(settle, i, &index);
         CHECK(index < m->recipients); /* the queue counts recipients as we do */
     }
     return m;
@@ -360,16 +359,15 @@ prepare_settle(struct spool *sp, struct append *a, struct message *m)
     unsigned char *at = a->own_head + a->settle_at;
     struct take t = take_init(str_new(at, a->head_size - a->settle_at));
     struct settle_reader settle;
-    uint32_t in_order = 0;
+    struct recipient_status status;
+    uint32_t in_order = 0; /* and with a reply: without one, an earlier settle says it */
+    uint8_t was;
 
     CHECK(settle_take(&t, &settle));
-    for (uint32_t i = 0; i < settle.head.count; i++) {
-        uint32_t index;
-        uint8_t state;
-        settle_peek(at, i, &index, &state);
-        in_order += index == i;
-        settle_patch_was(at, i, message_state(m, index));
-        message_set_state(sp, m, index, state);
+    for (uint32_t i = 0; settle_next(&settle, &status, &was); i++) {
+        in_order += status.index == i && status.last_reply.len > 0;
+        settle_patch_was(at, i, message_state(m, status.index));
+        message_set_state(sp, m, status.index, status.state, status.notices);
     }
     if (settle.head.set_held)
         m->held = settle.head.held;
@@ -568,7 +566,7 @@ finish_accept(struct spool *sp, struct append *a)
         struct take t = take_init(base.state);
         CHECK(settle_take(&t, &state));
         while (settle_next(&state, &status, &was))
-            message_set_state(sp, m, status.index, status.state);
+            message_set_state(sp, m, status.index, status.state, status.notices);
         message_set_base(sp, m, a->place, a->head_size);
         message_set_elsewhere(sp, m, d->own_extents, d->extent_count);
         if (sp->settings.fresh_bytes_max > 0 && m->open > 0)
