@@ -270,6 +270,7 @@ queue_notice_settle(struct queue *q, struct moment t, uint64_t job, struct arena
         if (n->key.kind == NOTICE_OF_DELAY && !still_concerns(n, p))
             p->delay_asked = false;
     }
+    n->nothing_left = count == 0;
     if (count == 0)
         return false;
     struct recipient_status *status = statuses_new(arena, count, out, n->key.id);
@@ -343,6 +344,7 @@ compose_again(struct queue *q, struct moment t, struct notice *n, int64_t due)
     n->own_indices = NULL;
     n->count = 0;
     n->number = 0;
+    n->nothing_left = false;
     map_put(&q->notices_waiting, key_of(n), n);
     heap_insert(&q->notice_timers, &n->timer, due);
 }
@@ -353,6 +355,10 @@ queue_notice_failed(struct queue *q, struct moment t, uint64_t job)
     struct notice *n = find_composing(q, job);
     int64_t delay = MINUTE << (n->failures < 6 ? n->failures : 6);
 
+    if (n->nothing_left) { /* it ends when its turn comes, unless somebody came back meanwhile */
+        compose_again(q, t, n, t.now);
+        return;
+    }
     n->failures++;
     compose_again(q, t, n, t.now + (delay < NOTICE_RETRY_MAX ? delay : NOTICE_RETRY_MAX));
 }

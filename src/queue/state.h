@@ -77,6 +77,7 @@ struct notice {
     uint32_t failures, deaths;
     uint16_t *own_indices;
     size_t count;
+    bool nothing_left;       /* when it was composed, nobody needed it: it did not fail */
 };
 
 struct queue {
