@@ -61,6 +61,10 @@ route_put_key(struct text *out, const struct route *r, struct str hosts)
         text_putf(out, " connections %u", r->connections);
     if (r->messages_per_connection > 0)
         text_putf(out, " messages %u", r->messages_per_connection);
+    if (r->connect_wait > 0)
+        text_putf(out, " connect-wait %lldms", (long long)(r->connect_wait / MILLISECOND));
+    if (r->reply_wait > 0)
+        text_putf(out, " reply-wait %lldms", (long long)(r->reply_wait / MILLISECOND));
     for (size_t i = 0; i < r->allow_private_count; i++) {
         text_put(out, S(" private "));
         address_put_ip(out, &r->allow_private[i].base);

@@ -33,6 +33,8 @@ struct route {
     struct rate rate;        /* messages; count 0: no limit */
     uint32_t connections;    /* at most, to one destination; 0: LANE_CONNECTIONS */
     uint32_t messages_per_connection; /* 0: the sender's default */
+    int64_t connect_wait;    /* for one address; 0: LIMIT_CONNECT_NS */
+    int64_t reply_wait;      /* at most, for any reply; 0: as RFC 5321 section 4.5.3.2 says for each */
     struct prefix allow_private[ROUTE_PRIVATE_MAX]; /* targets that DNS may name although forbidden: for tests only */
     uint8_t allow_private_count;
 };

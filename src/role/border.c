@@ -154,6 +154,8 @@ border_put_job(struct put *p, const struct border_job *j)
     border_put_address(p, &j->source_ipv4);
     border_put_address(p, &j->source_ipv6);
     put_bytes(p, j->helo);
+    put_u64(p, (uint64_t)j->connect_wait);
+    put_u64(p, (uint64_t)j->reply_wait);
     put_u32(p, (uint32_t)j->allow_private_count);
     for (size_t i = 0; i < j->allow_private_count; i++) {
         border_put_address(p, &j->allow_private[i].base);
@@ -202,6 +204,15 @@ take_prefixes(struct take *t, struct arena *arena, struct border_job *out)
     }
 }
 
+static int64_t
+take_wait(struct take *t)
+{
+    uint64_t ns = take_u64(t);
+
+    t->bad |= ns > (uint64_t)HOUR;
+    return t->bad ? 0 : (int64_t)ns;
+}
+
 bool
 border_take_job(struct take *t, struct arena *arena, struct border_job *out)
 {
@@ -215,6 +226,8 @@ border_take_job(struct take *t, struct arena *arena, struct border_job *out)
     out->source_ipv4 = border_take_address(t);
     out->source_ipv6 = border_take_address(t);
     out->helo = arena_keep(arena, take_bytes(t, LIMIT_DOMAIN));
+    out->connect_wait = take_wait(t);
+    out->reply_wait = take_wait(t);
     take_prefixes(t, arena, out);
     take_hosts(t, arena, out);
     if (t->bad || !envelope_take(t, arena, &out->envelope) || out->envelope.recipient_count > LIMIT_RCPT_PER_JOB)

@@ -92,6 +92,7 @@ struct border_job {
     struct str domain;        /* where it goes, for logs */
     struct address source_ipv4, source_ipv6; /* to connect from; ADDRESS_NONE: any */
     struct str helo;
+    int64_t connect_wait, reply_wait; /* as in struct route */
     struct prefix *allow_private;
     size_t allow_private_count;
     struct delivery_host *hosts;

@@ -297,6 +297,35 @@ read_resolver(struct setting_reader *r, const struct conf_node *node, void *targ
 }
 
 static void
+read_delay_notice(struct setting_reader *r, const struct conf_node *node, void *target)
+{
+    struct retry *retry = target;
+
+    if (node->count != 2) {
+        say_form(r, node->words[0].where, "delay-notice 4h");
+        return;
+    }
+    struct conf_word word = node->words[1];
+    if (str_eq(word.text, S("off")))
+        retry->delay_notice = 0;
+    else if (!conf_take_time(word.text, &retry->delay_notice) || retry->delay_notice < SECOND ||
+             retry->delay_notice > 60 * DAY)
+        conf_error(r->problems, word.where, CONF_NO_SUGGESTION,
+                   "\"%.*s\" is neither \"off\" nor a time after which people are told: 1s to 60d", STR_ARG(word.text));
+    else if (retry->delay_notice >= retry->lifetime)
+        conf_error(r->problems, word.where, CONF_NO_SUGGESTION,
+                   "mail fails before its delay would be told: \"%.*s\" is not shorter than its lifetime",
+                   STR_ARG(word.text));
+}
+
+static const struct setting retry_table[] = {
+    { STR("delay-notice"), STR("TIME|off"), SETTING_CUSTOM, .read = read_delay_notice,
+      .help = STR("When senders are told, once, that their mail still waits: those who asked for it, and our own "
+                  "people; 4h if nothing is said") },
+};
+static const struct setting_table retry_settings = SETTING_TABLE(retry_table);
+
+static void
 read_retry(struct setting_reader *r, const struct conf_node *node, void *target)
 {
     struct site *site = target;
@@ -333,6 +362,7 @@ read_retry(struct setting_reader *r, const struct conf_node *node, void *target)
     struct retry usual = retry_default();
     retry.lifetime_null = usual.lifetime_null < retry.lifetime ? usual.lifetime_null : retry.lifetime;
     retry.delay_notice = usual.delay_notice < retry.lifetime ? usual.delay_notice : 0; /* it would say nothing new */
+    setting_read(r, &retry_settings, node->children, &retry);
     site->retry = retry;
 }
 
@@ -483,6 +513,12 @@ static const struct setting route_table[] = {
       .max = 10000, .fallback = STR("100"), .help = STR("Then a connection is closed and another one opened") },
     { STR("rate"), STR("NUMBER/s|m|h|d"), SETTING_CUSTOM, .read = read_rate,
       .help = STR("Messages to one destination; without this, as fast as it takes them") },
+    { STR("connect-wait"), STR("TIME"), SETTING_TIME, IN_ROUTE(route.connect_wait), .min = (uint64_t)SECOND,
+      .max = (uint64_t)(10 * MINUTE),
+      .help = STR("How long one address may take to answer at all; 60s if nothing is said") },
+    { STR("reply-wait"), STR("TIME"), SETTING_TIME, IN_ROUTE(route.reply_wait), .min = (uint64_t)SECOND,
+      .max = (uint64_t)(10 * MINUTE),
+      .help = STR("The longest wait for any reply; without this, the 2 to 10 minutes that RFC 5321 asks for") },
     { STR("port"), STR("NUMBER"), SETTING_CUSTOM, .read = read_port,
       .help = STR("For tests, with direct: another port than 25") },
     { STR("allow-private"), STR("NETWORK ..."), SETTING_CUSTOM, .read = read_allow_private,
@@ -550,6 +586,10 @@ read_route(struct setting_reader *r, const struct conf_node *node, void *target)
     if (r->problems->errors > errors)
         return;
     claim_route_names(r, node, &sr);
+    if (sr.route.reply_wait > 0 && sr.route.reply_wait < LIMIT_FINAL_NS)
+        conf_warn(r->problems, node->words[0].where,
+                  "\"reply-wait\" is shorter than RFC 5321 section 4.5.3.2 allows: a server that is slow to take a "
+                  "message gets it twice");
     const struct conf_node *for_direct = l->port ? l->port : l->allow_private;
     if (!l->via == !l->direct)
         conf_error(r->problems, (l->via ? l->direct : node)->words[0].where, CONF_NO_SUGGESTION,
@@ -627,7 +667,7 @@ static const struct setting site_table[] = {
      .help =
          STR("How mail to elsewhere leaves: for a domain, for all below .domain, or for all others; direct if nothing "
              "is said")},
-    {STR("retry"), STR("TIME ... for TIME"), SETTING_CUSTOM, .read = read_retry,
+    {STR("retry"), STR("TIME ... for TIME"), SETTING_CUSTOM, .read = read_retry, .block = &retry_settings,
      .help =
          STR("Waits between attempts, the last one again and again, and when to give up; 5m 15m 30m 1h 2h 4h for 5d "
              "if nothing is said")},

@@ -93,7 +93,7 @@ static const struct conf_fake_file large[] = {
           "route default { direct; source 192.0.2.25 helo mx.example.org; family any }\n"
           "#     or      { via smtps://smtp.isp.example { user u; password-file p } }\n"
           "\n"
-          "retry 5m 15m 30m 1h 2h 4h for 5d\n"
+          "retry 5m 15m 30m 1h 2h 4h for 5d { delay-notice 6h }\n"
           "resolver { forward 127.0.0.1:5300 }           # else the system's resolvers\n"
           "state /var/lib/postrider                      # spool, sockets\n"
           "sandbox try                                   # require: refuse to run without\n") },
@@ -202,6 +202,7 @@ large_site(struct test *t)
         EXPECT_INT(t, site_listener_settings(&f.site->listeners[0], &client).line_ends, LINE_ENDS_REFUSE);
         EXPECT(t, site_listener_settings(&f.site->listeners[0], &client).refuse_early_talk);
         EXPECT_INT(t, f.site->forwarder_count, 1);
+        EXPECT_INT(t, f.site->retry.delay_notice, 6 * HOUR);
         EXPECT_INT(t, f.site->forwarders[0].port, 5300);
         EXPECT_INT(t, site_route(f.site, S("x.example"))->source_ipv4.family, ADDRESS_IPV4);
     }
@@ -366,6 +367,12 @@ static const struct {
     {"a retry of numbers", STR("retry 5 15 for 5d"), STR("/m:2:7: \"5\" is not a time such as 30s, 5m or 1h")},
     {"a retry at once", STR("retry 0 for 5d"), STR("/m:2:7: \"0\" is out of range: a wait may be 1s to 7d")},
     {"a retry for ever", STR("retry 5m for 99d"), STR("/m:2:14: \"99d\" is not a time that mail may wait: 1m to 60d")},
+    {"a notice after the end", STR("retry 5m for 5d { delay-notice 5d }"),
+     STR("/m:2:32: mail fails before its delay would be told: \"5d\" is not shorter than its lifetime")},
+    {"a notice never", STR("retry 5m for 5d { delay-notice never }"),
+     STR("/m:2:32: \"never\" is neither \"off\" nor a time after which people are told: 1s to 60d")},
+    {"a wait of nothing", STR("route default { direct; reply-wait 0 }"),
+     STR("/m:2:36: \"0\" is out of range: reply-wait may be 1s to 10m")},
     {"a resolver's name", STR("resolver { forward dns.example }"),
      STR("/m:2:20: \"dns.example\" is not a resolver's address: write 192.0.2.53 or 127.0.0.1:5300")},
     {"a resolver without a block", STR("resolver 127.0.0.1"),

@@ -71,6 +71,19 @@ addresses(void *arg, struct str host, unsigned families, int64_t until, struct a
 
 /* ---- delivery ---- */
 
+/* RFC 5321 section 4.5.3.2, none of them longer than the route allows. */
+static struct client_times
+times_within(int64_t longest)
+{
+    struct client_times times = client_times_default();
+    int64_t *each[] = { &times.greeting, &times.hello, &times.mail, &times.rcpt, &times.data, &times.block, &times.final,
+                        &times.quit };
+
+    for (size_t i = 0; longest > 0 && i < sizeof each / sizeof *each; i++)
+        *each[i] = *each[i] < longest ? *each[i] : longest;
+    return times;
+}
+
 static bool
 run_delivery(struct task *t, struct take *take)
 {
@@ -94,7 +107,7 @@ run_delivery(struct task *t, struct take *take)
         .source_ipv4 = job.source_ipv4, .source_ipv6 = job.source_ipv6,
         .allow_private = job.allow_private, .allow_private_count = job.allow_private_count,
         .own_names = &s->role->site->hostname, .own_name_count = 1, .own_addresses = s->own,
-        .own_address_count = s->own_count,
+        .own_address_count = s->own_count, .connect = job.connect_wait, .times = times_within(job.reply_wait),
     };
     struct delivery_hooks hooks = { t, addresses, read_content };
     size_t count = what.recipient_count;

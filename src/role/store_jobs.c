@@ -258,11 +258,13 @@ describe(struct work *w, const struct spool_message *m, struct border_job *out)
         .port = route->port,
         .families = route->family == ROUTE_FAMILY_IPV4 ? HOST_IPV4 : route->family == ROUTE_FAMILY_IPV6 ? HOST_IPV6 : 0,
         .configured = route->kind != ROUTE_MX,
-        .domain = w->job.lane_key,
+        .domain = str_slice(w->job.lane_key, 0, LIMIT_PATH),
         .source_ipv4 = route->source_ipv4,
         .source_ipv6 = route->source_ipv6,
         /* A copy: while a process is waited for, two reloads may pass. */
         .helo = arena_keep(&w->arena, route->helo.len ? route->helo : s->role->site->hostname),
+        .connect_wait = route->connect_wait,
+        .reply_wait = route->reply_wait,
         .envelope = m->envelope,
     };
     out->allow_private = (struct prefix *)(uintptr_t)route->allow_private;
