@@ -1,0 +1,244 @@
+"""Next hops and clients that are not the daemon under test: `postrider sink`, an SMTP server that follows a script, a name
+server for a network namespace of our own, and other people's MTAs as Debian packages them.
+"""
+import contextlib
+import ctypes
+import json
+import os
+import pathlib
+import shutil
+import socket
+import subprocess
+import threading
+
+import pytest
+
+from harness import binary, free_port, wait_until
+
+
+def can_connect(port, host="127.0.0.1"):
+    with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=5):
+        return True
+    return False
+
+
+class Sink:
+    """`postrider sink OPTIONS` on a port of its own; keeps what it gets."""
+
+    def __init__(self, folder, *options, port=None, host="127.0.0.1"):
+        self.folder = pathlib.Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.options = options
+        self.host = host
+        self.port = port or free_port()
+        self.process = None
+
+    def __enter__(self):
+        self.process = subprocess.Popen(
+            [str(binary("RELEASE")), "sink", "--listen", f"{self.host}:{self.port}", "--keep", str(self.folder), "--quiet",
+             *self.options],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=open(self.folder / "log", "ab"))
+        wait_until(lambda: self.process.poll() is not None or can_connect(self.port, self.host), 30, "a listening sink")
+        assert self.process.poll() is None, (self.folder / "log").read_text()
+        return self
+
+    def __exit__(self, *_):
+        self.process.terminate()
+        self.process.wait(20)
+
+    def envelopes(self):
+        """{"mail": "FROM:<...> ...", "rcpt": [...], "content": bytes, ...} of each message, in order."""
+        found = []
+        for path in sorted(self.folder.glob("*.json")):
+            content = path.with_suffix(".eml")
+            with contextlib.suppress(ValueError, FileNotFoundError):  # it is just being written
+                found.append(dict(json.loads(path.read_text()), content=content.read_bytes()))
+        return found
+
+
+class ScriptedServer:
+    """
+    An SMTP server on loopback that answers as `answers` says: {"RCPT": reply or function(line, server) -> reply}. Keys are
+    GREETING, EHLO, MAIL, RCPT, DATA, DOT, RSET, QUIT. A reply is text without its line end; None closes, RESET resets,
+    STALL says nothing more until the client has gone, "" says nothing and goes on. What is not named is accepted; CONTENT is
+    asked after the first line of it.
+    """
+
+    RESET = object()
+    STALL = object()
+
+    def __init__(self, answers=None, extensions=("PIPELINING", "8BITMIME", "DSN", "ENHANCEDSTATUSCODES"), port=0,
+                 host="127.0.0.1"):
+        self.answers = dict(answers or {})
+        self.extensions = extensions
+        self.lock = threading.Lock()
+        self.messages = []     # (mail line, [rcpt lines], content) of those that were accepted
+        self.commands = []     # all lines, each session's in order
+        self.sessions = 0
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self.listener = socket.socket(family)
+        self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.listener.bind((host, port))
+        self.listener.listen(50)
+        self.port = self.listener.getsockname()[1]
+        self.open = set()
+        self.thread = threading.Thread(target=self._accept, daemon=True)
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        with contextlib.suppress(OSError):
+            self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+        with self.lock:
+            for s in self.open:
+                with contextlib.suppress(OSError):
+                    s.shutdown(socket.SHUT_RDWR)
+
+    def _accept(self):
+        while True:
+            try:
+                s, _ = self.listener.accept()
+            except OSError:
+                return
+            with self.lock:
+                self.open.add(s)
+                self.sessions += 1
+            threading.Thread(target=self._run, args=(s,), daemon=True).start()
+
+    def _run(self, s):
+        try:
+            with contextlib.suppress(OSError, ValueError):
+                self._session(s, s.makefile("rb"))
+        finally:
+            with self.lock:
+                self.open.discard(s)
+            s.close()
+
+    def _answer(self, s, name, line, default):
+        answer = self.answers.get(name, default)
+        if callable(answer):
+            answer = answer(line, self) or default
+        if answer == "":
+            return answer
+        if answer is None or answer is False:
+            raise ValueError("closed by the script")
+        if answer is self.RESET:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            raise ValueError("reset by the script")
+        if answer is self.STALL:
+            while s.recv(65536):
+                pass
+            raise ValueError("stalled by the script")
+        s.sendall(answer.encode() + b"\r\n")
+        if answer.startswith("421"):
+            raise ValueError("closed by 421")
+        return answer
+
+    def _session(self, s, lines):
+        if not self._answer(s, "GREETING", "", "220 scripted.test ESMTP").startswith("220"):
+            pass  # a client says QUIT after any other greeting
+        mail, rcpt = None, []
+        while line := lines.readline().decode("latin-1").rstrip("\r\n"):
+            verb = line.split(" ")[0].upper()
+            with self.lock:
+                self.commands.append(line)
+            if verb in ("EHLO", "LHLO"):
+                words = ["scripted.test", *self.extensions]
+                text = "\r\n".join(f"250{'-' if i + 1 < len(words) else ' '}{word}" for i, word in enumerate(words))
+                self._answer(s, "EHLO", line, text)
+            elif verb == "HELO":
+                self._answer(s, "HELO", line, "250 scripted.test")
+            elif verb == "MAIL":
+                good = self._answer(s, "MAIL", line, "250 2.1.0 ok")[0] == "2"
+                mail, rcpt = (line if good else None), []
+            elif verb == "RCPT":
+                if self._answer(s, "RCPT", line, "250 2.1.5 ok" if mail else "503 5.5.1 MAIL first")[0] == "2":
+                    rcpt.append(line)
+            elif verb == "DATA":
+                if self._answer(s, "DATA", line, "354 go on" if rcpt else "503 5.5.1 RCPT first")[0] == "3":
+                    self._content(s, lines, mail, rcpt)
+                mail, rcpt = None, []
+            elif verb == "RSET":
+                mail, rcpt = None, []
+                self._answer(s, "RSET", line, "250 2.0.0 ok")
+            elif verb == "QUIT":
+                self._answer(s, "QUIT", line, "221 2.0.0 bye")
+                return
+            else:
+                self._answer(s, verb, line, "500 5.5.2 what?")
+
+    def _content(self, s, lines, mail, rcpt):
+        content = bytearray(lines.readline())
+        if content == b".\r\n":
+            raise ValueError("no content at all")
+        self._answer(s, "CONTENT", "", "")
+        while (line := lines.readline()) != b".\r\n":
+            if not line:
+                raise ValueError("the client has gone")
+            content += line.removeprefix(b".")
+        if self._answer(s, "DOT", "", "250 2.0.0 taken")[0] == "2":
+            with self.lock:
+                self.messages.append((mail, rcpt, bytes(content)))
+
+
+# ---- a network of our own ------------------------------------------------------------------------------------------------
+
+CLONE_NEWNET = 0x40000000
+NETWORKS = ("192.0.2.0/24", "198.51.100.0/24", "2001:db8::/32")  # all of them are this machine, inside
+NOWHERE = "203.0.113.0/24"                                        # packets there are never answered
+
+
+@contextlib.contextmanager
+def own_network():
+    """
+    This thread, and what it starts, live in a network namespace where documentation addresses are local. Skips the test
+    where that is not allowed.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    outside = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+    try:
+        if libc.unshare(CLONE_NEWNET) != 0:
+            pytest.skip(f"no network namespaces here: {os.strerror(ctypes.get_errno())}")
+        try:
+            commands = ["link set lo up", "link add nowhere type veth peer name nobody", "link set nobody up", "link set nowhere arp off",
+                        "link set nowhere up", f"route add {NOWHERE} dev nowhere"]
+            commands += [f"route add local {network} dev lo" for network in NETWORKS]
+            commands += ["addr add 2001:db8::6/128 dev lo nodad"]  # to bind to one, IPv6 wants it said
+            for command in commands:
+                subprocess.run(["ip", *command.split()], check=True, capture_output=True)
+            yield
+        finally:
+            assert libc.setns(outside, CLONE_NEWNET) == 0
+    finally:
+        os.close(outside)
+
+
+@contextlib.contextmanager
+def name_server(folder, zones, broken=()):
+    """NSD on 127.0.0.1:53. zones: {name: records}. The zones in `broken` get SERVFAIL."""
+    folder = pathlib.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    config = [f'server:\n ip-address: 127.0.0.1\n username: ""\n zonesdir: "{folder}"\n database: ""\n pidfile: ""\n'
+              f' logfile: "{folder}/log"\n zonelistfile: "{folder}/zone.list"\n xfrdfile: ""\n xfrdir: "{folder}"\n'
+              ' server-count: 1\nremote-control:\n control-enable: no\n']
+    for name in (*zones, *broken):
+        config.append(f'zone:\n name: {name}\n zonefile: {name}.zone\n')
+    for name, records in zones.items():
+        (folder / f"{name}.zone").write_text(
+            f"$ORIGIN {name}.\n$TTL 300\n@ SOA ns h 1 900 900 900 60\n@ NS ns\nns A 127.0.0.1\n" +
+            "".join(record + "\n" for record in records))
+    (folder / "nsd.conf").write_text("".join(config))
+    program = shutil.which("nsd") or "/usr/sbin/nsd"
+    with open(folder / "output", "ab") as output:
+        process = subprocess.Popen([program, "-d", "-c", str(folder / "nsd.conf")], stdin=subprocess.DEVNULL, stdout=output,
+                                   stderr=output)
+    try:
+        wait_until(lambda: process.poll() is not None or can_connect(53), 30, "a name server")
+        assert process.poll() is None, (folder / "output").read_text() + (folder / "log").read_text()
+        yield
+    finally:
+        process.terminate()
+        process.wait(20)
