@@ -6,6 +6,7 @@
 
 #include "base/check.h"
 #include "message/convert.h"
+#include "message/xtext.h"
 
 enum {
     TOO_MANY_AT = 100, /* a 552 or 452 that says no more counts as "too many" from here on: standards 5.2 */
@@ -200,6 +201,17 @@ batch_fail(struct attempt *a, const struct target *to, const struct batch *batch
     return false;
 }
 
+/* The other form would be the need itself: RFC 6533 section 3. An original recipient that no longer fits is left out. */
+static struct str
+orcpt_in_ascii(struct attempt *a, struct str orcpt)
+{
+    if (str_is_absent(orcpt) || str_is_ascii(orcpt))
+        return orcpt;
+    struct text t = text_init(arena_alloc(&a->own_job, LIMIT_ORCPT), LIMIT_ORCPT);
+    orcpt_put_decoded(&t, orcpt, false);
+    return t.full ? (struct str){ NULL, 0 } : text_str(&t);
+}
+
 /*
  * SMTPUTF8 by need: the flag of the message alone does not prove it (RFC 6531 section 3.6), what is not ASCII in
  * addresses and header fields does.
@@ -229,6 +241,10 @@ batch_fit_addresses(struct attempt *a, const struct target *to, struct batch *ba
                        attempt_outcome(a, to, OUTCOME_FAILED, OUTCOME_ABOUT_RECIPIENT, S("5.6.7"),
                                        S("the next hop takes no internationalized addresses")));
         batch_drop(batch, i);
+    }
+    for (size_t i = 0; i < batch->count && !t->smtputf8; i++) {
+        struct recipient *one = &a->addressees[batch->index[i]].recipient;
+        one->orcpt = orcpt_in_ascii(a, one->orcpt);
     }
     return batch->count > 0;
 }

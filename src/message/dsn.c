@@ -100,11 +100,21 @@ has_action(const struct dsn *d, enum dsn_action action)
 }
 
 /* RFC 3461 section 4.3: RET is about failures; the others get the header only. What only BDAT could carry does too. */
+/* What no conversion made fit for one next hop would stop its own notice at another. */
+static bool
+cannot_be_converted(const struct dsn *d)
+{
+    for (size_t i = 0; i < d->recipient_count; i++)
+        if (d->recipients[i].action == DSN_FAILED && str_ends(d->recipients[i].status, S(".6.3")))
+            return true;
+    return false;
+}
+
 bool
 dsn_returns_full(const struct dsn *d)
 {
     return has_action(d, DSN_FAILED) && d->ret != RET_HDRS && d->original_size <= DSN_FULL_MAX &&
-           d->original_body != BODY_BINARYMIME;
+           d->original_body != BODY_BINARYMIME && !cannot_be_converted(d);
 }
 
 static void

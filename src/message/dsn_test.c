@@ -130,7 +130,7 @@ what_comes_back(struct test *t)
         uint64_t size;
         uint8_t body;   /* enum body */
         bool utf8, full;
-        struct str type;
+        struct str type, status;
     } cases[] = {
         { "failure",             DSN_FAILED,    RET_NONE, 100, BODY_7BIT, false, true, STR("message/rfc822") },
         { "RET=FULL",            DSN_FAILED,    RET_FULL, 100, BODY_8BITMIME, false, true, STR("message/rfc822") },
@@ -139,6 +139,8 @@ what_comes_back(struct test *t)
           STR("text/rfc822-headers") },
         { "only by BDAT",        DSN_FAILED,    RET_FULL, 100, BODY_BINARYMIME, false, false,
           STR("text/rfc822-headers") },
+        { "not convertible",     DSN_FAILED,    RET_FULL, 100, BODY_8BITMIME, false, false,
+          STR("text/rfc822-headers"), STR("5.6.3") },
         { "delay",               DSN_DELAYED,   RET_FULL, 100, BODY_7BIT, false, false, STR("text/rfc822-headers") },
         { "success",             DSN_DELIVERED, RET_FULL, 100, BODY_7BIT, false, false, STR("text/rfc822-headers") },
         { "UTF-8",               DSN_FAILED,    RET_NONE, 100, BODY_8BITMIME, true, true, STR("message/global") },
@@ -147,7 +149,7 @@ what_comes_back(struct test *t)
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         for (size_t cut = 0; cut <= original.len; cut += 7) {
-            struct dsn_recipient r = { .action = cases[i].action, .address = S("b@c.ex") };
+            struct dsn_recipient r = { .action = cases[i].action, .address = S("b@c.ex"), .status = cases[i].status };
             struct dsn d = example(&r, 1);
             test_case(t, cases[i].why);
             d.ret = cases[i].ret;
