@@ -6,12 +6,15 @@ test_smtp_receiver.py shows what the receiver takes for the end; here the next h
 import json
 import re
 import socket
+import tempfile
 import threading
 import time
 
 import pytest
 
 from harness import Postrider, shared, wait_until
+from mta import MTAS, unpack
+from peers import Sink
 
 SMUGGLED = b"MAIL FROM:<smuggled@attacker.test>\r\nRCPT TO:<v@local.test>\r\nDATA\r\nx\r\n.\r\n"
 # Where sloppy servers see the end of data: a dot between any two line ends.
@@ -227,3 +230,39 @@ def test_the_true_end_ends(tmp_path):
             server.wait_until_empty()
             (raw,) = wait_until(lambda: list(recorder.contents), 30, "the message")
             assert raw.endswith(b"text\r\n.\r\n" if start else b"\r\n.\r\n") and raw.count(b"\r\n.\r\n") == 1
+
+
+@pytest.fixture(scope="module")
+def cache():
+    with tempfile.TemporaryDirectory(prefix="packages-") as folder:
+        yield folder
+
+
+@pytest.mark.parametrize("name", MTAS)
+def test_behind_us(tmp_path, cache, name):
+    """Postfix and Exim, with their own defaults for the end of data, see as many messages as we took."""
+    root = unpack(name, cache)
+    wanted = []
+    with Sink(tmp_path / "sink") as sink, MTAS[name](root, sink.port) as mta, Postrider(
+            tmp_path / "server", config=SITE, line_ends="repair", next_port=mta.port) as server:
+        with Client(server.port) as client:
+            for by in ("DATA", "BDAT"):
+                for case in CASES:
+                    if bodies := body_of(case, by):
+                        hand_over(client, len(wanted), by, bodies[0], len(bodies[0]), 250)
+                        wanted.append(re.sub(rb"\r\n|\r|\n", b"\r\n", bodies[1]))
+        server.wait_until_empty()
+        assert server.figures()["delivered"] == len(wanted)
+        wait_until(lambda: len(sink.envelopes()) >= len(wanted), 60, f"all messages behind {name}; {mta.log()}")
+        got = sink.envelopes()
+        print(f"# smuggling through {name}: {len(wanted)} in, {len(got)} behind it")
+        assert len(got) == len(wanted)
+        assert sorted(one["rcpt"][0].split(" ")[0] for one in got) == sorted(f"TO:<v{n}@next.test>" for n in range(len(wanted)))
+        assert all("smuggled" not in one["mail"] for one in got)
+        assert sorted(body(one["content"]) for one in got) == sorted(map(body, wanted))
+
+
+def body(content):
+    """What no MTA changes: the first field of the attacker's, and all behind the header."""
+    subject = re.search(rb"^Subject: [^\r]*", content, re.M)[0]
+    return subject, content[content.index(b"\r\n\r\n"):].rstrip(b"\r\n")
