@@ -60,14 +60,15 @@ struct spool_report {
 };
 
 struct spool_settings {
-    uint64_t segment_bytes;     /* 0: 64 MiB; multiple of 4096, at least 64 KiB */
+    uint64_t segment_bytes;     /* multiple of 4096, at least 64 KiB; 0: as it is, and in a new spool 64 MiB or, where the
+                                 * disk is small, a part of what is free */
     uint64_t fresh_bytes_max;   /* content kept in memory until its first attempt; 0: none */
     uint64_t space_max;         /* 0: what the file system gives */
     bool read_only;             /* verify, dump: nothing is written, no lock is taken */
     void (*report)(void *arg, const struct spool_report *); /* NULL: nobody listens */
     void *report_arg;
 };
-#define SPOOL_SETTINGS_DEFAULT ((struct spool_settings){ .segment_bytes = 64 << 20, .fresh_bytes_max = 64 << 20 })
+#define SPOOL_SETTINGS_DEFAULT ((struct spool_settings){ .fresh_bytes_max = 64 << 20 })
 
 struct spool_settle;
 

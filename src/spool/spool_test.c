@@ -392,17 +392,27 @@ CASE(lists_in_order_of_acceptance)
     uint64_t after = 0;
     size_t seen = 0, count;
 
+    f->settings.segment_bytes = 64 << 10; /* so that cleaning moves the first ones to the end of the log */
     fixture_open(f);
     for (uint64_t i = 0; i < 40; i++)
         fixture_commit(f, i);
-    for (int life = 0; life < 2; life++) {
+    for (uint64_t i = 100; i < 300; i++) {
+        fixture_commit(f, i);
+        FIXTURE_OK(f, fixture_settle(f, i, STATE_DELIVERED, S("250"), true));
+    }
+    for (uint64_t i = 40; i < 60; i++)
+        fixture_commit(f, i);
+    for (uint64_t life = 0; life < 3; life++) {
         after = seen = 0;
         while ((count = f->ops->scan(f->spool, after, page, 7)) > 0) {
             for (size_t i = 0; i < count; i++)
-                EXPECT(f->t, message_id_eq(page[i].id, fixture_id(seen++)));
+                EXPECT(f->t, message_id_eq(page[i].id, fixture_id(life + seen++)));
             after = page[count - 1].order;
+            if (life == 0 && seen == 21) /* it was the last of a page */
+                FIXTURE_OK(f, fixture_settle(f, 20, STATE_PENDING, S("450"), false));
         }
-        EXPECT_INT(f->t, seen, 40);
+        EXPECT_INT(f->t, seen, 60 - life);
+        FIXTURE_OK(f, fixture_settle(f, life, STATE_DELIVERED, S("250"), false));
         fixture_close(f);
         fixture_open(f);
     }

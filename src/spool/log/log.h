@@ -83,7 +83,7 @@ struct fresh { /* head and content of a message that nobody tried to deliver yet
 
 struct message {
     struct message_id id;
-    struct list link;            /* recovery: waits for its turn */
+    struct list link;            /* in order of acceptance; in recovery, where it waits for its turn */
     uint64_t order, base_first;
     struct place base;
     struct place *own_refs;      /* settles after the base, oldest first */
@@ -215,6 +215,9 @@ struct spool {
     unsigned char *own_block;        /* BLOCK bytes, for headers */
 
     struct map messages;
+    struct list by_order, unsorted;  /* of messages: order.c */
+    struct message *last_listed;     /* or NULL */
+    bool ordered;                    /* unsorted is empty, and stays so */
     struct list elsewhere;           /* struct elsewhere */
     struct list drafts;
     struct list fresh;               /* oldest first */
@@ -338,6 +341,14 @@ void segment_count_live(struct spool *, struct segment *, int64_t bytes);
 void ended_add(struct spool *, struct message_id);
 bool ended_has(const struct spool *, struct message_id);
 struct str message_key(const struct message_id *);
+
+/* ---- order.c ---- */
+
+void order_add(struct spool *, struct message *);       /* the newest of all */
+void order_add_found(struct spool *, struct message *); /* by recovery */
+void order_sort(struct spool *);                        /* yields */
+void order_remove(struct spool *, struct message *);
+size_t log_scan(struct spool *, uint64_t after, struct spool_place *out, size_t cap);
 
 /* ---- read.c ---- */
 

@@ -287,7 +287,7 @@ message_release(struct spool *sp, struct message *m)
     sp->open_recipients -= m->unended;
     if (states_size(m) > sizeof m->states.few)
         mem_free(sp->mem, m->states.own_many, states_size(m));
-    list_remove(&m->link);
+    order_remove(sp, m);
     mem_free(sp->mem, m, sizeof *m);
 }
 

@@ -10,6 +10,11 @@
 
 #include <string.h>
 
+enum {
+    SEGMENT_BYTES_DEFAULT = 64 << 20,
+    SEGMENT_BYTES_SMALL = 4 << 20,
+    SEGMENTS_OF_DISK = 32,
+};
 enum { SUSPECT = 128 }; /* index entry, while walking: the data is damaged */
 enum {
     YIELD_EVERY = 1000,
@@ -109,7 +114,7 @@ report_file(struct spool *sp, const struct segment *seg, bool damage, struct str
 
 /* A file that never became a segment, because a crash came before its first header; or a free one of another size. */
 static struct err
-drop_blank(struct spool *sp, struct segment *seg, int64_t until)
+drop_file(struct spool *sp, struct segment *seg, int64_t until)
 {
     char memory[32];
     struct text name = text_init(memory, sizeof memory);
@@ -133,7 +138,7 @@ look_at(struct spool *sp, uint32_t number, struct list *used, int64_t until)
     }
     if (!choose_header(&headers, &h)) {
         if (headers.blank)
-            return drop_blank(sp, seg, until);
+            return drop_file(sp, seg, until);
         report_file(sp, seg, true, S("a segment has lost both its headers: its records cannot be read"));
         segment_free(sp, seg); /* the file stays where it is */
         return OK;
@@ -155,8 +160,6 @@ look_at(struct spool *sp, uint32_t number, struct list *used, int64_t until)
     seg->written = h.end == h.bytes;
     if (h.sequence >= sp->next_sequence)
         sp->next_sequence = h.sequence + 1;
-    if (h.state == SEGMENT_FREE && h.bytes != sp->settings.segment_bytes)
-        return drop_blank(sp, seg, until);
     if (h.state == SEGMENT_FREE) {
         list_push_back(&sp->free, &seg->link);
         sp->free_count++;
@@ -320,6 +323,39 @@ keep_index(struct spool *sp, struct recovery *r, struct segment *seg)
         memcpy(known->own_entries, seg->own_index, seg->index_count * sizeof *seg->own_index);
 }
 
+/* A new spool on a small disk gets small segments: two are held in reserve, and one or two more are always in the making. */
+static struct err
+choose_size(struct spool *sp, int64_t until)
+{
+    const struct segment *last = sp->segment_count ? sp->own_segments[sp->segment_count - 1] : NULL;
+    uint64_t size = SEGMENT_BYTES_DEFAULT;
+
+    if (!last && sp->free_count > 0)
+        last = container_of(sp->free.next, struct segment, link);
+    if (last) {
+        size = last->header.bytes;
+    } else {
+        TRY(space_look(sp, until));
+        while (size > SEGMENT_BYTES_SMALL && size > sp->fs_free / SEGMENTS_OF_DISK)
+            size /= 2;
+    }
+    sp->settings.segment_bytes = size;
+    return OK;
+}
+
+static struct err
+drop_other_sizes(struct spool *sp, int64_t until)
+{
+    list_each_safe(node, &sp->free) {
+        struct segment *seg = container_of(node, struct segment, link);
+        if (seg->header.bytes == sp->settings.segment_bytes)
+            continue;
+        sp->free_count--;
+        TRY(drop_file(sp, seg, until));
+    }
+    return OK;
+}
+
 static bool
 is_file_of(const struct spool *sp, uint32_t number)
 {
@@ -412,6 +448,9 @@ recover_open(struct spool *sp, int64_t until)
     struct err e = open_segments(sp, &used, until);
     enter_sorted(sp, &used);
     TRY(e);
+    if (sp->settings.segment_bytes == 0)
+        TRY(choose_size(sp, until));
+    TRY(drop_other_sizes(sp, until));
     TRY(walk_all_unsealed(sp, r, &damaged, until));
     report_lost_files(sp);
     if (damaged) /* what was lost may have had numbers that we never saw */
@@ -630,9 +669,9 @@ show_one(struct spool *sp, struct message *m, struct arena *arena)
         return OK;
     }
     TRY(e);
-    list_remove(&m->link);
     if (!m->loaded)
         message_adopt(sp, m, &loaded);
+    order_add_found(sp, m);
     if (m->open > 0)
         sp->found(sp->found_arg, &loaded.message);
     else if (!sp->read_only)
@@ -699,6 +738,8 @@ recover_run(void *arg)
 
     if (!err_is(e))
         e = show_some(sp, &all);
+    if (!err_is(e))
+        order_sort(sp);
     while (sp->own_recovery->waiting.next != &sp->own_recovery->waiting) /* ended early */
         list_remove(sp->own_recovery->waiting.next);
     while (sp->own_recovery->orphans.next != &sp->own_recovery->orphans)

@@ -64,14 +64,12 @@ log_open(struct rt *rt, struct dir *dir, const struct spool_settings *settings, 
     sp->mem = rt_mem(rt);
     sp->dir = dir;
     sp->settings = *settings;
-    if (sp->settings.segment_bytes == 0)
-        sp->settings.segment_bytes = SPOOL_SETTINGS_DEFAULT.segment_bytes;
-    CHECK(sp->settings.segment_bytes % BLOCK == 0);
-    CHECK(sp->settings.segment_bytes >= SEGMENT_BYTES_MIN);
-    CHECK(sp->settings.segment_bytes <= UINT32_MAX);
+    if (sp->settings.segment_bytes != 0) {
+        CHECK(sp->settings.segment_bytes % BLOCK == 0);
+        CHECK(sp->settings.segment_bytes >= SEGMENT_BYTES_MIN);
+        CHECK(sp->settings.segment_bytes <= UINT32_MAX);
+    }
     sp->read_only = settings->read_only;
-    sp->inline_max = sp->settings.segment_bytes / 8 < LIMIT_CONTENT_INLINE ? (size_t)sp->settings.segment_bytes / 8
-                                                                         : LIMIT_CONTENT_INLINE;
     sp->opened_at = rt_now(rt);
     scope_init(&sp->fibers, rt);
     scope_init(&sp->helpers, rt);
@@ -82,6 +80,8 @@ log_open(struct rt *rt, struct dir *dir, const struct spool_settings *settings, 
     list_init(&sp->drafts);
     list_init(&sp->fresh);
     list_init(&sp->damages);
+    list_init(&sp->by_order);
+    list_init(&sp->unsorted);
     event_init(&sp->work);
     event_init(&sp->written);
     event_init(&sp->keep);
@@ -98,6 +98,8 @@ log_open(struct rt *rt, struct dir *dir, const struct spool_settings *settings, 
         forget_all(sp);
         return e;
     }
+    sp->inline_max = sp->settings.segment_bytes / 8 < LIMIT_CONTENT_INLINE ? (size_t)sp->settings.segment_bytes / 8
+                                                                         : LIMIT_CONTENT_INLINE;
     sp->commit_ended = sp->read_only;
     sp->recovering = true;
     if (!sp->read_only)
@@ -562,6 +564,7 @@ finish_accept(struct spool *sp, struct append *a)
         CHECK(record_peek(str_new(a->own_head, a->head_size), &r) && base_take(r.body, &base));
         m->loaded = true;
         m->order = a->lsn;
+        order_add(sp, m);
         message_set_recipients(sp, m, c->recipients);
         struct take t = take_init(base.state);
         CHECK(settle_take(&t, &state));
@@ -710,27 +713,6 @@ log_has(struct spool *sp, struct message_id id, int64_t until, bool *out)
             return ERR(ERR_IO, "find spool message: recovery failed");
         TRY(event_wait(sp->rt, &sp->written, until));
     }
-}
-
-/* One walk over all: the map is in no order, and a list in order would cost every message two words. */
-static size_t
-log_scan(struct spool *sp, uint64_t after, struct spool_place *out, size_t cap)
-{
-    const struct map_slot *slot;
-    size_t count = 0;
-
-    for (size_t at = 0; (slot = map_next(&sp->messages, &at)) != NULL;) {
-        const struct message *m = slot->value;
-        size_t to = count;
-        if (!m->loaded || m->ending || m->order <= after || (count == cap && (cap == 0 || m->order > out[cap - 1].order)))
-            continue;
-        while (to > 0 && out[to - 1].order > m->order)
-            to--;
-        count += count < cap;
-        memmove(&out[to + 1], &out[to], (count - 1 - to) * sizeof *out);
-        out[to] = (struct spool_place){ m->id, m->order };
-    }
-    return count;
 }
 
 static void
