@@ -409,6 +409,7 @@ run(struct role *role)
             break;
     s->ending = true;
     scope_end(&s->work);
+    store_intake_end(s);
     if (!s->failed)
         s->ops->close(s->spool, within(role->rt, 10 * SECOND));
 }

@@ -66,6 +66,7 @@ struct str store_postmaster(struct store *, struct arena *);
 /* ---- store_intake.c ---- */
 bool store_intake_message(struct store *, struct peer *, struct link_message *); /* of a receiver */
 void store_intake_peer_down(struct store *, struct peer *);                     /* its drafts go */
+void store_intake_end(struct store *);                                          /* all drafts go: the work has ended */
 void store_put_space(struct store *, struct peer *);                            /* tells one receiver */
 /* Commits a message of our own making and gives it to the queue. */
 struct err store_commit(struct store *, struct draft *, struct message_id, struct envelope *, const struct spool_settle *);

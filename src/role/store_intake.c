@@ -302,8 +302,9 @@ store_intake_message(struct store *s, struct peer *peer, struct link_message *m)
     return true;
 }
 
-void
-store_intake_peer_down(struct store *s, struct peer *peer)
+/* Drafts of one peer, or all. A busy one is ended by its own fiber. */
+static void
+drop_drafts(struct store *s, const struct peer *peer)
 {
     bool again;
 
@@ -312,7 +313,7 @@ store_intake_peer_down(struct store *s, struct peer *peer)
         again = false;
         for (size_t at = 0; (slot = map_next(&s->drafts, &at));) {
             struct store_draft *d = slot->value;
-            if (d->peer != peer->serial || d->busy) /* a busy one is ended by its own fiber */
+            if ((peer && d->peer != peer->serial) || d->busy)
                 continue;
             s->ops->abort(d->draft);
             forget(s, d);
@@ -320,6 +321,19 @@ store_intake_peer_down(struct store *s, struct peer *peer)
             break;
         }
     } while (again);
+}
+
+void
+store_intake_peer_down(struct store *s, struct peer *peer)
+{
+    drop_drafts(s, peer);
+}
+
+void
+store_intake_end(struct store *s)
+{
+    drop_drafts(s, NULL);
+    CHECK(s->drafts.count == 0);
 }
 
 void
