@@ -82,12 +82,29 @@ record_seal(unsigned char *head, const struct record *r, uint64_t secret)
     store(head + RECORD_HEADER + r->body.len, XXH3_64bits_withSeed(head, RECORD_HEADER + r->body.len, secret), 8);
 }
 
+static bool
+may_begin(const unsigned char *at)
+{
+    return at[0] != 0 && (at[2] | at[3]) == 0 && (at[36] | at[37] | at[38] | at[39]) == 0;
+}
+
+size_t
+record_find(struct str bytes)
+{
+    const unsigned char *at = (const unsigned char *)bytes.ptr;
+    size_t i = 0;
+
+    while (bytes.len - i >= RECORD_HEADER + RECORD_CHECK && !may_begin(at + i))
+        i += RECORD_ALIGN;
+    return i;
+}
+
 bool
 record_peek(struct str bytes, struct record *out)
 {
     const unsigned char *at = (const unsigned char *)bytes.ptr;
 
-    if (bytes.len < RECORD_HEADER + RECORD_CHECK || at[0] == 0 || load(at + 2, 2) != 0 || load(at + 36, 4) != 0)
+    if (bytes.len < RECORD_HEADER + RECORD_CHECK || !may_begin(at))
         return false;
     *out = (struct record){
         .type = at[0],

@@ -56,6 +56,11 @@ void record_seal(unsigned char *head, const struct record *, uint64_t secret);
  * nothing of truth: record_verify() does.
  */
 bool record_peek(struct str bytes, struct record *out);
+/*
+ * How many bytes, a multiple of RECORD_ALIGN, stand before the first place where record_peek() may say yes, or before what is
+ * too short for it to say anything.
+ */
+size_t record_find(struct str bytes);
 /* The check holds; bytes has all of the head. */
 bool record_verify(struct str bytes, const struct record *, uint64_t secret);
 uint64_t record_hash_data(struct str);

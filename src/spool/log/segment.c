@@ -411,6 +411,21 @@ try_record(struct walker *w, uint64_t pos, uint64_t since, struct record *out, s
     return OK;
 }
 
+/* From *pos to the next place where a record may stand: most of a segment's free tail has none, and is skipped fast. */
+static struct err
+skip_to_record(struct walker *w, uint64_t *pos)
+{
+    struct str bytes;
+    size_t skipped = 1;
+
+    while (skipped > 0 && *pos + RECORD_HEADER + RECORD_CHECK <= w->limit) {
+        TRY(fill(w, *pos, RECORD_HEADER + RECORD_CHECK, &bytes));
+        skipped = record_find(bytes);
+        *pos += skipped;
+    }
+    return OK;
+}
+
 static void
 add_gap(struct walker *w, uint64_t offset, uint64_t end, uint64_t first_lsn)
 {
@@ -491,6 +506,7 @@ walk_records(struct walker *w, bool sealed)
         }
         while (!ok && found + RECORD_HEADER + RECORD_CHECK <= w->limit) {
             found += RECORD_ALIGN;
+            TRY(skip_to_record(w, &found));
             TRY(try_record(w, found, since, &r, &bytes, &ok));
         }
         if (!ok)
