@@ -318,29 +318,27 @@ role_wait_for_end(struct role *role)
 
 /* Too little is an error only where the configuration says `sandbox require`. */
 static struct err
-enter_sandbox(struct role *role)
+enter_sandbox(struct role *role, struct text *out_report)
 {
     struct sandbox_rules rules = { 0 };
     struct sandbox_report report = { 0 };
-    char memory[400];
-    struct text text = text_init(memory, sizeof memory);
 
     if (role->ops->sandbox)
         role->ops->sandbox(role, &rules);
     struct err e = role->site->sandbox == SITE_SANDBOX_OFF ? OK : sandbox_enter(role->rt, &rules, &report);
-    sandbox_report_text(&report, &text);
+    sandbox_report_text(&report, out_report);
     if (role->site->sandbox != SITE_SANDBOX_OFF && (err_is(e) || !report.calls || !report.files)) {
         bool require = role->site->sandbox == SITE_SANDBOX_REQUIRE;
         struct log_line line;
         log_begin(&line, role->rt, require ? LOG_ERROR : LOG_WARNING, "sandbox-weak");
-        log_str(&line, "enforced", text_str(&text));
+        log_str(&line, "enforced", text_str(out_report));
         if (err_is(e))
             log_err(&line, e);
         log_end(&line);
         if (require)
             return err_is(e) ? e : ERR(ERR_DENIED, "this kernel cannot enforce the whole sandbox");
     }
-    return link_send(role->control, CONTROL_READY, text_str(&text), FOREVER);
+    return OK;
 }
 
 /*
@@ -379,6 +377,8 @@ run_role(struct role *role)
     static const int ignored[] = { SIGINT, SIGTERM, SIGHUP };
     const struct role_ops *ops = role->ops;
     struct rt *rt = role->rt;
+    char memory[400];
+    struct text report = text_init(memory, sizeof memory);
     struct link_settings settings = {
         .name = S("supervisor"), .ctx = role, .handle = handle_control, .closed = control_closed, .takes_handles = true
     };
@@ -400,10 +400,11 @@ run_role(struct role *role)
     }
     if (ops->prepare)
         ops->prepare(role);
-    if (err_is(enter_sandbox(role)))
+    if (err_is(enter_sandbox(role, &report)))
         return 78;
     if (ops->start && !ops->start(role))
         return 75; /* EX_TEMPFAIL: the supervisor tries again */
+    link_post(role->control, CONTROL_READY, text_str(&report));
     role->running = true;
     for (size_t i = 0; i < role->pending_count; i++)
         add_peer(role, &role->pending[i]);
