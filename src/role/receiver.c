@@ -20,6 +20,8 @@ enum {
     STOP_GRACE = 5,           /* seconds that open transactions have when the role is told to stop */
 };
 
+#define STORE_WAIT_NS (5 * SECOND) /* for a store that is being restarted */
+
 struct receiver;
 
 struct door { /* one listening socket */
@@ -120,18 +122,25 @@ reverse_name(void *ctx, const struct address *address, struct arena *arena, int6
 
 /* ---- hooks: drafts ---- */
 
+/* Of a restart of the store clients see a pause, not a refusal. */
+static struct err
+wait_for_store(struct role *role, int64_t until)
+{
+    int64_t patience = within(role->rt, STORE_WAIT_NS);
+
+    while (!role_peer(role, ROLE_STORE) || !role->space.accepting)
+        if (err_is(event_wait(role->rt, &role->changed, patience < until ? patience : until)))
+            return ERR(ERR_BUSY, "the store takes no mail at the moment");
+    return OK;
+}
+
 static struct err
 draft_begin(void *ctx, struct message_id id, uint64_t expected_size, int64_t until, void **out_draft)
 {
     struct session *s = ctx;
     struct role *role = s->r->role;
 
-    while (!role->space.told) /* only in the first moments of this role */
-        TRY(event_wait(role->rt, &role->changed, until));
-    if (!role_peer(role, ROLE_STORE))
-        return ERR(ERR_BUSY, "the store is being restarted");
-    if (!role->space.accepting)
-        return ERR(ERR_BUSY, "the store takes no mail at the moment");
+    TRY(wait_for_store(role, until));
     if (expected_size > role->space.free_bytes)
         return ERR(ERR_NO_SPACE, "spool");
     *out_draft = ask_draft_new(role, id, expected_size);
