@@ -324,6 +324,9 @@ process_done(struct world *w)
     }
     if (w->signals.fd >= 0) {
         int fd = w->signals.fd;
+        struct signalfd_siginfo info;
+        while (read(fd, &info, sizeof info) > 0) /* what came and nobody asked for must not strike when it is unblocked */
+            ;
         source_retire(w, &w->signals);
         close(fd);
     }
