@@ -48,6 +48,14 @@ def free_port(host="127.0.0.1"):
         return s.getsockname()[1]
 
 
+def is_alive(pid):
+    """Whether the process runs: one that is only not waited for yet does not."""
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
 def wait_until(condition, seconds=30, what="the condition"):
     """Returns the first true value of condition()."""
     until = time.monotonic() + seconds
@@ -137,11 +145,14 @@ class Postrider:
         """SIGKILL to the supervisor and every role, at once."""
         if self.process is None:
             return
-        for pid in [self.process.pid, *self.role_pids().values()]:
+        roles = self.role_pids().values()
+        for pid in [self.process.pid, *roles]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.process.wait()
         self.process = None
+        # Until they are gone they hold the listening sockets.
+        wait_until(lambda: not any(is_alive(pid) for pid in roles), 30, "the end of all roles")
 
     def __enter__(self):
         return self.start()
