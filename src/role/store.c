@@ -227,7 +227,8 @@ run_space(void *arg)
         s->ops->counters(s->spool, &c);
         bool accepting = !s->failed && !s->ending && !s->ops->is_broken(s->spool);
         uint64_t change = c.free_bytes > s->space_free ? c.free_bytes - s->space_free : s->space_free - c.free_bytes;
-        if (accepting == s->space_accepting && change < SPACE_CHANGE && c.free_bytes >= SPACE_CHANGE)
+        bool plenty = c.free_bytes >= SPACE_CHANGE && s->space_free >= SPACE_CHANGE; /* now, and when they were told */
+        if (accepting == s->space_accepting && change < SPACE_CHANGE && plenty)
             continue;
         s->space_accepting = accepting;
         s->space_free = c.free_bytes;
