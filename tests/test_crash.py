@@ -13,14 +13,13 @@ import subprocess
 import sys
 import time
 
-import pytest
 
 from harness import Postrider, binary, free_port, is_alive, wait_until
 
 FULL = os.environ.get("POSTRIDER_FULL") == "1"
 KILLS = 300 if FULL else 30
 SENDMAILS = 1000 if FULL else 60
-READER = pathlib.Path(os.environ.get("READER") or pathlib.Path(__file__).resolve().parent / "spool_reader.py")
+READER = pathlib.Path(__file__).resolve().parent / "spool_reader.py"
 
 SITE = """
 hostname mx.local.test
@@ -82,7 +81,7 @@ def load_names(maildir):
     for entry in os.scandir(new) if new.is_dir() else ():
         with open(entry.path, "rb") as mail:
             found = re.search(rb"^X-Load-Id: (\S+)", mail.read(4096), re.M)
-        copies[found.group(1).decode()].append(entry.stat().st_mtime)
+        copies[found.group(1).decode() if found else ""].append(entry.stat().st_mtime)
     return copies
 
 
@@ -92,7 +91,7 @@ def accepted_names(path):
 
 def read_spool(state):
     """The independent reader's judgement of the spool as it lies there."""
-    result = subprocess.run([sys.executable, str(READER), "verify", str(state / "spool")], capture_output=True, text=True,
+    result = subprocess.run([sys.executable, str(READER), str(state / "spool")], capture_output=True, text=True,
                             timeout=120, check=False)
     assert result.returncode == 0, f"the spool is not sound:\n{result.stdout[-3000:]}{result.stderr[-3000:]}"
 
@@ -147,7 +146,6 @@ def check_duplicates(copies, kills):
     return extra
 
 
-@pytest.mark.skipif(not READER.exists(), reason="no spool_reader.py")
 def test_nothing_is_lost_when_roles_are_killed(tmp_path):
     chooser = random.Random(int(os.environ.get("POSTRIDER_SEED", "1")))
     sink_port = free_port()

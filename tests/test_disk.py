@@ -1,0 +1,182 @@
+"""Disks that are full, and a file system that is shut down under us: clients get 4xx, nothing accepted is lost.
+
+Needs root and loop devices. The file system holds the spool only, so that sockets and Maildirs are not concerned.
+"""
+import contextlib
+import fcntl
+import os
+import pathlib
+import signal
+import smtplib
+import struct
+import subprocess
+
+import pytest
+
+from harness import Postrider, free_port, wait_until
+from test_crash import Tool, accepted_names, load_names, sink_at
+
+SITE = """
+hostname mx.local.test
+state {state}
+listen mx {{ address 127.0.0.1:{port}; relay from 127.0.0.1; connections 1000 per-client; max-size 50MiB }}
+domain local.test {{ mailbox ok; alias postmaster -> ok; deliver maildir {mail}/{{domain}}/{{local}} }}
+route default {{ via 127.0.0.1:{next_port}; tls off }}
+retry 1s 1s 2s for 1h
+"""
+SHUT_DOWN = 0x8004587D  # _IOR('X', 125, __u32): EXT4_IOC_SHUTDOWN
+NO_LOG_FLUSH = 2
+MIB = 1 << 20
+
+
+def can_mount():
+    return os.geteuid() == 0 and pathlib.Path("/dev/loop-control").exists()
+
+
+pytestmark = pytest.mark.skipif(not can_mount(), reason="only root can mount a loop device")
+
+
+class Disk:
+    """A small ext4 in a file, mounted at the spool's place."""
+
+    def __init__(self, folder, mebibytes):
+        self.image = pathlib.Path(folder) / "disk"
+        self.at = pathlib.Path(folder) / "state/spool"
+        self.at.mkdir(parents=True)
+        with open(self.image, "wb") as image:
+            image.truncate(mebibytes * MIB)
+        subprocess.run(["mkfs.ext4", "-q", "-F", "-m", "0", str(self.image)], check=True)
+
+    def mount(self):
+        subprocess.run(["mount", "-o", "loop", str(self.image), str(self.at)], check=True)
+
+    def shut_down(self):
+        """As if the power had failed: what was not synced is lost, and every call fails from now on."""
+        fd = os.open(self.at, os.O_RDONLY)
+        try:
+            fcntl.ioctl(fd, SHUT_DOWN, struct.pack("I", NO_LOG_FLUSH))
+        finally:
+            os.close(fd)
+
+    def __enter__(self):
+        self.mount()
+        return self
+
+    def __exit__(self, *_):
+        subprocess.run(["umount", "--lazy", str(self.at)], capture_output=True, check=False)
+
+
+def send_until_refused(server, to, size, most):
+    """Sends until a reply is not 250; returns how many were accepted and that reply."""
+    content = b"Subject: big\r\n\r\n" + (b"x" * 78 + b"\r\n") * (size // 80)
+    for accepted in range(most):
+        try:
+            server.send(to=to, content=content)
+        except smtplib.SMTPResponseException as refused:
+            return accepted, refused.smtp_code, refused.smtp_error.decode()
+        except smtplib.SMTPServerDisconnected:
+            return accepted, 0, "disconnected"
+    raise AssertionError(f"{most} messages of {size} bytes, and the disk is not full")
+
+
+def accepts_again(server):
+    with contextlib.suppress(smtplib.SMTPException, OSError):
+        return server.send() == {}
+    return False
+
+
+def test_a_spool_filled_by_mail_refuses_and_drains(tmp_path):
+    next_port = free_port()
+    with Disk(tmp_path, 384) as disk, Postrider(tmp_path, SITE, next_port=next_port) as server:
+        accepted, code, reply = send_until_refused(server, "x@elsewhere.test", 8 * MIB, 100)
+        assert code == 452 and "4.3.1" in reply, (code, reply)
+        assert accepted >= 5  # the rest is the reserve, and what cleaning needs
+        assert server.figures()["messages"] == accepted
+        assert not list(server.log_events("spool-broken"))
+        with sink_at(tmp_path, next_port, tmp_path / "sink"):
+            server.cli("queue", "retry", "--all", "--config", str(server.config_path), check=False)
+            wait_until(lambda: len(list((tmp_path / "sink/new").iterdir())) == accepted, 60, "all of it at the next hop")
+            server.wait_until_empty()
+            again = send_patiently(server, 2)
+            assert again == 2
+        print(f"{accepted} messages of 8 MiB on a disk of 384 MiB, then {code} {reply}; drained, and takes mail again")
+        assert disk.at.exists()
+
+
+def send_patiently(server, most):
+    """Once drained: `most` messages of 8 MiB in a row go through, waiting for cleaning in between."""
+    content = b"Subject: big\r\n\r\n" + (b"x" * 78 + b"\r\n") * (8 * MIB // 80)
+    for number in range(most):
+        wait_until(lambda: quietly(lambda: server.send(to="x@elsewhere.test", content=content)), 30, f"message {number}")
+    return most
+
+
+def quietly(action):
+    with contextlib.suppress(smtplib.SMTPException, OSError):
+        return action() == {}
+    return False
+
+
+def test_a_disk_filled_by_others_refuses_and_recovers(tmp_path):
+    with Disk(tmp_path, 384) as disk, Postrider(tmp_path, SITE, next_port=free_port()) as server:
+        server.send()
+        server.wait_for_mail()
+        hog = disk.at / "hog"
+        with open(hog, "wb") as file:
+            left = os.statvfs(disk.at).f_bavail * os.statvfs(disk.at).f_frsize
+            os.posix_fallocate(file.fileno(), 0, left - MIB)
+        accepted, code, reply = send_until_refused(server, "x@elsewhere.test", 8 * MIB, 100)
+        assert code == 452, (code, reply)
+        before = server.figures()
+        assert before["messages"] == accepted
+        hog.unlink()
+        wait_until(lambda: accepts_again(server), 30, "mail taken again")
+        server.wait_for_mail(count=2)
+        assert server.figures()["messages"] == accepted
+        assert not list(server.log_events("role-ended"))
+        print(f"full: {accepted} more of 8 MiB, then {code} {reply}; the file gone: mail is taken again without a restart")
+
+
+def replace_disk(server, disk):
+    """Unmounts and mounts again, while the supervisor cannot start a store into the empty directory below."""
+    os.kill(server.process.pid, signal.SIGSTOP)
+    try:
+        wait_until(lambda: try_to_unmount(disk), 30, "the end of the store that had it open")
+        disk.mount()
+    finally:
+        os.kill(server.process.pid, signal.SIGCONT)
+
+
+def try_to_unmount(disk):
+    return subprocess.run(["umount", str(disk.at)], capture_output=True, check=False).returncode == 0
+
+
+def test_a_file_system_that_is_shut_down_loses_nothing_accepted(tmp_path):
+    accepted = tmp_path / "accepted"
+    with Disk(tmp_path, 384) as disk, Postrider(tmp_path, SITE, next_port=free_port()) as server:
+        with Tool(tmp_path, "load", "load", "--server", f"127.0.0.1:{server.port}", "--to", "ok@local.test", "--keep-going",
+                  "--log-accepted", str(accepted), "--sessions", "20", "--seconds", "3600", "--size", "5000", "--quiet") as load:
+            for round_number in range(3):
+                before = len(accepted_names(accepted)) if accepted.exists() else 0
+                wait_until(lambda: accepted.exists() and len(accepted_names(accepted)) > before + 200, 60, "load")
+                disk.shut_down()
+                with pytest.raises((smtplib.SMTPException, OSError)) as refused:
+                    server.send()
+                code = getattr(refused.value, "smtp_code", None)
+                assert code is None or 400 <= code < 500, refused.value
+                replace_disk(server, disk)
+                wait_until(lambda: accepts_again(server), 60, "mail taken again")
+            output = load.end()
+        server.wait_until_empty(120)
+        copies = load_names_of(server.maildir())
+        names = accepted_names(accepted)
+        lost = set(names) - set(copies)
+        assert not lost, f"{len(lost)} of {len(names)} lost"
+        again = sum(len(times) - 1 for times in copies.values())
+        print(f"{round_number + 1} shutdowns of the file system: {len(names)} accepted, none lost, {again} twice\n{output}")
+        assert not [event for event in server.log_events("attempt") if event["result"] == "failed"]
+
+
+def load_names_of(maildir):
+    """The load's messages, without those that the test itself sent."""
+    return {name: times for name, times in load_names(maildir).items() if name}
