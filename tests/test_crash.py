@@ -13,7 +13,6 @@ import subprocess
 import sys
 import time
 
-
 from harness import Postrider, binary, free_port, is_alive, wait_until
 
 FULL = os.environ.get("POSTRIDER_FULL") == "1"
