@@ -519,7 +519,7 @@ message(struct role *role, struct peer *peer, struct link_message *m)
 
     if (peer->kind != ROLE_STORE || m->type != BORDER_SPACE || m->call != 0)
         return false;
-    struct role_space space = { .told = true, .accepting = take_bool(&t) };
+    struct role_space space = { .accepting = take_bool(&t) };
 
     space.free_bytes = take_u64(&t);
     if (!take_end(&t))

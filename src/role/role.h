@@ -60,7 +60,6 @@ struct role_dir {
 
 /* What the store can take at the moment: it tells receivers whenever that changes. */
 struct role_space {
-    bool told; /* anything, yet */
     bool accepting;
     uint64_t free_bytes;
 };
