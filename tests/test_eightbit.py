@@ -1,6 +1,7 @@
 """Bytes beyond ASCII, through the whole daemon: MIME converted for a next hop that takes 7 bits only, and internationalized
 mail (RFC 6531) to hops that take it, that do not, and that take neither that nor 8 bits.
 """
+import base64
 import email
 import itertools
 import pathlib
@@ -216,6 +217,29 @@ def check_notice(mail, sender, to, content, status):
     assert re.search(rf"^Status: {re.escape(status)}$", fields, re.M) and re.search("^Action: failed$", fields, re.M)
     assert mail.startswith(b"Return-Path: <>\nDelivered-To: " + sender.encode() + b"\n")
     assert content.replace("\r\n", "\n").encode().split(b"\n\n")[0] in mail
+
+
+@pytest.mark.parametrize("hop", ["eight", "seven"])
+def test_the_notice_goes_where_the_message_could_not(hops, hop):
+    """Back to a sender whose own host takes no SMTPUTF8: message/global may be encoded as any content (RFC 6532 section 3.7)."""
+    send_utf8(hops.server, f"back-{hop}@{hop}.test", f"größe5@{hop}.test", HEADER)
+    (got,) = wait_until(lambda: hops.got(hop, f"back-{hop}@{hop}.test"), 60, "the notice")
+    assert "SMTPUTF8" not in got["mail"] and (hop == "eight" or got["content"].isascii())
+    notice = email.message_from_bytes(got["content"])
+    report, original = notice.get_payload()[1:]
+    assert report.get_content_type() == "message/global-delivery-status" and original.get_content_type() == "message/global"
+    report, original = (decoded_leaf(part) for part in (report, original))
+    assert f"Final-Recipient: utf-8; größe5@{hop}.test\r\nAction: failed\r\nStatus: 5.6.9\r\n".encode() in report
+    assert b"\r\nDiagnostic-Code: X-Postrider; the next hop takes no" in report
+    assert original.endswith(HEADER.encode())
+
+
+def decoded_leaf(part):
+    """Python takes message/global for a container, whatever its encoding."""
+    text = part.as_bytes().partition(b"\n\n")[2]
+    if part["Content-Transfer-Encoding"] == "base64":
+        return base64.b64decode(text)
+    return re.sub(rb"\r?\n", b"\r\n", text)
 
 
 def test_delivered_here(hops):

@@ -177,7 +177,8 @@ def check_relayed(recorder, wanted, stuffed):
 @pytest.mark.parametrize("extensions", [(), (b"PIPELINING", b"CHUNKING", b"8BITMIME")], ids=["to DATA", "to BDAT"])
 @pytest.mark.parametrize("by", ["DATA", "BDAT"])
 def test_one_in_is_one_out(tmp_path, by, extensions):
-    """Every case of the table, in two packets cut at every byte around it, from clients whose line ends are repaired."""
+    """Every case of the table, from clients whose line ends are repaired, in two packets: cut at every byte on the way to
+    DATA, at those around the case on the way to BDAT."""
     wanted = []
     with Recorder(*extensions) as recorder, Postrider(tmp_path, config=SITE, line_ends="repair",
                                                       next_port=recorder.port) as server:
@@ -187,7 +188,7 @@ def test_one_in_is_one_out(tmp_path, by, extensions):
                     continue
                 sent, content = bodies
                 at = sent.index(bytes.fromhex(case["hex"]))
-                for cut in range(at - 2, at + len(case["hex"]) // 2 + 3):
+                for cut in range(at - 2, at + len(case["hex"]) // 2 + 3) if extensions else range(len(sent)):
                     hand_over(client, len(wanted), by, sent, cut, 250)
                     wanted.append(re.sub(rb"\r\n|\r|\n", b"\r\n", content))
         wait_until(lambda: len(recorder.contents) >= len(wanted), 60, "all messages at the next hop")

@@ -235,6 +235,15 @@ advice_for(const struct dsn_recipient *r)
 }
 
 /* The paragraph of one recipient, for people. */
+/* Only a server's own words begin with a reply code: what we found wrong with it, or before we reached it, has none. */
+static bool
+is_remote_reply(const struct dsn_recipient *r)
+{
+    uint64_t code;
+
+    return r->remote.len && str_to_u64(str_slice(r->reply, 0, 3), &code) && code >= 100;
+}
+
 static void
 put_recipient_words(struct text *t, const struct dsn *d, const struct dsn_recipient *r)
 {
@@ -249,7 +258,7 @@ put_recipient_words(struct text *t, const struct dsn *d, const struct dsn_recipi
     if (r->reply.len) {
         if (r->remote.len) {
             put_words(t, r->remote, S("    "), false);
-            text_put(t, S("    said:\r\n"));
+            text_put(t, is_remote_reply(r) ? S("    said:\r\n") : S("    was tried:\r\n"));
         }
         put_words(t, r->reply, S("        "), utf8);
     }
@@ -315,7 +324,7 @@ put_recipient_status(struct text *t, const struct dsn *d, const struct dsn_recip
         put_typed(t, S("Remote-MTA"), S("dns"), str_cut_word(&remote), false);
     }
     if (r->reply.len)
-        put_typed(t, S("Diagnostic-Code"), r->remote.len ? S("smtp") : S("X-Postrider"), r->reply, utf8);
+        put_typed(t, S("Diagnostic-Code"), is_remote_reply(r) ? S("smtp") : S("X-Postrider"), r->reply, utf8);
     if (r->last_attempt_wall)
         put_date_field(t, S("Last-Attempt-Date"), r->last_attempt_wall);
     if (r->action == DSN_DELAYED && r->retry_until_wall)

@@ -223,5 +223,20 @@ utf8_addresses(struct test *t)
     expect_sound(t, &d, notice);
 }
 
-TEST_MAIN({ "a failure", a_failure }, { "what comes back", what_comes_back }, { "hostile values", hostile_values },
+/* What we found wrong with a server is not put into its mouth. */
+static void
+our_own_words(struct test *t)
+{
+    struct dsn_recipient r = { .action = DSN_DELAYED, .address = S("b@c.ex"), .remote = S("mx.c.ex [192.0.2.1]:25"),
+                               .reply = S("cannot connect: connection refused"), .status = S("4.4.1") };
+    struct dsn d = example(&r, 1);
+    struct str notice = compose(t, &d, original, 0);
+
+    EXPECT(t, str_find(notice, S("    mx.c.ex [192.0.2.1]:25\r\n    was tried:\r\n        cannot connect")) < notice.len);
+    EXPECT(t, str_find(notice, S("\r\nRemote-MTA: dns; mx.c.ex\r\n"
+                                 "Diagnostic-Code: X-Postrider; cannot connect")) < notice.len);
+    expect_sound(t, &d, notice);
+}
+
+TEST_MAIN({ "a failure", a_failure }, { "our own words", our_own_words }, { "what comes back", what_comes_back }, { "hostile values", hostile_values },
           { "UTF-8 addresses", utf8_addresses })
