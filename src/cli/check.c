@@ -1,6 +1,7 @@
 /* check - see check.h. */
 #include "cli/check.h"
 
+#include "base/json.h"
 #include "cli/cli.h"
 #include "dns/answer.h"
 #include "dns/name.h"
@@ -65,7 +66,7 @@ void
 check_put_json(struct text *t, struct str file, const struct conf_problems *problems)
 {
     text_put(t, S("{\"version\":1,\"file\":"));
-    cli_put_json(t, file);
+    json_put_str(t, file);
     text_putf(t, ",\"ok\":%s,\"errors\":%zu,\"warnings\":%zu,\"problems\":[", problems->errors ? "false" : "true",
               problems->errors, problems->warnings);
     for (size_t i = 0; i < problems->count; i++) {
@@ -73,16 +74,16 @@ check_put_json(struct text *t, struct str file, const struct conf_problems *prob
         text_putf(t, "%s{\"kind\":\"%s\",", i ? "," : "", p->warning ? "warning" : "error");
         if (p->where.file) {
             text_put(t, S("\"file\":"));
-            cli_put_json(t, p->where.file->path);
+            json_put_str(t, p->where.file->path);
             if (p->where.line > 0)
                 text_putf(t, ",\"line\":%u,\"column\":%u", p->where.line, p->where.column);
             text_put(t, S(","));
         }
         text_put(t, S("\"what\":"));
-        cli_put_json(t, p->what);
+        json_put_str(t, p->what);
         if (!str_is_absent(p->suggestion)) {
             text_put(t, S(",\"suggestion\":"));
-            cli_put_json(t, p->suggestion);
+            json_put_str(t, p->suggestion);
         }
         text_put(t, S("}"));
     }

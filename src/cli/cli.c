@@ -2,7 +2,6 @@
 #include "cli/cli.h"
 
 #include "base/check.h"
-#include "message/utf8.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -85,24 +84,6 @@ cli_error(struct err e, struct arena *arena)
 
     err_text(e, &t);
     return text_str(&t);
-}
-
-void
-cli_put_json(struct text *t, struct str s)
-{
-    text_put_byte(t, '"');
-    while (s.len > 0) {
-        uint32_t point = 0xfffd;
-        if (!utf8_take(&s, &point))
-            s = str_from(s, 1);
-        if (point == '"' || point == '\\')
-            text_putf(t, "\\%c", (char)point);
-        else if (point < ' ')
-            text_putf(t, "\\u%04x", (unsigned)point);
-        else
-            utf8_put(t, point);
-    }
-    text_put_byte(t, '"');
 }
 
 /* ---- options ---------------------------------------------------------------------------------------------------- */

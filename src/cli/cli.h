@@ -87,7 +87,5 @@ void cli_print(const char *format, ...) __attribute__((format(printf, 1, 2)));
 struct str cli_error(struct err, struct arena *);
 
 struct str cli_base_name(struct str path);
-/* "a\"b" with its quotes; bytes that are not UTF-8 become U+FFFD. */
-void cli_put_json(struct text *, struct str);
 
 #endif

