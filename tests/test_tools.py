@@ -380,6 +380,17 @@ def test_sendmail_waits_for_the_daemon_and_tries_again(tmp_path):
         assert counts["faults"] > 0
 
 
+def test_sendmail_says_where_it_left_the_message(tmp_path):
+    env = {"POSTRIDER_SUBMISSION": str(tmp_path / "nobody.sock"), "HOME": str(tmp_path)}
+    said = run("sendmail", "--wait", "0.5", "-f", "a@x.test", "b@y.test", stdin=b"Subject: s\n\nbody\n", env=env)
+    saved = list(tmp_path.glob("postrider-unsent-*"))
+    assert said.returncode == 75 and len(saved) == 1 and str(saved[0]).encode() in said.stderr
+    assert b"X-Postrider-Unsent-To: <b@y.test>" in saved[0].read_bytes() and b"body" in saved[0].read_bytes()
+    assert saved[0].stat().st_mode & 0o777 == 0o600
+    talk = run("sendmail", "--wait=0.2", "-bs", stdin=b"QUIT\r\n", env=env)
+    assert talk.returncode == 75 and talk.stdout.startswith(b"421 ")
+
+
 def test_sendmail_speaks_smtp_for_a_program(submission):
     dialog = b"EHLO x\nMAIL FROM:<a@x>\nRCPT TO:<b@y>\nDATA\nS: s\n\nx\n.\nQUIT\n".replace(b"\n", b"\r\n")
     said = sendmail(submission, "-bs", stdin=dialog)

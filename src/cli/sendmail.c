@@ -3,7 +3,7 @@
  * over to the daemon, by SMTP over its submission socket.
  *
  * Until the daemon has said 250 the message is only ours, so nothing here gives up easily: no daemon, a lost
- * connection and every 4xx are tried again for PATIENCE_NS. Then, and when a recipient was refused for good, the
+ * connection and every 4xx are tried again for a minute. Then, and when a recipient was refused for good, the
  * message is put into a file of the user's and the file is named; the exit code is 75 or 67. Each recipient is
  * counted for itself: what was accepted for one is not sent to that one again.
  */
@@ -48,6 +48,7 @@ struct mail {
     struct str sender, full_name, socket, config, envid;
     uint8_t notify, ret, body;
     struct words words;      /* recipients on the command line */
+    int64_t patience;        /* ns */
     /* where */
     struct address daemon;
     struct str state, host;
@@ -101,7 +102,7 @@ static const char help[] =
     "  -bs           speak SMTP on standard input and output\n"
     "  -bp           show the queue (mailq)\n"
     "  -v            show the dialog\n"
-    "  -C FILE       configuration; --socket PATH: the daemon's socket\n"
+    "  -C FILE       configuration; --socket PATH: the daemon's socket; --wait TIME: for the daemon (60)\n"
     "\n"
     "Exit code 75: the daemon is not there, or cannot take it now; the message lies in the file that is named.\n";
 
@@ -244,6 +245,27 @@ set_word(struct mail *m, struct str word, int argc, char **argv, int *at)
     return EXIT_WELL;
 }
 
+/* "--socket PATH" or "--socket=PATH": the few that are ours. */
+static int
+set_long(struct mail *m, struct str word, int argc, char **argv, int *at)
+{
+    struct str value = word;
+    struct str name = str_cut(&value, '=');
+
+    if (str_is_absent(value)) {
+        if (*at + 1 >= argc)
+            return cli_fail(&verb_sendmail, EXIT_USAGE, "%.*s wants a value", STR_ARG(name));
+        value = str_from_cstr(argv[++*at]);
+    }
+    if (str_eq(name, S("--socket")))
+        m->socket = value;
+    else if (str_eq(name, S("--config")))
+        m->config = value;
+    else if (!str_eq(name, S("--wait")) || !cli_seconds(value, &m->patience))
+        return cli_fail(&verb_sendmail, EXIT_USAGE, "no such option: %.*s (try --help)", STR_ARG(word));
+    return EXIT_WELL;
+}
+
 static int
 read_arguments(struct mail *m, int argc, char **argv, bool *out_helped)
 {
@@ -261,14 +283,8 @@ read_arguments(struct mail *m, int argc, char **argv, bool *out_helped)
             terminal_write(TERMINAL_OUT, S(help));
             *out_helped = true;
             return EXIT_WELL;
-        } else if (str_take(&word, S("--socket="))) {
-            m->socket = word;
-        } else if (str_eq(word, S("--socket")) && i + 1 < argc) {
-            m->socket = str_from_cstr(argv[++i]);
-        } else if (str_take(&word, S("--config="))) {
-            m->config = word;
-        } else if (str_eq(word, S("--config")) && i + 1 < argc) {
-            m->config = str_from_cstr(argv[++i]);
+        } else if (str_starts(word, S("--"))) {
+            exit = set_long(m, word, argc, argv, &i);
         } else {
             exit = set_word(m, word, argc, argv, &i);
         }
@@ -591,7 +607,7 @@ try_once(struct mail *m, int64_t until)
 static void
 hand_over(struct mail *m)
 {
-    int64_t until = within(m->rt, PATIENCE_NS), pause = PAUSE_FIRST_NS;
+    int64_t until = within(m->rt, m->patience), pause = PAUSE_FIRST_NS;
 
     for (;;) {
         struct err e = try_once(m, until);
@@ -679,7 +695,7 @@ pass_input(void *arg)
 static int
 talk(struct mail *m)
 {
-    int64_t until = within(m->rt, PATIENCE_NS), pause = PAUSE_FIRST_NS;
+    int64_t until = within(m->rt, m->patience), pause = PAUSE_FIRST_NS;
     struct pipe p = { .rt = m->rt };
     struct scope scope;
     char bytes[8192];
@@ -744,6 +760,7 @@ run(struct rt *rt, int argc, char **argv)
     bool helped = false;
 
     m->rt = rt;
+    m->patience = PATIENCE_NS;
     m->dialog = dialog_on(rt, TERMINAL_ERROR);
     arena_init(&m->arena, rt_mem(rt), 16 << 10, SIZE_MAX);
     int exit = read_arguments(m, argc, argv, &helped);
