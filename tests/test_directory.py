@@ -1,0 +1,198 @@
+"""Who lives here, asked of the whole daemon: aliases, lists, forwards, subaddresses, gateways, backups, VRFY and EXPN."""
+import smtplib
+import socket
+
+import pytest
+
+from harness import Postrider, free_port, wait_until
+
+SITE = """
+hostname mx.local.test
+state {state}
+listen mx outside {{ address 127.0.0.1:{port}; vrfy on; expn on }}
+listen mx inside {{ address 127.0.0.1:{inside}; relay from 127.0.0.1; line-ends repair }}
+listen mx shy {{ address 127.0.0.1:{shy}; hostname shy.local.test; max-size 64KiB; connections 2 per-client }}
+domain local.test alt.test {{
+    mailbox anna bob carl
+    mailbox file {boxes}
+    alias postmaster abuse -> anna
+    alias sales -> anna, bob, carol@elsewhere.test
+    alias list-dev -> include:{list}
+    alias owner-list-dev -> bob
+    alias nested -> sales
+    subaddress +
+    forward old -> new@partner.test
+    forward said -> new@partner.test reply 251
+    forward gone -> new@partner.test reply 551
+    deliver maildir {mail}/{{domain}}/{{local}}
+}}
+domain old.test {{ same-as local.test }}
+domain all.test {{ mailbox one; alias postmaster -> one; catch-all -> one; deliver maildir {mail}/{{domain}}/{{local}} }}
+domain gateway.test {{ recipients verify; relay via smtp://127.0.0.1:{next_port} }}
+domain backup.test {{ recipients file {backup}; relay via smtp://127.0.0.1:{next_port} }}
+domain second.test {{ recipients file {backup}; relay mx }}
+route default {{ via 127.0.0.1:{next_port}; tls off }}
+"""
+BEHIND = """
+hostname behind.local.test
+state {state}
+listen mx {{ address 127.0.0.1:{port} }}
+domain gateway.test backup.test partner.test elsewhere.test {{
+    mailbox u1 u2 u3 new carol
+    alias postmaster -> u1
+    deliver maildir {mail}/{{domain}}/{{local}}
+}}
+"""
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("directory")
+    (folder / "boxes").write_text("# more of them\ndora\n\nemil\n")
+    (folder / "list").write_text("anna\nbob@local.test\ncarl@alt.test\n")
+    (folder / "backup").write_text("u1@backup.test\nu2@backup.test\nu1@second.test\n")
+    behind = Postrider(folder / "behind", BEHIND)
+    server = Postrider(folder / "server", SITE, next_port=behind.port, inside=free_port(), shy=free_port(),
+                       boxes=folder / "boxes", list=folder / "list", backup=folder / "backup")
+    with behind, server:
+        server.behind = behind
+        yield server
+        server.wait_until_empty()
+        assert server.figures()["balanced"] == 1
+
+
+def rcpt(port, address, options=()):
+    with smtplib.SMTP("127.0.0.1", port, timeout=30) as client:
+        client.ehlo("client.test")
+        client.mail("a@client.test")
+        code, text = client.rcpt(address, list(options))
+        return code, text.decode()
+
+
+def say(port, line):
+    with smtplib.SMTP("127.0.0.1", port, timeout=30) as client:
+        client.ehlo("client.test")
+        code, text = client.docmd(line)
+        return code, text.decode()
+
+
+@pytest.mark.parametrize(("address", "code", "says"), [
+    ("anna@local.test", 250, ""), ("ANNA@LOCAL.TEST", 250, ""), ("anna@local.test.", 250, ""), ("dora@local.test", 250, ""),
+    ("anna@alt.test", 250, ""), ("anna@old.test", 250, ""), ("anna+x@local.test", 250, ""), ("postmaster", 250, ""),
+    ("Postmaster@old.test", 250, ""), ("sales@local.test", 250, ""), ("nested@local.test", 250, ""),
+    ("old@local.test", 250, ""), ("said@local.test", 251, "new@partner.test"), ("gone@local.test", 551, "new@partner.test"),
+    ("anyone@all.test", 250, ""), ("nobody@local.test", 550, "5.1.1"), ("nobody+anna@local.test", 550, "5.1.1"),
+    ("u1@backup.test", 250, ""), ("u3@backup.test", 550, "5.1.1"), ("u1@second.test", 250, ""),
+    ("u2@second.test", 550, "5.1.1"), ("u1@gateway.test", 250, ""), ("nobody@gateway.test", 550, "5.1.1"),
+    ("someone@elsewhere.test", 550, "5.7.1"), ("anna%elsewhere.test@local.test", 550, ""),
+    ("elsewhere.test!anna@local.test", 550, ""), ('"anna@elsewhere.test"@local.test', 550, ""),
+    ("@elsewhere.test:anna@local.test", 250, ""), ('"../../x"@local.test', 550, ""), ("anna@[127.0.0.1]", 250, ""),
+    ("u1%elsewhere.test@gateway.test", 550, ""), ("u1%elsewhere.test@backup.test", 550, ""),
+])
+def test_each_recipient_is_answered_as_configured(site, address, code, says):
+    got, text = rcpt(site.port, f"<{address}>")
+    assert got == code, text
+    assert says in text
+
+
+def send(site, to, port=None, sender="a@client.test", subject="x"):
+    with smtplib.SMTP("127.0.0.1", port or site.port, timeout=30) as client:
+        client.sendmail(sender, [to] if isinstance(to, str) else to, f"Subject: {subject}\r\n\r\n{subject}\r\n".encode())
+
+
+def having(server, mailbox, domain, subject):
+    return [mail for mail in server.mails(mailbox, domain) if f"Subject: {subject}\n".encode() in mail]
+
+
+def arrives(server, subject, *where):
+    for mailbox, domain in where:
+        wait_until(lambda: having(server, mailbox, domain, subject), what=f"{subject} at {mailbox}@{domain}")  # noqa: B023
+        assert len(having(server, mailbox, domain, subject)) == 1
+
+
+def test_aliases_and_duplicates(site):
+    send(site, ["nested@local.test", "sales@local.test", "anna@local.test", "ANNA+x@old.test"], subject="aliases")
+    arrives(site, "aliases", ("anna", "local.test"), ("bob", "local.test"))
+    arrives(site.behind, "aliases", ("carol", "elsewhere.test"))
+    site.wait_until_empty()
+    assert len(having(site, "anna", "local.test", "aliases")) == 1
+
+
+def test_a_list_with_an_owner(site):
+    send(site, "list-dev@local.test", subject="list")
+    arrives(site, "list", ("anna", "local.test"), ("bob", "local.test"), ("carl", "alt.test"))
+    (mail,) = having(site, "carl", "alt.test", "list")
+    assert mail.startswith(b"Return-Path: <owner-list-dev@local.test>\n")
+
+
+def test_subaddress_catch_all_and_same_as(site):
+    send(site, "bob+tag@old.test", subject="sub")
+    arrives(site, "sub", ("bob", "local.test"))
+    send(site, ["x@all.test", "y+z@all.test", "one@all.test"], subject="all")
+    arrives(site, "all", ("one", "all.test"))
+    assert not (site.mail / "all.test" / "x").exists()
+
+
+def test_forwards_gateways_and_backups_reach_the_host_behind(site):
+    send(site, ["old@local.test", "said@local.test"], subject="forwarded")
+    arrives(site.behind, "forwarded", ("new", "partner.test"))
+    send(site, ["u1@gateway.test", "u2@gateway.test"], subject="gateway")
+    arrives(site.behind, "gateway", ("u1", "gateway.test"), ("u2", "gateway.test"))
+    send(site, "u1@backup.test", subject="backup")
+    arrives(site.behind, "backup", ("u1", "backup.test"))
+
+
+def test_a_gateway_goes_on_while_the_host_behind_is_down(site):
+    assert rcpt(site.port, "<u3@gateway.test>")[0] == 250
+    site.behind.stop()
+    try:
+        assert rcpt(site.port, "<u3@gateway.test>")[0] == 250  # it said so before
+        assert rcpt(site.port, "<u4@gateway.test>")[0] == 450  # cannot be asked
+        assert rcpt(site.port, "<u2@backup.test>")[0] == 250   # the file knows
+        send(site, "u3@gateway.test", subject="waits")
+        wait_until(lambda: [m for m in site.queue() if m["to"] == "u3@gateway.test"], what="it in the queue")
+    finally:
+        site.behind.start()
+    site.cli("queue", "retry", "--all", "--config", str(site.config_path))
+    arrives(site.behind, "waits", ("u3", "gateway.test"))
+
+
+@pytest.mark.parametrize(("line", "code", "says"), [
+    ("VRFY anna@local.test", 250, "<anna@local.test>"), ("VRFY <Anna@Local.Test>", 250, "<anna@local.test>"),
+    ("VRFY nobody@local.test", 550, "5.1.1"), ("VRFY dora", 553, "ambiguous"), ("VRFY one", 250, "<one@all.test>"),
+    ("VRFY", 501, ""), ("VRFY u1@gateway.test", 252, ""), ("VRFY someone@elsewhere.test", 550, "5.7.1"),
+    ("EXPN list-dev@local.test", 250, "carl@alt.test"), ("EXPN sales@local.test", 250, "carol@elsewhere.test"),
+    ("EXPN nobody@local.test", 550, ""), ("EXPN", 501, ""),
+])
+def test_vrfy_and_expn_where_they_are_on(site, line, code, says):
+    got, text = say(site.port, line)
+    assert got == code, text
+    assert says in text
+
+
+def test_vrfy_and_expn_where_they_are_off(site):
+    shy = site.values["shy"]
+    assert say(shy, "VRFY anna@local.test")[0] == 252
+    assert say(shy, "VRFY nobody@local.test")[0] == 252
+    assert say(shy, "EXPN list-dev@local.test")[0] == 502
+
+
+def test_each_listener_has_its_own_settings(site):
+    shy, inside = site.values["shy"], site.values["inside"]
+    with socket.create_connection(("127.0.0.1", shy), timeout=30) as s:
+        assert s.recv(200).startswith(b"220 shy.local.test ")
+    with smtplib.SMTP("127.0.0.1", shy, timeout=30) as client:
+        client.ehlo("client.test")
+        assert client.esmtp_features["size"] == str(64 << 10)
+        with smtplib.SMTP("127.0.0.1", shy, timeout=30):
+            with socket.create_connection(("127.0.0.1", shy), timeout=30) as third:
+                assert third.recv(200).startswith(b"421 ")
+    assert rcpt(inside, "<new@partner.test>")[0] == 250  # `relay from`
+    with smtplib.SMTP("127.0.0.1", inside, timeout=30) as client:
+        client.ehlo("client.test")
+        client.mail("a@client.test")
+        client.rcpt("anna@local.test")
+        client.docmd("DATA")
+        client.send(b"Subject: repaired\n\nx\n\r\n.\r\n")
+        assert client.getreply()[0] == 250
+    arrives(site, "repaired", ("anna", "local.test"))
