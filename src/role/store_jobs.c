@@ -8,6 +8,7 @@
 #include "role/store.h"
 
 #include "base/check.h"
+#include "message/domain.h"
 #include "message/dsn.h"
 #include "runtime/log.h"
 
@@ -211,7 +212,7 @@ put_hosts(struct work *w, struct border_job *out)
         struct delivery_host *host = &out->hosts[i];
         host->name = route->kind == ROUTE_MX ? w->job.hosts[i].name : route->host;
         host->preference = route->kind == ROUTE_MX ? w->job.hosts[i].preference : 0;
-        if (address_from_ip(host->name, &host->fixed))
+        if (address_from_ip(host->name, &host->fixed) || domain_parse_literal(host->name, &host->fixed))
             host->fixed.port = route->port;
         if (route->kind != ROUTE_MX && route->path.len) {
             struct text path = text_init(host->fixed.path, sizeof host->fixed.path - 1);
