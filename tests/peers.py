@@ -59,11 +59,12 @@ class Sink:
 class ScriptedServer:
     """
     An SMTP server on loopback that answers as `answers` says: {"RCPT": reply or function(line, server) -> reply}. Keys are
-    GREETING, EHLO, MAIL, RCPT, DATA, DOT, RSET, QUIT. A reply is text without its line end; None closes, RESET resets,
+    GREETING, EHLO, MAIL, RCPT, DATA, DOT, RSET, QUIT. A reply is text without its line end; CLOSE closes, RESET resets,
     STALL says nothing more until the client has gone, "" says nothing and goes on. What is not named is accepted; CONTENT is
-    asked after the first line of it.
+    asked after the first line of it. A function that returns None accepts.
     """
 
+    CLOSE = object()
     RESET = object()
     STALL = object()
 
@@ -120,10 +121,11 @@ class ScriptedServer:
     def _answer(self, s, name, line, default):
         answer = self.answers.get(name, default)
         if callable(answer):
-            answer = answer(line, self) or default
+            answer = answer(line, self)
+            answer = default if answer is None else answer
         if answer == "":
             return answer
-        if answer is None or answer is False:
+        if answer is self.CLOSE:
             raise ValueError("closed by the script")
         if answer is self.RESET:
             s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
