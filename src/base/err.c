@@ -49,7 +49,7 @@ err_from_os(int os, const char *what)
 {
     for (size_t i = 0; i < sizeof from_os / sizeof *from_os; i++)
         if (from_os[i].os == os)
-            return (struct err){ what, from_os[i].kind, os };
+            return (struct err){ what, (int32_t)from_os[i].kind, os };
     return (struct err){ what, ERR_IO, os };
 }
 
