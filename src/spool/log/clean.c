@@ -490,6 +490,8 @@ write_free_headers(struct spool *sp, struct segment *seg, bool written, enum lan
         if (!err_is(e))
             e = file_write_sync(seg->own_file, &part, 1, seg->header.bytes - BLOCK, lane, until);
         segment_unpin(sp, seg);
+        if (err_is(e) && e.kind != ERR_NO_SPACE && e.kind != ERR_CANCELLED)
+            spool_break(sp, e); /* here too: never again in hope */
     }
     mem_free(sp->mem, block, BLOCK);
     return e;

@@ -186,7 +186,7 @@ batch_fits(const struct spool *sp, const struct batch *b, const struct append *a
 
     /* One block is left for the PROOF of the last batch. */
     return end + BLOCK <= segment_room_end(sp, b->segment, b->entries + 2) &&
-           (b->records == 0 || b->bytes + append_size(a) <= LIMIT_BATCH);
+           (b->records == 0 || (b->bytes + append_size(a) <= LIMIT_BATCH && b->records < LIMIT_BATCH_RECORDS));
 }
 
 /* Takes the append from the queue into the batch; or, when it withdraws, ends it. */
@@ -381,9 +381,14 @@ begin_segment(struct spool *sp, struct segment *seg)
     seg->used = BLOCK;
     seg->live_bytes = seg->done_bytes = 0;
     segment_header_put(sp->own_block, &seg->header);
-    TRY(file_write(seg->own_file, &part, 1, seg->header.bytes - BLOCK, LANE_COMMIT, FOREVER));
-    /* Not synced by itself: the sync of the first batch covers it, and before that nobody was told anything. */
-    TRY(file_write(seg->own_file, &part, 1, 0, LANE_COMMIT, FOREVER));
+    /* Not synced by themselves: the sync of the first batch covers them, and before that nobody was told anything. */
+    struct err e = file_write(seg->own_file, &part, 1, seg->header.bytes - BLOCK, LANE_COMMIT, FOREVER);
+    if (!err_is(e))
+        e = file_write(seg->own_file, &part, 1, 0, LANE_COMMIT, FOREVER);
+    if (err_is(e)) {
+        segment_unpin(sp, seg);
+        return e;
+    }
     segment_enter(sp, seg);
     sp->current = seg;
     sp->counters.bytes_written += 2 * BLOCK;
@@ -422,16 +427,13 @@ roll(struct spool *sp, enum need need)
 
     if (!next)
         TRY(segment_make(sp, LANE_COMMIT, &next));
-    if (sp->current) {
-        struct err e = seal(sp, sp->current);
-        if (err_is(e)) {
-            spool_break(sp, e);
-            return e;
-        }
-    }
-    struct err e = begin_segment(sp, next);
+    struct err e = sp->current ? seal(sp, sp->current) : OK;
+    if (!err_is(e))
+        e = begin_segment(sp, next);
     if (err_is(e)) {
         spool_break(sp, e);
+        if (sp->current != next)
+            segment_free(sp, next);
         return e;
     }
     append_queue_first(sp, make_checkpoint(sp));
@@ -452,6 +454,7 @@ spool_break(struct spool *sp, struct err e)
     text_put(&text, S("the spool can write no more: "));
     err_text(e, &text);
     spool_report(sp, (struct spool_report){ .damage = false, .what = text_str(&text) });
+    event_wake(sp->rt, &sp->work);
 }
 
 static void

@@ -24,7 +24,9 @@ enum {
     SPARE_SEGMENTS = 1,        /* pre-written beyond the reserve */
     LIMIT_OPEN_SEGMENTS = 48,
     LIMIT_ENDED = 1 << 16,     /* ids that has() still knows */
-    LIMIT_BATCH = 4 << 20,
+    LIMIT_BATCH = 4 << 20,     /* bytes */
+    LIMIT_BATCH_RECORDS = 1000, /* answered in one go */
+    LIMIT_DRAFT_MEMORY = 64 << 20, /* of all drafts; beyond it they go to disk in smaller pieces */
     LIMIT_STEP = 1 << 20,      /* of background work */
     REFS_MAX = 8, REFS_MAX_MANY = 32, MANY_RECIPIENTS = 64,
     CACHE_WINDOW = 64 << 10, CACHE_WINDOWS = 64,
@@ -223,6 +225,7 @@ struct spool {
     struct list fresh;               /* oldest first */
     size_t fresh_bytes;
     uint64_t draft_bytes;            /* promised to drafts */
+    size_t draft_memory;
     uint64_t live_bytes, open_recipients;
     struct message_id *own_ended;    /* a ring */
     struct map ended;

@@ -5,10 +5,13 @@
 #include "spool/spool_fixture.h"
 #include "spool/verify.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 
 #define CASE(name)                                                                                                     \
     static void name##_body(struct fixture *f);                                                                        \
@@ -17,6 +20,38 @@
         fixture_run(t, &spool_log_ops, name##_body);                                                                   \
     }                                                                                                                  \
     static void name##_body(struct fixture *f)
+
+/* ---- a disk that lies or fails --------------------------------------------------------------------------------------- */
+
+/*
+ * In the place of the C library's: counts, and fails when it is told to. It is called from the disk threads. After a failure a
+ * file that failed must not be synced again, since that could succeed though the data is gone.
+ */
+static atomic_long syncs_done, syncs_until_failure = -1, syncs_in_hope;
+static _Atomic ino_t failed_files[16];
+
+int
+fdatasync(int fd)
+{
+    long left = atomic_load(&syncs_until_failure);
+    struct stat st;
+
+    CHECK(fstat(fd, &st) == 0);
+    for (size_t i = 0; left == 0 && i < 16; i++) {
+        ino_t none = 0;
+        if (atomic_load(&failed_files[i]) == st.st_ino)
+            atomic_fetch_add(&syncs_in_hope, 1);
+        else if (!atomic_compare_exchange_strong(&failed_files[i], &none, st.st_ino))
+            continue;
+        errno = EIO;
+        return -1;
+    }
+    if (left > 0)
+        atomic_fetch_sub(&syncs_until_failure, 1);
+    int result = (int)syscall(SYS_fdatasync, fd);
+    atomic_fetch_add(&syncs_done, 1);
+    return result;
+}
 
 /* ---- copies ----------------------------------------------------------------------------------------------------------- */
 
@@ -517,6 +552,60 @@ CASE(a_write_error_breaks_it)
     fixture_close(f);
 }
 
+CASE(nothing_is_answered_before_its_sync)
+{
+    fixture_open(f);
+    for (uint64_t i = 0; i < 20; i++) {
+        long before = atomic_load(&syncs_done);
+        fixture_commit(f, i);
+        EXPECT(f->t, atomic_load(&syncs_done) > before);
+        before = atomic_load(&syncs_done);
+        FIXTURE_OK(f, fixture_settle(f, i, STATE_DELIVERED, S("250"), false));
+        EXPECT(f->t, atomic_load(&syncs_done) > before);
+    }
+    fixture_close(f);
+}
+
+CASE(each_sync_fails_in_turn)
+{
+    f->settings.segment_bytes = 64 << 10;
+    size_t broken = 0;
+
+    for (long n = 0; n < 60; n++) {
+        uint64_t first = 1000 * (uint64_t)n, acknowledged = 0;
+        fixture_open(f);
+        size_t before = f->found_count;
+        atomic_store(&syncs_in_hope, 0);
+        for (size_t i = 0; i < 16; i++)
+            atomic_store(&failed_files[i], 0);
+        atomic_store(&syncs_until_failure, n % 30);
+        while (acknowledged < 40 && !err_is(fixture_try_commit(f, first + acknowledged)))
+            acknowledged++;
+        if (f->ops->is_broken(f->spool)) {
+            broken++;
+            EXPECT(f->t, acknowledged < 40);
+            EXPECT(f->t, err_is(fixture_settle(f, first, STATE_DELIVERED, S("250"), false)));
+            EXPECT(f->t, err_is(fixture_try_commit(f, first + 999)));
+        }
+        fixture_close(f);
+        EXPECT_INT(f->t, atomic_load(&syncs_in_hope), 0);
+        atomic_store(&syncs_until_failure, -1);
+        fixture_open(f);
+        EXPECT(f->t, f->found_count >= before + acknowledged && f->found_count <= before + acknowledged + 1);
+        EXPECT_INT(f->t, count_whole(f, first, first + acknowledged), acknowledged);
+        for (uint64_t i = 0; i < f->found_count; i++) { /* tidy up for the next turn */
+            struct recipient_status all[FIXTURE_RECIPIENTS_MAX] = { { 0 } };
+            struct spool_settle settle = { .id = f->found[i], .statuses = all,
+                                           .count = message_find(f->spool, f->found[i])->recipients };
+            for (uint32_t k = 0; k < settle.count; k++)
+                all[k] = (struct recipient_status){ .index = k, .state = STATE_REMOVED };
+            FIXTURE_OK(f, f->ops->settle(f->spool, &settle, true, FOREVER));
+        }
+        fixture_close(f);
+    }
+    EXPECT(f->t, broken > 30);
+}
+
 struct lines {
     size_t count, records, messages, problems, recipients;
     bool json;
@@ -695,6 +784,8 @@ TEST_MAIN({ "cut anywhere", cut_anywhere }, { "recovery writes nothing", recover
           { "killed under load", killed_under_load }, { "flip each byte of a record", flip_each_byte_of_a_record },
           { "flip each byte of a sealed record", flip_each_byte_of_a_sealed_record }, { "zero each block", zero_each_block },
           { "a write error breaks it", a_write_error_breaks_it },
+          { "nothing is answered before its sync", nothing_is_answered_before_its_sync },
+          { "each sync fails in turn", each_sync_fails_in_turn },
           { "verify says what is there", verify_says_what_is_there }, { "space is bounded", space_is_bounded },
           { "large messages and drafts move", large_messages_and_drafts_move },
           { "damaged content stays damaged when moved", damaged_content_stays_damaged_when_moved },

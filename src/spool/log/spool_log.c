@@ -196,6 +196,28 @@ log_begin(struct spool *sp, struct message_id id, uint64_t expected_size, int64_
 }
 
 static void
+set_buffer(struct draft *d, size_t cap)
+{
+    struct spool *sp = d->spool;
+
+    if (cap > 0)
+        d->own_data = mem_resize(sp->mem, d->own_data, d->data_cap, cap);
+    else
+        mem_free(sp->mem, d->own_data, d->data_cap);
+    sp->draft_memory += cap - d->data_cap;
+    d->data_cap = cap;
+    if (cap == 0)
+        d->own_data = NULL;
+}
+
+/* Most that a draft may hold in memory. */
+static size_t
+piece_max(const struct spool *sp)
+{
+    return sp->draft_memory > LIMIT_DRAFT_MEMORY ? sp->inline_max / 8 : sp->inline_max;
+}
+
+static void
 draft_free(struct draft *d)
 {
     struct spool *sp = d->spool;
@@ -205,8 +227,8 @@ draft_free(struct draft *d)
             segment_count_live(sp, segment_by_sequence(sp, d->own_extents[i].segment), -(int64_t)d->own_extents[i].len);
     sp->draft_bytes -= promised(d);
     list_remove(&d->link);
+    set_buffer(d, 0);
     mem_free(sp->mem, d->own_extents, d->extent_cap * sizeof *d->own_extents);
-    mem_free(sp->mem, d->own_data, d->data_cap);
     mem_free(sp->mem, d, sizeof *d);
 }
 
@@ -245,24 +267,24 @@ flush_chunk(struct draft *d)
     struct err e = append_wait(sp, &a);
     mem_free(sp->mem, a.own_head, a.head_size);
     d->data_size = 0;
+    if (piece_max(sp) < sp->inline_max)
+        set_buffer(d, 0);
     return e;
 }
 
 static void
-make_room(struct draft *d, size_t more)
+make_room(struct draft *d, size_t more, size_t max)
 {
-    struct spool *sp = d->spool;
-    size_t cap = d->data_cap ? d->data_cap : d->expected < sp->inline_max ? (size_t)d->expected : sp->inline_max;
+    size_t cap = d->data_cap ? d->data_cap : d->expected < max ? (size_t)d->expected : max;
 
     if (cap < DRAFT_FIRST)
         cap = DRAFT_FIRST;
     while (cap < d->data_size + more)
         cap *= 2;
-    if (cap > sp->inline_max)
-        cap = sp->inline_max;
+    if (cap > max && d->data_size + more <= max)
+        cap = max;
     if (cap != d->data_cap)
-        d->own_data = mem_resize(sp->mem, d->own_data, d->data_cap, cap);
-    d->data_cap = cap;
+        set_buffer(d, cap);
 }
 
 static struct err
@@ -272,11 +294,14 @@ log_put(struct draft *d, struct str content, int64_t until)
 
     (void)until; /* a record that is being written is waited for */
     while (content.len > 0) {
-        if (d->data_size == sp->inline_max)
+        size_t max = piece_max(sp);
+        if (d->data_size >= max) {
             TRY(flush_chunk(d));
-        size_t room = sp->inline_max - d->data_size, part = content.len < room ? content.len : room;
+            continue;
+        }
+        size_t room = max - d->data_size, part = content.len < room ? content.len : room;
         if (d->data_size + part > d->data_cap)
-            make_room(d, part);
+            make_room(d, part, max);
         memcpy(d->own_data + d->data_size, content.ptr, part);
         sp->draft_bytes -= promised(d);
         d->data_size += part;
@@ -540,6 +565,7 @@ keep_fresh(struct spool *sp, struct commit *c, struct message *m)
         f->own_data = d->own_data;
         f->data_size = d->data_size;
         f->data_cap = d->data_cap;
+        sp->draft_memory -= d->data_cap;
         d->own_data = NULL;
         d->data_cap = 0;
     }
