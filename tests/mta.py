@@ -1,6 +1,6 @@
-"""Postfix and Exim as Debian packages them, as next hops: unpacked into a folder, because they exclude each other as installed
-packages, and run from there on a port of loopback. They take content by DATA, and hand all of it to one host behind them, unchanged
-but for their own fields.
+"""Postfix and Exim as Debian packages them, as next hops: unpacked into a folder, because they exclude each other as
+installed packages, and run from there on a port of loopback. They take content by DATA, and hand all of it to one host
+behind them, unchanged but for their own fields.
 """
 import os
 import pathlib
@@ -54,15 +54,16 @@ class Mta:
 
     def __enter__(self):
         self.folder.chmod(0o755)
-        for name, line in (("passwd", f"{self.user}:x:64999:64999::/:/bin/false\n"), ("group", f"{self.user}:x:64999:\n")):
-            (self.folder / name).write_text(pathlib.Path(f"/etc/{name}").read_text() + line)
-        (self.folder / "group").write_text((self.folder / "group").read_text() + "postdrop:x:64998:\n")
+        for name, lines in (("passwd", f"{self.user}:x:64999:64999::/:/bin/false\n"),
+                            ("group", f"{self.user}:x:64999:\npostdrop:x:64998:\n")):
+            (self.folder / name).write_text(pathlib.Path(f"/etc/{name}").read_text() + lines)
         command, environment = self.prepare()
-        bind = f'mount --bind "{self.folder}/passwd" /etc/passwd && mount --bind "{self.folder}/group" /etc/group && exec "$@"'
+        bind = " && ".join([*(f'mount --bind "{self.folder}/{name}" /etc/{name}' for name in ("passwd", "group")),
+                            'exec "$@"'])
         with open(self.folder / "output", "ab") as output:
-            self.process = subprocess.Popen(["unshare", "-m", "sh", "-c", bind, "sh", *command], stdin=subprocess.DEVNULL,
-                                            stdout=output, stderr=output, env=dict(os.environ, **environment),
-                                            start_new_session=True)
+            self.process = subprocess.Popen(
+                ["unshare", "-m", "sh", "-c", bind, "sh", *command], stdin=subprocess.DEVNULL, stdout=output,
+                stderr=output, env=dict(os.environ, **environment), start_new_session=True)
         wait_until(lambda: self.process.poll() is not None or can_connect(self.port), 30, f"a listening {self.user}")
         if self.process.poll() is not None:
             raise AssertionError(f"{self.user} does not run: {self.log()}")
@@ -79,8 +80,8 @@ class Mta:
         shutil.rmtree(self.folder)
 
     def log(self):
-        return "".join(path.read_text(errors="replace")[-3000:] for path in (self.folder / "output", self.folder / "log")
-                       if path.exists())
+        paths = (self.folder / "output", self.folder / "log")
+        return "".join(path.read_text(errors="replace")[-3000:] for path in paths if path.exists())
 
 
 class Postfix(Mta):
@@ -110,8 +111,8 @@ postlog unix-dgram n - n - 1 postlogd
         etc, queue, data = self.folder / "etc", self.folder / "spool", self.folder / "data"
         for path in (etc, queue, data):
             path.mkdir()
-        for name in ("active", "bounce", "corrupt", "defer", "deferred", "flush", "hold", "incoming", "private", "public",
-                     "maildrop", "saved", "trace"):
+        for name in ("active", "bounce", "corrupt", "defer", "deferred", "flush", "hold", "incoming", "private",
+                     "public", "maildrop", "saved", "trace"):
             (queue / name).mkdir()
             os.chown(queue / name, 64999, 64998 if name in ("public", "maildrop") else -1)
         (queue / "pid").mkdir()

@@ -19,12 +19,14 @@ SITE = """
 hostname mx.local.test
 state {state}
 listen mx {{ address 127.0.0.1:{port}; relay from 127.0.0.1 }}
-domain local.test {{ mailbox """ + " ".join(CLIENTS) + """; alias postmaster -> curl; deliver maildir {mail}/{{domain}}/{{local}} }}
+domain local.test {{ mailbox """ + " ".join(CLIENTS) + """; alias postmaster -> curl
+                     deliver maildir {mail}/{{domain}}/{{local}} }}
 """
 ATTACHMENT = 20 << 20
 NODEMAILER = """
 const [port, file, from, to] = process.argv.slice(1);
-require("nodemailer").createTransport({ host: "127.0.0.1", port: Number(port), secure: false, ignoreTLS: true }).sendMail(
+const server = { host: "127.0.0.1", port: Number(port), secure: false, ignoreTLS: true };
+require("nodemailer").createTransport(server).sendMail(
     { envelope: { from, to }, raw: require("fs").createReadStream(file) },
     (error, info) => { console.log(error ? String(error) : info.response); process.exit(error ? 1 : 0); });
 """
@@ -42,7 +44,8 @@ def hard_message(name, attachment=ATTACHMENT):
     ]
     body = [
         b"--=_b", b"Content-Type: text/plain; charset=iso-8859-1", b"Content-Transfer-Encoding: 8bit", b"",
-        b"Gr\xfc\xdfe, and in UTF-8: Gr\xc3\xbc\xc3\x9fe \xe2\x82\xac", b".", b"..", b"...", b".dot", b". dot", b".\t", b"",
+        b"Gr\xfc\xdfe, and in UTF-8: Gr\xc3\xbc\xc3\x9fe \xe2\x82\xac", b".", b"..", b"...", b".dot", b". dot", b".\t",
+        b"",
         b"From here on: ", b"x" * 99_999 + b"y", b".z", b"trailing spaces   ", b"", b".", b"",
     ]
     if attachment:
@@ -65,7 +68,8 @@ def server(tmp_path_factory):
 
 def run(*words, **options):
     result = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=240, **options)
-    assert result.returncode == 0, f"{words[0]}: exit {result.returncode}\n{result.stdout[-3000:].decode(errors='replace')}"
+    shown = result.stdout[-3000:].decode(errors="replace")
+    assert result.returncode == 0, f"{words[0]}: exit {result.returncode}\n{shown}"
 
 
 def installed(program):
@@ -77,7 +81,8 @@ def installed(program):
 
 def check_arrival(server, name, sent):
     (mail,) = server.wait_for_mail(name, 1, 120)
-    assert mail.startswith(b"Return-Path: <a@client.test>\nDelivered-To: %s@local.test\nReceived: from " % name.encode())
+    assert mail.startswith(b"Return-Path: <a@client.test>\nDelivered-To: %s@local.test\nReceived: from "
+                           % name.encode())
     got = without_trace(mail)
     if hash_of(got) != hash_of(sent):
         at = next((i for i, (a, b) in enumerate(zip(got, sent)) if a != b), min(len(got), len(sent)))
@@ -109,8 +114,8 @@ def test_swaks(server, message):
 def test_msmtp(server, message):
     name, content, plain, _ = message
     with open(plain, "rb") as file:
-        run(installed("msmtp"), "--host=127.0.0.1", f"--port={server.port}", "--domain=client.test", "--from=a@client.test",
-            "--auth=off", "--tls=off", "--", f"{name}@local.test", stdin=file)
+        run(installed("msmtp"), "--host=127.0.0.1", f"--port={server.port}", "--domain=client.test",
+            "--from=a@client.test", "--auth=off", "--tls=off", "--", f"{name}@local.test", stdin=file)
     check_arrival(server, name, content)
 
 

@@ -1,5 +1,5 @@
-"""Bytes beyond ASCII, through the whole daemon: MIME converted for a next hop that takes 7 bits only, and internationalized
-mail (RFC 6531) to hops that take it, that do not, and that take neither that nor 8 bits.
+"""Bytes beyond ASCII, through the whole daemon: MIME converted for a next hop that takes 7 bits only, and
+internationalized mail (RFC 6531) to hops that take it, that do not, and that take neither that nor 8 bits.
 """
 import base64
 import email
@@ -65,7 +65,7 @@ def hops(tmp_path_factory):
         yield running
 
 
-# ---- 8-bit content to a next hop that takes 7 bits ----------------------------------------------------------------------
+# ---- 8-bit content to a next hop that takes 7 bits -------------------------------------------------------------------
 
 def send_all(port, prefix, contents):
     """One message each, to PREFIXn@seven.test; every other one without a word that it is 8-bit."""
@@ -73,7 +73,8 @@ def send_all(port, prefix, contents):
     with smtplib.SMTP("127.0.0.1", port, local_hostname="client.test", timeout=120) as client:
         for number, content in enumerate(contents):
             try:
-                client.sendmail("back@seven.test", [f"{prefix}{number}@seven.test"], content, ["BODY=8BITMIME"] if number % 2 else [])
+                client.sendmail("back@seven.test", [f"{prefix}{number}@seven.test"], content,
+                                ["BODY=8BITMIME"] if number % 2 else [])
             except smtplib.SMTPResponseException as e:
                 refused[number] = e
     return refused
@@ -91,15 +92,16 @@ def check_suites(hops, prefix, prepare):
             assert int(found[1]) not in arrived, f"twice: {names[int(found[1])]}"
             assert "BODY=8BITMIME" not in one["mail"] and "SMTPUTF8" not in one["mail"]
             arrived[int(found[1])] = one["content"]
-    counts = {"messages": len(names), "refused": len(refused), "converted": 0, "parts": 0, "deviating": 0, "impossible": 0}
+    counts = {"messages": len(names), "refused": len(refused), "converted": 0, "parts": 0, "deviating": 0,
+              "impossible": 0}
     notices = b"".join(one["content"] for one in hops.got("seven", "back@seven.test"))
     wrong = [f"{names[number]}: {error}" for number, error in refused.items()]
     for number, (name, sent) in enumerate(zip(names, contents)):
         got = arrived.get(number)
         if got is None and number not in refused:
             counts["impossible"] += 1  # bounced then, as the standards say
-            if not re.search(rb"Final-Recipient: rfc822; ?%s%d@seven.test\r\n.*?Status: 5.6.3\r\n" % (prefix.encode(), number),
-                             notices, re.S):
+            told = rb"Final-Recipient: rfc822; ?%s%d@seven.test\r\n.*?Status: 5.6.3\r\n" % (prefix.encode(), number)
+            if not re.search(told, notices, re.S):
                 wrong.append(f"{name}: neither arrived nor bounced")
         if got is None:
             continue
@@ -120,7 +122,8 @@ def check_suites(hops, prefix, prepare):
             wrong.append(f"{name}: {len(old)} parts, then {len(new)}:\n    {first[0]!r:.300}\n    {first[1]!r:.300}")
         if suites.header_text(before, "Subject") != suites.header_text(after, "Subject"):
             wrong.append(f"{name}: subject")
-    print(f"# relayed to a 7-bit hop: {', '.join(f'{count} {what}' for what, count in counts.items())}, {len(wrong)} wrong")
+    summary = ", ".join(f"{count} {what}" for what, count in counts.items())
+    print(f"# relayed to a 7-bit hop: {summary}, {len(wrong)} wrong")
     assert not wrong, "\n".join(wrong)
     return counts
 
@@ -137,13 +140,14 @@ def test_suites_with_eight_bit_letters(hops):
     assert counts["messages"] > 500 and counts["converted"] > 450 and counts["impossible"] < 20
 
 
-# ---- internationalized mail ---------------------------------------------------------------------------------------------
+# ---- internationalized mail ------------------------------------------------------------------------------------------
 
 PLAIN = "From: <ok@local.test>\r\nSubject: plain\r\n\r\nplain\r\n"
 BODY8 = "From: <ok@local.test>\r\nSubject: plain\r\nContent-Type: text/plain; charset=utf-8\r\n\r\nGrüße\r\n"
 HEADER = "From: Jürgen <ok@local.test>\r\nSubject: Grüße\r\n\r\nplain\r\n"
-PART = ("From: <ok@local.test>\r\nSubject: plain\r\nMIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n"
-        "--b\r\nContent-Type: text/plain\r\nContent-Disposition: attachment; filename=\"Grüße.txt\"\r\n\r\nplain\r\n--b--\r\n")
+PART = ("From: <ok@local.test>\r\nSubject: plain\r\nMIME-Version: 1.0\r\n"
+        "Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\nContent-Type: text/plain\r\n"
+        "Content-Disposition: attachment; filename=\"Grüße.txt\"\r\n\r\nplain\r\n--b--\r\n")
 
 # (why, sender, recipient, content, hop, outcome): outcome "utf8" arrives flagged SMTPUTF8, "ascii" without the flag, an
 # address is how the recipient is written then, a status is what the notice says. All are sent with SMTPUTF8.
@@ -221,13 +225,14 @@ def check_notice(mail, sender, to, content, status):
 
 @pytest.mark.parametrize("hop", ["eight", "seven"])
 def test_the_notice_goes_where_the_message_could_not(hops, hop):
-    """Back to a sender whose own host takes no SMTPUTF8: message/global may be encoded as any content (RFC 6532 section 3.7)."""
+    """Back to a sender whose own host takes no SMTPUTF8: message/global may be encoded (RFC 6532 section 3.7)."""
     send_utf8(hops.server, f"back-{hop}@{hop}.test", f"größe5@{hop}.test", HEADER)
     (got,) = wait_until(lambda: hops.got(hop, f"back-{hop}@{hop}.test"), 60, "the notice")
     assert "SMTPUTF8" not in got["mail"] and (hop == "eight" or got["content"].isascii())
     notice = email.message_from_bytes(got["content"])
     report, original = notice.get_payload()[1:]
-    assert report.get_content_type() == "message/global-delivery-status" and original.get_content_type() == "message/global"
+    assert report.get_content_type() == "message/global-delivery-status"
+    assert original.get_content_type() == "message/global"
     report, original = (decoded_leaf(part) for part in (report, original))
     assert f"Final-Recipient: utf-8; größe5@{hop}.test\r\nAction: failed\r\nStatus: 5.6.9\r\n".encode() in report
     assert b"\r\nDiagnostic-Code: X-Postrider; the next hop takes no" in report
@@ -245,22 +250,22 @@ def decoded_leaf(part):
 def test_delivered_here(hops):
     """A mailbox beyond ASCII; the trace field says UTF8SMTP (RFC 6531 section 4.3); the bytes are as they came."""
     send_utf8(hops.server, "größe@client.test", "jürgen@local.test", HEADER)
-    mail = wait_until(lambda: [m for m in hops.server.mails("jürgen") if "größe@client.test".encode() in m], 60, "mail")[0]
+    mail = wait_until(lambda: [m for m in hops.server.mails("jürgen") if "größe@client.test".encode() in m])[0]
     assert without_trace(mail).decode() == HEADER.replace("\r\n", "\n")
     assert "with UTF8SMTP id" in re.sub(r"\s+", " ", mail.decode())
     assert mail.decode().startswith("Return-Path: <größe@client.test>\nDelivered-To: jürgen@local.test\n")
 
 
-@pytest.mark.parametrize("sender,to,code", [("ok@local.test", "jürgen@local.test", 553), ("jürgen@local.test", "ok@local.test", 553)],
+@pytest.mark.parametrize("sender,to", [("ok@local.test", "jürgen@local.test"), ("jürgen@local.test", "ok@local.test")],
                          ids=["recipient", "sender"])
-def test_without_the_parameter(hops, sender, to, code):
+def test_without_the_parameter(hops, sender, to):
     with smtplib.SMTP("127.0.0.1", hops.server.port, local_hostname="client.test", timeout=60) as client:
         client.ehlo()
         client.command_encoding = "utf-8"
         got, words = client.mail(sender)
         if got == 250:
             got, words = client.rcpt(to)
-        assert got == code and words.startswith(b"5.6.7 "), words
+        assert got == 553 and words.startswith(b"5.6.7 "), words
 
 
 def test_original_recipients_beyond_ascii(hops):

@@ -1,5 +1,5 @@
-"""SMTP smuggling through the whole daemon (CVE-2023-51764 and its kind): one message in is one message out, and on the wire
-behind us the only end of data, by anybody's reading, is the last one.
+"""SMTP smuggling through the whole daemon (CVE-2023-51764 and its kind): one message in is one message out, and on the
+wire behind us the only end of data, by anybody's reading, is the last one.
 
 test_smtp_receiver.py shows what the receiver takes for the end; here the next hop writes down every byte that it gets.
 """
@@ -44,7 +44,7 @@ class Recorder:
 
     def __init__(self, *extensions):
         self.extensions = extensions
-        self.contents = []     # raw octets between 354 and the first CRLF.CRLF, that included; or all of a message's chunks
+        self.contents = []     # raw octets between 354 and the first CRLF.CRLF, that included; or a message's chunks
         self.commands = []
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
@@ -74,7 +74,8 @@ class Recorder:
                 with self.lock:
                     self.commands.append(line)
                 if verb == b"EHLO":
-                    s.sendall(b"".join(b"250-%s\r\n" % word for word in (b"recorder.test", *self.extensions)) + b"250 HELP\r\n")
+                    words = (b"recorder.test", *self.extensions)
+                    s.sendall(b"".join(b"250-%s\r\n" % word for word in words) + b"250 HELP\r\n")
                 elif verb == b"DATA":
                     s.sendall(b"354 go on\r\n")
                     raw = b"\r\n"  # the one of DATA
@@ -177,8 +178,8 @@ def check_relayed(recorder, wanted, stuffed):
 @pytest.mark.parametrize("extensions", [(), (b"PIPELINING", b"CHUNKING", b"8BITMIME")], ids=["to DATA", "to BDAT"])
 @pytest.mark.parametrize("by", ["DATA", "BDAT"])
 def test_one_in_is_one_out(tmp_path, by, extensions):
-    """Every case of the table, from clients whose line ends are repaired, in two packets: cut at every byte on the way to
-    DATA, at those around the case on the way to BDAT."""
+    """Every case of the table, from clients whose line ends are repaired, in two packets: cut at every byte on the way
+    to DATA, at those around the case on the way to BDAT."""
     wanted = []
     with Recorder(*extensions) as recorder, Postrider(tmp_path, config=SITE, line_ends="repair",
                                                       next_port=recorder.port) as server:
@@ -202,7 +203,8 @@ def test_one_in_is_one_out(tmp_path, by, extensions):
 def test_refused_from_strangers(tmp_path, by):
     """Where bare line ends are refused, nothing of such a message leaves; what has none goes on as it is."""
     wanted = []
-    with Recorder() as recorder, Postrider(tmp_path, config=SITE, line_ends="refuse", next_port=recorder.port) as server:
+    with Recorder() as recorder, Postrider(tmp_path, config=SITE, line_ends="refuse",
+                                           next_port=recorder.port) as server:
         with Client(server.port) as client:
             for number, case in enumerate(CASES):
                 if bodies := body_of(case, by):
@@ -216,8 +218,9 @@ def test_refused_from_strangers(tmp_path, by):
 
 
 def test_the_true_end_ends(tmp_path):
-    """What the table calls the end is one: what follows is a second message of that client's own, to where it may send."""
-    with Recorder() as recorder, Postrider(tmp_path, config=SITE, line_ends="refuse", next_port=recorder.port) as server:
+    """What the table calls the end is one: what follows is a second message of that client's own."""
+    with Recorder() as recorder, Postrider(tmp_path, config=SITE, line_ends="refuse",
+                                           next_port=recorder.port) as server:
         for case in CASES:
             if not case["rule"].startswith("MUST end"):
                 continue
@@ -258,7 +261,8 @@ def test_behind_us(tmp_path, cache, name):
         got = sink.envelopes()
         print(f"# smuggling through {name}: {len(wanted)} in, {len(got)} behind it")
         assert len(got) == len(wanted)
-        assert sorted(one["rcpt"][0].split(" ")[0] for one in got) == sorted(f"TO:<v{n}@next.test>" for n in range(len(wanted)))
+        assert sorted(one["rcpt"][0].split(" ")[0] for one in got) == sorted(
+            f"TO:<v{n}@next.test>" for n in range(len(wanted)))
         assert all("smuggled" not in one["mail"] for one in got)
         assert sorted(body(one["content"]) for one in got) == sorted(map(body, wanted))
 

@@ -201,7 +201,7 @@ batch_fail(struct attempt *a, const struct target *to, const struct batch *batch
     return false;
 }
 
-/* The other form would be the need itself: RFC 6533 section 3. An original recipient that no longer fits is left out. */
+/* The other form would be the need itself: RFC 6533 section 3. What no longer fits is left out. */
 static struct str
 orcpt_in_ascii(struct attempt *a, struct str orcpt)
 {

@@ -70,7 +70,7 @@ bool dsn_next(struct dsn_writer *, struct text *);
 struct str dsn_original(struct dsn_writer *, struct str piece);
 void dsn_end(struct dsn_writer *, struct text *);
 
-/* The whole original comes back: RET=FULL or none asked for, a recipient failed (not with 5.6.3), and it is not too large. */
+/* The whole original comes back: RET=FULL or none asked for, a recipient failed (not with 5.6.3), not too large. */
 bool dsn_returns_full(const struct dsn *);
 bool dsn_is_utf8(const struct dsn *);
 enum body dsn_body(const struct dsn *);

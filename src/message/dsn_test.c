@@ -232,11 +232,11 @@ our_own_words(struct test *t)
     struct dsn d = example(&r, 1);
     struct str notice = compose(t, &d, original, 0);
 
-    EXPECT(t, str_find(notice, S("    mx.c.ex [192.0.2.1]:25\r\n    was tried:\r\n        cannot connect")) < notice.len);
+    EXPECT(t, str_find(notice, S("    mx.c.ex [192.0.2.1]:25\r\n    was tried:\r\n        cannot")) < notice.len);
     EXPECT(t, str_find(notice, S("\r\nRemote-MTA: dns; mx.c.ex\r\n"
                                  "Diagnostic-Code: X-Postrider; cannot connect")) < notice.len);
     expect_sound(t, &d, notice);
 }
 
-TEST_MAIN({ "a failure", a_failure }, { "our own words", our_own_words }, { "what comes back", what_comes_back }, { "hostile values", hostile_values },
-          { "UTF-8 addresses", utf8_addresses })
+TEST_MAIN({ "a failure", a_failure }, { "our own words", our_own_words }, { "what comes back", what_comes_back },
+          { "hostile values", hostile_values }, { "UTF-8 addresses", utf8_addresses })

@@ -21,8 +21,8 @@ bool orcpt_is_valid(struct str, bool utf8);
  * ASCII. */
 void orcpt_put(struct text *, struct str address);
 /* As the Original-Recipient field of a notice wants it, "rfc822;a@b": decoded, and never with a line end or another
- * control character. With `utf8` an address of type utf-8 gets its characters; else it gets utf-8-addr-xtext, which is also
- * what the parameter may be where SMTPUTF8 is not offered. */
+ * control character. With `utf8` an address of type utf-8 gets its characters; else it gets utf-8-addr-xtext, which is
+ * also what the parameter may be where SMTPUTF8 is not offered. */
 void orcpt_put_decoded(struct text *, struct str orcpt, bool utf8);
 
 #endif
