@@ -401,9 +401,10 @@ keep_message(struct session *s, uint64_t number)
     struct str content = str_new(s->own_content, s->content_len);
 
     if (sink->own_keep) {
+        /* In this order: whoever finds the envelope finds the whole content. */
+        TRY(write_file(sink->own_keep, arena_printf(&s->arena, "%06llu.eml", (unsigned long long)number), content));
         TRY(write_file(sink->own_keep, arena_printf(&s->arena, "%06llu.json", (unsigned long long)number),
                        envelope_json(s)));
-        TRY(write_file(sink->own_keep, arena_printf(&s->arena, "%06llu.eml", (unsigned long long)number), content));
     }
     if (sink->own_new) {
         struct str name = arena_printf(&s->arena, "%lld.S%lluM%llu.sink", (long long)(rt_wall(sink->rt) / SECOND),
