@@ -9,6 +9,7 @@ import pathlib
 import shutil
 import socket
 import subprocess
+import tempfile
 import threading
 
 import pytest
@@ -244,3 +245,176 @@ def name_server(folder, zones, broken=()):
     finally:
         process.terminate()
         process.wait(20)
+
+
+# ---- other people's MTAs -------------------------------------------------------------------------------------------------
+
+def downloaded(*packages):
+    """Where the Debian packages lie unpacked: MTAs cannot be installed side by side. Skips the test where apt cannot."""
+    folder = pathlib.Path(os.environ.get("POSTRIDER_PEERS") or pathlib.Path(tempfile.gettempdir()) / "postrider-peers")
+    root = folder / "root"
+    for package in packages:
+        if (folder / f"{package}.unpacked").exists():
+            continue
+        folder.mkdir(parents=True, exist_ok=True)
+        if subprocess.run(["apt-get", "download", package], cwd=folder, capture_output=True, check=False).returncode != 0:
+            pytest.skip(f"apt-get cannot download {package}")
+        (archive,) = folder.glob(f"{package}_*.deb")
+        subprocess.run(["dpkg", "-x", str(archive), str(root)], check=True)
+        (folder / f"{package}.unpacked").touch()
+    return root
+
+
+def system_user(name):
+    """A user that the package's installation would have made."""
+    if subprocess.run(["id", name], capture_output=True, check=False).returncode != 0:
+        subprocess.run(["useradd", "-r", "-M", "-d", "/nonexistent", "-s", "/usr/sbin/nologin", "-U", name], check=True)
+
+
+class Peer:
+    """Another MTA on a loopback port, which passes everything on to 127.0.0.1:next_port."""
+
+    def __init__(self, folder, next_port):
+        self.folder = pathlib.Path(folder)
+        self.folder.mkdir(parents=True)
+        for parent in (self.folder, *self.folder.parents):  # they run as users of their own
+            with contextlib.suppress(PermissionError):
+                parent.chmod(parent.stat().st_mode | 0o011)
+        self.port = free_port()
+        self.next_port = next_port
+        self.process = None
+
+    def __enter__(self):
+        with open(self.folder / "output", "ab") as output:
+            self.process = subprocess.Popen(self.prepare(), stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+        wait_until(lambda: self.process.poll() is not None or can_connect(self.port), 30, f"{type(self).__name__} listening")
+        assert self.process.poll() is None, (self.folder / "output").read_text()
+        return self
+
+    def __exit__(self, *_):
+        self.process.terminate()
+        self.process.wait(30)
+
+
+class Postfix(Peer):
+    def prepare(self):
+        etc, spool, data = (self.folder / name for name in ("etc", "spool", "data"))
+        for directory in (etc, spool, data):
+            directory.mkdir()
+        shutil.chown(data, "postfix")
+        (etc / "main.cf").write_text(f"""
+compatibility_level = 3.6
+queue_directory = {spool}
+data_directory = {data}
+maillog_file = {self.folder}/postfix.log
+maillog_file_prefixes = {self.folder}
+myhostname = postfix.local.test
+mydestination =
+inet_interfaces = 127.0.0.1
+inet_protocols = ipv4
+mynetworks = 127.0.0.0/8
+alias_maps =
+alias_database =
+local_recipient_maps =
+disable_dns_lookups = yes
+smtp_host_lookup = native
+smtpd_peername_lookup = no
+smtpd_recipient_limit = 3000
+default_transport = smtp:[127.0.0.1]:{self.next_port}
+relay_transport = $default_transport
+""")
+        services = [f"127.0.0.1:{self.port} inet n - n - - smtpd", "pickup unix n - n 60 1 pickup", "cleanup unix n - n - 0 cleanup",
+                    "qmgr unix n - n 300 1 qmgr", "rewrite unix - - n - - trivial-rewrite", "bounce unix - - n - 0 bounce",
+                    "defer unix - - n - 0 bounce", "trace unix - - n - 0 bounce", "proxymap unix - - n - - proxymap",
+                    "smtp unix - - n - - smtp", "showq unix n - n - - showq", "error unix - - n - - error",
+                    "retry unix - - n - - error", "anvil unix - - n - 1 anvil", "scache unix - - n - 1 scache",
+                    "tlsmgr unix - - n 1000? 1 tlsmgr", "postlog unix-dgram n - n - 1 postlogd"]
+        (etc / "master.cf").write_text("\n".join(services) + "\n")
+        subprocess.run(["postfix", "-c", str(etc), "check"], check=True, capture_output=True)
+        return ["/usr/lib/postfix/sbin/master", "-c", str(etc), "-d"]
+
+
+class Exim(Peer):
+    def prepare(self):
+        root = downloaded("exim4-base", "exim4-daemon-light")
+        system_user("Debian-exim")
+        pathlib.Path("/etc/exim4").mkdir(exist_ok=True)
+        for name in ("spool", "log"):
+            (self.folder / name).mkdir()
+            shutil.chown(self.folder / name, "Debian-exim", "Debian-exim")
+        config = pathlib.Path("/etc/exim4/exim4.conf")  # Debian's Exim takes none from elsewhere without giving up root
+        config.write_text(f"""
+exim_path = {root}/usr/sbin/exim4
+spool_directory = {self.folder}/spool
+log_file_path = {self.folder}/log/%slog
+exim_user = Debian-exim
+exim_group = Debian-exim
+primary_hostname = exim.local.test
+daemon_smtp_ports = {self.port}
+local_interfaces = 127.0.0.1
+disable_ipv6
+host_lookup =
+rfc1413_query_timeout = 0s
+acl_smtp_rcpt = a
+acl_smtp_data = a
+tls_advertise_hosts =
+recipients_max = 0
+smtp_accept_max = 0
+smtp_accept_queue_per_connection = 0
+begin acl
+a:
+ accept
+begin routers
+r:
+ driver = manualroute
+ route_list = * 127.0.0.1
+ transport = t
+ self = send
+begin transports
+t:
+ driver = smtp
+ port = {self.next_port}
+ allow_localhost
+ hosts_avoid_tls = *
+ max_rcpt = 100
+begin retry
+* * F,2h,5s
+""")
+        return [f"{root}/usr/sbin/exim4", "-bdf", "-q5s", "-oP", str(self.folder / "pid")]
+
+
+class Dovecot(Peer):
+    """Its LMTP server; mail lies in Maildirs below `mail`."""
+
+    def prepare(self):
+        for name in ("run", "mail", "state"):
+            (self.folder / name).mkdir()
+        shutil.chown(self.folder / "mail", "nobody", "nogroup")
+        (self.folder / "users").write_text("".join(f"u{i}:{{PLAIN}}x::::::\n" for i in range(60)))
+        (self.folder / "conf").write_text(f"""
+protocols = lmtp
+base_dir = {self.folder}/run
+state_dir = {self.folder}/state
+log_path = {self.folder}/log
+ssl = no
+first_valid_uid = 1
+mail_uid = nobody
+mail_gid = nogroup
+mail_location = maildir:{self.folder}/mail/%n
+auth_username_format = %n
+userdb {{
+  driver = passwd-file
+  args = {self.folder}/users
+}}
+passdb {{
+  driver = passwd-file
+  args = {self.folder}/users
+}}
+service lmtp {{
+  inet_listener lmtp {{
+    address = 127.0.0.1
+    port = {self.port}
+  }}
+}}
+""")
+        return ["dovecot", "-F", "-c", str(self.folder / "conf")]
