@@ -383,6 +383,28 @@ begin retry
         return [f"{root}/usr/sbin/exim4", "-bdf", "-q5s", "-oP", str(self.folder / "pid")]
 
 
+class OpenSMTPD(Peer):
+    """Its paths are fixed: where this machine has an OpenSMTPD of its own, the test is skipped."""
+
+    def prepare(self):
+        root = downloaded("opensmtpd")
+        if pathlib.Path("/usr/sbin/smtpd").exists():
+            pytest.skip("an OpenSMTPD is installed here")
+        for user in ("opensmtpd", "opensmtpq"):
+            system_user(user)
+        for directory in ("/var/spool/smtpd", "/var/lib/opensmtpd/empty", "/run/opensmtpd", "/var/empty"):
+            pathlib.Path(directory).mkdir(parents=True, exist_ok=True)
+        pathlib.Path("/var/spool/smtpd").chmod(0o711)
+        if not pathlib.Path("/usr/libexec/opensmtpd").exists():
+            shutil.copytree(root / "usr/libexec/opensmtpd", "/usr/libexec/opensmtpd")
+        (self.folder / "conf").write_text(f"""
+listen on 127.0.0.1 port {self.port} hostname opensmtpd.local.test
+action "on" relay host "smtp+notls://127.0.0.1:{self.next_port}"
+match from any for any action "on"
+""")
+        return [str(root / "usr/sbin/smtpd"), "-F", "-f", str(self.folder / "conf")]
+
+
 class Dovecot(Peer):
     """Its LMTP server; mail lies in Maildirs below `mail`."""
 

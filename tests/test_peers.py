@@ -9,7 +9,7 @@ import smtplib
 import pytest
 
 from harness import Postrider, wait_until
-from peers import Dovecot, Exim, Postfix, Sink
+from peers import Dovecot, Exim, OpenSMTPD, Postfix, Sink
 
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="the other MTAs want to be started as root")
 MESSAGES = 1000 if os.environ.get("POSTRIDER_FULL") else 60
@@ -65,7 +65,7 @@ def wait_for_all(folder, expected):
                f"{expected.total()} copies in {folder}")
 
 
-@pytest.mark.parametrize("peer", [Postfix, Exim], ids=lambda peer: peer.__name__)
+@pytest.mark.parametrize("peer", [Postfix, Exim, OpenSMTPD], ids=lambda peer: peer.__name__)
 def test_mail_goes_through_a_peer_and_back(tmp_path, peer):
     """A client, us, the peer, us again, Maildirs: the peer is our next hop, and our client."""
     with contextlib.ExitStack() as stack:
