@@ -29,7 +29,7 @@ enum {
     LIMIT_DRAFT_MEMORY = 64 << 20, /* of all drafts; beyond it they go to disk in smaller pieces */
     LIMIT_STEP = 1 << 20,      /* of background work */
     REFS_MAX = 8, REFS_MAX_MANY = 32, MANY_RECIPIENTS = 64,
-    CACHE_WINDOW = 64 << 10, CACHE_WINDOWS = 64,
+    CACHE_WINDOW = 64 << 10, CACHE_WINDOWS = 32,
     CONTENT_SLOTS = 8,
 };
 #define LAZY_NS (5 * MILLISECOND)
