@@ -48,6 +48,12 @@ def free_port(host="127.0.0.1"):
         return s.getsockname()[1]
 
 
+def is_ready(notify):
+    with contextlib.suppress(TimeoutError):
+        return b"READY=1" in notify.recv(4096)
+    return False
+
+
 def is_alive(pid):
     """Whether the process runs: one that is only not waited for yet does not."""
     try:
@@ -118,11 +124,11 @@ class Postrider:
             )
         try:
             if wait:
-                notify.settimeout(60)
-                while b"READY=1" not in notify.recv(4096):
-                    pass
-        except TimeoutError:
-            raise AssertionError(f"not ready in 60 s; its log:\n{self.log_text()[-4000:]}") from None
+                notify.settimeout(0.1)
+                wait_until(lambda: is_ready(notify) or self.process.poll() is not None, 60)
+                assert self.process.poll() is None
+        except AssertionError:
+            raise AssertionError(f"not ready in 60 s, or ended; its log:\n{self.log_text()[-4000:]}") from None
         finally:
             notify.close()
         return self

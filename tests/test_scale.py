@@ -1,0 +1,222 @@
+"""Size: many idle sessions, a large message, a long queue. Looked at in the build as it is shipped.
+
+POSTRIDER_FULL=1 runs the full counts.
+"""
+import os
+import pathlib
+import re
+import resource
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+from harness import Postrider, binary, free_port, wait_until
+from test_crash import Tool, sink_at
+
+FULL = os.environ.get("POSTRIDER_FULL") == "1"
+IDLE_SESSIONS = 9950 if FULL else 2000  # a receiver takes 10,000, and new ones must find room
+DEFERRED = 200000 if FULL else 20000
+KIB = 1024
+MIB = 1024 * KIB
+
+SITE = """
+hostname mx.local.test
+state {state}
+listen mx {{ address 127.0.0.1:{port}; relay from 127.0.0.1; connections 10000 per-client; max-size 100MiB }}
+domain local.test {{ mailbox ok; alias postmaster -> ok; deliver maildir {mail}/{{domain}}/{{local}} }}
+route default {{ via 127.0.0.1:{next_port}; tls off }}
+retry 1h for 5d
+"""
+
+
+def memory(pid, what="Pss"):
+    """Bytes, from /proc."""
+    rollup = pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8")
+    return int(re.search(rf"^{what}:\s+(\d+) kB", rollup, re.M).group(1)) * KIB
+
+
+def sockets_of(pid):
+    count = 0
+    for entry in os.scandir(f"/proc/{pid}/fd"):
+        try:
+            count += os.readlink(entry.path).startswith("socket:")
+        except OSError:
+            pass
+    return count
+
+
+def greets_within(port):
+    """Seconds from connect to the whole greeting."""
+    began = time.monotonic()
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as s:
+        greeting = b""
+        while not greeting.endswith(b"\r\n"):
+            more = s.recv(512)
+            assert more, greeting
+            greeting += more
+    assert greeting.startswith(b"220 "), greeting
+    return time.monotonic() - began
+
+
+class Crowd:
+    """Processes that hold idle sessions: they have said EHLO, heard the reply, and then say nothing more."""
+
+    def __init__(self, port):
+        self.port = port
+        self.members = []
+
+    def grow(self, count):
+        """`count` sessions more, from an address of their own; returns when all have had their reply."""
+        address = f"127.0.0.{2 + len(self.members)}"
+        member = subprocess.Popen([sys.executable, __file__, str(self.port), address, str(count)], stdin=subprocess.PIPE,
+                                  stdout=subprocess.PIPE)
+        self.members.append(member)
+        assert member.stdout.readline() == b"there\n"
+
+    def end(self):
+        for member in self.members:
+            member.communicate()
+
+
+def hold_sessions(port, address, count):
+    resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+    sessions = []
+    for _ in range(count):
+        s = socket.create_connection(("127.0.0.1", port), timeout=60, source_address=(address, 0))
+        got = s.recv(512)
+        assert got.startswith(b"220 "), got
+        s.sendall(b"EHLO idle.test\r\n")
+        got = b""
+        while b"\r\n250 " not in got:
+            more = s.recv(2048)
+            assert more, got
+            got += more
+        sessions.append(s)
+    print("there", flush=True)
+    sys.stdin.read()
+
+
+def test_idle_sessions_cost_little(tmp_path):
+    with Postrider(tmp_path, SITE, binary_path=binary("RELEASE"), next_port=1) as server:
+        receivers = {pid: (memory(pid), sockets_of(pid)) for name, pid in server.role_pids().items() if "receiver" in name}
+        crowd = Crowd(server.port)
+        try:
+            busiest = 0
+            while busiest < IDLE_SESSIONS:
+                crowd.grow(max(IDLE_SESSIONS - busiest, 20))
+                taken = {pid: sockets_of(pid) - before for pid, (_, before) in receivers.items()}
+                busiest = max(taken.values())
+            pid = max(taken, key=taken.get)
+            # Stacks are given back after a second of waiting.
+            cost = wait_until(lambda: below((memory(pid) - receivers[pid][0]) / taken[pid], 16 * KIB), 30, "16 KiB a session")
+            slowest = max(greets_within(server.port) for _ in range(20))
+            print(f"{taken[pid]} idle sessions on one receiver ({sum(taken.values())} on both): {cost / KIB:.1f} KiB of PSS each; "
+                  f"the slowest of 20 new ones greeted in {slowest * 1000:.1f} ms")
+        finally:
+            crowd.end()
+        assert slowest < 0.05
+
+
+def below(value, limit):
+    return value if value <= limit else None
+
+
+class Watcher:
+    """The highest anonymous memory of each role while the block runs."""
+
+    def __init__(self, server):
+        self.pids = {name: pid for name, pid in server.role_pids().items()}
+        self.pids["supervisor"] = server.process.pid
+        self.before = {name: memory(pid, "Pss_Anon") for name, pid in self.pids.items()}
+        self.highest = dict(self.before)
+        self.over = threading.Event()
+        self.thread = threading.Thread(target=self.watch)
+
+    def watch(self):
+        while not self.over.wait(0.005):
+            self.look()
+
+    def look(self):
+        for name, pid in self.pids.items():
+            self.highest[name] = max(self.highest[name], memory(pid, "Pss_Anon"))
+
+    def growth(self):
+        return {name: self.highest[name] - self.before[name] for name in self.pids}
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.over.set()
+        self.thread.join()
+
+
+def test_a_large_message_needs_no_memory(tmp_path):
+    next_port = free_port()
+    content = b"Subject: large\r\n\r\n" + (b"x" * 70 + b"\r\n") * (50 * MIB // 72)
+    with Postrider(tmp_path, SITE, binary_path=binary("RELEASE"), next_port=next_port) as server:
+        with sink_at(tmp_path, next_port, tmp_path / "sink"):
+            server.send(to=["ok@local.test", "x@elsewhere.test"])  # what is made once is there then
+            server.wait_until_empty()
+            with Watcher(server) as watcher:
+                server.send(to=["ok@local.test", "x@elsewhere.test"], content=content)
+                server.wait_until_empty()
+            assert max(path.stat().st_size for path in (tmp_path / "sink/new").iterdir()) > 48 * MIB
+            assert len(server.mails()[-1]) > 48 * MIB
+    growth = watcher.growth()
+    print("a message of 50 MiB, in and out by SMTP and Maildir, grows: "
+          + ", ".join(f"{name} {grown / MIB:.1f} MiB" for name, grown in sorted(growth.items()) if grown > 100 * KIB))
+    assert max(growth.values()) <= 4 * MIB, growth
+
+
+def first_line_of_queue(server):
+    began = time.monotonic()
+    out = server.cli("queue", "list", "--config", str(server.config_path)).stdout
+    return time.monotonic() - began, out
+
+
+def test_a_long_queue_lists_and_restarts_fast(tmp_path):
+    next_port = free_port()
+    load = ["load", "--to", "u{n}@elsewhere.test", "--sessions", "50", "--messages", str(DEFERRED), "--size", "600", "--quiet"]
+    with Postrider(tmp_path, SITE, binary_path=binary("RELEASE"), next_port=next_port) as server:
+        with Tool(tmp_path, "load", *load, "--server", f"127.0.0.1:{server.port}") as tool:
+            assert tool.process.wait(600) == 0, tool.end()
+        assert server.figures()["messages"] == DEFERRED
+        times = [first_line_of_queue(server)[0] for _ in range(5)]
+        page = first_line_of_queue(server)[1]
+        assert page.count("elsewhere.test") >= 20, page
+        store = server.role_pids()["store 0"]
+        size = memory(store, "Pss_Anon") / DEFERRED
+        server.stop()
+        with sink_at(tmp_path, next_port, tmp_path / "sink"):
+            began = time.monotonic()
+            starting = threading.Thread(target=server.start)
+            starting.start()
+            wait_until(lambda: greets(server.port), 30, "the greeting")
+            greeted = time.monotonic() - began
+            new = tmp_path / "sink/new"
+            wait_until(lambda: any(os.scandir(new)), 60, "the first delivery")
+            delivered = time.monotonic() - began
+            starting.join()
+            recovered = wait_until(lambda: server.figures()["recovering"] == 0 and time.monotonic() - began, 120, "recovery")
+    print(f"{DEFERRED} deferred messages: the first page of the queue in {max(times) * 1000:.0f} ms; after a restart a greeting "
+          f"in {greeted:.2f} s, the first delivery in {delivered:.2f} s, all known in {recovered:.2f} s; "
+          f"{size:.0f} bytes of memory a message in the store")
+    assert max(times) < 0.2
+    assert greeted < 1
+    assert delivered < 2
+
+
+def greets(port):
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as s:
+            return s.recv(512).startswith(b"220")
+    except OSError:
+        return False
+
+
+if __name__ == "__main__":
+    hold_sessions(int(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
