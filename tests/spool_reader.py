@@ -24,6 +24,7 @@ FREE, OPEN, SEALED = 1, 2, 3
 STATES = ["pending", "delivered", "failed, notice owed", "failed, notice sent", "failed, no notice", "relayed", "expanded",
           "suppressed", "removed"]
 OPEN_STATES = (0, 2)
+SUCCESS_OWED = 2  # of "notices": a message stays until its notice of success is committed
 TALLY = ["accepted", "delivered", "failed", "relayed", "expanded", "suppressed", "removed"]
 TALLY_OF_STATE = {1: "delivered", 3: "failed", 4: "failed", 5: "relayed", 6: "expanded", 7: "suppressed", 8: "removed"}
 ABSENT = 0xFFFFFFFF
@@ -331,9 +332,12 @@ class Spool:
             for status in settle["statuses"]:
                 if status["index"] >= len(recipients):
                     self.problem("a settle of a recipient that is not there", id_text(*number))
-                else:
-                    message["statuses"][status["index"]] = status
-        if not any(s["state"] in OPEN_STATES for s in message["statuses"]):
+                    continue
+                before = message["statuses"][status["index"]]
+                if not status["reply"]:  # it says nothing new: what the remote said stays
+                    status = dict(status, reply=before["reply"], remote=before["remote"])
+                message["statuses"][status["index"]] = status
+        if not any(s["state"] in OPEN_STATES or s["notices"] & SUCCESS_OWED for s in message["statuses"]):
             self.problem("all recipients have ended, and there is no DONE", id_text(*number))
         message["content"] = self.content(number, message)
 
