@@ -274,12 +274,10 @@ def system_user(name):
 class Peer:
     """Another MTA on a loopback port, which passes everything on to 127.0.0.1:next_port."""
 
-    def __init__(self, folder, next_port):
-        self.folder = pathlib.Path(folder)
-        self.folder.mkdir(parents=True)
-        for parent in (self.folder, *self.folder.parents):  # they run as users of their own
-            with contextlib.suppress(PermissionError):
-                parent.chmod(parent.stat().st_mode | 0o011)
+    def __init__(self, next_port=None):
+        # They run as users of their own, who may not look below pytest's folders.
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="postrider-peer-"))
+        self.folder.chmod(0o755)
         self.port = free_port()
         self.next_port = next_port
         self.process = None
@@ -294,6 +292,7 @@ class Peer:
     def __exit__(self, *_):
         self.process.terminate()
         self.process.wait(30)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 class Postfix(Peer):

@@ -70,7 +70,7 @@ def test_mail_goes_through_a_peer_and_back(tmp_path, peer):
     """A client, us, the peer, us again, Maildirs: the peer is our next hop, and our client."""
     with contextlib.ExitStack() as stack:
         last = stack.enter_context(Postrider(tmp_path / "last", config=LAST))
-        middle = stack.enter_context(peer(tmp_path / "peer", last.port))
+        middle = stack.enter_context(peer(last.port))
         first = stack.enter_context(Postrider(tmp_path / "first", config=FIRST, next_port=middle.port, scheme="smtp"))
         expected = hand_over(first.port, MESSAGES, 1)
         wait_for_all(last.mail / "last.test", expected)
@@ -81,7 +81,7 @@ def test_mail_goes_through_a_peer_and_back(tmp_path, peer):
 
 
 def test_mail_goes_into_dovecot(tmp_path):
-    with Dovecot(tmp_path / "dovecot", None) as dovecot:
+    with Dovecot() as dovecot:
         with Postrider(tmp_path / "first", config=FIRST, next_port=dovecot.port, scheme="lmtp") as first:
             expected = hand_over(first.port, MESSAGES, 2)
             wait_for_all(dovecot.folder / "mail", expected)
