@@ -473,12 +473,12 @@ refs_max(const struct message *m)
 
 /* So that get() never has to read a long tail of settles, and memory stays small: now and then the whole is written anew. */
 static struct err
-fold(struct spool *sp, struct message_id id, size_t count, int64_t until)
+fold(struct spool *sp, struct message_id id, int64_t until)
 {
     for (;;) {
         struct message *m;
         TRY(message_await(sp, id, until, &m));
-        if (count == m->recipients || m->ref_count + m->queued < refs_max(m))
+        if (m->ref_count + m->queued < refs_max(m))
             return OK;
         if (m->queued > 0)
             TRY(event_wait(sp->rt, &sp->written, until));
@@ -495,7 +495,7 @@ log_settle(struct spool *sp, const struct spool_settle *s, bool lazy, int64_t un
 
     if (sp->broken || sp->read_only)
         return ERR(ERR_READ_ONLY, "settle spool message");
-    TRY(fold(sp, s->id, s->count, until));
+    TRY(fold(sp, s->id, until));
     m = message_find(sp, s->id);
     CHECK(m);
     a = mem_new(sp->mem, struct append);
