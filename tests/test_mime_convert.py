@@ -11,9 +11,11 @@ import subprocess
 
 import pytest
 
+from harness import binary
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SHARED = pathlib.Path(os.environ.get("POSTRIDER_SHARED", ROOT / ".." / "shared"))
-CONVERTER = pathlib.Path(os.environ.get("POSTRIDER_BUILD", ROOT / "build")) / "message_convert"
+CONVERTER = binary().parent / "message_convert"
 
 SUITES = [
     "mime-haraka/*.txt", "mime-mail-parser/*/*.eml", "mime-mikel-mail/*/*.eml",

@@ -9,11 +9,13 @@ import sys
 
 import pytest
 
+from harness import binary
+
 sys.path.insert(0, os.path.dirname(__file__))
 import spool_reader  # noqa: E402
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-BUILD = pathlib.Path(os.environ.get("POSTRIDER_BUILD", ROOT / "build"))
+BUILD = binary().parent
 BLOCK = 4096
 
 
