@@ -56,7 +56,9 @@ class Mta:
         self.folder.chmod(0o755)
         for name, lines in (("passwd", f"{self.user}:x:64999:64999::/:/bin/false\n"),
                             ("group", f"{self.user}:x:64999:\npostdrop:x:64998:\n")):
-            (self.folder / name).write_text(pathlib.Path(f"/etc/{name}").read_text() + lines)
+            ours = {line.split(":")[0] for line in lines.splitlines()}  # the machine may have such users already
+            others = [line for line in pathlib.Path(f"/etc/{name}").read_text().splitlines() if line.split(":")[0] not in ours]
+            (self.folder / name).write_text("\n".join(others) + "\n" + lines)
         command, environment = self.prepare()
         bind = " && ".join([*(f'mount --bind "{self.folder}/{name}" /etc/{name}' for name in ("passwd", "group")),
                             'exec "$@"'])
