@@ -8,7 +8,8 @@
 
 enum { ARENA_MAX = 256 << 20, PROBLEMS_MAX = 8192 };
 
-#define CALL_NS (10 * MINUTE)
+#define CALL_NS (10 * MINUTE)   /* a reload or stop waits for other processes */
+#define ANSWER_NS (20 * SECOND) /* everything else: nobody may be there behind the socket */
 
 struct operate {
     struct rt *rt;
@@ -111,7 +112,8 @@ operate_arena(struct operate *o)
 bool
 operate_call(struct operate *o, uint16_t type, struct str body, struct str *out_reply)
 {
-    struct err e = link_call(o->link, type, body, &o->arena, within(o->rt, CALL_NS), out_reply);
+    int64_t wait = type == BORDER_RELOAD || type == BORDER_STOP ? CALL_NS : ANSWER_NS;
+    struct err e = link_call(o->link, type, body, &o->arena, within(o->rt, wait), out_reply);
 
     if (!err_is(e))
         return true;
