@@ -99,7 +99,7 @@ sched_call_alarms(struct rt *rt)
     struct heap_node *first;
 
     rt->now = rt->clock(rt);
-    /* An alarm that sets itself again for now waits for the next turn. */
+    /* An alarm that sets itself again, due at once, waits for the next turn. */
     uint64_t newer = rt->alarms.next_order;
     while ((first = heap_first(&rt->alarms)) && first->due <= rt->now && first->order < newer) {
         struct alarm *a = container_of(first, struct alarm, node);
