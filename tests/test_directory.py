@@ -1,10 +1,13 @@
 """Who lives here, asked of the whole daemon: aliases, lists, forwards, subaddresses, gateways, backups, VRFY and EXPN."""
+import os
+import signal
 import smtplib
 import socket
 
 import pytest
 
 from harness import Postrider, free_port, wait_until
+from peers import ScriptedServer
 
 SITE = """
 hostname mx.local.test
@@ -161,6 +164,8 @@ def test_a_gateway_goes_on_while_the_host_behind_is_down(site):
     ("VRFY anna@local.test", 250, "<anna@local.test>"), ("VRFY <Anna@Local.Test>", 250, "<anna@local.test>"),
     ("VRFY nobody@local.test", 550, "5.1.1"), ("VRFY dora", 553, "ambiguous"), ("VRFY one", 250, "<one@all.test>"),
     ("VRFY", 501, ""), ("VRFY u1@gateway.test", 252, ""), ("VRFY someone@elsewhere.test", 550, "5.7.1"),
+    ("VRFY said@local.test", 251, "<new@partner.test>"), ("VRFY gone@local.test", 551, "<new@partner.test>"),
+    ("EXPN u1@gateway.test", 252, "u1@gateway.test"), ("EXPN x@all.test", 250, "<one@all.test>"),
     ("EXPN list-dev@local.test", 250, "carl@alt.test"), ("EXPN sales@local.test", 250, "carol@elsewhere.test"),
     ("EXPN nobody@local.test", 550, ""), ("EXPN", 501, ""),
 ])
@@ -175,6 +180,36 @@ def test_vrfy_and_expn_where_they_are_off(site):
     assert say(shy, "VRFY anna@local.test")[0] == 252
     assert say(shy, "VRFY nobody@local.test")[0] == 252
     assert say(shy, "EXPN list-dev@local.test")[0] == 502
+
+
+VERIFIES = """
+hostname mx.local.test
+state {state}
+listen mx {{ address 127.0.0.1:{port} }}
+domain local.test {{ mailbox ok; alias postmaster -> ok; deliver maildir {mail}/{{domain}}/{{local}} }}
+domain gateway.test {{ recipients verify; relay via smtp://127.0.0.1:{next_port} }}
+"""
+
+
+def test_a_next_hop_that_says_nothing_means_nobody_and_only_the_first_waits(tmp_path):
+    stalls = ScriptedServer({"RCPT": ScriptedServer.STALL})
+    with stalls as behind, Postrider(tmp_path, VERIFIES, next_port=behind.port) as server:
+        assert rcpt(server.port, "<u1@gateway.test>")[0] == 450
+        assert rcpt(server.port, "<u2@gateway.test>")[0] == 450
+        assert behind.sessions == 1
+
+
+def test_without_the_gate_nobody_is_known_behind_it(tmp_path):
+    with ScriptedServer({"RCPT": ScriptedServer.STALL}) as behind, \
+            Postrider(tmp_path, VERIFIES, next_port=behind.port) as server, \
+            smtplib.SMTP("127.0.0.1", server.port, timeout=60) as client:
+        client.ehlo("client.test")
+        client.mail("a@client.test")
+        client.putcmd("rcpt", "TO:<u1@gateway.test>")
+        wait_until(lambda: any(line.startswith("RCPT") for line in behind.commands), what="the question behind")
+        os.kill(server.role_pids()["gate 0"], signal.SIGKILL)
+        assert client.getreply()[0] == 451
+        assert client.docmd("DATA")[0] == 554
 
 
 def test_each_listener_has_its_own_settings(site):

@@ -236,7 +236,7 @@ def test_an_etrn_client_starts_its_queue(tmp_path):
             assert client.docmd("ETRN", "local.test")[0] == 459
             assert client.docmd("ETRN")[0] == 501
             with Postrider(tmp_path / "b", SITE.replace("domain local.test", "domain down.test"), port=port) as second:
-                assert client.docmd("ETRN", "down.test")[0] == 250
+                assert client.docmd("ETRN", "DOWN.test.")[0] == 250
                 second.wait_for_mail(domain="down.test")
                 first.wait_until_empty()
                 assert client.docmd("ETRN", "@down.test")[0] == 250

@@ -7,7 +7,8 @@
  *
  * Recipients of a `recipients verify` domain are asked of its next hop by RCPT, from the null sender, without a message. The
  * answer is kept: an hour if good, five minutes if bad; while the next hop does not answer, an old good answer counts for a
- * week, so that a gateway goes on while the host behind it is down.
+ * week, so that a gateway goes on while the host behind it is down. One that kept us waiting in vain is left alone for half
+ * a minute, or every recipient would wait as long.
  */
 #include "base/map.h"
 #include "policy/rate.h"
@@ -22,7 +23,10 @@ enum { CLIENTS_MAX = 100000, VERIFY_MAX = 50000, VERIFY_RUNNING_MAX = 200, ADDRE
 #define VERIFY_GOOD_NS (1 * HOUR)
 #define VERIFY_BAD_NS (5 * MINUTE)
 #define VERIFY_STALE_NS (7 * DAY)
-#define VERIFY_WAIT_NS (60 * SECOND)
+#define VERIFY_CONNECT_NS (30 * SECOND)
+#define VERIFY_REPLY_NS (15 * SECOND) /* all of them together must stay below what the receiver waits: LIMIT_ANSWER_NS */
+#define VERIFY_SLOW_NS SECOND
+#define VERIFY_SILENT_NS (30 * SECOND)
 
 struct verified { /* what a next hop said of one address; the address follows */
     struct list recent; /* most recently used last */
@@ -32,10 +36,16 @@ struct verified { /* what a next hop said of one address; the address follows */
     char address[];
 };
 
+struct silence { /* of a next hop */
+    const struct directory_route *route;
+    int64_t until;
+};
+
 struct gate {
     struct role *role;
     struct clients *clients;
     struct map verified;
+    struct map silent;  /* by the bytes of the pointer to the route: as many as the configuration has, at most */
     struct list recent;
     struct asker resolver;
     struct scope probes;
@@ -143,23 +153,22 @@ static void
 peer_down(struct role *role, struct peer *peer)
 {
     struct gate *g = role->ctx;
+    struct map others;
     struct map_slot *slot;
-    bool again;
 
-    do { /* the map must not change while it is walked */
-        again = false;
-        for (size_t at = 0; (slot = map_next(&g->entered, &at));) {
-            struct entry *e = slot->value;
-            if (e->peer != peer->serial)
-                continue;
-            while (e->sessions-- > 0)
-                clients_leave(g->clients, &e->client, rt_now(role->rt));
-            map_remove(&g->entered, entry_key(e));
-            mem_free(rt_mem(role->rt), e, sizeof *e);
-            again = true;
-            break;
+    map_init(&others, g->entered.mem, g->entered.seed);
+    for (size_t at = 0; (slot = map_next(&g->entered, &at));) {
+        struct entry *e = slot->value;
+        if (e->peer != peer->serial) {
+            map_put(&others, entry_key(e), e);
+            continue;
         }
-    } while (again);
+        while (e->sessions-- > 0)
+            clients_leave(g->clients, &e->client, rt_now(role->rt));
+        mem_free(rt_mem(role->rt), e, sizeof *e);
+    }
+    map_done(&g->entered);
+    g->entered = others;
 }
 
 /* ---- recipients that only the next hop knows ---- */
@@ -209,7 +218,10 @@ probe_address(struct gate *g, const struct address *to, bool lmtp, struct str re
               struct remote_reply *out)
 {
     struct rt *rt = g->role->rt;
-    struct client_settings settings = { .lmtp = lmtp, .helo = g->role->site->hostname };
+    const int64_t ns = VERIFY_REPLY_NS;
+    struct client_settings settings = {
+        .lmtp = lmtp, .helo = g->role->site->hostname, .times = { ns, ns, ns, ns, ns, ns, ns, ns }
+    };
     struct stream *stream;
 
     if (err_is(stream_connect(rt, to, NULL, until, &stream)))
@@ -244,7 +256,7 @@ probe(struct gate *g, const struct directory_route *route, struct str recipient,
     }
     if (err_is(host_addresses(&dns, hop->host, HOST_IPV4 | HOST_IPV6 | HOST_ANY, until, arena, &hosts)))
         return false;
-    for (size_t i = 0; i < hosts.address_count && i < ADDRESSES_TRIED; i++) {
+    for (size_t i = 0; i < hosts.address_count && i < ADDRESSES_TRIED && rt_now(g->role->rt) < until; i++) {
         to = hosts.addresses[i];
         to.port = hop->port;
         if (probe_address(g, &to, lmtp, recipient, arena, until, out))
@@ -262,16 +274,51 @@ struct question {
 };
 
 static void
-answer_code(struct gate *g, uint64_t peer, uint32_t call, unsigned code, struct str words)
+answer_code(struct gate *g, uint64_t peer, uint32_t call, unsigned code)
 {
     if (code / 100 == 2)
         answer(g->role, peer, call, BORDER_VERIFY, 0, S(""), S(""));
     else if (code / 100 == 5)
         answer(g->role, peer, call, BORDER_VERIFY, 550, S("5.1.1"),
-               words.len ? words : S("No such mailbox at the host that this mail goes to; check the spelling"));
+               S("No such mailbox at the host that this mail goes to; check the spelling"));
     else
         answer(g->role, peer, call, BORDER_VERIFY, 450, S("4.4.1"),
                S("The host that this mail goes to cannot be asked for that mailbox now; try again later"));
+}
+
+/* Without the next hop: what it said once, if that was yes. */
+static void
+answer_alone(struct gate *g, uint64_t peer, uint32_t call, struct str address)
+{
+    const struct verified *known = verified_get(g, address);
+    bool yes = known && known->code / 100 == 2 && rt_now(g->role->rt) - known->asked < VERIFY_STALE_NS;
+
+    answer_code(g, peer, call, yes ? known->code : 450);
+}
+
+static struct silence *
+silence_of(struct gate *g, const struct directory_route *route)
+{
+    return map_get(&g->silent, str_new((const char *)&route, sizeof route));
+}
+
+static void
+note_silence(struct gate *g, const struct directory_route *route)
+{
+    struct silence *s = silence_of(g, route);
+
+    if (!s) {
+        s = mem_new(rt_mem(g->role->rt), struct silence);
+        s->route = route;
+        map_put(&g->silent, str_new((const char *)&s->route, sizeof s->route), s);
+    }
+    s->until = within(g->role->rt, VERIFY_SILENT_NS);
+}
+
+static const struct directory_route *
+route_of(struct gate *g, struct str address)
+{
+    return directory_route(g->role->site->directory, str_from(address, str_find_last_byte(address, '@') + 1));
 }
 
 static void
@@ -280,22 +327,20 @@ run_question(void *arg)
     struct question *q = arg;
     struct gate *g = q->g;
     struct str address = str_new(q->address, q->len);
-    struct str domain = str_from(address, str_find_last_byte(address, '@') + 1);
-    const struct directory_route *route = directory_route(g->role->site->directory, domain);
+    const struct directory_route *route = route_of(g, address);
+    int64_t began = rt_now(g->role->rt);
     struct remote_reply reply = { 0 };
     struct arena arena;
 
     arena_init(&arena, rt_mem(g->role->rt), 4096, HOST_ARENA_BYTES + 8 * (LIMIT_REPLY_TEXT + 256));
-    bool said = (route->kind == DIRECTORY_ROUTE_VIA || route->kind == DIRECTORY_ROUTE_LMTP) &&
-                probe(g, route, address, &arena, within(g->role->rt, VERIFY_WAIT_NS), &reply);
-    struct verified *known = verified_get(g, address);
+    bool said = probe(g, route, address, &arena, within(g->role->rt, VERIFY_CONNECT_NS), &reply);
+    if (!said && rt_now(g->role->rt) - began > VERIFY_SLOW_NS)
+        note_silence(g, route);
     if (said && (reply.code / 100 == 2 || reply.code / 100 == 5)) {
         verified_put(g, address, reply.code);
-        answer_code(g, q->peer, q->call, reply.code, S(""));
-    } else if (known && known->code / 100 == 2 && rt_now(g->role->rt) - known->asked < VERIFY_STALE_NS) {
-        answer_code(g, q->peer, q->call, known->code, S(""));
+        answer_code(g, q->peer, q->call, reply.code);
     } else {
-        answer_code(g, q->peer, q->call, 450, S(""));
+        answer_alone(g, q->peer, q->call, address);
     }
     arena_done(&arena);
     g->running--;
@@ -313,11 +358,14 @@ verify(struct gate *g, struct peer *peer, struct link_message *m)
     struct verified *v = verified_get(g, address);
     int64_t fresh = v && v->code / 100 == 2 ? VERIFY_GOOD_NS : VERIFY_BAD_NS;
     if (v && rt_now(g->role->rt) - v->asked < fresh) {
-        answer_code(g, peer->serial, m->call, v->code, S(""));
+        answer_code(g, peer->serial, m->call, v->code);
         return true;
     }
-    if (g->running >= VERIFY_RUNNING_MAX) {
-        answer_code(g, peer->serial, m->call, 450, S(""));
+    const struct directory_route *route = route_of(g, address);
+    const struct silence *silence = silence_of(g, route);
+    if ((route->kind != DIRECTORY_ROUTE_VIA && route->kind != DIRECTORY_ROUTE_LMTP) ||
+        (silence && rt_now(g->role->rt) < silence->until) || g->running >= VERIFY_RUNNING_MAX) {
+        answer_alone(g, peer->serial, m->call, address);
         return true;
     }
     struct question *q = mem_new(rt_mem(g->role->rt), struct question);
@@ -358,6 +406,7 @@ prepare(struct role *role)
     g->role = role;
     g->clients = clients_new(rt_mem(role->rt), rt_random(role->rt), CLIENTS_MAX);
     map_init(&g->verified, rt_mem(role->rt), rt_random(role->rt));
+    map_init(&g->silent, rt_mem(role->rt), rt_random(role->rt));
     map_init(&g->entered, rt_mem(role->rt), rt_random(role->rt));
     list_init(&g->recent);
     g->resolver = (struct asker){ role, ROLE_RESOLVER };

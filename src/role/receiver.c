@@ -7,6 +7,7 @@
  */
 #include "base/check.h"
 #include "dns/mx.h"
+#include "message/domain.h"
 #include "policy/directory.h"
 #include "role/ask.h"
 #include "role/border.h"
@@ -33,7 +34,7 @@ struct door { /* one listening socket */
 struct receiver {
     struct role *role;
     struct door doors[LISTENERS_MAX];
-    size_t door_count, sessions, next_session;
+    size_t door_count, sessions;
     struct scope accepting, talking;
     struct asker checker;
     struct list open;          /* sessions */
@@ -48,26 +49,26 @@ struct session {
     struct listener_settings settings;
     struct fiber *fiber;
     bool admitted;
-    char name[64], id[16];
-    struct recipient_status *statuses; /* of the message being committed */
+    char name[64];
 };
 
 /* ---- hooks: who may enter ---- */
 
+/* NULL: yes. `unasked` is the answer while there is no gate, or none that makes sense. */
 static const struct reply *
-ask_gate(struct session *s, uint16_t type, struct str body, struct arena *arena, int64_t until)
+ask_gate(struct session *s, uint16_t type, struct str body, const struct reply *unasked, struct arena *arena,
+         int64_t until)
 {
     struct str answer;
-    struct err e = role_call(s->r->role, ROLE_GATE, type, body, arena, until, &answer);
 
-    if (err_is(e)) /* limits that cannot be asked for do not keep mail out */
-        return NULL;
+    if (err_is(role_call(s->r->role, ROLE_GATE, type, body, arena, until, &answer)))
+        return unasked;
     struct take t = take_init(answer);
     unsigned code = take_u16(&t);
     struct str enhanced = take_bytes(&t, 16), text = take_bytes(&t, LIMIT_REPLY_LINE);
-    if (!take_end(&t) || code == 0)
-        return NULL;
-    return reply_make(arena, code, arena_cstr(arena, enhanced), "%.*s", STR_ARG(text));
+    if (!take_end(&t) || (code != 0 && (code < 400 || code > 599)))
+        return unasked;
+    return code == 0 ? NULL : reply_make(arena, code, arena_cstr(arena, enhanced), "%.*s", STR_ARG(text));
 }
 
 static const struct reply *
@@ -83,7 +84,8 @@ admit(void *ctx, struct server_client *client, struct arena *arena, int64_t unti
         return NULL;
     border_put_address(&p, &client->address);
     put_u32(&p, s->door->site->connections_per_client);
-    const struct reply *refusal = ask_gate(s, BORDER_ADMIT, put_str_so_far(&p), arena, until);
+    /* Limits that cannot be asked for do not keep mail out. */
+    const struct reply *refusal = ask_gate(s, BORDER_ADMIT, put_str_so_far(&p), NULL, arena, until);
     s->admitted = refusal == NULL;
     return refusal;
 }
@@ -210,11 +212,13 @@ draining(void *ctx)
 
 /* ---- hooks: who is here ---- */
 
-/* The sentence for what the directory would not take. NULL: it took it. */
+/* What the directory's answer is for the client. NULL: plain yes. */
 static const struct reply *
-refusal_of(const struct directory_verdict *v, struct str asked, struct arena *arena)
+reply_of(const struct directory_verdict *v, struct str asked, struct arena *arena)
 {
     switch (v->answer) {
+    case DIRECTORY_FORWARD:
+        return reply_make(arena, 251, "2.1.5", "User not local; will forward to <%.*s>", STR_ARG(v->elsewhere));
     case DIRECTORY_UNKNOWN:
         return reply_make(arena, 550, "5.1.1", "<%.*s>: no such mailbox here; check the spelling", STR_ARG(asked));
     case DIRECTORY_MOVED:
@@ -247,17 +251,13 @@ rcpt(void *ctx, const struct server_client *client, const struct rcpt_request *r
     struct directory_verdict v;
 
     directory_lookup(s->r->role->site->directory, &query, arena, &v);
-    *out = (struct rcpt_verdict){ refusal_of(&v, request->address, arena), v.recipients, v.count };
-    if (out->reply)
-        return;
-    if (v.answer == DIRECTORY_FORWARD)
-        out->reply = reply_make(arena, 251, "2.1.5", "User not local; will forward to <%.*s>", STR_ARG(v.elsewhere));
+    *out = (struct rcpt_verdict){ reply_of(&v, request->address, arena), v.recipients, v.count };
     if (v.answer == DIRECTORY_VERIFY) {
         unsigned char memory[LIMIT_PATH + 16];
         struct put p = put_init(memory, sizeof memory);
-        put_bytes(&p, v.count ? v.recipients[0].address : request->address);
-        out->reply = p.full ? reply_make(arena, 501, "5.1.3", "That address is too long to be asked for")
-                            : ask_gate(s, BORDER_VERIFY, put_str_so_far(&p), arena, until);
+        put_bytes(&p, v.recipients[0].address);
+        out->reply = p.full ? &reply_recipient_too_long
+                            : ask_gate(s, BORDER_VERIFY, put_str_so_far(&p), &reply_cannot_verify, arena, until);
     }
 }
 
@@ -270,11 +270,11 @@ vrfy(void *ctx, const struct server_client *client, struct str what, struct aren
     (void)client;
     (void)until;
     directory_vrfy(s->r->role->site->directory, what, arena, &v);
-    const struct reply *refusal = refusal_of(&v, what, arena);
-    if (refusal)
-        return refusal;
-    if (v.count == 0 || v.answer == DIRECTORY_VERIFY || v.answer == DIRECTORY_RELAY)
-        return reply_make(arena, 252, "2.1.5", "%.*s: not checked, but we take mail for it", STR_ARG(what));
+    const struct reply *reply = reply_of(&v, what, arena);
+    if (reply)
+        return reply;
+    if (v.count == 0)
+        return reply_make(arena, 252, "2.0.0", "%.*s: not checked, but we take mail for it", STR_ARG(what));
     return reply_make(arena, 250, "2.1.5", "<%.*s>", STR_ARG(v.recipients[0].address));
 }
 
@@ -287,9 +287,11 @@ expn(void *ctx, const struct server_client *client, struct str what, struct aren
     (void)client;
     (void)until;
     directory_expn(s->r->role->site->directory, what, arena, &v);
-    const struct reply *refusal = refusal_of(&v, what, arena);
-    if (refusal)
-        return refusal;
+    const struct reply *reply = reply_of(&v, what, arena);
+    if (reply)
+        return reply;
+    if (v.count == 0)
+        return reply_make(arena, 252, "2.0.0", "%.*s: who that is we do not know, but we take mail for it", STR_ARG(what));
     size_t size = 1;
     for (size_t i = 0; i < v.count; i++)
         size += v.recipients[i].address.len + 3;
@@ -314,6 +316,9 @@ etrn(void *ctx, const struct server_client *client, struct str node, struct aren
     (void)until;
     if (!str_take_byte(&domain, '@'))
         str_take_byte(&domain, '#');
+    domain = domain_to_ascii(domain_without_dot(domain), arena); /* as the queue has it */
+    if (str_is_absent(domain))
+        domain = S("");
     put_bytes(&p, domain);
     uint8_t kind = directory_route(s->r->role->site->directory, domain)->kind;
     if (p.full || (kind != DIRECTORY_ROUTE_VIA && kind != DIRECTORY_ROUTE_MX && kind != DIRECTORY_ROUTE_LMTP))
@@ -399,16 +404,14 @@ local_settings(const struct site *site)
 static void
 name_client(struct session *s)
 {
-    struct text name = text_init(s->name, sizeof s->name), id = text_init(s->id, sizeof s->id);
+    struct text name = text_init(s->name, sizeof s->name);
     struct peer_credentials who;
 
     if (!s->door->site && stream_peer_credentials(s->stream, &who))
         text_putf(&name, "local:%u", who.uid);
     else
         address_put_ip(&name, &s->client.address);
-    text_putf(&id, "%08x%04x", (unsigned)rt_random(s->r->role->rt), (unsigned)(s->r->next_session++ & 0xffff));
     s->client.name = text_str(&name);
-    s->client.session = text_str(&id);
 }
 
 static void

@@ -66,6 +66,7 @@ REPLY(null_recipient, 501, "5.1.3", "A recipient cannot be <>; say RCPT TO:<some
 REPLY(recipient_needs_smtputf8, 553, "5.6.7", "A recipient beyond ASCII needs the parameter SMTPUTF8 at MAIL");
 REPLY(notify_syntax, 501, "5.5.4", "NOTIFY= wants NEVER, or a list of SUCCESS,FAILURE,DELAY");
 REPLY(orcpt_syntax, 501, "5.5.4", "ORCPT= wants type;xtext (RFC 3461 section 4.2) of at most 500 characters");
+REPLY(cannot_verify, 451, "4.4.3", "Whether that mailbox exists cannot be asked now; try again later");
 REPLY(too_many_recipients, 452, "4.5.3", "Too many recipients; send this message to the others in another transaction");
 REPLY(list_too_large, 550, "5.2.4", "This list has more members than one message may have");
 REPLY(too_many_rcpt, 421, "4.5.3", "Far too many RCPT commands in one transaction; closing");

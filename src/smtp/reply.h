@@ -92,6 +92,7 @@ extern const struct reply reply_null_recipient;
 extern const struct reply reply_recipient_needs_smtputf8;
 extern const struct reply reply_notify_syntax;
 extern const struct reply reply_orcpt_syntax;
+extern const struct reply reply_cannot_verify;       /* 451 */
 extern const struct reply reply_too_many_recipients; /* 452: the others in another transaction */
 extern const struct reply reply_list_too_large;
 extern const struct reply reply_too_many_rcpt;       /* 421 */
