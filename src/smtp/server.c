@@ -3,7 +3,7 @@
  *
  * From top to bottom: the commands as a table; the dialog; each command in the order of RFC 5321 section 4.1.1; the
  * content; and last the plumbing that reads, writes and counts. A handler returns its reply and writes nothing
- * itself. Replies are gathered, and go out before anybody waits for input.
+ * itself. Replies are gathered, and go out before anybody waits for input, and behind a command that took its time.
  *
  * Memory: `session` lives as long as the connection, `transaction` from MAIL to the reply that ends it, `scratch` for
  * one command. While the client is silent, buffers and scratch are given back.
@@ -26,6 +26,7 @@ enum {
     LINGER_BYTES = 256 << 10,
 };
 #define LINGER_NS (2 * SECOND)
+#define GATHER_NS SECOND /* a command that took longer: the replies before it have waited enough */
 
 /* Where the dialog is. */
 enum phase {
@@ -224,8 +225,11 @@ server_run(struct stream *stream, const struct listener_settings *settings, cons
     session_begin(&s, stream, settings, hooks, client);
     welcome(&s);
     while (read_command(&s, &line)) {
+        int64_t came = rt_now(s.rt);
         const struct reply *reply = answer(&s, line);
         say(&s, reply);
+        if (rt_now(s.rt) - came > GATHER_NS)
+            flush(&s);
         if (reply == &reply_start_content && !s.over)
             say(&s, receive_content(&s));
     }

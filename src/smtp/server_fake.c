@@ -48,7 +48,7 @@ reverse_name(void *ctx, const struct address *address, struct arena *arena, int6
 static bool
 is_user(struct str local)
 {
-    static const struct str known[] = { STR("ok"), STR("v"), STR("postmaster") };
+    static const struct str known[] = { STR("ok"), STR("v"), STR("postmaster"), STR("slow") };
 
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
         if (str_eq_nocase(local, known[i]))
@@ -78,10 +78,13 @@ rcpt(void *ctx, const struct server_client *client, const struct rcpt_request *r
     };
     static const struct recipient forward = { .address = STR("fwd@partner.test"), .origin = RECIPIENT_ALIAS };
     struct str local = request->forward_path.local, domain = request->forward_path.domain;
+    struct fake_site *f = ctx;
 
-    (void)ctx;
     (void)client;
-    (void)until;
+    if (str_eq(local, S("slow"))) {
+        f->slow_asked++;
+        CHECK(!err_is(event_wait(f->rt, &f->slow, until)));
+    }
     if (domain.len > 0 && !str_eq_nocase(domain, S("local.test"))) {
         out->reply = &elsewhere;
     } else if (str_eq(local, S("list"))) {
@@ -281,6 +284,7 @@ void
 fake_site_init(struct fake_site *f)
 {
     *f = (struct fake_site){ 0 };
+    event_init(&f->slow);
     f->hooks = (struct server_hooks){
         .ctx = f,
         .admit = admit,

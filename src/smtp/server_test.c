@@ -157,6 +157,7 @@ run_fiber(struct rt *rt, void *arg)
     p->t = run->t;
     p->site = site;
     fake_site_init(site);
+    site->rt = rt;
     p->settings = listener_settings_default(S("mx.local.test"));
     p->settings.slow_down = 0;
     run->each(p);
@@ -869,6 +870,37 @@ gives_up_test(struct test *t)
 }
 
 static void
+wait_for_slow(struct peer *p, size_t asked)
+{
+    while (p->site->slow_asked < asked)
+        CHECK(!err_is(rt_sleep(p->rt, within(p->rt, MILLISECOND))));
+}
+
+/* A recipient that the next hop must be asked for takes its time; whoever pipelined a hundred of them must not wait for
+ * the last one's answer to hear the first. */
+static void
+tells_in_time(struct peer *p)
+{
+    peer_connect(p);
+    peer_begin(p);
+    peer_send(p, S("MAIL FROM:<>\r\nRCPT TO:<slow@local.test>\r\nRCPT TO:<slow@local.test>\r\n"));
+    wait_for_slow(p, 1);
+    (void)rt_sleep(p->rt, within(p->rt, SECOND + 10 * MILLISECOND)); /* so slow is slow */
+    event_wake(p->rt, &p->site->slow);
+    wait_for_slow(p, 2);
+    peer_expect(p, S("250 250"));
+    event_wake(p->rt, &p->site->slow);
+    peer_expect(p, S("250"));
+    peer_leave(p);
+}
+
+static void
+tells_in_time_test(struct test *t)
+{
+    in_world(t, tells_in_time);
+}
+
+static void
 reports_trouble(struct peer *p)
 {
     static const struct {
@@ -1186,5 +1218,5 @@ TEST_MAIN({"dialogs", dialogs_test}, {"every command at every point", order_test
           {"envelopes and trace", envelopes_test}, {"a large message", large_test},
           {"limits exceeded by one", limits_test}, {"10,001 recipients", many_recipients_test},
           {"10,000 chunks of a byte", tiny_chunks_test}, {"gives up on time", gives_up_test},
-          {"a store in trouble", trouble_test}, {"who may enter", door_test}, {"offers what works", offers_test},
+          {"tells in time", tells_in_time_test}, {"a store in trouble", trouble_test}, {"who may enter", door_test}, {"offers what works", offers_test},
           {"rests small", rests_small_test}, {"cut at every byte", cuts_test}, {"nonsense", nonsense_test})
