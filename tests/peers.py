@@ -6,11 +6,15 @@ import ctypes
 import json
 import os
 import pathlib
+import re
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
 import threading
+import time
+import typing
 
 import pytest
 
@@ -55,6 +59,45 @@ class Sink:
             with contextlib.suppress(ValueError, FileNotFoundError):  # it is just being written
                 found.append(dict(json.loads(path.read_text()), content=content.read_bytes()))
         return found
+
+
+class Tool:
+    """`postrider load` or `postrider sink` beside the daemon; ended by the block if it has not ended."""
+
+    def __init__(self, folder, name, *words):
+        self.output = pathlib.Path(folder) / f"{name}.out"
+        with open(self.output, "wb") as out:
+            self.process = subprocess.Popen(
+                [str(binary("RELEASE")), *words], stdin=subprocess.DEVNULL, stdout=out, stderr=out,
+                env=dict(os.environ, ASAN_OPTIONS="detect_leaks=0"),
+            )
+
+    def end(self, seconds=60):
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        self.process.wait(seconds)
+        return self.output.read_text(encoding="utf-8", errors="replace")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
+
+def sink_at(folder, port, maildir):
+    """`postrider sink` that delivers into a Maildir."""
+    sink = Tool(folder, "sink", "sink", "--listen", f"127.0.0.1:{port}", "--maildir", str(maildir), "--quiet")
+    wait_until(lambda: can_connect(port), 30, "a listening sink")
+    return sink
+
+
+def accepted_counts(path):
+    """{X-Load-Id: how many recipients were taken} of what got its 250."""
+    lines = (line.split() for line in pathlib.Path(path).read_text(encoding="utf-8").splitlines())
+    return {words[0]: int(words[2]) for words in lines}
 
 
 class ScriptedServer:
@@ -185,6 +228,71 @@ class ScriptedServer:
         if self._answer(s, "DOT", "", "250 2.0.0 taken")[0] == "2":
             with self.lock:
                 self.messages.append((mail, rcpt, bytes(content)))
+
+
+class Witness(ScriptedServer):
+    """
+    A next hop that takes everything and keeps only who, what and when of it: a Copy for each recipient of each message
+    whose content it had whole, whatever became of its reply.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.copies = []
+        self.client = threading.local()  # each session has a thread of its own
+
+    def _session(self, s, lines):
+        self.client.port = s.getpeername()[1]  # later it may have been reset
+        super()._session(s, lines)
+
+    def _content(self, s, lines, _, rcpt):
+        queue_id = name = b""
+        while (line := lines.readline()) != b".\r\n":
+            if not line:
+                raise ValueError("the client has gone")
+            if not queue_id and (found := RECEIVED_ID.match(line)):
+                queue_id = found[1]
+            elif not name and line.startswith(b"X-Load-Id: "):
+                name = line[11:].strip()
+        when = time.time()
+        with self.lock:
+            for line in rcpt:
+                address = line.split("<")[1].split(">")[0]
+                self.copies.append(Copy(queue_id.decode(), address, name.decode(), when, self.client.port))
+        s.sendall(b"250 2.0.0 taken\r\n")
+
+
+class Copy(typing.NamedTuple):
+    """One recipient's copy of a message that arrived somewhere."""
+    queue_id: str   # Postrider's, of its Received field
+    recipient: str
+    name: str       # its X-Load-Id
+    born: float
+    port: int       # of the client's end of the connection; 0: it came to a Maildir
+
+
+RECEIVED_ID = re.compile(rb"\tid ([0-9a-z]{26})\b")
+
+
+def copies_in(maildir, recipient):
+    """What lies in a Maildir, as Copies."""
+    found, new = [], pathlib.Path(maildir) / "new"
+    for entry in os.scandir(new) if new.is_dir() else ():
+        with open(entry.path, "rb") as mail:
+            head = mail.read(4096)
+        queue_id, name = RECEIVED_ID.search(head), re.search(rb"^X-Load-Id: (\S+)", head, re.M)
+        found.append(Copy(queue_id[1].decode(), recipient, name[1].decode() if name else "", entry.stat().st_mtime, 0))
+    return found
+
+
+def ports_of(pid):
+    """The local TCP ports (IPv4) of a process, as the kernel lists them."""
+    inodes = set()
+    for entry in os.scandir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(OSError):
+            inodes.add(os.readlink(entry.path))
+    rows = [line.split() for line in pathlib.Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:]]
+    return {int(row[1].split(":")[1], 16) for row in rows if f"socket:[{row[9]}]" in inodes}
 
 
 # ---- a network of our own ------------------------------------------------------------------------------------------------

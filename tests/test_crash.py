@@ -4,6 +4,7 @@ POSTRIDER_FULL=1 runs the full counts.
 """
 import collections
 import contextlib
+import json
 import os
 import pathlib
 import random
@@ -12,8 +13,10 @@ import signal
 import subprocess
 import sys
 import time
+import typing
 
-from harness import Postrider, binary, free_port, is_alive, wait_until
+from harness import Postrider, binary, is_alive, wait_until
+from peers import Tool, Witness, accepted_counts, copies_in, ports_of
 
 FULL = os.environ.get("POSTRIDER_FULL") == "1"
 KILLS = 300 if FULL else 30
@@ -30,69 +33,13 @@ retry 1s 1s 2s for 1h
 """
 
 
-class Tool:
-    """`postrider load` or `postrider sink` beside the daemon; ended by the block if it has not ended."""
-
-    def __init__(self, folder, name, *words):
-        self.output = pathlib.Path(folder) / f"{name}.out"
-        with open(self.output, "wb") as out:
-            self.process = subprocess.Popen(
-                [str(binary("RELEASE")), *words], stdin=subprocess.DEVNULL, stdout=out, stderr=out,
-                env=dict(os.environ, ASAN_OPTIONS="detect_leaks=0"),
-            )
-
-    def end(self, seconds=60):
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-        self.process.wait(seconds)
-        return self.output.read_text(encoding="utf-8", errors="replace")
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
-
-
-def sink_at(folder, port, maildir):
-    sink = Tool(folder, "sink", "sink", "--listen", f"127.0.0.1:{port}", "--maildir", str(maildir), "--quiet")
-    wait_until(lambda: b"220" in greeting(port), 30, "the sink's greeting")
-    return sink
-
-
-def greeting(port):
-    import socket
-
-    try:
-        with socket.create_connection(("127.0.0.1", port), timeout=5) as s:
-            s.settimeout(5)
-            return s.recv(512)
-    except OSError:
-        return b""
-
-
-def load_names(maildir):
-    """Counter of the X-Load-Ids of all messages in a Maildir, and when each copy was written."""
-    copies = collections.defaultdict(list)
-    new = pathlib.Path(maildir) / "new"
-    for entry in os.scandir(new) if new.is_dir() else ():
-        with open(entry.path, "rb") as mail:
-            found = re.search(rb"^X-Load-Id: (\S+)", mail.read(4096), re.M)
-        copies[found.group(1).decode() if found else ""].append(entry.stat().st_mtime)
-    return copies
-
-
-def accepted_names(path):
-    return [line.split()[0] for line in pathlib.Path(path).read_text(encoding="utf-8").splitlines()]
-
-
 def read_spool(state):
-    """The independent reader's judgement of the spool as it lies there."""
+    """The independent reader's judgement of the spool as it lies there; returns {(queue id, recipient)} that are pending."""
     result = subprocess.run([sys.executable, str(READER), str(state / "spool")], capture_output=True, text=True,
                             timeout=120, check=False)
     assert result.returncode == 0, f"the spool is not sound:\n{result.stdout[-3000:]}{result.stderr[-3000:]}"
+    return {(message["id"], recipient["address"]) for message in json.loads(result.stdout)["messages"]
+            for recipient in message["recipients"] if recipient["state"] == "pending"}
 
 
 def suspend(pids, what):
@@ -101,84 +48,115 @@ def suspend(pids, what):
             os.kill(pid, what)
 
 
+class Kill(typing.NamedTuple):
+    """One kill, and what others than the daemon saw of it."""
+    victim: str
+    began: float
+    over: float      # from here on the dead may be started again
+    pending: set     # (queue id, recipient) of which the spool says on disk that it waits: what Python reads there
+    ports: set       # of the victim's connections, as the kernel lists them
+
+    def may_have_taken_the_reply_of(self, copy):
+        """Whether this copy had come, or was on its way, from a process that died here before its outcome was on disk."""
+        role = self.victim.split()[0]
+        if (copy.queue_id, copy.recipient) not in self.pending:
+            return False
+        if role in ("all", "supervisor", "store"):
+            return copy.born <= self.over + LINGER  # senders and mailboxes outlive the store, with nobody to tell
+        if role == "sender":
+            return copy.port in self.ports
+        return role == "mailbox" and copy.port == 0 and copy.born <= self.over
+
+
+LINGER = 5  # seconds
+
+
 def kill_something(server, chooser):
-    """Freezes supervisor and store, kills one role or all, reads the spool as it is at that moment. Returns what died."""
+    """Freezes supervisor and store, kills one role or all, reads the spool as it is at that moment."""
     roles = server.role_pids()
     victim = chooser.choice(sorted(roles) + ["supervisor", "all"])
-    store = roles.get("store 0")
-    frozen = [pid for pid in (server.process.pid, store) if pid]
+    began = time.time()
     if victim in ("all", "supervisor"):
         # A supervisor that dies takes its roles with it: their control links close.
         suspend([server.process.pid, *(roles.values() if victim == "all" else ())], signal.SIGKILL)
         server.process.wait()
         wait_until(lambda: not any(is_alive(pid) for pid in roles.values()), 30, "the end of all roles")
         server.process = None
-        read_spool(server.state)
+        pending, over = read_spool(server.state), time.time()
         server.start()
-        return victim
+        return Kill(victim, began, over, pending, set())
+    frozen = {server.process.pid, roles[victim], roles.get("store 0", roles[victim])}
     suspend(frozen, signal.SIGSTOP)
     try:
+        ports = ports_of(roles[victim])
         suspend([roles[victim]], signal.SIGKILL)
-        read_spool(server.state)
+        wait_until(lambda: not is_alive(roles[victim]), 30, "its end")
+        return Kill(victim, began, time.time(), read_spool(server.state), ports)
     finally:
         suspend(frozen, signal.SIGCONT)
-    return victim
-
-
-def in_flight(server):
-    """Recipients that are handed out, as the store says; None while it cannot be asked."""
-    try:
-        return server.figures()["in-flight"]
-    except (AssertionError, ValueError, KeyError):
-        return None
 
 
 def check_duplicates(copies, kills):
-    """A second copy is there only if a kill came between; returns how many."""
-    extra = 0
-    for name, times in copies.items():
-        times.sort()
-        for first, second in zip(times, times[1:]):
-            # Some seconds before: what was delivered and not yet noted when the kill came.
-            assert any(first - 5 <= at <= second for at in kills), f"{name}: twice at {first}, {second} without a kill"
-        extra += len(times) - 1
+    """
+    At most one duplicate of a recipient for each death that took its final reply, so none but of those in flight at a kill:
+    for each copy that another follows, a kill of its own hit the process that delivered it, or the store before it noted
+    that. Returns how many followed.
+    """
+    extra, by_recipient = 0, collections.defaultdict(list)
+    for copy in copies:
+        by_recipient[copy.queue_id, copy.recipient].append(copy)
+    for several in by_recipient.values():
+        several.sort(key=lambda copy: copy.born)
+        unused = list(kills)
+        for first, second in zip(several, several[1:]):
+            taker = next((kill for kill in unused
+                          if kill.began <= second.born and kill.may_have_taken_the_reply_of(first)), None)
+            assert taker, f"{first} and {second}: twice, and no kill between took the reply"
+            unused.remove(taker)
+            extra += 1
     return extra
+
+
+def in_flight(kill, copies):
+    """How many recipients this kill could double: their copy had come, and the spool did not say so yet."""
+    return len({(copy.queue_id, copy.recipient) for copy in copies
+                if copy.born <= kill.over and kill.may_have_taken_the_reply_of(copy)})
 
 
 def test_nothing_is_lost_when_roles_are_killed(tmp_path):
     chooser = random.Random(int(os.environ.get("POSTRIDER_SEED", "1")))
-    sink_port = free_port()
     accepted = {"local": tmp_path / "accepted.local", "relayed": tmp_path / "accepted.relayed"}
-    kills, died, flying = [], collections.Counter(), []
-    server = Postrider(tmp_path, SITE, next_port=sink_port)
-    relayed = tmp_path / "sink"
-    with sink_at(tmp_path, sink_port, relayed), server:
+    kills = []
+    with Witness() as witness, Postrider(tmp_path, SITE, next_port=witness.port) as server:
         loads = [
             Tool(tmp_path, f"load-{kind}", "load", "--server", f"127.0.0.1:{server.port}", "--to", to, "--keep-going",
-                 "--log-accepted", str(accepted[kind]), "--sessions", "10", "--seconds", "3600", "--rate", "40", "--size", size,
-                 "--timeout", "20", "--quiet")
-            for kind, to, size in (("local", "ok@local.test", "3000"), ("relayed", "x@elsewhere.test", "100000"))
+                 "--log-accepted", str(accepted[kind]), "--sessions", "10", "--seconds", "3600", "--rate", "40",
+                 "--size", size, "--rcpt", rcpt, "--timeout", "20", "--quiet")
+            for kind, to, size, rcpt in (("local", "ok@local.test", "3000", "1"),
+                                         ("relayed", "x{r}@elsewhere.test", "100000", "3"))
         ]
         with loads[0], loads[1]:
             while len(kills) < KILLS:
                 time.sleep(chooser.uniform(0.1, 0.9))  # the interval is what is tested, not a wait for something
-                flying.append(in_flight(server))
-                kills.append(time.time())
-                died[kill_something(server, chooser)] += 1
+                kills.append(kill_something(server, chooser))
             outputs = [load.end() for load in loads]
-        took = {kind: accepted_names(path) for kind, path in accepted.items()}
-        folders = {"local": server.maildir(), "relayed": relayed}
+        took = {kind: accepted_counts(path) for kind, path in accepted.items()}
         server.wait_until_empty(120)
-        copies = {kind: load_names(folder) for kind, folder in folders.items()}
+        copies = {"local": copies_in(server.maildir(), "ok@local.test"), "relayed": witness.copies}
         for kind in took:
-            lost = set(took[kind]) - set(copies[kind])
+            came = collections.Counter(name for name, _ in {(copy.name, copy.recipient) for copy in copies[kind]})
+            lost = [name for name, count in took[kind].items() if came[name] < count]
             assert not lost, f"{len(lost)} of {len(took[kind])} {kind} lost: {sorted(lost)[:5]}"
-        extra = sum(check_duplicates(copies[kind], kills) for kind in took)
+        everything = copies["local"] + copies["relayed"]
+        extra = check_duplicates(everything, kills)
+        flying = sum(in_flight(kill, everything) for kill in kills)
         figures = server.figures()
         assert figures["balanced"] == 1 and figures["held"] == 0
+    died = collections.Counter(kill.victim for kill in kills)
     count = sum(map(len, took.values()))
-    print(f"{len(kills)} kills {dict(died)}: {count} accepted, none lost, {extra} duplicates; "
-          f"in flight at the kills: {sum(n or 0 for n in flying)} as far as they could be asked")
+    print(f"{len(kills)} kills {dict(died)}, the spool sound after each: {count} messages for "
+          f"{sum(sum(counts.values()) for counts in took.values())} recipients accepted, none lost; "
+          f"{flying} recipients in flight at the kills, {extra} of them twice")
     print("".join(outputs))
     assert count > 5 * KILLS
 
@@ -216,9 +194,9 @@ def test_sendmail_loses_nothing_while_the_daemon_restarts(tmp_path):
         server.wait_until_empty()
         failed = {name: code for name, code in codes.items() if code[0] != 0}
         assert not failed, failed
-        copies = load_names(server.maildir())
+        copies = collections.Counter(copy.name for copy in copies_in(server.maildir(), "ok@local.test"))
         assert set(codes) <= set(copies), f"lost: {sorted(set(codes) - set(copies))[:10]}"
-    extra = sum(len(times) - 1 for times in copies.values())
+    extra = copies.total() - len(copies)
     print(f"{len(codes)} runs of sendmail over {restarts} restarts: none lost, {extra} duplicates")
     assert restarts >= 3
 

@@ -13,7 +13,7 @@ import threading
 import time
 
 from harness import Postrider, binary, free_port, wait_until
-from test_crash import Tool, sink_at
+from peers import Tool, sink_at
 
 FULL = os.environ.get("POSTRIDER_FULL") == "1"
 IDLE_SESSIONS = 9950 if FULL else 2000  # a receiver takes 10,000, and new ones must find room
