@@ -171,6 +171,7 @@ tls_advertise_hosts =
 host_lookup =
 rfc1413_query_timeout = 0s
 smtp_accept_max = 100
+smtp_accept_queue_per_connection = 0
 queue_run_in_order = false
 acl_smtp_rcpt = accept_all
 acl_smtp_data = accept_all
