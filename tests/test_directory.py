@@ -182,6 +182,21 @@ def test_vrfy_and_expn_where_they_are_off(site):
     assert say(shy, "EXPN list-dev@local.test")[0] == 502
 
 
+def test_what_was_refused_stands_in_the_log(site):
+    with smtplib.SMTP("127.0.0.1", site.port, timeout=30) as client:
+        client.ehlo("refused.test")
+        client.mail("a@client.test")
+        client.rcpt("<nobody@local.test>")
+        client.rcpt("<anna@local.test>")
+        client.docmd("DATA")
+        client.sock.sendall(b"Subject: x\r\n\r\nbare\n\r\n.\r\n")
+        assert client.getreply()[0] == 550
+    wait_until(lambda: [e for e in site.log_events("session") if e.get("helo") == "refused.test"], what="the session's line")
+    lines = [e for e in site.log_events("refused") if e["helo"] == "refused.test"]
+    assert [(e["from"], e["to-command"], e["refusal"][:9]) for e in lines] == [
+        ("a@client.test", "rcpt TO:<nobody@local.test>", "550 5.1.1"), ("a@client.test", "DATA", "550 5.6.0")]
+
+
 VERIFIES = """
 hostname mx.local.test
 state {state}

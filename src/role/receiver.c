@@ -365,6 +365,25 @@ log_message(void *ctx, const struct server_client *client, const struct server_m
 }
 
 static void
+log_refusal(void *ctx, const struct server_client *client, struct str reverse_path, struct str command,
+            const struct reply *r)
+{
+    struct session *s = ctx;
+    struct log_line line;
+    char memory[LIMIT_REPLY_LINE];
+    struct text words = text_init(memory, sizeof memory);
+
+    text_putf(&words, "%u %.*s %.*s", r->code, STR_ARG(r->enhanced), STR_ARG(r->text));
+    log_begin(&line, s->r->role->rt, LOG_INFO, "refused");
+    put_client(&line, client);
+    if (!str_is_absent(reverse_path))
+        log_str(&line, "from", reverse_path);
+    log_str(&line, "refusal", text_str(&words));
+    log_str(&line, "to-command", command);
+    log_end(&line);
+}
+
+static void
 log_session(void *ctx, const struct server_client *client, const struct server_report *report)
 {
     struct session *s = ctx;
@@ -421,7 +440,7 @@ run_session(void *arg)
         .admit = admit, .leave = leave, .reverse_name = reverse_name, .rcpt = rcpt, .vrfy = vrfy, .expn = expn,
         .etrn = etrn, .draft_begin = draft_begin, .draft_put = draft_put, .draft_commit = draft_commit,
         .draft_abort = draft_abort, .over_budget = over_budget, .draining = draining, .log_message = log_message,
-        .log_session = log_session,
+        .log_refusal = log_refusal, .log_session = log_session,
     };
     struct session *s = arg;
     struct receiver *r = s->r;

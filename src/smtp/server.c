@@ -210,6 +210,7 @@ static void end(struct session *, struct str why);
 static const struct reply *lost(struct session *, struct err, const struct reply *on_timeout);
 static void remember_command(struct session *, struct str line);
 static const struct reply *count_wrong(struct session *, const struct reply *);
+static void log_refusal(struct session *, const struct reply *);
 static void transaction_end(struct session *);
 static void session_begin(struct session *, struct stream *, const struct listener_settings *,
                           const struct server_hooks *, struct server_client *);
@@ -485,8 +486,10 @@ run_mail(struct session *s, struct str args, int64_t until)
     if (!refusal && h->mail)
         refusal = h->mail(h->ctx, s->client, &mail, &s->scratch, until);
     CHECK(!refusal || refusal->code >= 400);
-    if (refusal)
+    if (refusal) {
+        log_refusal(s, refusal);
         return refusal;
+    }
     CHECK(s->transaction.accepted == 0 && !s->transaction.has_draft);
     s->in_flight = 0;
     t->mail = mail_request_keep(&mail, &t->arena);
@@ -542,6 +545,8 @@ run_rcpt(struct session *s, struct str args, int64_t until)
     const struct reply *reply = take_recipient(s, args, until);
     if (reply->code < 400)
         return reply;
+    if (reply != &reply_too_many_recipients) /* they come in another transaction */
+        log_refusal(s, reply);
     t->refused++;
     s->report.refused++;
     t->rejected += reply->code >= 500;
@@ -618,7 +623,7 @@ run_data(struct session *s, struct str args, int64_t until)
 static const struct reply *receive_chunk(struct session *, uint64_t size, bool store);
 static void content_store(struct session *, const struct content_parts *);
 static const struct reply *content_refusal(struct session *);
-static const struct reply *content_commit(struct session *);
+static const struct reply *message_end(struct session *, const struct reply *refusal);
 
 /* NULL: the chunk may be stored. Otherwise it is read and dropped all the same, and then this is said. */
 static const struct reply *
@@ -663,11 +668,8 @@ run_bdat(struct session *s, struct str args, int64_t until)
     }
     if (!refusal)
         refusal = content_refusal(s);
-    if (last && (s->phase & (RCPT_GIVEN | CHUNKS | CHUNK_REFUSED))) {
-        const struct reply *reply = refusal ? refusal : content_commit(s);
-        transaction_end(s);
-        return reply;
-    }
+    if (last && (s->phase & (RCPT_GIVEN | CHUNKS | CHUNK_REFUSED)))
+        return message_end(s, refusal);
     if (refusal && (s->phase & (RCPT_GIVEN | CHUNKS)))
         s->phase = CHUNK_REFUSED;
     if (refusal)
@@ -737,12 +739,13 @@ run_etrn(struct session *s, struct str args, int64_t until)
 static const struct reply *
 run_help(struct session *s, struct str args, int64_t until)
 {
-    const struct command *about = command_find(args);
+    bool asked = args.len > 0;
+    const struct command *about = command_find(str_cut_word(&args)); /* "HELP MAIL FROM:" too */
     char memory[2048];
     struct text t = text_init(memory, sizeof memory);
 
     (void)until;
-    if (args.len > 0 && (!about || !is_offered(s, about)))
+    if (asked && (!about || !is_offered(s, about)))
         return &reply_no_such_help;
     if (about)
         return reply_make(&s->scratch, 214, "2.0.0", "%s", about->help);
@@ -850,11 +853,7 @@ receive_content(struct session *s)
         content_store(s, &parts);
         input_take(&s->in, taken);
     }
-    reply = content_refusal(s);
-    if (!reply)
-        reply = content_commit(s);
-    transaction_end(s); /* whatever the reply was: section 4.1.1.4 */
-    return reply;
+    return message_end(s, content_refusal(s));
 }
 
 /* `size` bytes of a BDAT chunk. NULL: they are taken; otherwise the session is lost. */
@@ -948,6 +947,18 @@ content_commit(struct session *s)
                        &(struct server_message){ t->id, &envelope, t->content.repaired, rt_now(s->rt) - t->began });
     message_id_put(&id, t->id);
     return reply_make(&s->scratch, 250, "2.0.0", "Stored as %.*s", STR_ARG(text_str(&id)));
+}
+
+/* Whatever the reply is, the transaction is over: section 4.1.1.4. */
+static const struct reply *
+message_end(struct session *s, const struct reply *refusal)
+{
+    const struct reply *reply = refusal ? refusal : content_commit(s);
+
+    if (!reply_is_positive(reply))
+        log_refusal(s, reply);
+    transaction_end(s);
+    return reply;
 }
 
 /* ---- plumbing ---------------------------------------------------------------------------------------------------- */
@@ -1086,6 +1097,15 @@ remember_refusal(struct session *s, const struct reply *r)
     text_put(&t, str_slice(r->text, 0, str_find_byte(r->text, '\n')));
     s->report.last_refusal = text_str(&t);
     s->report.last_refused = copy_short(s->refused_memory, sizeof s->refused_memory, s->command);
+}
+
+static void
+log_refusal(struct session *s, const struct reply *r)
+{
+    const struct server_hooks *h = s->hooks;
+
+    if (h->log_refusal)
+        h->log_refusal(h->ctx, s->client, s->transaction.mail.address, s->command, r);
 }
 
 /* Every reply goes through here, and 421 is always the last: section 3.8. */

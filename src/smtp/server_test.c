@@ -304,7 +304,7 @@ static const struct dialog {
       {STR(".\r\n"), STR("250")}}},
     {"HELP",
      {{STR("HELP\r\n"), STR("214")},
-      {STR("HELP mail\r\n"), STR("214")},
+      {STR("HELP mail\r\nHELP MAIL FROM:\r\n"), STR("214 214")},
       {STR("HELP nonsense\r\n"), STR("504")},
       {STR("HELP TURN\r\n"), STR("504")}}},
     {"a bare LF in content is refused at its end",
