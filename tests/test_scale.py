@@ -123,6 +123,50 @@ def below(value, limit):
     return value if value <= limit else None
 
 
+def begin_message(port):
+    """A session, and whether it is behind DATA; else it heard 452."""
+    s = socket.create_connection(("127.0.0.1", port), timeout=60)
+    s.recv(512)
+    s.sendall(b"EHLO busy.test\r\n")
+    s.recv(2048)
+    s.sendall(b"MAIL FROM:<a@client.test>\r\nRCPT TO:<ok@local.test>\r\nDATA\r\n")
+    got = b""
+    while got.count(b"\r\n") < 3:
+        more = s.recv(2048)
+        assert more, got
+        got += more
+    assert b"354 " in got or b"452 4.3.1" in got, got
+    return s, b"354 " in got
+
+
+def test_messages_under_way_are_bounded_before_they_come(tmp_path):
+    """A receiver's heap has 256 MiB; whoever is let in at DATA may fill what a message takes, and all may at once."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+    with Postrider(tmp_path, SITE, binary_path=binary("RELEASE"), next_port=1) as server:
+        pids = [pid for name, pid in server.role_pids().items() if "receiver" in name]
+        before = {pid: memory(pid, "Pss_Anon") for pid in pids}
+        sessions, waiting, refused = [], [], 0
+        while refused < len(pids) * 50 and len(sessions) < (10000 if FULL else 300):
+            s, let_in = begin_message(server.port)
+            sessions.append(s)
+            refused += not let_in
+            if let_in:
+                waiting.append(s)
+        assert refused or not FULL
+        for s in waiting:
+            s.sendall(b"Subject: x\r\n\r\n" + b"x" * 100000)
+        taken = len(waiting)
+        grown = {pid: memory(pid, "Pss_Anon") - before[pid] for pid in pids}
+        print(f"{taken} messages under way, {refused} refused; receivers grew by {[g // MIB for g in grown.values()]} MiB")
+        assert sum(grown.values()) < taken * (96 + 24) * KIB + 8 * MIB  # 96 as the receiver counts, and a stack
+        assert max(grown.values()) < 340 * MIB
+        for s in sessions:
+            s.close()
+        wait_until(lambda: below(greets_within(server.port), 1), what="a receiver that serves")
+        server.send()
+        server.wait_for_mail()
+
+
 class Watcher:
     """The highest anonymous memory of each role while the block runs."""
 

@@ -13,11 +13,13 @@
 #include "role/border.h"
 #include "role/role.h"
 #include "runtime/log.h"
+#include "smtp/input.h"
 #include "smtp/server.h"
 
 enum {
     LISTENERS_MAX = ROLE_LISTENERS_MAX,
-    BUDGET_BYTES = 256 << 20, /* this role's heap: over it a new MAIL gets 452 */
+    BUDGET_BYTES = 256 << 20, /* this role's heap: what would go over it gets 452 */
+    CONTENT_BYTES = INPUT_BLOCKS + (64 << 10), /* what a message under way takes in the end: its input and its draft */
     STOP_GRACE = 5,           /* seconds that open transactions have when the role is told to stop */
 };
 
@@ -34,7 +36,7 @@ struct door { /* one listening socket */
 struct receiver {
     struct role *role;
     struct door doors[LISTENERS_MAX];
-    size_t door_count, sessions;
+    size_t door_count, sessions, drafts;
     struct scope accepting, talking;
     struct asker checker;
     struct list open;          /* sessions */
@@ -146,6 +148,7 @@ draft_begin(void *ctx, struct message_id id, uint64_t expected_size, int64_t unt
     if (expected_size > role->space.free_bytes)
         return ERR(ERR_NO_SPACE, "spool");
     *out_draft = ask_draft_new(role, id, expected_size);
+    s->r->drafts++;
     return OK;
 }
 
@@ -183,6 +186,7 @@ draft_commit(void *ctx, void *draft, const struct envelope *envelope, int64_t un
     arena_init(&scratch, rt_mem(s->r->role->rt), 1024, 64 << 20);
     struct recipient_status *statuses = statuses_of(envelope, &scratch);
     struct err e = ask_draft_commit(draft, envelope, statuses, until);
+    s->r->drafts--;
     arena_done(&scratch);
     return e;
 }
@@ -190,16 +194,19 @@ draft_commit(void *ctx, void *draft, const struct envelope *envelope, int64_t un
 static void
 draft_abort(void *ctx, void *draft)
 {
-    (void)ctx;
+    struct session *s = ctx;
+
+    s->r->drafts--;
     ask_draft_abort(draft);
 }
 
+/* Ten thousand clients that are welcome at DATA one by one could all go on at once. */
 static bool
 over_budget(void *ctx)
 {
     struct session *s = ctx;
 
-    return mem_in_use(rt_mem(s->r->role->rt)) > BUDGET_BYTES;
+    return mem_in_use(rt_mem(s->r->role->rt)) + s->r->drafts * CONTENT_BYTES > BUDGET_BYTES;
 }
 
 static bool
