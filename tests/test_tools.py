@@ -260,7 +260,7 @@ def test_send_passes_a_whole_message_on_as_it_is(tmp_path):
     (["--to", "b@y", "--server", "127.0.0.1:1"], 75), (["--to", "b@y", "--server", "no.such.invalid"], (68, 75)),
     (["--server", "127.0.0.1:1"], 64), (["--to", "not an address"], 64), (["--to", "a@b", "/no/such/file"], 66),
     (["--to", "a@b", "--attach", "/no/such/file"], 66), (["--to", "a@b", "one", "two"], 64),
-    (["--to", "a@b", "--notify", "often"], 64),
+    (["--to", "a@b", "--notify", "often"], 64), (["--to", "a@b", "--notify", "never,delay"], 64),
 ])
 def test_send_says_what_is_wrong(words, code):
     said = run("send", *words)
@@ -346,7 +346,7 @@ def test_sendmail_keeps_what_was_refused(submission):
 
 @pytest.mark.parametrize("words,stdin,code", [
     (["-t"], b"Subject: nobody\n\n", 64), ([], b"x", 64), (["-t"], b"To: not an address at all\n\n", 67),
-    (["-bd"], b"", 64), (["-N", "often", "b@y"], b"", 64), (["-R", "x", "b@y"], b"", 64), (["-Z"], b"", 64),
+    (["-bd"], b"", 64), (["-N", "often", "b@y"], b"", 64), (["-N", "never,delay", "b@y"], b"", 64), (["-R", "x", "b@y"], b"", 64), (["-Z"], b"", 64),
     (["-f"], b"", 64),
 ])
 def test_sendmail_refuses_what_it_cannot_do(submission, words, stdin, code):
@@ -391,8 +391,23 @@ def test_sendmail_says_where_it_left_the_message(tmp_path):
     assert talk.returncode == 75 and talk.stdout.startswith(b"421 ")
 
 
-def test_sendmail_speaks_smtp_for_a_program(submission):
-    dialog = b"EHLO x\nMAIL FROM:<a@x>\nRCPT TO:<b@y>\nDATA\nS: s\n\nx\n.\nQUIT\n".replace(b"\n", b"\r\n")
+def test_sendmail_with_more_recipients_than_a_transaction_takes(tmp_path):
+    """Its patience is for a server that is not there, not for one that takes a few at a time."""
+    header = b"To: " + b",\n ".join(b"u%d@y.test" % i for i in range(20000)) + b"\nSubject: s\n\nx\n"
+    at = tmp_path / "submission.sock"
+    env = {"POSTRIDER_SUBMISSION": str(at), "HOME": str(tmp_path)}
+    lost = run("sendmail", "--wait", "0.1", "-t", "-f", "a@x.test", stdin=header, env=env)
+    (saved,) = tmp_path.glob("postrider-unsent-*")
+    assert lost.returncode == 75 and saved.read_bytes().count(b"X-Postrider-Unsent-To: <u") == 20000
+    with Sink(tmp_path / "kept", "--listen", at, "--rcpt-max", "500", "--limits") as sink:
+        assert run("sendmail", "--wait", "5", "-t", "-f", "a@x.test", stdin=header, env=env).returncode == 0
+        counts = sink.stop()
+    assert (counts["messages"], counts["recipients"], counts["refused_recipients"]) == (40, 20000, 0)
+
+
+@pytest.mark.parametrize("end", [b"\r\n", b"\n"])
+def test_sendmail_speaks_smtp_for_a_program(submission, end):
+    dialog = b"EHLO x\nMAIL FROM:<a@x>\nRCPT TO:<b@y>\nDATA\nS: s\n\nx\n.\nQUIT\n".replace(b"\n", end)
     said = sendmail(submission, "-bs", stdin=dialog)
     assert said.returncode == 0
     codes = [line[:3] for line in said.stdout.splitlines() if line[3:4] == b" "]

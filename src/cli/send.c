@@ -13,7 +13,6 @@
 #include "runtime/host.h"
 
 #include <stddef.h>
-#include <string.h>
 
 enum { FILE_MAX = 1 << 30 };
 
@@ -63,7 +62,6 @@ struct send {
     uint8_t notify, ret;
     struct str envid;
     struct str content;
-    size_t read;
 };
 
 /* ---- the message ------------------------------------------------------------------------------------------------ */
@@ -158,27 +156,9 @@ parse_address(struct send *s, struct str word, struct str *out)
 static int
 parse_notify(struct send *s)
 {
-    static const struct {
-        struct str name;
-        uint8_t bit;
-    } words[] = {
-        { STR("never"), NOTIFY_NEVER },
-        { STR("success"), NOTIFY_SUCCESS },
-        { STR("failure"), NOTIFY_FAILURE },
-        { STR("delay"), NOTIFY_DELAY },
-    };
-
-    for (struct str rest = s->set.notify; rest.len > 0;) {
-        struct str word = str_cut(&rest, ',');
-        uint8_t bit = 0;
-        for (size_t i = 0; i < sizeof words / sizeof *words; i++)
-            if (str_eq_nocase(word, words[i].name))
-                bit = words[i].bit;
-        if (bit == 0)
-            return cli_fail(&verb_send, EXIT_USAGE, "--notify: \"%.*s\" is none of never, success, failure, delay",
-                            STR_ARG(word));
-        s->notify |= bit;
-    }
+    if (s->set.notify.len > 0 && !notify_parse(s->set.notify, &s->notify))
+        return cli_fail(&verb_send, EXIT_USAGE, "--notify wants never, or a list of success,failure,delay; not \"%.*s\"",
+                        STR_ARG(s->set.notify));
     if (s->set.ret.len > 0) {
         s->ret = str_eq_nocase(s->set.ret, S("full"))   ? RET_FULL
                  : str_eq_nocase(s->set.ret, S("hdrs")) ? RET_HDRS
@@ -235,33 +215,13 @@ make_envelope(struct send *s)
 
 /* ---- the dialog ------------------------------------------------------------------------------------------------- */
 
-static struct err
-read_content(void *arg, void *memory, size_t cap, int64_t until, size_t *out_len)
-{
-    struct send *s = arg;
-    struct str piece = str_slice(s->content, s->read, s->read + cap);
-
-    (void)until;
-    if (piece.len)
-        memcpy(memory, piece.ptr, piece.len);
-    s->read += piece.len;
-    *out_len = piece.len;
-    return OK;
-}
-
 static bool
 needs_utf8(const struct send *s)
 {
-    struct header_field field;
-    struct str rest = s->content;
-
-    while (header_take(&rest, &field))
-        if (!str_is_ascii(field.whole))
-            return true;
     for (size_t i = 0; i < s->count; i++)
         if (!str_is_ascii(s->recipients[i].address))
             return true;
-    return !str_is_ascii(s->sender);
+    return !str_is_ascii(s->sender) || !header_is_ascii(s->content);
 }
 
 static int
@@ -305,6 +265,7 @@ transact(struct send *s, struct client *client)
 {
     const struct recipient **rcpt = arena_alloc(&s->arena, s->count * sizeof *rcpt);
     bool utf8 = needs_utf8(s);
+    struct str rest = s->content;
     struct client_transaction t = {
         .reverse_path = s->sender,
         .envid = s->envid.len ? s->envid : (struct str){ NULL, 0 },
@@ -314,7 +275,7 @@ transact(struct send *s, struct client *client)
         .size = s->content.len,
         .rcpt = rcpt,
         .rcpt_count = s->count,
-        .content = { read_content, s },
+        .content = { client_read_str, &rest },
         .rcpt_reply = arena_alloc(&s->arena, s->count * sizeof *t.rcpt_reply),
         .final_reply = arena_alloc(&s->arena, s->count * sizeof *t.final_reply),
     };

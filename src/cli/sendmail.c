@@ -11,8 +11,10 @@
 
 #include "base/check.h"
 #include "base/conf.h"
+#include "base/map.h"
 #include "message/compose.h"
 #include "message/header.h"
+#include "message/lines.h"
 #include "message/path.h"
 #include "message/xtext.h"
 #include "runtime/host.h"
@@ -23,6 +25,7 @@ enum {
     READ_STEP = 64 << 10,
     CONFIG_MAX = 16 << 20,
     UNSENT_TRIES = 100,
+    UNSENT_LINE = 32,         /* of its header, without the address */
 };
 #define PATIENCE_NS (60 * SECOND)
 #define PAUSE_FIRST_NS (50 * MILLISECOND)
@@ -56,8 +59,8 @@ struct mail {
     /* the message */
     struct str input, content;
     struct target *targets;
-    size_t target_count;
-    size_t read;             /* of content, by the transaction under way */
+    size_t target_count, target_cap;
+    struct map known;        /* their addresses */
     struct str trouble;      /* what stood in the way the last time */
 };
 
@@ -74,16 +77,6 @@ static const struct {
     { 'D', A_VALUE },  { 'm', NOTHING },  { 'n', NOTHING }, { 's', NOTHING }, { 'U', NOTHING },  { 'G', NOTHING },
     { 'I', NOTHING },  { 'E', NOTHING },  { 'e', ATTACHED }, { 'q', ATTACHED }, { 'Q', ATTACHED }, { 'd', ATTACHED },
     { 'A', ATTACHED }, { 'x', ATTACHED }, { 'M', A_VALUE }, { 'T', ATTACHED },
-};
-
-static const struct {
-    struct str name;
-    uint8_t bits;
-} notify_words[] = {
-    { STR("never"), NOTIFY_NEVER },
-    { STR("success"), NOTIFY_SUCCESS },
-    { STR("failure"), NOTIFY_FAILURE },
-    { STR("delay"), NOTIFY_DELAY },
 };
 
 static const char help[] =
@@ -104,7 +97,10 @@ static const char help[] =
     "  -v            show the dialog\n"
     "  -C FILE       configuration; --socket PATH: the daemon's socket; --wait TIME: for the daemon (60)\n"
     "\n"
-    "Exit code 75: the daemon is not there, or cannot take it now; the message lies in the file that is named.\n";
+    "  sendmail -t -i <message.eml\n"
+    "\n"
+    "Exit codes: 75 the daemon is not there, or cannot take it now; 67 a recipient was refused for good.\n"
+    "In both cases the message lies in the file that is named, with those who did not get it.\n";
 
 static int
 set_mode(struct mail *m, struct str mode)
@@ -120,26 +116,6 @@ set_mode(struct mail *m, struct str mode)
     else
         return cli_fail(&verb_sendmail, EXIT_USAGE, "-b%.*s is not for this program (\"postrider run\" is the daemon)",
                         STR_ARG(mode));
-    return EXIT_WELL;
-}
-
-static int
-set_notify(struct mail *m, struct str words)
-{
-    m->notify = 0;
-    while (words.len > 0) {
-        struct str word = str_trim(str_cut(&words, ','));
-        uint8_t bits = 0;
-        for (size_t i = 0; i < sizeof notify_words / sizeof *notify_words; i++)
-            if (str_eq_nocase(word, notify_words[i].name))
-                bits = notify_words[i].bits;
-        m->notify |= bits;
-        if (bits == 0)
-            return cli_fail(&verb_sendmail, EXIT_USAGE, "-N: \"%.*s\" is none of never, success, failure, delay",
-                            STR_ARG(word));
-    }
-    if ((m->notify & NOTIFY_NEVER) && m->notify != NOTIFY_NEVER)
-        return cli_fail(&verb_sendmail, EXIT_USAGE, "-N: never stands alone");
     return EXIT_WELL;
 }
 
@@ -186,7 +162,10 @@ set_letter(struct mail *m, char letter, struct str value)
     case 'b':
         return set_mode(m, value);
     case 'N':
-        return set_notify(m, value);
+        if (!notify_parse(value, &m->notify))
+            return cli_fail(&verb_sendmail, EXIT_USAGE,
+                            "-N wants never, or a list of success,failure,delay; not \"%.*s\"", STR_ARG(value));
+        break;
     case 'R':
         m->ret = str_eq_nocase(value, S("full")) ? RET_FULL : str_eq_nocase(value, S("hdrs")) ? RET_HDRS : RET_NONE;
         if (m->ret == RET_NONE)
@@ -411,25 +390,25 @@ read_input(struct mail *m)
 }
 
 static void
-add_target(struct mail *m, struct str address, size_t *cap)
+add_target(struct mail *m, struct str address)
 {
-    for (size_t i = 0; i < m->target_count; i++)
-        if (str_eq(m->targets[i].recipient.address, address))
-            return;
-    if (m->target_count == *cap) {
-        size_t larger = *cap ? 2 * *cap : 16;
+    if (map_get(&m->known, address))
+        return;
+    map_put(&m->known, address, m);
+    if (m->target_count == m->target_cap) {
+        size_t larger = m->target_cap ? 2 * m->target_cap : 16;
         struct target *targets = arena_alloc(&m->arena, larger * sizeof *targets);
-        if (*cap)
+        if (m->target_cap)
             memcpy(targets, m->targets, m->target_count * sizeof *targets);
         m->targets = targets;
-        *cap = larger;
+        m->target_cap = larger;
     }
     m->targets[m->target_count++] = (struct target){ .recipient = { .address = address, .notify = m->notify } };
 }
 
 /* "root" is somebody of this host. */
 static int
-add_address(struct mail *m, enum addresses found, const struct mailbox *mailbox, size_t *cap)
+add_address(struct mail *m, enum addresses found, const struct mailbox *mailbox)
 {
     struct path path = mailbox->path;
 
@@ -437,7 +416,7 @@ add_address(struct mail *m, enum addresses found, const struct mailbox *mailbox,
         return cli_fail(&verb_sendmail, EXIT_NO_USER, "\"%.*s\" is not an address", STR_ARG(mailbox->text));
     if (path.domain.len == 0)
         path.domain = m->host;
-    add_target(m, path_text(path, &m->arena), cap);
+    add_target(m, path_text(path, &m->arena));
     return EXIT_WELL;
 }
 
@@ -447,17 +426,16 @@ collect_recipients(struct mail *m)
     struct compose_recipients named = { .header = m->input };
     struct mailbox mailbox;
     enum addresses found;
-    size_t cap = 0;
     int exit = EXIT_WELL;
 
     for (size_t i = 0; i < m->words.count; i++) {
         struct str list = m->words.word[i];
         while (exit == EXIT_WELL && (found = addresses_next(&list, &m->arena, &mailbox)) != ADDRESSES_END)
-            exit = add_address(m, found, &mailbox, &cap);
+            exit = add_address(m, found, &mailbox);
     }
     while (m->from_header && exit == EXIT_WELL &&
            (found = compose_next_recipient(&named, &m->arena, &mailbox)) != ADDRESSES_END)
-        exit = add_address(m, found, &mailbox, &cap);
+        exit = add_address(m, found, &mailbox);
     if (exit == EXIT_WELL && m->target_count == 0)
         return cli_fail(&verb_sendmail, EXIT_USAGE, "no recipients%s", m->from_header ? " in the header" : " (-t?)");
     return exit;
@@ -486,20 +464,6 @@ make_content(struct mail *m)
 
 /* ---- handing it over -------------------------------------------------------------------------------------------- */
 
-static struct err
-read_content(void *arg, void *memory, size_t cap, int64_t until, size_t *out_len)
-{
-    struct mail *m = arg;
-    struct str piece = str_slice(m->content, m->read, m->read + cap);
-
-    (void)until;
-    if (piece.len)
-        memcpy(memory, piece.ptr, piece.len);
-    m->read += piece.len;
-    *out_len = piece.len;
-    return OK;
-}
-
 /* What one reply means for one recipient. True: it was taken so far. */
 static bool
 judge(struct mail *m, struct target *target, const struct remote_reply *reply)
@@ -516,23 +480,20 @@ judge(struct mail *m, struct target *target, const struct remote_reply *reply)
 static bool
 needs_utf8(const struct mail *m)
 {
-    struct header_field field;
-    struct str rest = m->content;
-
     for (size_t i = 0; i < m->target_count; i++)
         if (!str_is_ascii(m->targets[i].recipient.address))
             return true;
-    while (header_take(&rest, &field))
-        if (!str_is_ascii(field.whole))
-            return true;
-    return !str_is_ascii(m->sender);
+    return !str_is_ascii(m->sender) || !header_is_ascii(m->content);
 }
 
-/* One transaction for all who are pending. */
+/* One transaction for those who are pending, as many as the server takes at a time. */
 static void
 send_once(struct mail *m, struct client *client)
 {
+    const struct client_features *features = client_features(client);
+    size_t most = features->rcpt_max ? features->rcpt_max : LIMIT_RCPT_PER_TRANSACTION;
     struct arena *arena = &m->arena;
+    struct str rest = m->content;
     const struct recipient **rcpt = arena_alloc(arena, m->target_count * sizeof *rcpt);
     struct target **pending = arena_alloc(arena, m->target_count * sizeof *pending);
     struct client_transaction t = {
@@ -540,21 +501,20 @@ send_once(struct mail *m, struct client *client)
         .envid = m->envid.len ? m->envid : (struct str){ NULL, 0 },
         .ret = m->ret,
         .body = str_is_ascii(m->content) ? BODY_7BIT : BODY_8BITMIME,
-        .smtputf8 = needs_utf8(m) && client_has(client_features(client), CLIENT_SMTPUTF8),
+        .smtputf8 = needs_utf8(m) && client_has(features, CLIENT_SMTPUTF8),
         .size = m->content.len,
         .rcpt = rcpt,
-        .content = { read_content, m },
+        .content = { client_read_str, &rest },
         .rcpt_reply = arena_alloc(arena, m->target_count * sizeof *t.rcpt_reply),
         .final_reply = arena_alloc(arena, m->target_count * sizeof *t.final_reply),
     };
 
-    for (size_t i = 0; i < m->target_count; i++) {
+    for (size_t i = 0; i < m->target_count && t.rcpt_count < most; i++) {
         if (m->targets[i].fate != PENDING)
             continue;
         pending[t.rcpt_count] = &m->targets[i];
         rcpt[t.rcpt_count++] = &m->targets[i].recipient;
     }
-    m->read = 0;
     struct err e = client_send(client, &t, arena);
     if (err_is(e))
         m->trouble = cli_error(e, arena);
@@ -603,16 +563,23 @@ try_once(struct mail *m, int64_t until)
     return e;
 }
 
-/* Until nobody is pending, or patience ends. */
+/* Until nobody is pending, or patience ends. It begins anew whenever some were settled: there may be many. */
 static void
 hand_over(struct mail *m)
 {
     int64_t until = within(m->rt, m->patience), pause = PAUSE_FIRST_NS;
 
-    for (;;) {
+    for (size_t pending = m->target_count, before; ; ) {
         struct err e = try_once(m, until);
-        if (e.kind == ERR_CANCELLED || count_fate(m, PENDING) == 0)
+        before = pending;
+        pending = count_fate(m, PENDING);
+        if (e.kind == ERR_CANCELLED || pending == 0)
             return;
+        if (pending < before) {
+            until = within(m->rt, m->patience);
+            pause = PAUSE_FIRST_NS;
+            continue;
+        }
         if (err_is(e))
             m->trouble = cli_error(e, &m->arena);
         if (rt_now(m->rt) + pause >= until || err_is(rt_sleep(m->rt, within(m->rt, pause))))
@@ -629,13 +596,18 @@ save_unsent(struct mail *m)
         arena_printf(&m->arena, "%.*s/unsent", STR_ARG(m->state)), host_env(m->rt, S("HOME")),
         host_env(m->rt, S("TMPDIR")), S("/var/tmp"), S("/tmp"), S("."),
     };
-    struct str envelope = arena_printf(&m->arena, "X-Postrider-Unsent-From: <%.*s>\r\n", STR_ARG(m->sender));
+    size_t size = UNSENT_LINE + m->sender.len + m->content.len;
 
     for (size_t i = 0; i < m->target_count; i++)
+        size += UNSENT_LINE + m->targets[i].recipient.address.len;
+    struct text t = text_init(arena_alloc(&m->arena, size), size);
+    text_putf(&t, "X-Postrider-Unsent-From: <%.*s>\r\n", STR_ARG(m->sender));
+    for (size_t i = 0; i < m->target_count; i++)
         if (m->targets[i].fate != TAKEN)
-            envelope = arena_printf(&m->arena, "%.*sX-Postrider-Unsent-To: <%.*s>\r\n", STR_ARG(envelope),
-                                    STR_ARG(m->targets[i].recipient.address));
-    struct str whole = arena_join(&m->arena, envelope, m->content);
+            text_putf(&t, "X-Postrider-Unsent-To: <%.*s>\r\n", STR_ARG(m->targets[i].recipient.address));
+    text_put(&t, m->content);
+    CHECK(!t.full);
+    struct str whole = text_str(&t);
     for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
         for (int tries = 0; places[i].len > 0 && tries < UNSENT_TRIES; tries++) {
             struct str path = arena_printf(&m->arena, "%.*s/postrider-unsent-%08llx", STR_ARG(places[i]),
@@ -679,16 +651,26 @@ struct pipe {
     struct stream *stream;
 };
 
+/* Who types, and many a script, ends lines with LF alone: the first one tells. Then all get their CR. */
 static void
 pass_input(void *arg)
 {
     struct pipe *p = arg;
-    char bytes[8192];
+    struct lines_repair repair = { 0 };
+    char bytes[4096], room[2 * sizeof bytes + 2];
+    bool told = false, repairs = false;
     size_t len;
 
-    while (!err_is(terminal_read(p->rt, bytes, sizeof bytes, FOREVER, &len)) && len > 0)
-        if (err_is(stream_write(p->stream, str_new(bytes, len), FOREVER)))
+    while (!err_is(terminal_read(p->rt, bytes, sizeof bytes, FOREVER, &len)) && len > 0) {
+        struct str some = str_new(bytes, len);
+        size_t lf = str_find_byte(some, '\n');
+        if (!told && lf < len) {
+            told = true;
+            repairs = lf == 0 || bytes[lf - 1] != '\r';
+        }
+        if (err_is(stream_write(p->stream, repairs ? lines_repair(&repair, some, room) : some, FOREVER)))
             return;
+    }
     stream_shut_down(p->stream);
 }
 
@@ -763,6 +745,7 @@ run(struct rt *rt, int argc, char **argv)
     m->patience = PATIENCE_NS;
     m->dialog = dialog_on(rt, TERMINAL_ERROR);
     arena_init(&m->arena, rt_mem(rt), 16 << 10, SIZE_MAX);
+    map_init(&m->known, rt_mem(rt), rt_random(rt));
     int exit = read_arguments(m, argc, argv, &helped);
     const struct verb *mailq = m->show_queue ? cli_find_verb(S("mailq")) : NULL;
     if (exit == EXIT_WELL && mailq) {
@@ -775,6 +758,7 @@ run(struct rt *rt, int argc, char **argv)
         if (exit == EXIT_WELL)
             exit = m->talk ? talk(m) : send_message(m);
     }
+    map_done(&m->known);
     arena_done(&m->arena);
     mem_free(rt_mem(rt), m, sizeof *m);
     return exit;

@@ -78,6 +78,33 @@ message_id_parse(struct str s, struct message_id *out)
     return true;
 }
 
+bool
+notify_parse(struct str words, uint8_t *out_bits)
+{
+    static const struct {
+        struct str word;
+        uint8_t bit;
+    } known[] = { { STR("SUCCESS"), NOTIFY_SUCCESS }, { STR("FAILURE"), NOTIFY_FAILURE }, { STR("DELAY"), NOTIFY_DELAY } };
+    uint8_t bits = 0;
+
+    if (str_eq_nocase(words, S("NEVER"))) {
+        *out_bits = NOTIFY_NEVER;
+        return true;
+    }
+    do {
+        struct str word = str_cut(&words, ',');
+        uint8_t bit = 0;
+        for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+            if (str_eq_nocase(word, known[i].word))
+                bit = known[i].bit;
+        if (bit == 0)
+            return false;
+        bits |= bit;
+    } while (!str_is_absent(words));
+    *out_bits = bits;
+    return true;
+}
+
 static bool
 is_clean(struct str s, size_t max)
 {

@@ -33,6 +33,8 @@ enum notify { /* RFC 3461 section 4.1; 0: no NOTIFY was given */
     NOTIFY_FAILURE = 4,
     NOTIFY_DELAY = 8,
 };
+/* "NEVER", or a list of the others as in "SUCCESS,FAILURE", in any case. False: it is neither. */
+bool notify_parse(struct str, uint8_t *out_bits);
 enum ret { RET_NONE, RET_FULL, RET_HDRS };
 enum body { BODY_7BIT, BODY_8BITMIME, BODY_BINARYMIME };
 

@@ -51,6 +51,17 @@ header_find(struct str header, struct str name, struct header_field *out)
 }
 
 bool
+header_is_ascii(struct str message)
+{
+    struct header_field field;
+
+    while (header_take(&message, &field))
+        if (!str_is_ascii(field.whole))
+            return false;
+    return true;
+}
+
+bool
 header_end_feed(struct header_end *h, struct str piece, size_t *out_len)
 {
     for (size_t i = 0; i < piece.len && !h->found; i++) {

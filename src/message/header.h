@@ -30,6 +30,9 @@ struct header_end {
 /* True as soon as the end was seen: then *out_len bytes of this piece belong to the header. */
 bool header_end_feed(struct header_end *, struct str piece, size_t *out_len);
 
+/* No field of the header that the message begins with needs SMTPUTF8. */
+bool header_is_ascii(struct str message);
+
 /* On one line: line ends dropped, and the spaces at both ends. */
 struct str header_unfold(struct str value, struct arena *);
 

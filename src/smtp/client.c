@@ -15,6 +15,8 @@
 #include "base/check.h"
 #include "message/lines.h"
 
+#include <string.h>
+
 enum {
     COMMAND_BYTES = 2 * LIMIT_PATH + 256, /* a path and an ENVID or ORCPT, each as client_can_say() allows */
     OUT_BYTES = 2 * COMMAND_BYTES,        /* commands of a group that are written together */
@@ -648,6 +650,19 @@ envelope_in_turn(struct client *c, struct client_transaction *t, struct arena *a
 }
 
 /* ---- content -------------------------------------------------------------------------------------------------- */
+
+struct err
+client_read_str(void *arg, void *memory, size_t cap, int64_t until, size_t *out_len)
+{
+    struct str *rest = arg, piece = str_slice(*rest, 0, cap);
+
+    (void)until;
+    if (piece.len)
+        memcpy(memory, piece.ptr, piece.len);
+    *rest = str_from(*rest, piece.len);
+    *out_len = piece.len;
+    return OK;
+}
 
 /*
  * Content on its way, one buffer at a time. Every line leaves with CRLF, and with DATA its leading dot is doubled (RFC

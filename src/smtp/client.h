@@ -81,6 +81,8 @@ struct client_content {
     struct err (*read)(void *arg, void *memory, size_t cap, int64_t until, size_t *out_len);
     void *arg;
 };
+/* A read() for content in memory; arg: a struct str *, which is used up. */
+struct err client_read_str(void *arg, void *memory, size_t cap, int64_t until, size_t *out_len);
 
 enum client_stage { /* what was under way when client_send() ended */
     CLIENT_AT_MAIL,

@@ -61,34 +61,10 @@ take_envid(struct parse *p, struct str value)
     return envid_is_valid(value) ? NULL : &reply_envid_syntax;
 }
 
-/* NEVER, or a list of the others: RFC 3461 section 4.1. */
 static const struct reply *
 take_notify(struct parse *p, struct str value)
 {
-    static const struct {
-        struct str word;
-        uint8_t bit;
-    } words[] = {
-        { STR("SUCCESS"), NOTIFY_SUCCESS },
-        { STR("FAILURE"), NOTIFY_FAILURE },
-        { STR("DELAY"), NOTIFY_DELAY },
-    };
-
-    if (str_eq_nocase(value, S("NEVER"))) {
-        p->rcpt->notify = NOTIFY_NEVER;
-        return NULL;
-    }
-    do {
-        struct str word = str_cut(&value, ',');
-        uint8_t bit = 0;
-        for (size_t i = 0; i < sizeof words / sizeof *words; i++)
-            if (str_eq_nocase(word, words[i].word))
-                bit = words[i].bit;
-        if (bit == 0)
-            return &reply_notify_syntax;
-        p->rcpt->notify |= bit;
-    } while (!str_is_absent(value));
-    return NULL;
+    return notify_parse(value, &p->rcpt->notify) ? NULL : &reply_notify_syntax;
 }
 
 static const struct reply *
