@@ -157,8 +157,7 @@ static int
 parse_notify(struct send *s)
 {
     if (s->set.notify.len > 0 && !notify_parse(s->set.notify, &s->notify))
-        return cli_fail(&verb_send, EXIT_USAGE, "--notify wants never, or a list of success,failure,delay; not \"%.*s\"",
-                        STR_ARG(s->set.notify));
+        return cli_fail(&verb_send, EXIT_USAGE, "--notify wants never, or a list of success,failure,delay");
     if (s->set.ret.len > 0) {
         s->ret = str_eq_nocase(s->set.ret, S("full"))   ? RET_FULL
                  : str_eq_nocase(s->set.ret, S("hdrs")) ? RET_HDRS

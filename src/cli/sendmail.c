@@ -163,8 +163,7 @@ set_letter(struct mail *m, char letter, struct str value)
         return set_mode(m, value);
     case 'N':
         if (!notify_parse(value, &m->notify))
-            return cli_fail(&verb_sendmail, EXIT_USAGE,
-                            "-N wants never, or a list of success,failure,delay; not \"%.*s\"", STR_ARG(value));
+            return cli_fail(&verb_sendmail, EXIT_USAGE, "-N wants never, or a list of success,failure,delay");
         break;
     case 'R':
         m->ret = str_eq_nocase(value, S("full")) ? RET_FULL : str_eq_nocase(value, S("hdrs")) ? RET_HDRS : RET_NONE;

@@ -513,15 +513,18 @@ put_hex(struct text *out, char byte)
     text_put_byte(out, digits.ptr[c & 15]);
 }
 
-/* RFC 2045 section 6.7. At the start of a line of our own making a "-" could begin a boundary. */
 static void
-qp_put(struct convert *c, struct text *out, char byte, bool plain)
+soft_break(struct convert *c, struct text *out)
 {
-    if (c->column + (plain ? 1 : 3) > QP_WIDTH) {
-        text_put(out, S("=\r\n"));
-        c->column = 0;
-        c->broke_line = true;
-    }
+    text_put(out, S("=\r\n"));
+    c->column = 0;
+    c->broke_line = true;
+}
+
+/* At the start of a line of our own making a "-" could begin a boundary. */
+static void
+put_plain_or_hex(struct convert *c, struct text *out, char byte, bool plain)
+{
     if (c->broke_line && c->column == 0 && byte == '-')
         plain = false;
     if (plain)
@@ -529,6 +532,15 @@ qp_put(struct convert *c, struct text *out, char byte, bool plain)
     else
         put_hex(out, byte);
     c->column += plain ? 1 : 3;
+}
+
+/* RFC 2045 section 6.7. */
+static void
+qp_put(struct convert *c, struct text *out, char byte, bool plain)
+{
+    if (c->column + (plain ? 1 : 3) > QP_WIDTH)
+        soft_break(c, out);
+    put_plain_or_hex(c, out, byte, plain);
 }
 
 static void
@@ -562,21 +574,10 @@ end_line(struct convert *c, struct text *out)
 static void
 mend_qp_add(struct convert *c, struct text *out, char byte)
 {
-    bool plain = (byte >= ' ' && byte <= '~') || byte == '\t';
-
-    if (c->column >= LINE_MAX && c->escape == 0) {
-        text_put(out, S("=\r\n"));
-        c->column = 0;
-        c->broke_line = true;
-    }
-    if (c->broke_line && c->column == 0 && byte == '-')
-        plain = false;
+    if (c->column >= LINE_MAX && c->escape == 0)
+        soft_break(c, out);
     c->escape = byte == '=' ? 2 : c->escape > 0 ? (uint8_t)(c->escape - 1) : 0;
-    if (plain)
-        text_put_byte(out, byte);
-    else
-        put_hex(out, byte);
-    c->column += plain ? 1 : 3;
+    put_plain_or_hex(c, out, byte, (byte >= ' ' && byte <= '~') || byte == '\t');
 }
 
 /* Said to be base64: what is no digit means nothing to whoever decodes it. */
@@ -624,29 +625,27 @@ end_body(struct convert *c, struct text *out)
     c->in_body = false;
 }
 
-/* One line end of a text is a line end; of anything else it is two bytes like others. */
+static void (*const add_byte[])(struct convert *, struct text *, char) = {
+    [ACTION_QP] = qp_add,
+    [ACTION_BASE64] = base64_add,
+    [ACTION_MEND_QP] = mend_qp_add,
+    [ACTION_MEND_BASE64] = mend_base64_add,
+};
+
+/* One line end of a text is a line end (in what is encoded already a bare LF reads as one too); of anything else it is
+ * two bytes like others. */
 static void
 add_line_end(struct convert *c, struct text *out)
 {
     bool crlf = str_eq(c->piece.bytes, S("\r\n"));
 
-    if (c->body_action == ACTION_QP && crlf) {
+    if (c->body_action == ACTION_QP && crlf)
         qp_give_space(c, out, false);
+    if ((c->body_action == ACTION_QP && crlf) || c->body_action == ACTION_MEND_QP || c->body_action == ACTION_MEND_BASE64)
         end_line(c, out);
-    } else if (c->body_action == ACTION_MEND_QP && crlf) {
-        end_line(c, out);
-    } else if (c->body_action == ACTION_MEND_BASE64) {
-        end_line(c, out);
-    } else if (c->body_action == ACTION_MEND_QP) { /* bare LF in quoted-printable reads as a line end */
-        end_line(c, out);
-    } else {
-        static void (*const add[])(struct convert *, struct text *, char) = {
-            [ACTION_QP] = qp_add,
-            [ACTION_BASE64] = base64_add,
-        };
+    else
         for (size_t i = 0; i < c->piece.bytes.len; i++)
-            add[c->body_action](c, out, c->piece.bytes.ptr[i]);
-    }
+            add_byte[c->body_action](c, out, c->piece.bytes.ptr[i]);
     c->piece.bytes = S("");
 }
 
@@ -696,13 +695,6 @@ fields_piece(struct convert *c, struct text *out)
 static bool
 body_piece(struct convert *c, struct text *out)
 {
-    static void (*const add[])(struct convert *, struct text *, char) = {
-        [ACTION_QP] = qp_add,
-        [ACTION_BASE64] = base64_add,
-        [ACTION_MEND_QP] = mend_qp_add,
-        [ACTION_MEND_BASE64] = mend_base64_add,
-    };
-
     if (!c->in_body) {
         c->in_body = true;
         c->body_action = action_of(c, c->piece.entity);
@@ -720,7 +712,7 @@ body_piece(struct convert *c, struct text *out)
         if (c->piece.line_end) {
             add_line_end(c, out);
         } else {
-            add[c->body_action](c, out, c->piece.bytes.ptr[0]);
+            add_byte[c->body_action](c, out, c->piece.bytes.ptr[0]);
             c->piece.bytes = str_from(c->piece.bytes, 1);
         }
     }

@@ -99,7 +99,6 @@ has_action(const struct dsn *d, enum dsn_action action)
     return false;
 }
 
-/* RFC 3461 section 4.3: RET is about failures; the others get the header only. What only BDAT could carry does too. */
 /* What no conversion made fit for one next hop would stop its own notice at another. */
 static bool
 cannot_be_converted(const struct dsn *d)
@@ -110,6 +109,7 @@ cannot_be_converted(const struct dsn *d)
     return false;
 }
 
+/* RFC 3461 section 4.3: RET is about failures; the others get the header only. What only BDAT could carry does too. */
 bool
 dsn_returns_full(const struct dsn *d)
 {
@@ -234,7 +234,6 @@ advice_for(const struct dsn_recipient *r)
     return S("");
 }
 
-/* The paragraph of one recipient, for people. */
 /* Only a server's own words begin with a reply code: what we found wrong with it, or before we reached it, has none. */
 static bool
 is_remote_reply(const struct dsn_recipient *r)
@@ -244,6 +243,7 @@ is_remote_reply(const struct dsn_recipient *r)
     return r->remote.len && str_to_u64(str_slice(r->reply, 0, 3), &code) && code >= 100;
 }
 
+/* The paragraph of one recipient, for people. */
 static void
 put_recipient_words(struct text *t, const struct dsn *d, const struct dsn_recipient *r)
 {

@@ -84,7 +84,11 @@ notify_parse(struct str words, uint8_t *out_bits)
     static const struct {
         struct str word;
         uint8_t bit;
-    } known[] = { { STR("SUCCESS"), NOTIFY_SUCCESS }, { STR("FAILURE"), NOTIFY_FAILURE }, { STR("DELAY"), NOTIFY_DELAY } };
+    } known[] = {
+        { STR("SUCCESS"), NOTIFY_SUCCESS },
+        { STR("FAILURE"), NOTIFY_FAILURE },
+        { STR("DELAY"), NOTIFY_DELAY },
+    };
     uint8_t bits = 0;
 
     if (str_eq_nocase(words, S("NEVER"))) {

@@ -1,7 +1,6 @@
 /* border - see border.h. */
 #include "role/border.h"
 
-
 enum { JOB_FIXED = 4096, HOSTS_MAX = 64, PREFIXES_MAX = 64, ENHANCED_MAX = 16, REMOTE_MAX = 400, PATH_MAX_BYTES = 4096 };
 
 /* ---- small pieces ---- */
@@ -131,8 +130,8 @@ envelope_head_size(const struct envelope *e)
 size_t
 border_job_size(const struct border_job *j)
 {
-    size_t size = JOB_FIXED + 200 * j->allow_private_count + envelope_size(&j->envelope) + envelope_head_size(&j->envelope) + j->base.len + j->content.len +
-                  j->domain.len + j->helo.len;
+    size_t size = JOB_FIXED + 200 * j->allow_private_count + envelope_size(&j->envelope) +
+                  envelope_head_size(&j->envelope) + j->base.len + j->content.len + j->domain.len + j->helo.len;
 
     for (size_t i = 0; i < j->host_count; i++)
         size += 200 + j->hosts[i].name.len;

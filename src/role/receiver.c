@@ -298,7 +298,8 @@ expn(void *ctx, const struct server_client *client, struct str what, struct aren
     if (reply)
         return reply;
     if (v.count == 0)
-        return reply_make(arena, 252, "2.0.0", "%.*s: who that is we do not know, but we take mail for it", STR_ARG(what));
+        return reply_make(arena, 252, "2.0.0", "%.*s: who that is we do not know, but we take mail for it",
+                          STR_ARG(what));
     size_t size = 1;
     for (size_t i = 0; i < v.count; i++)
         size += v.recipients[i].address.len + 3;

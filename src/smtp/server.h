@@ -135,8 +135,8 @@ struct server_hooks {
     bool (*draining)(void *ctx);    /* 421 instead of the next command outside a transaction. May be NULL */
 
     void (*log_message)(void *ctx, const struct server_client *, const struct server_message *); /* may be NULL */
-    /* What somebody will ask about: MAIL, a recipient or a message that was refused, with the command that asked for it,
-     * shortened. The reverse-path is absent if it was MAIL. May be NULL. */
+    /* What somebody will ask about: MAIL, a recipient or a message that was refused, with the command that asked for
+     * it, shortened. The reverse-path is absent if it was MAIL. May be NULL. */
     void (*log_refusal)(void *ctx, const struct server_client *, struct str reverse_path, struct str command,
                         const struct reply *);
     void (*log_session)(void *ctx, const struct server_client *, const struct server_report *);  /* may be NULL */
