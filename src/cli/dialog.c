@@ -1,6 +1,7 @@
 /* dialog - see dialog.h. */
 #include "cli/dialog.h"
 
+#include "message/utf8.h"
 #include "runtime/host.h"
 
 #include <stdarg.h>
@@ -35,10 +36,7 @@ dialog_line(void *arg, enum client_dialog who, struct str line)
     if (d->coloured)
         text_put(&t, colour_of(who, line));
     text_put(&t, str_from_cstr(marks[who]));
-    for (size_t i = 0; i < line.len && i < SHOWN_MAX; i++) { /* a server must not steer the terminal */
-        char c = line.ptr[i];
-        text_put_byte(&t, (unsigned char)c < ' ' || c == 0x7f ? '?' : c);
-    }
+    utf8_put_visible(&t, utf8_cut(line, SHOWN_MAX)); /* a server must not steer the terminal */
     if (line.len > SHOWN_MAX)
         text_put(&t, S("..."));
     if (d->coloured)

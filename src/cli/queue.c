@@ -4,6 +4,7 @@
 #include "base/json.h"
 #include "link/link.h"
 #include "message/date.h"
+#include "message/utf8.h"
 
 #include <stddef.h>
 
@@ -61,14 +62,6 @@ json_time(struct text *out, const char *name, int64_t wall_ns)
     text_put_byte(out, '"');
 }
 
-/* What a stranger wrote must not steer the terminal. */
-static void
-put_safe(struct text *out, struct str s)
-{
-    for (size_t i = 0; i < s.len; i++)
-        text_put_byte(out, (unsigned char)s.ptr[i] < ' ' || s.ptr[i] == 0x7f ? '?' : s.ptr[i]);
-}
-
 static void
 print_listed(const struct border_listed *l, bool json)
 {
@@ -93,7 +86,7 @@ print_listed(const struct border_listed *l, bool json)
         text_putf(&t, "%.*s %9llu ", STR_ARG(id_text(l->id, id)), (unsigned long long)l->size);
         put_time(&t, l->accepted_wall);
         text_put(&t, S(" <"));
-        put_safe(&t, l->reverse_path);
+        utf8_put_visible(&t, l->reverse_path);
         text_putf(&t, "> %s", l->held ? "held" : "");
         text_put(&t, l->held ? S("") : l->place);
         if (l->next_wall > 0) {
@@ -101,12 +94,12 @@ print_listed(const struct border_listed *l, bool json)
             put_time(&t, l->next_wall);
         }
         text_put(&t, S("\n    "));
-        put_safe(&t, l->recipient);
+        utf8_put_visible(&t, l->recipient);
         if (l->pending > 1)
             text_putf(&t, " and %u more", l->pending - 1);
         if (l->reason.len) {
             text_put(&t, S("\n    ("));
-            put_safe(&t, str_slice(l->reason, 0, REASON_SHOWN));
+            utf8_put_visible(&t, str_slice(l->reason, 0, REASON_SHOWN));
             text_put(&t, S(")"));
         }
         text_put(&t, S("\n"));
@@ -216,7 +209,7 @@ put_line(struct text *t, const char *name, struct str value)
     if (value.len == 0)
         return;
     text_putf(t, "%-10s ", name);
-    put_safe(t, value);
+    utf8_put_visible(t, value);
     text_put(t, S("\n"));
 }
 
@@ -228,7 +221,7 @@ print_shown(const struct border_shown *s)
 
     put_line(&t, "id", id_text(s->id, id));
     text_put(&t, S("from       <"));
-    put_safe(&t, s->reverse_path);
+    utf8_put_visible(&t, s->reverse_path);
     text_putf(&t, ">\nsize       %llu bytes\naccepted   ", (unsigned long long)s->size);
     put_time(&t, s->accepted_wall);
     text_put(&t, S("\nexpires    "));
@@ -247,10 +240,10 @@ print_shown(const struct border_shown *s)
         const struct border_shown_recipient *r = &s->recipients[i];
         t = text_init(line, sizeof line);
         text_put(&t, S("  "));
-        put_safe(&t, r->address);
+        utf8_put_visible(&t, r->address);
         if (r->given.len) {
             text_put(&t, S(" (given as "));
-            put_safe(&t, r->given);
+            utf8_put_visible(&t, r->given);
             text_put(&t, S(")"));
         }
         text_putf(&t, ": %.*s, %u attempts", STR_ARG(r->place), r->attempts);
@@ -261,14 +254,14 @@ print_shown(const struct border_shown *s)
         text_put(&t, S("\n"));
         if (r->reason.len) {
             text_put(&t, S("    waits: "));
-            put_safe(&t, r->reason);
+            utf8_put_visible(&t, r->reason);
             text_put(&t, S("\n"));
         }
         if (r->last_reply.len) {
             text_put(&t, S("    "));
-            put_safe(&t, r->last_remote.len ? r->last_remote : S("we"));
+            utf8_put_visible(&t, r->last_remote.len ? r->last_remote : S("we"));
             text_put(&t, S(" said: "));
-            put_safe(&t, r->last_reply);
+            utf8_put_visible(&t, r->last_reply);
             text_put(&t, S("\n"));
         }
         terminal_write(TERMINAL_OUT, text_str(&t));

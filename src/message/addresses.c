@@ -81,15 +81,6 @@ take_dotted(struct str *s, struct text *out, bool quotes)
     }
 }
 
-static bool
-is_clean(struct str s)
-{
-    for (size_t i = 0; i < s.len; i++)
-        if ((unsigned char)s.ptr[i] < ' ' || s.ptr[i] == 0x7f)
-            return false;
-    return utf8_is_valid(s);
-}
-
 /* addr-spec, with a route before it perhaps; a local part alone is taken too. */
 static bool
 parse_spec(struct str spec, struct arena *arena, struct path *out)
@@ -117,7 +108,7 @@ parse_spec(struct str spec, struct arena *arena, struct path *out)
         if (!domain_is_valid(domain_without_dot(text_str(&domain))))
             return false;
     }
-    if (spec.len > 0 || !is_clean(text_str(&local)) || (local.len == 0 && domain.len == 0))
+    if (spec.len > 0 || !utf8_is_clean(text_str(&local)) || (local.len == 0 && domain.len == 0))
         return false;
     *out = (struct path){ text_str(&local), domain_without_dot(text_str(&domain)) };
     return true;

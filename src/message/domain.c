@@ -26,7 +26,7 @@ label_is_valid(struct str label)
 bool
 domain_is_name(struct str s)
 {
-    if (s.len == 0 || s.len > LIMIT_DOMAIN || !utf8_is_valid(s))
+    if (s.len == 0 || s.len > LIMIT_DOMAIN || !utf8_is_clean(s))
         return false;
     while (!str_is_absent(s))
         if (!label_is_valid(str_cut(&s, '.')))

@@ -19,7 +19,7 @@ take_dot_string(struct str *rest, struct str *out_local)
     uint32_t point;
 
     while (s.len && (is_dot_atext(s.ptr[0]) || (s.ptr[0] & 0x80))) {
-        if (!utf8_take(&s, &point))
+        if (!utf8_take(&s, &point) || utf8_is_control(point))
             return false;
     }
     *out_local = str_slice(*rest, 0, rest->len - s.len);
@@ -41,7 +41,7 @@ take_quoted_string(struct str *rest, struct arena *arena, struct str *out_local)
     struct str inside = s;
     while (!str_starts(s, S("\""))) {
         bool pair = str_take_byte(&s, '\\');
-        if (!utf8_take(&s, &point) || point < ' ' || point == 0x7f || (pair && point > 0x7f))
+        if (!utf8_take(&s, &point) || utf8_is_control(point) || (pair && point > 0x7f))
             return false;
         pairs += pair;
     }

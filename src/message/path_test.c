@@ -75,6 +75,11 @@ takes_paths(struct test *t)
           STR(""), STR("\xc3\xa4@b\xc3\xbc.ex") },
         { "UTF-8 in quotes",        STR("<\"\xc3\xa4 b\"@c.ex>"),  true, STR("\xc3\xa4 b"), STR("c.ex"), STR(""),
           STR("\"\xc3\xa4 b\"@c.ex") },
+        { "a control character in UTF-8", STR("<a\xc2\x9b@b.ex>"),    false },
+        { "and in quotes",          STR("<\"\xc2\x85\"@b.ex>"),       false },
+        { "and in the domain",      STR("<a@b\xc2\x9b.ex>"),           false },
+        { "the first behind them",  STR("<\xc2\xa0@b.ex>"),            true, STR("\xc2\xa0"), STR("b.ex"), STR(""),
+          STR("\xc2\xa0@b.ex") },
         { "UTF-8 cut short",        STR("<\xc3@b.ex>"),            false },
         { "UTF-8 too long a form",  STR("<\xc0\xaf@b.ex>"),        false },
         { "UTF-8 surrogate",        STR("<a@\xed\xa0\x80.ex>"),    false },
@@ -212,6 +217,9 @@ utf8_is_strict(struct test *t)
     EXPECT(t, !utf8_is_valid(S("\xf4\x90\x80\x80")));
     EXPECT(t, !utf8_is_valid(S("\xf0\x8f\xbf\xbf")));
     EXPECT(t, !utf8_is_valid(S("\x80")));
+    struct text text = text_init(memory, sizeof memory);
+    utf8_put_visible(&text, S("a\x1b\xc2\x9b\xc3\xa4\xc3"));
+    EXPECT_STR(t, text_str(&text), S("a??\xc3\xa4?"));
     EXPECT_STR(t, utf8_cut(S("a\xc3\xa4"), 2), S("a"));
     EXPECT_STR(t, utf8_cut(S("a\xc3\xa4"), 3), S("a\xc3\xa4"));
 }

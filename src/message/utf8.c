@@ -54,6 +54,31 @@ utf8_put(struct text *t, uint32_t point)
         text_put_byte(t, (char)(0x80 | ((point >> (6 * i)) & 0x3f)));
 }
 
+bool
+utf8_is_clean(struct str s)
+{
+    uint32_t point;
+
+    while (utf8_take(&s, &point))
+        if (utf8_is_control(point))
+            return false;
+    return s.len == 0;
+}
+
+void
+utf8_put_visible(struct text *t, struct str s)
+{
+    uint32_t point;
+
+    while (s.len) {
+        if (!utf8_take(&s, &point)) {
+            s = str_from(s, 1);
+            point = '?';
+        }
+        utf8_put(t, utf8_is_control(point) ? '?' : point);
+    }
+}
+
 struct str
 utf8_cut(struct str s, size_t max)
 {

@@ -131,7 +131,7 @@ orcpt_is_valid(struct str s, bool utf8)
     if (!str_eq_nocase(type, S("utf-8")))
         return stands_for_printable(s, LIMIT_ORCPT);
     while (s.len)
-        if (!take_utf8_address(&s, utf8, &point) || point < ' ' || point == 0x7f)
+        if (!take_utf8_address(&s, utf8, &point) || utf8_is_control(point))
             return false;
     return true;
 }
@@ -158,10 +158,7 @@ orcpt_put(struct text *t, struct str address)
 static void
 put_printable(struct text *t, uint32_t point)
 {
-    if (point < ' ' || (point >= 0x7f && point < 0xa0))
-        text_put_byte(t, '?');
-    else
-        utf8_put(t, point);
+    utf8_put(t, utf8_is_control(point) ? '?' : point);
 }
 
 void
