@@ -3,6 +3,8 @@
 
 #include "base/check.h"
 
+#define START_PAUSE_NS MINUTE /* between two runs of a domain that ETRN asks for */
+
 static bool
 rests(const struct pending *p)
 {
@@ -108,7 +110,10 @@ queue_start_domain(struct queue *q, struct moment t, struct str domain)
 
     if (!d)
         return 0;
-    domain_start(q, t, d);
+    if (t.now >= d->start_again) { /* anybody may ask, as often as he likes */
+        domain_start(q, t, d);
+        d->start_again = t.now + START_PAUSE_NS;
+    }
     return d->refs;
 }
 

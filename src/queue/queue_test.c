@@ -1368,6 +1368,14 @@ operators_decide(struct test *t)
     job = next(&w, ANY);
     EXPECT(t, message_id_eq(job.id, id));
     finish(&w, job, &later);
+    test_case(t, "not twice in a minute");
+    EXPECT_INT(t, queue_start_domain(w.q, w.t, S("hub.test")), 1);
+    EXPECT(t, next(&w, ANY).number == 0);
+    w.t.now += MINUTE;
+    EXPECT_INT(t, queue_start_domain(w.q, w.t, S("hub.test")), 1);
+    job = next(&w, ANY);
+    EXPECT(t, job.number != 0);
+    finish(&w, job, &later);
 
     test_case(t, "all are started");
     for (int i = 0; i < 30; i++)

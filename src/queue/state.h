@@ -41,6 +41,7 @@ struct queue_domain {
     struct heap_node timer;  /* in queue->domain_timers: ask again after trouble */
     struct list start_link;  /* in queue->starting: what waits is to be tried now, */
     uint64_t start_order;    /* but for timers that were set since */
+    int64_t start_again;     /* not before that time */
     struct queue_lane *lane; /* KNOWN; and of the last answer */
     int64_t valid_until;
     size_t refs, ready;      /* pendings; of which in the lane */
