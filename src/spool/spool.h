@@ -47,6 +47,7 @@ struct spool_counters {
     uint64_t quarantined;                                                         /* stretches of damaged bytes, since start */
     uint64_t lost;                                                                /* records that must have been there */
     uint64_t free_bytes, segments, live_bytes, space_bytes;
+    bool stuck;                                                                   /* settles wait for space */
     bool recovering;
 };
 
@@ -96,6 +97,8 @@ struct spool_ops {
 
     /* ERR_EXISTS: the id is in use. ERR_NO_SPACE: expected_size does not fit beside the reserve. */
     struct err (*begin)(struct spool *, struct message_id, uint64_t expected_size, int64_t until, struct draft **out);
+    /* The same for a notice of ours, which may use the reserve: its commit ends what it reports. */
+    struct err (*begin_notice)(struct spool *, struct message_id, uint64_t expected_size, int64_t until, struct draft **out);
     struct err (*put)(struct draft *, struct str content, int64_t until);
     uint64_t (*draft_size)(const struct draft *);
     struct err (*draft_read)(struct draft *, uint64_t offset, void *memory, size_t len, int64_t until, size_t *out_len);
@@ -112,7 +115,8 @@ struct spool_ops {
 
     /*
      * New states of some recipients of one message; when all are ended and no notice is owed, the message is no more.
-     * lazy: returns at once, seen by get() and written with the next commit or within 5 ms; else durable when it returns.
+     * lazy: returns at once, seen by get() and written with the next commit or within 5 ms, or when there is space again;
+     * else durable when it returns. Those of one message are written in the order of the calls.
      * ERR_NOT_FOUND: there is no such live message.
      */
     struct err (*settle)(struct spool *, const struct spool_settle *, bool lazy, int64_t until);

@@ -12,7 +12,7 @@
 #include <inttypes.h>
 #include <string.h>
 
-enum { CLEANERS = 16, PASSES = 4 };
+enum { CLEANERS = 16, PASSES = 4, YIELD_EVERY = 1000 };
 #define FREE_LIST_LONG_NS HOUR
 #define SPACE_LOOK_NS (SECOND)
 #define WAIT_FOR_READERS_NS (2 * MILLISECOND)
@@ -295,7 +295,7 @@ message_restate(struct spool *sp, struct message_id id, struct segment *from, in
     if (e.kind == ERR_CORRUPT) { /* its head is lost, and with it the message; the bytes are in quarantine */
         struct message *m = message_find(sp, id);
         if (m && m->unwritten == 0)
-            message_free(sp, m);
+            message_retire(sp, m);
         return OK;
     }
     return e.kind == ERR_NOT_FOUND ? OK : e;
@@ -383,22 +383,30 @@ clean_some(void *arg)
     }
 }
 
-/* Large messages have content where no index speaks of them. */
+/*
+ * Large messages have content where no index speaks of them. The list may be long, and changes while others run: each goes to
+ * its end once it was looked at, until the mark that stood there comes to the front. What is written anew joins behind it.
+ */
 static struct err
 clean_elsewhere(struct spool *sp, struct segment *seg)
 {
-    for (bool found = true; found;) {
-        found = false;
-        list_each(node, &sp->elsewhere) {
-            struct message *m = container_of(node, struct elsewhere, link)->message;
-            if (!message_needs(m, seg) || m->ending)
-                continue;
-            TRY(message_restate(sp, m->id, seg, FOREVER));
-            found = true;
-            break;
-        }
+    struct list mark;
+    struct err e = OK;
+    size_t steps = 0;
+
+    list_init(&mark);
+    list_push_back(&sp->elsewhere, &mark);
+    while (sp->elsewhere.next != &mark && !err_is(e)) {
+        struct list *node = list_pop_front(&sp->elsewhere);
+        struct message *m = container_of(node, struct elsewhere, link)->message;
+        list_push_back(&sp->elsewhere, node);
+        if (message_needs(m, seg) && !m->ending)
+            e = message_restate(sp, m->id, seg, FOREVER);
+        else if (++steps % YIELD_EVERY == 0)
+            fiber_yield(sp->rt);
     }
-    return OK;
+    list_remove(&mark);
+    return e;
 }
 
 static struct draft *
@@ -425,12 +433,16 @@ clean_drafts(struct spool *sp, struct segment *seg)
     while ((d = draft_in(sp, seg, &i)) != NULL) {
         struct extent old = d->own_extents[i], moved = old;
         struct message_id id = d->id;
+        if (d->committing) { /* a moment, and it is a message's */
+            TRY(event_wait(sp->rt, &sp->written, FOREVER));
+            continue;
+        }
         TRY(move_chunk(sp, id, seg, &moved, FOREVER));
         bool is_there = false;
         list_each(node, &sp->drafts)
             is_there |= container_of(node, struct draft, link) == d;
-        if (!is_there || !message_id_eq(d->id, id) || i >= d->extent_count || d->own_extents[i].segment != old.segment ||
-            d->own_extents[i].offset != old.offset)
+        if (!is_there || !message_id_eq(d->id, id) || d->committing || i >= d->extent_count ||
+            d->own_extents[i].segment != old.segment || d->own_extents[i].offset != old.offset)
             continue; /* committed or given up meanwhile */
         d->own_extents[i] = moved;
         segment_count_live(sp, seg, -(int64_t)old.len);
@@ -616,16 +628,19 @@ prewrite(struct spool *sp, struct segment *seg, int64_t until)
 static struct err
 free_segment(struct spool *sp, struct segment *seg, int64_t until)
 {
-    while (seg->pins > 0) { /* readers that began before it was moved */
-        TRY(quarantine_all(sp, until));
-        TRY(rt_sleep(sp->rt, within(sp->rt, WAIT_FOR_READERS_NS)));
-    }
+    bool written = seg->header.bytes == sp->settings.segment_bytes;
+
+    do {
+        while (seg->pins > 0) { /* readers that began before it was moved */
+            TRY(quarantine_all(sp, until));
+            TRY(rt_sleep(sp->rt, within(sp->rt, WAIT_FOR_READERS_NS)));
+        }
+        TRY(write_free_headers(sp, seg, written, LANE_BACKGROUND, until));
+    } while (seg->pins > 0);
     segment_drop_cache(sp, seg);
     for (size_t i = 0; i < CONTENT_SLOTS; i++)
         if (sp->own_slots[i].sequence == seg->sequence)
             sp->own_slots[i].sequence = sp->own_slots[i].used_at = 0;
-    bool written = seg->header.bytes == sp->settings.segment_bytes;
-    TRY(write_free_headers(sp, seg, written, LANE_BACKGROUND, until));
     segment_leave(sp, seg); /* only now: until it is synced, what lies there may come back */
     segment_index_drop(sp, seg);
     if (!written)
@@ -637,7 +652,6 @@ free_segment(struct spool *sp, struct segment *seg, int64_t until)
 static struct err
 clean_segment(struct spool *sp, struct segment *seg, int64_t until)
 {
-    seg->cleaning = true;
     for (int pass = 0; pass < PASSES; pass++) {
         TRY(clean_index(sp, seg, until));
         TRY(clean_elsewhere(sp, seg));
@@ -645,7 +659,6 @@ clean_segment(struct spool *sp, struct segment *seg, int64_t until)
         if (seg->live_bytes == 0)
             return free_segment(sp, seg, until);
     }
-    seg->cleaning = false;
     return ERR(ERR_BUSY, "clean spool segment");
 }
 

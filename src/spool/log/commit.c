@@ -323,10 +323,17 @@ batch_write(struct spool *sp, struct batch *b)
 
 /* ---- segment after segment -------------------------------------------------------------------------------------------- */
 
-/* Index and last header, synced: so everything in k is on disk before the first record of k+1 is written. */
+/*
+ * Index and last header, synced: so everything in k is on disk before the first record of k+1 is written. The last header says
+ * that all before it is on disk, so chunks that nobody waited for are synced before it is written.
+ */
 static struct err
 seal(struct spool *sp, struct segment *seg)
 {
+    if (sp->synced_lsn != seg->last_lsn) {
+        TRY(file_sync(seg->own_file, LANE_COMMIT, FOREVER));
+        sp->counters.syncs++;
+    }
     uint64_t index_bytes = (uint64_t)seg->index_count * INDEX_ENTRY;
     unsigned char *index = mem_alloc(sp->mem, (size_t)index_bytes + BLOCK);
 
@@ -353,6 +360,7 @@ seal(struct spool *sp, struct segment *seg)
     seg->state = SEGMENT_SEALED;
     segment_index_drop(sp, seg);
     segment_unpin(sp, seg);
+    sp->current = NULL;
     return OK;
 }
 
@@ -470,7 +478,8 @@ fail_all(struct spool *sp, struct err e)
 
 /*
  * No segment to go on in. Mail is refused. What drains the queue waits for cleaning, which has a segment of its own and goes
- * first; only when cleaning finds nothing to free, or cannot go on either, is there nothing to wait for.
+ * first; when cleaning finds nothing to free, or cannot go on either, whoever waits gets the error. Lazy settles have been
+ * promised: they wait until somebody makes space.
  */
 static void
 run_short(struct spool *sp, const struct append *first, struct err e)
@@ -481,7 +490,7 @@ run_short(struct spool *sp, const struct append *first, struct err e)
     list_init(&cleaning);
     list_each_safe(node, &sp->queue) {
         struct append *a = container_of(node, struct append, link);
-        if (a->need == NEED_MAIL || hopeless) {
+        if (a->need == NEED_MAIL || (hopeless && (!a->lazy || sp->stopping))) {
             queue_take(sp, a);
             append_end(sp, a, e);
         } else if (a->need == NEED_CLEAN) {
@@ -489,7 +498,7 @@ run_short(struct spool *sp, const struct append *first, struct err e)
             list_push_front(&cleaning, &a->link);
         }
     }
-    sp->starved = list_is_empty(&cleaning) && !list_is_empty(&sp->queue);
+    sp->starved = !sp->hopeless && list_is_empty(&cleaning) && !list_is_empty(&sp->queue);
     list_each_safe(node, &cleaning) {
         list_remove(node);
         list_push_front(&sp->queue, node);
@@ -549,8 +558,8 @@ wait_for_work(struct spool *sp)
 
         if (sp->stopping || sp->broken || (sp->urgent > 0 && !sp->starved))
             return true;
-        if (sp->starved) {
-            until = FOREVER;
+        if (sp->starved || (sp->hopeless && !list_is_empty(&sp->queue))) {
+            until = FOREVER; /* a free segment wakes us */
         } else if (!list_is_empty(&sp->queue)) {
             until = sp->lazy_until;
             if (rt_now(sp->rt) >= until)

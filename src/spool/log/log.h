@@ -44,7 +44,6 @@ struct segment {
     uint8_t state;            /* enum segment_state */
     bool damaged;             /* found so by recovery: cleaned first, never appended to */
     bool written;             /* free: every block was written once, so that a commit into it changes no metadata */
-    bool cleaning;
     uint32_t pins;            /* fibers that read from it */
     struct file *own_file;    /* or NULL */
     uint64_t sequence, secret, first_lsn, last_lsn;
@@ -117,6 +116,8 @@ struct draft {
     struct spool *spool;
     struct message_id id;
     uint64_t expected, size;
+    uint8_t need;                /* enum need */
+    bool committing;             /* its ACCEPT is in a batch, and says where its extents are */
     char *own_data;              /* what is not in a chunk yet */
     size_t data_size, data_cap;
     struct extent *own_extents;
@@ -325,6 +326,7 @@ struct message *message_new(struct spool *, struct message_id);
 void message_release(struct spool *, struct message *); /* all that it owns, and itself; it stays in the map */
 void message_free(struct spool *, struct message *);    /* the same, and takes it out of the map */
 void message_end(struct spool *, struct message *);  /* the same, and has() remembers it */
+void message_retire(struct spool *, struct message *); /* the same, and writes a DONE */
 /* What a base that was read says: recipients, order, content elsewhere. */
 struct loaded;
 void message_adopt(struct spool *, struct message *, const struct loaded *);

@@ -12,6 +12,7 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 
 #define CASE(name)                                                                                                     \
     static void name##_body(struct fixture *f);                                                                        \
@@ -27,8 +28,54 @@
  * In the place of the C library's: counts, and fails when it is told to. It is called from the disk threads. After a failure a
  * file that failed must not be synced again, since that could succeed though the data is gone.
  */
-static atomic_long syncs_done, syncs_until_failure = -1, syncs_in_hope;
-static _Atomic ino_t failed_files[16];
+static atomic_long syncs_done, syncs_until_failure = -1, syncs_in_hope, writes_until_failure = -1;
+static _Atomic ino_t failed_files[16], synced_files[64];
+
+static void
+note_sync(int fd)
+{
+    struct stat st;
+
+    CHECK(fstat(fd, &st) == 0);
+    for (size_t i = 0; i < 64; i++) {
+        ino_t none = 0;
+        if (atomic_compare_exchange_strong(&synced_files[i], &none, st.st_ino) || none == st.st_ino)
+            return;
+    }
+}
+
+static bool
+was_synced(const char *path)
+{
+    struct stat st;
+    bool found = false;
+
+    CHECK(stat(path, &st) == 0);
+    for (size_t i = 0; i < 64; i++)
+        found |= atomic_load(&synced_files[i]) == st.st_ino;
+    return found;
+}
+
+int
+fsync(int fd)
+{
+    int result = (int)syscall(SYS_fsync, fd);
+
+    note_sync(fd);
+    return result;
+}
+
+ssize_t
+pwritev(int fd, const struct iovec *parts, int count, off_t offset)
+{
+    if (atomic_load(&writes_until_failure) == 0) {
+        errno = EIO;
+        return -1;
+    }
+    if (atomic_load(&writes_until_failure) > 0)
+        atomic_fetch_sub(&writes_until_failure, 1);
+    return (ssize_t)syscall(SYS_pwritev, fd, parts, count, offset, 0);
+}
 
 int
 fdatasync(int fd)
@@ -49,6 +96,7 @@ fdatasync(int fd)
     if (left > 0)
         atomic_fetch_sub(&syncs_until_failure, 1);
     int result = (int)syscall(SYS_fdatasync, fd);
+    note_sync(fd);
     atomic_fetch_add(&syncs_done, 1);
     return result;
 }
@@ -178,12 +226,15 @@ message(struct fixture *f, uint64_t number)
     return m;
 }
 
+/* Until keeper and commit wait for something to do: then no disk thread is at work, and the files may be copied. */
 static void
 until_kept(struct fixture *f)
 {
-    for (int i = 0; i < 2000; i++) {
-        if (!keeper_is_needed(f->spool) && list_is_empty(&f->spool->damages) && f->spool->keeping &&
-            f->spool->free_count >= RESERVE_SEGMENTS)
+    struct spool *sp = f->spool;
+
+    for (int i = 0; i < 20000; i++) {
+        if (!keeper_is_needed(sp) && list_is_empty(&sp->damages) && sp->keeping && sp->free_count >= RESERVE_SEGMENTS &&
+            !sp->keep_wanted && !list_is_empty(&sp->keep.waiters) && !list_is_empty(&sp->work.waiters))
             return;
         (void)rt_sleep(f->rt, within(f->rt, MILLISECOND));
     }
@@ -300,8 +351,8 @@ CASE(recovery_writes_nothing)
         if (i % 2)
             FIXTURE_OK(f, fixture_settle(f, i, i % 3 ? STATE_DELIVERED : STATE_PENDING, S("450"), false));
     }
+    until_kept(f);
     copy_begin(copy, f);
-    copy_again(copy, f);
     flip_bit(copy, message(f, 58)->base.segment->number, message(f, 58)->base.offset + 60);
     fixture_close(f);
     copy_again(f, copy); /* the damaged one, twice */
@@ -606,6 +657,256 @@ CASE(each_sync_fails_in_turn)
     EXPECT(f->t, broken > 30);
 }
 
+CASE(each_write_fails_in_turn)
+{
+    f->settings.segment_bytes = 64 << 10;
+    for (long n = 0; n < 40; n++) {
+        uint64_t first = 1000 * (uint64_t)n, acknowledged = 0;
+        fixture_open(f);
+        until_kept(f);
+        atomic_store(&writes_until_failure, n);
+        while (acknowledged < 60 && !err_is(fixture_try_commit(f, first + acknowledged)))
+            acknowledged++;
+        EXPECT(f->t, acknowledged < 60);
+        fixture_close(f);
+        atomic_store(&writes_until_failure, -1);
+        fixture_open(f);
+        EXPECT_INT(f->t, count_whole(f, first, first + acknowledged), acknowledged);
+        for (uint64_t i = 0; i < acknowledged; i++)
+            FIXTURE_OK(f, fixture_settle(f, first + i, STATE_REMOVED, S("gone"), true));
+        fixture_close(f);
+    }
+}
+
+/* A kill leaves more in the page cache than there is on disk: names and headers that nobody synced. */
+CASE(what_was_found_is_synced_before_it_is_believed)
+{
+    char path[300];
+
+    f->settings.segment_bytes = 64 << 10;
+    fixture_open(f);
+    for (uint64_t i = 0; i < 100; i++) {
+        fixture_commit(f, i);
+        FIXTURE_OK(f, fixture_settle(f, i, STATE_DELIVERED, S("250"), false));
+    }
+    until_kept(f);
+    fixture_close(f);
+    for (size_t i = 0; i < 64; i++)
+        atomic_store(&synced_files[i], 0);
+    CHECK(!err_is(dir_open(f->rt, str_from_cstr(f->path), LANE_BACKGROUND, FOREVER, &f->dir)));
+    FIXTURE_OK(f, f->ops->open(f->rt, f->dir, &f->settings, &f->spool, FOREVER));
+    EXPECT(f->t, f->spool->free_count >= RESERVE_SEGMENTS);
+    EXPECT(f->t, was_synced(f->path));
+    list_each(node, &f->spool->free) {
+        snprintf(path, sizeof path, "%s/%08x.segment", f->path, container_of(node, struct segment, link)->number);
+        EXPECT(f->t, was_synced(path));
+    }
+    fixture_close(f);
+}
+
+/* Whoever is told that all of a sealed segment is on disk must find it there: chunks too, that no commit has synced. */
+CASE(a_segment_is_synced_before_it_says_so)
+{
+    struct draft *d;
+    char content[20000] = "x";
+
+    f->settings.segment_bytes = 64 << 10;
+    fixture_open(f);
+    FIXTURE_OK(f, f->ops->begin(f->spool, fixture_id(1), 0, FOREVER, &d));
+    while (f->spool->segment_count < 3) { /* nothing but chunks */
+        struct segment *seg = f->spool->current;
+        long before = atomic_load(&syncs_done);
+        FIXTURE_OK(f, f->ops->put(d, str_new(content, sizeof content), FOREVER));
+        if (seg && f->spool->current != seg) /* one for the chunks, one for the last header, one for the CHECKPOINT */
+            EXPECT(f->t, atomic_load(&syncs_done) >= before + 3);
+    }
+    f->ops->abort(d);
+    fixture_close(f);
+}
+
+/* Mail that said nothing of its size must not use up what is there for the end of other mail. */
+CASE(chunks_leave_the_reserve)
+{
+    struct draft *d;
+    char content[20000] = "x";
+    struct err e = OK;
+
+    f->settings.segment_bytes = 64 << 10;
+    f->settings.space_max = 6 * f->settings.segment_bytes;
+    fixture_open(f);
+    until_kept(f);
+    for (uint64_t i = 0; i < 20; i++)
+        fixture_commit(f, i);
+    FIXTURE_OK(f, f->ops->begin(f->spool, fixture_id(1000), 0, FOREVER, &d));
+    for (int i = 0; i < 50 && !err_is(e); i++)
+        e = f->ops->put(d, str_new(content, sizeof content), FOREVER);
+    EXPECT_INT(f->t, e.kind, ERR_NO_SPACE);
+    EXPECT_INT(f->t, f->ops->begin(f->spool, fixture_id(1001), 0, FOREVER, &(struct draft *){ NULL }).kind, ERR_NO_SPACE);
+    for (uint64_t i = 0; i < 20; i++)
+        FIXTURE_OK(f, fixture_settle(f, i, STATE_DELIVERED, S("250"), false));
+    f->ops->abort(d);
+    fixture_close(f);
+}
+
+/* What was promised to the one who settled lazily is written when there is space again, in whatever state that finds us. */
+CASE(lazy_settles_outlast_a_full_disk)
+{
+    static char words[150];
+    uint64_t many = 0;
+    struct err e = OK;
+    struct spool_counters c;
+
+    memset(words, 'x', sizeof words);
+    f->settings.segment_bytes = 64 << 10;
+    f->settings.space_max = 6 * f->settings.segment_bytes;
+    fixture_open(f);
+    until_kept(f);
+    while (!err_is(fixture_try_commit(f, many)))
+        many++;
+    for (uint64_t i = 0; i < 2000 && !err_is(e); i++) /* all of it lives, so that cleaning has nothing to give */
+        e = fixture_settle(f, i % many, STATE_PENDING, str_new(words, sizeof words), false);
+    EXPECT_INT(f->t, e.kind, ERR_NO_SPACE);
+    for (uint64_t i = 0; i < many; i++)
+        FIXTURE_OK(f, fixture_settle(f, i, STATE_DELIVERED, S("250"), true));
+    (void)rt_sleep(f->rt, within(f->rt, 20 * MILLISECOND));
+    f->ops->counters(f->spool, &c);
+    EXPECT(f->t, c.stuck);
+    f->spool->settings.space_max *= 2;
+    for (int i = 0; i < 10000 && f->spool->messages.count > 0; i++)
+        (void)rt_sleep(f->rt, within(f->rt, MILLISECOND));
+    EXPECT_INT(f->t, f->spool->messages.count, 0);
+    f->ops->counters(f->spool, &c);
+    EXPECT(f->t, !c.stuck);
+    fixture_close(f);
+    fixture_open(f);
+    EXPECT_INT(f->t, f->found_count, 0);
+    fixture_close(f);
+}
+
+struct late {
+    struct fixture *f;
+    uint64_t number;
+    bool begun, ended;
+};
+
+static void
+settle_late(void *arg)
+{
+    struct late *l = arg;
+    struct recipient_status status = { .index = 0, .state = STATE_FAILED_OWED, .last_reply = S("550") };
+    struct spool_settle settle = { .id = fixture_id(l->number), .statuses = &status, .count = 1 };
+
+    l->begun = true;
+    FIXTURE_OK(l->f, l->f->ops->settle(l->f->spool, &settle, true, FOREVER));
+    l->ended = true;
+}
+
+/* Who settles while the message is written anew comes before whoever settles after him: or a failure whose notice is sent
+ * would be owed again. */
+CASE(settles_are_written_in_the_order_of_the_calls)
+{
+    struct late late = { .f = f, .number = 1 }; /* of two recipients */
+    struct recipient_status status = { .index = 0, .state = STATE_PENDING, .last_reply = S("450") };
+    struct spool_settle settle = { .id = fixture_id(1), .statuses = &status, .count = 1 };
+    struct fixture_envelope *e = malloc(sizeof *e);
+    struct spool_message m;
+    struct arena arena;
+    struct draft *draft;
+
+    f->settings.fresh_bytes_max = 0;
+    fixture_open(f);
+    fixture_commit(f, 1);
+    for (int i = 0; i < REFS_MAX; i++)
+        FIXTURE_OK(f, f->ops->settle(f->spool, &settle, true, FOREVER));
+    segment_drop_cache(f->spool, f->spool->current); /* so that writing it anew takes a while */
+    fixture_envelope(f, 2, e);
+    FIXTURE_OK(f, f->ops->begin_notice(f->spool, fixture_id(2), 0, FOREVER, &draft));
+    struct scope scope;
+    scope_init(&scope, f->rt);
+    scope_start(&scope, "late", settle_late, &late);
+    while (!late.begun)
+        fiber_yield(f->rt);
+    status.state = STATE_FAILED_SENT;
+    FIXTURE_OK(f, f->ops->commit(draft, &e->envelope, NULL, &settle, FOREVER));
+    while (!late.ended)
+        (void)rt_sleep(f->rt, within(f->rt, MILLISECOND));
+    scope_end(&scope);
+    for (int life = 0; life < 2; life++) {
+        arena_init(&arena, rt_mem(f->rt), 4096, 1 << 20);
+        FIXTURE_OK(f, f->ops->get(f->spool, fixture_id(1), &arena, FOREVER, &m));
+        EXPECT_INT(f->t, m.statuses[0].state, STATE_FAILED_SENT);
+        arena_done(&arena);
+        fixture_close(f);
+        fixture_open(f);
+    }
+    free(e);
+    fixture_close(f);
+}
+
+/* A draft's chunks are moved while it is committed: what the ACCEPT says must stay where it is. */
+CASE(drafts_are_committed_while_they_move)
+{
+    enum { ROUNDS = 300 };
+    char content[30000];
+    struct fixture_envelope *e = malloc(sizeof *e);
+
+    f->settings.segment_bytes = 64 << 10;
+    f->settings.fresh_bytes_max = 0;
+    f->content_max = sizeof content;
+    fixture_open(f);
+    for (uint64_t i = 1; i < ROUNDS; i++) {
+        uint64_t number = 100000 + i, size = fixture_size(f, number);
+        struct draft *d;
+        fixture_envelope(f, number, e);
+        fixture_fill(number, content, size);
+        FIXTURE_OK(f, f->ops->begin(f->spool, fixture_id(number), size, FOREVER, &d));
+        FIXTURE_OK(f, f->ops->put(d, str_new(content, size), FOREVER));
+        uint64_t chunks_at = d->extent_count > 0 ? d->own_extents[0].segment : 0;
+        for (uint64_t k = 0; k < 200 && chunks_at != 0 && d->own_extents[0].segment == chunks_at; k++) {
+            fixture_commit(f, 1000 * i + k);
+            FIXTURE_OK(f, fixture_settle(f, 1000 * i + k, STATE_DELIVERED, S("250"), true));
+            if (k > 60 - i % 60) /* at some moment of its cleaning */
+                break;
+        }
+        FIXTURE_OK(f, f->ops->commit(d, &e->envelope, NULL, NULL, FOREVER));
+        until_kept(f);
+        EXPECT(f->t, fixture_is_whole(f, number));
+        FIXTURE_OK(f, fixture_settle(f, number, STATE_DELIVERED, S("250"), true));
+    }
+    free(e);
+    fixture_close(f);
+}
+
+/* Cleaning finds a head that is damaged: its recipients have failed, for good. */
+CASE(a_damaged_head_ends_its_message)
+{
+    struct spool_counters c;
+
+    f->settings.segment_bytes = 64 << 10;
+    f->settings.fresh_bytes_max = 0;
+    fixture_open(f);
+    fixture_commit(f, 5);
+    flip_bit(f, message(f, 5)->base.segment->number, message(f, 5)->base.offset + 70);
+    segment_drop_cache(f->spool, message(f, 5)->base.segment);
+    for (uint64_t i = 10; i < 200; i++) {
+        fixture_commit(f, i);
+        FIXTURE_OK(f, fixture_settle(f, i, STATE_DELIVERED, S("250"), false));
+    }
+    until_kept(f);
+    EXPECT(f->t, f->damages > 0);
+    EXPECT(f->t, message_find(f->spool, fixture_id(5)) == NULL);
+    for (int life = 0; life < 2; life++) {
+        fixture_commit(f, 500 + (uint64_t)life); /* takes the lazy ones along */
+        f->ops->counters(f->spool, &c);
+        EXPECT_INT(f->t, c.failed, fixture_recipient_count(5));
+        EXPECT_INT(f->t, c.accepted, c.failed + c.delivered + c.pending);
+        fixture_close(f);
+        fixture_open(f);
+        EXPECT(f->t, !fixture_was_found(f, 5));
+    }
+    fixture_close(f);
+}
+
 struct lines {
     size_t count, records, messages, problems, recipients;
     bool json;
@@ -785,7 +1086,14 @@ TEST_MAIN({ "cut anywhere", cut_anywhere }, { "recovery writes nothing", recover
           { "flip each byte of a sealed record", flip_each_byte_of_a_sealed_record }, { "zero each block", zero_each_block },
           { "a write error breaks it", a_write_error_breaks_it },
           { "nothing is answered before its sync", nothing_is_answered_before_its_sync },
-          { "each sync fails in turn", each_sync_fails_in_turn },
+          { "each sync fails in turn", each_sync_fails_in_turn }, { "each write fails in turn", each_write_fails_in_turn },
+          { "what was found is synced before it is believed", what_was_found_is_synced_before_it_is_believed },
+          { "a segment is synced before it says so", a_segment_is_synced_before_it_says_so },
+          { "chunks leave the reserve", chunks_leave_the_reserve },
+          { "lazy settles outlast a full disk", lazy_settles_outlast_a_full_disk },
+          { "settles are written in the order of the calls", settles_are_written_in_the_order_of_the_calls },
+          { "drafts are committed while they move", drafts_are_committed_while_they_move },
+          { "a damaged head ends its message", a_damaged_head_ends_its_message },
           { "verify says what is there", verify_says_what_is_there }, { "space is bounded", space_is_bounded },
           { "large messages and drafts move", large_messages_and_drafts_move },
           { "damaged content stays damaged when moved", damaged_content_stays_damaged_when_moved },

@@ -308,6 +308,41 @@ message_end(struct spool *sp, struct message *m)
         keeper_wake(sp);
 }
 
+/*
+ * A DONE without anybody's asking, lest an old state comes back: its own was damaged; or its base is, so that nobody can be
+ * told any more, and who is open has failed.
+ */
+void
+message_retire(struct spool *sp, struct message *m)
+{
+    struct append *a = mem_new(sp->mem, struct append);
+    struct recipient_status *statuses = mem_alloc(sp->mem, m->open * sizeof *statuses);
+    struct spool_settle settle = { .id = m->id, .statuses = statuses };
+
+    for (uint32_t i = 0; i < m->recipients; i++) {
+        uint8_t state = message_state(m, i);
+        if (!is_open(packed_state(m, i)))
+            continue;
+        statuses[settle.count++] = (struct recipient_status){
+            .index = i,
+            .state = recipient_state_is_ended(state) ? state : STATE_FAILED_SILENT,
+            .last_reply = S("5.3.0 the message was damaged on our disk"),
+        };
+    }
+    append_init(a, sp, RECORD_DONE, m->id, settle_size(&settle));
+    struct put p = append_put(a);
+    settle_put(&p, &settle);
+    for (uint32_t i = 0; i < settle.count; i++)
+        settle_patch_was(append_body(a), i, message_state(m, statuses[i].index));
+    settle_patch(append_body(a), message_base_first(sp, m), m->base.segment->sequence, true);
+    a->lazy = true;
+    a->need = NEED_DRAIN;
+    a->finish = append_drop;
+    mem_free(sp->mem, statuses, m->open * sizeof *statuses);
+    message_end(sp, m);
+    append_queue(sp, a);
+}
+
 void
 ended_add(struct spool *sp, struct message_id id)
 {

@@ -390,8 +390,8 @@ log_read(struct spool *sp, struct message_id id, uint64_t offset, void *memory, 
         if (e.kind != ERR_CORRUPT)
             return e;
         m = message_find(sp, id);
-        if (m && m->version != version)
-            continue; /* it moved while we read */
+        if (!m || m->version != version)
+            continue; /* it moved or ended while we read */
         struct segment *seg = segment_by_sequence(sp, piece.segment);
         if (seg)
             damage_add(sp, seg, piece.offset, piece.len + RECORD_HEADER + RECORD_CHECK, id, S("content is damaged"));

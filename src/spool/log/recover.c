@@ -33,6 +33,7 @@ struct recovery {
     uint64_t lsn;          /* records from here on are of our own time */
     struct list orphans;   /* messages of which only settles are known */
     struct list waiting;   /* with a base, newest first */
+    struct list ended;     /* to be given a DONE when recovery has ended: until then it writes nothing */
     struct map dead;
     struct arena dead_ids;
     char *own_listed;      /* the segments that the newest CHECKPOINT names */
@@ -125,6 +126,16 @@ drop_file(struct spool *sp, struct segment *seg, int64_t until)
 }
 
 static struct err
+sync_segment(struct spool *sp, struct segment *seg, int64_t until)
+{
+    TRY(segment_pin(sp, seg, until));
+    struct err e = file_sync(seg->own_file, LANE_BACKGROUND, until);
+    segment_unpin(sp, seg);
+    sp->counters.syncs += !err_is(e);
+    return e;
+}
+
+static struct err
 look_at(struct spool *sp, uint32_t number, struct list *used, int64_t until)
 {
     struct segment *seg = segment_new(sp, number);
@@ -136,7 +147,15 @@ look_at(struct spool *sp, uint32_t number, struct list *used, int64_t until)
         segment_free(sp, seg);
         return e;
     }
-    if (!choose_header(&headers, &h)) {
+    /* Before its new life is believed: a segment that is free only in the page cache may come back, and its dead with it. */
+    bool known = choose_header(&headers, &h);
+    if (known && h.state == SEGMENT_FREE && !sp->read_only)
+        e = sync_segment(sp, seg, until);
+    if (err_is(e)) {
+        segment_free(sp, seg);
+        return e;
+    }
+    if (!known) {
         if (headers.blank)
             return drop_file(sp, seg, until);
         report_file(sp, seg, true, S("a segment has lost both its headers: its records cannot be read"));
@@ -265,13 +284,8 @@ walk_unsealed(struct spool *sp, struct segment *seg, bool count, int64_t until)
     struct walk walk = { &o, meet_record, meet_damage };
     struct walked walked;
 
-    if (!sp->read_only) { /* sync before belief: what the page cache holds, the disk may not have */
-        TRY(segment_pin(sp, seg, until));
-        struct err e = file_sync(seg->own_file, LANE_BACKGROUND, until);
-        segment_unpin(sp, seg);
-        TRY(e);
-        sp->counters.syncs++;
-    }
+    if (!sp->read_only) /* sync before belief: what the page cache holds, the disk may not have */
+        TRY(sync_segment(sp, seg, until));
     TRY(segment_walk(sp, seg, &walk, until, &walked));
     if (walked.newer && !sp->read_only) {
         report_file(sp, seg, false, S("a segment has records of a newer version of postrider"));
@@ -393,7 +407,9 @@ open_segments(struct spool *sp, struct list *used, int64_t until)
     size_t count;
 
     arena_init(&arena, sp->mem, 4096, SIZE_MAX / 2);
-    struct err e = dir_list(sp->dir, &arena, LANE_BACKGROUND, until, &names, &count);
+    struct err e = sp->read_only ? OK : dir_sync(sp->dir, LANE_BACKGROUND, until); /* names too */
+    if (!err_is(e))
+        e = dir_list(sp->dir, &arena, LANE_BACKGROUND, until, &names, &count);
     for (size_t i = 0; !err_is(e) && i < count; i++) {
         uint32_t number;
         if (segment_name_parse(names[i], &number))
@@ -441,6 +457,7 @@ recover_open(struct spool *sp, int64_t until)
     sp->own_recovery = r;
     list_init(&r->orphans);
     list_init(&r->waiting);
+    list_init(&r->ended);
     map_init(&r->dead, sp->mem, rt_random(sp->rt));
     arena_init(&r->dead_ids, sp->mem, 64 << 10, SIZE_MAX / 2);
     list_init(&used);
@@ -636,24 +653,6 @@ known_index(const struct recovery *r, const struct segment *seg)
 
 /* ---- one by one ----------------------------------------------------------------------------------------------------------- */
 
-/* All recipients ended, yet no DONE was found: its record is damaged. Said again, lest an old state comes back. */
-static void
-retire(struct spool *sp, struct message *m)
-{
-    struct append *a = mem_new(sp->mem, struct append);
-    struct spool_settle nothing = { .id = m->id };
-
-    append_init(a, sp, RECORD_DONE, m->id, settle_size(&nothing));
-    struct put p = append_put(a);
-    settle_put(&p, &nothing);
-    settle_patch(append_body(a), message_base_first(sp, m), m->base.segment->sequence, true);
-    a->lazy = true;
-    a->need = NEED_DRAIN;
-    a->finish = append_drop;
-    message_end(sp, m);
-    append_queue(sp, a);
-}
-
 static struct err
 show_one(struct spool *sp, struct message *m, struct arena *arena)
 {
@@ -664,18 +663,17 @@ show_one(struct spool *sp, struct message *m, struct arena *arena)
     m = message_find(sp, id);
     if (e.kind == ERR_NOT_FOUND || !m)
         return OK;
-    if (e.kind == ERR_CORRUPT) {
-        message_free(sp, m);
-        return OK;
-    }
-    TRY(e);
-    if (!m->loaded)
+    if (e.kind != ERR_CORRUPT)
+        TRY(e);
+    if (!err_is(e) && !m->loaded)
         message_adopt(sp, m, &loaded);
-    order_add_found(sp, m);
-    if (m->open > 0)
+    if (!err_is(e) && m->open > 0) {
+        order_add_found(sp, m);
         sp->found(sp->found_arg, &loaded.message);
-    else if (!sp->read_only)
-        retire(sp, m);
+    } else { /* damaged, and an older base of it may lie elsewhere; or ended, yet without a DONE: that one is damaged */
+        list_remove(&m->link);
+        list_push_back(&sp->own_recovery->ended, &m->link);
+    }
     return OK;
 }
 
@@ -740,12 +738,14 @@ recover_run(void *arg)
         e = show_some(sp, &all);
     if (!err_is(e))
         order_sort(sp);
-    while (sp->own_recovery->waiting.next != &sp->own_recovery->waiting) /* ended early */
-        list_remove(sp->own_recovery->waiting.next);
-    while (sp->own_recovery->orphans.next != &sp->own_recovery->orphans)
-        list_remove(sp->own_recovery->orphans.next);
-    recover_drop(sp);
+    struct recovery *r = sp->own_recovery;
     sp->recovering = false;
+    for (struct list *node; (node = list_pop_front(&r->ended));)
+        if (!err_is(e) && !sp->read_only)
+            message_retire(sp, container_of(node, struct message, link));
+    while (list_pop_front(&r->waiting) || list_pop_front(&r->orphans)) /* ended early: none stays linked to what goes */
+        ;
+    recover_drop(sp);
     event_wake(sp->rt, &sp->written);
     event_wake(sp->rt, &sp->work);
     if (!err_is(e))

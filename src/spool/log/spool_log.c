@@ -171,7 +171,8 @@ promised(const struct draft *d)
 }
 
 static struct err
-log_begin(struct spool *sp, struct message_id id, uint64_t expected_size, int64_t until, struct draft **out)
+draft_begin(struct spool *sp, struct message_id id, uint64_t expected_size, enum need need, int64_t until,
+            struct draft **out)
 {
     struct draft *d;
 
@@ -181,18 +182,30 @@ log_begin(struct spool *sp, struct message_id id, uint64_t expected_size, int64_
         return ERR(ERR_EXISTS, "begin spool message");
     TRY(space_look(sp, until));
     if (expected_size > UINT32_MAX * (uint64_t)BLOCK ||
-        sp->draft_bytes + expected_size + DRAFT_OVERHEAD > space_for_mail(sp)) {
+        (need == NEED_MAIL && sp->draft_bytes + expected_size + DRAFT_OVERHEAD > space_for_mail(sp))) {
         keeper_wake(sp);
         return ERR(ERR_NO_SPACE, "begin spool message");
     }
     if (is_known(sp, id))
         return ERR(ERR_EXISTS, "begin spool message");
     d = mem_new(sp->mem, struct draft);
-    *d = (struct draft){ .spool = sp, .id = id, .expected = expected_size };
+    *d = (struct draft){ .spool = sp, .id = id, .expected = expected_size, .need = (uint8_t)need };
     list_push_back(&sp->drafts, &d->link);
     sp->draft_bytes += promised(d);
     *out = d;
     return OK;
+}
+
+static struct err
+log_begin(struct spool *sp, struct message_id id, uint64_t expected_size, int64_t until, struct draft **out)
+{
+    return draft_begin(sp, id, expected_size, NEED_MAIL, until, out);
+}
+
+static struct err
+log_begin_notice(struct spool *sp, struct message_id id, uint64_t expected_size, int64_t until, struct draft **out)
+{
+    return draft_begin(sp, id, expected_size, NEED_DRAIN, until, out);
 }
 
 static void
@@ -218,13 +231,22 @@ piece_max(const struct spool *sp)
 }
 
 static void
-draft_free(struct draft *d)
+draft_drop_extents(struct draft *d)
 {
     struct spool *sp = d->spool;
 
     for (uint32_t i = 0; i < d->extent_count; i++)
         if (d->own_extents[i].segment)
             segment_count_live(sp, segment_by_sequence(sp, d->own_extents[i].segment), -(int64_t)d->own_extents[i].len);
+    d->extent_count = 0;
+}
+
+static void
+draft_free(struct draft *d)
+{
+    struct spool *sp = d->spool;
+
+    draft_drop_extents(d);
     sp->draft_bytes -= promised(d);
     list_remove(&d->link);
     set_buffer(d, 0);
@@ -262,6 +284,7 @@ flush_chunk(struct draft *d)
     a.data = str_new(d->own_data, d->data_size);
     a.data_hash = record_hash_data(a.data);
     a.sync = false; /* the commit's sync covers it */
+    a.need = d->need;
     a.arg = d;
     a.finish = finish_chunk;
     struct err e = append_wait(sp, &a);
@@ -492,12 +515,11 @@ log_settle(struct spool *sp, const struct spool_settle *s, bool lazy, int64_t un
 {
     struct append *a;
     struct message *m;
+    struct err e = OK;
 
     if (sp->broken || sp->read_only)
         return ERR(ERR_READ_ONLY, "settle spool message");
-    TRY(fold(sp, s->id, until));
-    m = message_find(sp, s->id);
-    CHECK(m);
+    TRY(message_await(sp, s->id, until, &m));
     a = mem_new(sp->mem, struct append);
     append_init(a, sp, RECORD_SETTLE, s->id, settle_size(s));
     struct put p = append_put(a);
@@ -511,10 +533,12 @@ log_settle(struct spool *sp, const struct spool_settle *s, bool lazy, int64_t un
     m->queued++;
     if (lazy) {
         append_queue(sp, a);
-        return OK;
+    } else {
+        e = append_wait(sp, a);
+        append_drop(sp, a);
     }
-    struct err e = append_wait(sp, a);
-    append_drop(sp, a);
+    if (!err_is(e))
+        (void)fold(sp, s->id, until); /* behind it: settles are written in the order in which they come */
     return e;
 }
 
@@ -548,6 +572,7 @@ prepare_accept(struct spool *sp, struct append *a)
         extent_put_at(append_body(a), i, c->draft->own_extents[i]);
     if (settled)
         prepare_settle(sp, a, settled);
+    c->draft->committing = true;
     return OK;
 }
 
@@ -600,6 +625,7 @@ finish_accept(struct spool *sp, struct append *a)
         message_set_elsewhere(sp, m, d->own_extents, d->extent_count);
         if (sp->settings.fresh_bytes_max > 0 && m->open > 0)
             keep_fresh(sp, c, m);
+        draft_drop_extents(d);
     }
     append_done(sp, a);
 }
@@ -768,6 +794,7 @@ log_counters(const struct spool *sp, struct spool_counters *out)
     out->space_bytes = sp->segment_count * sp->settings.segment_bytes;
     uint64_t free = space_for_mail(sp);
     out->free_bytes = free > sp->draft_bytes ? free - sp->draft_bytes : 0;
+    out->stuck = !list_is_empty(&sp->queue) && (sp->starved || sp->hopeless);
     out->recovering = sp->recovering;
 }
 
@@ -782,6 +809,7 @@ const struct spool_ops spool_log_ops = {
     .recover = log_recover,
     .close = log_close,
     .begin = log_begin,
+    .begin_notice = log_begin_notice,
     .put = log_put,
     .draft_size = log_draft_size,
     .draft_read = log_draft_read,
