@@ -14,7 +14,8 @@
 
 enum { READ_PIECE = 56 << 10, JOB_INLINE_MAX = 48 << 10, ARENA_MAX = 64 << 20, REASON_MAX = 256 };
 
-#define DELIVER_NS (4 * HOUR)      /* the sender has deadlines of its own; this one only ends what hangs for good */
+#define DELIVER_NS (2 * DAY)       /* the sender has deadlines of its own, with LMTP up to 15 minutes a recipient; this
+                                      one only ends what hangs for good */
 #define COMPOSE_NS (2 * MINUTE)
 #define PEER_WAIT_NS (30 * SECOND) /* for a process to come back */
 #define DEATH_WAIT_NS (2 * SECOND) /* for the supervisor to say how it went */

@@ -59,6 +59,7 @@ struct lanes {
 struct world {
     struct rt rt;
     struct mem mem;
+    int64_t leapt; /* rt_run_leaping()'s clock */
     int epoll_fd;
     int image_fd;            /* this program's file, as it was when we started */
     struct source *retired;

@@ -44,6 +44,12 @@ monotonic(struct rt *rt)
     return read_clock(CLOCK_MONOTONIC);
 }
 
+static int64_t
+leaping(struct rt *rt)
+{
+    return world_of(rt)->leapt;
+}
+
 int64_t
 rt_wall(struct rt *rt)
 {
@@ -166,6 +172,22 @@ wait_ms(const struct world *w, int64_t until)
     return ms < 60000 ? (int)ms : 60000;
 }
 
+static bool
+leaps(const struct world *w)
+{
+    return w->rt.clock == leaping && sched_next_alarm(&w->rt) != FOREVER;
+}
+
+static void
+leap(struct world *w, int64_t until)
+{
+    int64_t due = sched_next_alarm(&w->rt);
+
+    due = due < until ? due : until;
+    if (!sched_has_ready(&w->rt) && due > w->leapt)
+        w->leapt = due;
+}
+
 static void
 run_fibers(struct world *w)
 {
@@ -179,9 +201,11 @@ wait_for_events(struct world *w, int64_t until)
 {
     struct epoll_event events[EVENTS_AT_ONCE];
 
-    int n = epoll_wait(w->epoll_fd, events, EVENTS_AT_ONCE, wait_ms(w, until));
+    int n = epoll_wait(w->epoll_fd, events, EVENTS_AT_ONCE, leaps(w) ? 0 : wait_ms(w, until));
     CHECK(n >= 0 || errno == EINTR);
-    w->rt.now = monotonic(&w->rt);
+    if (n == 0 && leaps(w))
+        leap(w, until);
+    w->rt.now = w->rt.clock(&w->rt);
     for (int i = 0; i < n; i++) {
         struct source *s = events[i].data.ptr;
         if (s->fd >= 0)
@@ -265,8 +289,8 @@ run_main(void *start)
     s->ended = true;
 }
 
-struct err
-rt_run(void (*main_fiber)(struct rt *, void *arg), void *arg)
+static struct err
+run_world(int64_t (*clock)(struct rt *), void (*main_fiber)(struct rt *, void *arg), void *arg)
 {
     struct world *w = calloc(1, sizeof *w);
     struct sigaction ignore = { .sa_handler = SIG_IGN }, pipe_before;
@@ -283,7 +307,7 @@ rt_run(void (*main_fiber)(struct rt *, void *arg), void *arg)
     raise_file_limit();
     w->mem = mem_libc();
     w->rt.mem = &w->mem;
-    w->rt.clock = monotonic;
+    w->rt.clock = clock;
     w->rt.held = log_held;
     w->rt.held_ns = HELD_NS;
     w->rt.trim_after_ns = TRIM_AFTER_NS;
@@ -312,4 +336,16 @@ rt_run(void (*main_fiber)(struct rt *, void *arg), void *arg)
     CHECK(sigaction(SIGPIPE, &pipe_before, NULL) == 0);
     free(w);
     return OK;
+}
+
+struct err
+rt_run(void (*main_fiber)(struct rt *, void *arg), void *arg)
+{
+    return run_world(monotonic, main_fiber, arg);
+}
+
+struct err
+rt_run_leaping(void (*main_fiber)(struct rt *, void *arg), void *arg)
+{
+    return run_world(leaping, main_fiber, arg);
 }

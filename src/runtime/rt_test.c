@@ -665,6 +665,33 @@ WORLD_TEST(closing_wakes_reader_and_writer)
     stream_close(ends[1]);
 }
 
+/* Bytes on a stream come first: time passes only when there is nothing to do. */
+static void
+leap_body(struct test *t, struct rt *rt)
+{
+    struct stream *ends[2];
+    char byte;
+    size_t len;
+    int64_t began = rt_now(rt);
+
+    pair(rt, ends);
+    EXPECT(t, !err_is(stream_write(ends[1], S("x"), FOREVER)));
+    EXPECT(t, !err_is(stream_read(ends[0], &byte, 1, within(rt, HOUR), &len)) && len == 1);
+    EXPECT_INT(t, rt_now(rt) - began, 0);
+    EXPECT_INT(t, stream_read(ends[0], &byte, 1, within(rt, HOUR), &len).kind, ERR_TIMEOUT);
+    EXPECT_INT(t, rt_now(rt) - began, HOUR);
+    EXPECT(t, !err_is(rt_sleep(rt, within(rt, DAY + 1))));
+    EXPECT_INT(t, rt_now(rt) - began, HOUR + DAY + 1);
+    stream_close(ends[0]);
+    stream_close(ends[1]);
+}
+
+static void
+a_clock_that_leaps(struct test *t)
+{
+    EXPECT(t, !err_is(rt_run_leaping(body_main, &(struct run_in_world){ t, leap_body })));
+}
+
 WORLD_TEST(a_call_gives_up_in_time)
 {
     struct stream *ends[2];
@@ -1372,6 +1399,7 @@ TEST_MAIN({ "fibers take turns", fibers_take_turns },
           { "scope ends its children", scope_ends_its_children },
           { "a world cancels what is left", a_world_cancels_what_is_left },
           { "timers call back once", timers_call_back_once },
+          { "a clock that leaps", a_clock_that_leaps },
           { "watch tells of a foreign descriptor", watch_tells_of_a_foreign_descriptor },
           { "a stopped watch is silent", a_stopped_watch_is_silent },
           { "streams carry every byte", streams_carry_every_byte },

@@ -21,6 +21,7 @@ struct dialog {
     size_t transactions;  /* of the same message on the connection; 0: 1 */
     unsigned refuse;
     uint64_t repeat;      /* the content is said so often; 0: once */
+    int64_t seconds;      /* not 0: by a clock that leaps, with the limits as they are, it takes so long */
 };
 
 struct source {
@@ -93,6 +94,8 @@ run_dialog(struct rt *rt, void *arg)
     }
     struct test_peer *peer = mem_new(mem, struct test_peer);
     test_peer_init(peer, theirs, d->script);
+    if (d->seconds)
+        peer->patience = DAY;
     peer->content = text_init(content_memory, CONTENT_MAX);
     scope_init(&scope, rt);
     scope_start(&scope, "peer", test_peer_run, peer);
@@ -122,15 +125,16 @@ run_dialog(struct rt *rt, void *arg)
         .rcpt_reply = arena_alloc(&arena, count * sizeof(struct remote_reply)),
         .final_reply = arena_alloc(&arena, count * sizeof(struct remote_reply)),
     };
-    struct client *client = client_new(
-        ours, &(struct client_settings){
-                  .lmtp = d->lmtp,
-                  .helo = S("me.example"),
-                  .refuse = d->refuse,
-                  .times = { .greeting = SECOND, .hello = SECOND, .mail = 5 * SECOND, .rcpt = 5 * SECOND, .data =
-                    SECOND,
-                             .block = SECOND, .final = SECOND, .quit = SECOND },
-              });
+    struct client_times shortened = { .greeting = SECOND, .hello = SECOND, .mail = 5 * SECOND, .rcpt = 5 * SECOND,
+                                      .data = SECOND, .block = SECOND, .final = SECOND, .quit = SECOND };
+    struct client_settings settings = {
+        .lmtp = d->lmtp,
+        .helo = S("me.example"),
+        .refuse = d->refuse,
+        .times = d->seconds ? client_times_default() : shortened,
+    };
+    struct client *client = client_new(ours, &settings);
+    int64_t began = rt_now(rt);
     struct err e = client_greeting(client, &arena, &reply);
     if (!err_is(e) && remote_reply_is_positive(&reply))
         e = client_hello(client, &arena, &reply);
@@ -154,8 +158,10 @@ run_dialog(struct rt *rt, void *arg)
     } else {
         client_quit(client);
     }
+    if (d->seconds)
+        EXPECT_INT(t, (rt_now(rt) - began) / SECOND, d->seconds);
     EXPECT_STR(t, text_str(&got), d->wanted);
-    EXPECT(t, !err_is(scope_wait(&scope, within(rt, 5 * SECOND))));
+    EXPECT(t, !err_is(scope_wait(&scope, within(rt, peer->patience))));
     scope_end(&scope);
     EXPECT(t, peer->ended);
     EXPECT_STR(t, str_from_cstr(peer->failure), S(""));
@@ -175,7 +181,7 @@ run_dialogs(struct test *t, const struct dialog *dialogs, size_t count)
         struct world world = { t, &dialogs[i] };
 
         test_case(t, dialogs[i].why);
-        EXPECT(t, !err_is(rt_run(run_dialog, &world)));
+        EXPECT(t, !err_is((dialogs[i].seconds ? rt_run_leaping : rt_run)(run_dialog, &world)));
     }
 }
 
@@ -423,6 +429,104 @@ pipelines_without_deadlock(struct test *t)
     run_dialogs(t, dialogs, sizeof dialogs / sizeof *dialogs);
 }
 
+/*
+ * Replies minutes apart, by a clock that leaps: each comes when the time for it is all but over, and nothing is given
+ * up. RFC 5321 section 4.5.3.2 has each wait begin anew.
+ */
+static void
+waits_for_the_slow(struct test *t)
+{
+#define SLOW_HELLO(verb) "T 295\nS: 220 hi\nC: " verb " me.example\nT 295\nS: 250-hi\n"
+#define SLOW_ENVELOPE "T 295\nS: 250 ok\nT 295\nS: 250 ok\nT 295\nS: 250 ok\n"
+#define SLOW_QUIT "C: QUIT\nT 9\nS: 221 bye\n"
+    enum { HELLO = 2 * 295, ENVELOPE = 3 * 295, DATA = 115, BLOCK = 175, FINAL = 595, BYE = 9 };
+    static const struct dialog dialogs[] = {
+        { "SMTP, one at a time",
+          STR(SLOW_HELLO("EHLO") "S: 250 x\n" MAIL "T 295\nS: 250 ok\n" RCPT0 "T 295\nS: 250 ok\n" RCPT1
+          "T 295\nS: 250 ok\nC: DATA\nT 115\nS: 354 go\nD\nT 595\nS: 250 ok\n" SLOW_QUIT),
+          STR("250 250,250 354 250 end"), STR("a\r\n"), .seconds = HELLO + ENVELOPE + DATA + FINAL + BYE },
+        { "SMTP, pipelined", STR(SLOW_HELLO("EHLO") "S: 250 PIPELINING\n" GROUP SLOW_ENVELOPE
+          "T 115\nS: 354 go\nD\nT 595\nS: 250 ok\n" SLOW_QUIT),
+          STR("250 250,250 354 250 end"), STR("a\r\n"), .seconds = HELLO + ENVELOPE + DATA + FINAL + BYE },
+        { "SMTP, the lines of a reply a minute apart", STR("S: 220 hi\nC: EHLO me.example\nS: 250-hi\nT 70\nS: 250-X\n"
+          "T 70\nS: 250-Y\nT 70\nS: 250-HELP\nT 70\nS: 250 PIPELINING\n" GROUP ACCEPT "D\nS: 250-x\nT 290\nS: 250-y\n"
+          "T 290\nS: 250 z\n" QUIT),
+          STR("250 250,250 354 250 end"), STR("a\r\n"), .seconds = 280 + 580 },
+        { "SMTP, a server that reads with long breaks", STR(PIPED GROUP ACCEPT "T 175\nD\nT 595\nS: 250 ok\n" QUIT),
+          STR("250 250,250 354 250 end"), STR("0123456789\r\n"), .repeat = 400000, .tiny = true,
+          .seconds = BLOCK + FINAL },
+        { "SMTP, chunks", STR(SLOW_HELLO("EHLO") "S: 250 CHUNKING\n" MAIL "T 295\nS: 250 ok\n" RCPT0
+          "T 295\nS: 250 ok\n" RCPT1 "T 295\nS: 250 ok\nB\nT 175\nS: 250 ok\nB\nT 595\nS: 250 ok\n" SLOW_QUIT),
+          STR("250 250,250 0 250 end"), STR("0123456789abcdef"), .repeat = 3000,
+          .seconds = HELLO + ENVELOPE + BLOCK + FINAL + BYE },
+        { "SMTP, everything refused slowly", STR(SLOW_HELLO("EHLO") "S: 250 PIPELINING\n" GROUP
+          "T 295\nS: 450 no\nT 295\nS: 503 no\nT 295\nS: 503 no\nT 115\nS: 503 no\n" SLOW_QUIT),
+          STR("450 503,503 503 0 data"), STR("a\r\n"), .seconds = HELLO + ENVELOPE + DATA + BYE },
+        { "LMTP, one at a time",
+          STR(SLOW_HELLO("LHLO") "S: 250 x\n" MAIL "T 295\nS: 250 ok\n" RCPT0 "T 295\nS: 250 ok\n" RCPT1
+          "T 295\nS: 250 ok\nC: DATA\nT 115\nS: 354 go\nD\nT 595\nS: 250 ok\nT 595\nS: 452 full\n" SLOW_QUIT),
+          STR("250 250,250 354 250,452 end"), STR("a\r\n"), .lmtp = true,
+          .seconds = HELLO + ENVELOPE + DATA + 2 * FINAL + BYE },
+        { "LMTP, pipelined, a reply for each recipient", STR(SLOW_HELLO("LHLO") "S: 250 PIPELINING\n" GROUP
+          SLOW_ENVELOPE "T 115\nS: 354 go\nD\nT 595\nS: 250 ok\nT 595\nS: 250 ok\n" SLOW_QUIT),
+          STR("250 250,250 354 250,250 end"), STR("a\r\n"), .lmtp = true,
+          .seconds = HELLO + ENVELOPE + DATA + 2 * FINAL + BYE },
+        { "LMTP, chunks", STR(SLOW_HELLO("LHLO") "S: 250-PIPELINING\nS: 250 CHUNKING\n" MAIL RCPT0 RCPT1 SLOW_ENVELOPE
+          "B\nT 595\nS: 250 ok\nT 595\nS: 250 ok\n" SLOW_QUIT),
+          STR("250 250,250 0 250,250 end"), STR("a\r\n"), .lmtp = true, .seconds = HELLO + ENVELOPE + 2 * FINAL + BYE },
+    };
+
+    run_dialogs(t, dialogs, sizeof dialogs / sizeof *dialogs);
+}
+
+/* And the reply that does not come is waited for as long as it is its due, wherever it is missing; not longer. */
+static void
+gives_up_on_time(struct test *t)
+{
+    static const struct dialog dialogs[] = {
+        { "no greeting", STR("Z\n"), STR("hello 0 lost timeout"), .seconds = 300 },
+        { "no answer to EHLO", STR("S: 220 hi\nC: EHLO me.example\nZ\n"), STR("hello 0 lost timeout"), .seconds = 300 },
+        { "half an answer to EHLO", STR("S: 220 hi\nC: EHLO me.example\nT 200\nS: 250-hi\nZ\n"),
+          STR("hello 0 lost timeout"), .seconds = 300 },
+        { "an answer to EHLO that drips", STR("S: 220 hi\nC: EHLO me.example\nS: 250-hi\nT 80\nS: 250-a\nT 80\n"
+          "S: 250-b\nT 80\nS: 250-c\nZ\n"), STR("hello 0 lost timeout"), .seconds = 300 },
+        { "MAIL, in turn", STR(PLAIN MAIL "Z\n"), STR("0 0,0 0 0 mail lost timeout"), STR("a\r\n"), .seconds = 300 },
+        { "MAIL, pipelined", STR(PIPED GROUP "Z\n"), STR("0 0,0 0 0 mail lost timeout"), STR("a\r\n"), .seconds = 300 },
+        { "RCPT, in turn", STR(PLAIN MAIL "T 100\nS: 250 ok\n" RCPT0 "T 100\nS: 250 ok\n" RCPT1 "Z\n"),
+          STR("250 250,0 0 0 rcpt lost timeout"), STR("a\r\n"), .seconds = 500 },
+        { "RCPT, pipelined", STR(PIPED GROUP "T 100\nS: 250 ok\nT 100\nS: 250 ok\nZ\n"),
+          STR("250 250,0 0 0 rcpt lost timeout"), STR("a\r\n"), .seconds = 500 },
+        { "DATA, in turn", STR(PLAIN MAIL "S: 250 ok\n" RCPT0 "S: 250 ok\n" RCPT1 "S: 250 ok\nC: DATA\nZ\n"),
+          STR("250 250,250 0 0 data lost timeout"), STR("a\r\n"), .seconds = 120 },
+        { "DATA, pipelined", STR(PIPED GROUP "S: 250 ok\nS: 250 ok\nS: 250 ok\nZ\n"),
+          STR("250 250,250 0 0 data lost timeout"), STR("a\r\n"), .seconds = 120 },
+        { "content is not read", STR(PIPED GROUP ACCEPT "T 200\n"), STR("250 250,250 354 0 content lost timeout"),
+          STR("0123456789\r\n"), .repeat = 400000, .tiny = true, .seconds = 180 + 10 }, /* did it say why? */
+        { "the end", STR(PIPED GROUP ACCEPT "D\nZ\n"), STR("250 250,250 354 0 final lost timeout"), STR("a\r\n"),
+          .seconds = 600 },
+        { "a chunk", STR("S: 220 hi\nC: EHLO me.example\nS: 250-hi\nS: 250 CHUNKING\n" MAIL "S: 250 ok\n" RCPT0
+          "S: 250 ok\n" RCPT1 "S: 250 ok\nB\nZ\n"), STR("250 250,250 0 0 content lost timeout"),
+          STR("0123456789abcdef"), .repeat = 3000, .seconds = 180 },
+        { "the last chunk", STR(CHUNK MAIL RCPT0 RCPT1 "S: 250 ok\nS: 250 ok\nS: 250 ok\nB\nZ\n"),
+          STR("250 250,250 0 0 final lost timeout"), STR("a\r\n"), .seconds = 600 },
+        { "LMTP: LHLO", STR("S: 220 hi\nC: LHLO me.example\nZ\n"), STR("hello 0 lost timeout"), .lmtp = true,
+          .seconds = 300 },
+        { "LMTP: MAIL", STR(LMTP GROUP "Z\n"), STR("0 0,0 0 0,0 mail lost timeout"), STR("a\r\n"), .lmtp = true,
+          .seconds = 300 },
+        { "LMTP: RCPT", STR(LMTP GROUP "S: 250 ok\nZ\n"), STR("250 0,0 0 0,0 rcpt lost timeout"), STR("a\r\n"),
+          .lmtp = true, .seconds = 300 },
+        { "LMTP: DATA", STR(LMTP GROUP "S: 250 ok\nS: 250 ok\nS: 250 ok\nZ\n"),
+          STR("250 250,250 0 0,0 data lost timeout"), STR("a\r\n"), .lmtp = true, .seconds = 120 },
+        { "LMTP: the second recipient's reply", STR(LMTP GROUP ACCEPT "D\nT 500\nS: 250 ok\nZ\n"),
+          STR("250 250,250 354 250,0 final lost timeout"), STR("a\r\n"), .lmtp = true, .seconds = 500 + 600 },
+        { "QUIT, which is not worth much", STR(PIPED GROUP ACCEPT "D\nS: 250 ok\nC: QUIT\nZ\n"),
+          STR("250 250,250 354 250 end"), STR("a\r\n"), .seconds = 10 },
+    };
+
+    run_dialogs(t, dialogs, sizeof dialogs / sizeof *dialogs);
+}
+
 TEST_MAIN({ "speaks the dialog", speaks_the_dialog }, { "hears refusals", hears_refusals },
           { "survives an end anywhere", survives_an_end_anywhere }, { "sends content", sends_content },
-          { "pipelines without deadlock", pipelines_without_deadlock })
+          { "pipelines without deadlock", pipelines_without_deadlock }, { "waits for the slow", waits_for_the_slow },
+          { "gives up on time", gives_up_on_time })

@@ -83,7 +83,10 @@ rcpt(void *ctx, const struct server_client *client, const struct rcpt_request *r
     (void)client;
     if (str_eq(local, S("slow"))) {
         f->slow_asked++;
-        CHECK(!err_is(event_wait(f->rt, &f->slow, until)));
+        if (err_is(event_wait(f->rt, &f->slow, until))) {
+            out->reply = &busy;
+            return;
+        }
     }
     if (domain.len > 0 && !str_eq_nocase(domain, S("local.test"))) {
         out->reply = &elsewhere;
@@ -212,13 +215,16 @@ draft_commit(void *ctx, void *draft, const struct envelope *envelope, int64_t un
     struct fake_site *f = ctx;
     struct fake_draft *d = draft;
 
-    (void)until;
     CHECK(envelope->recipient_count > 0);
-    if (err_is(f->commit_error)) {
+    int64_t done = within(f->rt, f->commit_takes);
+    struct err e = f->commit_error;
+    if (f->commit_takes > 0 && !err_is(rt_sleep(f->rt, done < until ? done : until)) && done > until)
+        e = ERR(ERR_TIMEOUT, "commit");
+    if (err_is(e)) {
         free(d->content);
         free(d);
         f->aborted++;
-        return f->commit_error;
+        return e;
     }
     if (f->committed < FAKE_MESSAGES) {
         struct fake_message *m = &f->messages[f->committed];

@@ -5,7 +5,7 @@
  *     fwd      251, goes to fwd@partner.test              moved    551
  *     list     members ok and v, owner owner-list         sales    an alias to ok and v
  *     busy     450                                        bye      421
- *     slow     250, when the test has woken `slow`
+ *     slow     250, when the test has woken `slow`; 450 if that is not in time
  *
  * Nobody else is known (550 5.1.1), and elsewhere is relayed to for trusted clients only (550 5.7.1).
  * What is committed is kept, to be looked at.
@@ -44,6 +44,7 @@ struct fake_site {
     struct rt *rt;         /* of `slow` */
     struct event slow;
     size_t slow_asked;
+    int64_t commit_takes;  /* ns */
     struct str reverse_name;
 
     /* The last session's line. */

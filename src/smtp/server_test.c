@@ -25,6 +25,7 @@ struct peer {
     size_t len;
     char reply[8192]; /* the last one, all its lines */
     size_t reply_len;
+    int64_t patience; /* of each wait of ours */
 };
 
 static void
@@ -91,7 +92,7 @@ peer_read(struct peer *p)
         }
         size_t got;
         struct err e =
-            stream_read(p->stream, p->here + p->len, sizeof p->here - p->len, within(p->rt, 10 * SECOND), &got);
+            stream_read(p->stream, p->here + p->len, sizeof p->here - p->len, within(p->rt, p->patience), &got);
         if (err_is(e))
             return e.kind == ERR_RESET ? 0 : -2;
         if (got == 0)
@@ -160,6 +161,7 @@ run_fiber(struct rt *rt, void *arg)
     site->rt = rt;
     p->settings = listener_settings_default(S("mx.local.test"));
     p->settings.slow_down = 0;
+    p->patience = 10 * SECOND;
     run->each(p);
     EXPECT_INT(p->t, site->begun, site->committed + site->aborted); /* each draft ended exactly once */
     EXPECT_INT(p->t, site->admitted, site->left);
@@ -172,6 +174,13 @@ static void
 in_world(struct test *t, void (*each)(struct peer *))
 {
     EXPECT(t, !err_is(rt_run(run_fiber, &(struct run){t, each})));
+}
+
+/* The same by a clock that leaps: see rt_run_leaping(). */
+static void
+in_leaping_world(struct test *t, void (*each)(struct peer *))
+{
+    EXPECT(t, !err_is(rt_run_leaping(run_fiber, &(struct run){t, each})));
 }
 
 #define EHLO STR("EHLO client.test\r\n")
@@ -869,11 +878,205 @@ gives_up_test(struct test *t)
     in_world(t, gives_up);
 }
 
+/* ---- minutes apart, by a clock that leaps; with the limits as they are ---- */
+
+enum { LINES = 500 };
+static char lines[LINES * 80]; /* enough for the minimum rate */
+
+struct late_step {
+    int64_t after; /* seconds */
+    struct str send, codes;
+};
+
+static void
+peer_wait(struct peer *p, int64_t seconds)
+{
+    CHECK(!err_is(rt_sleep(p->rt, within(p->rt, seconds * SECOND))));
+}
+
+static bool
+peer_play_late(struct peer *p, const struct late_step *steps, size_t count)
+{
+    for (size_t i = 0; i < count && steps[i].send.len > 0; i++) {
+        peer_wait(p, steps[i].after);
+        peer_send(p, steps[i].send);
+        if (!peer_expect(p, steps[i].codes))
+            return false;
+    }
+    return true;
+}
+
+/* A client that takes almost all the time that it has, again and again, is served to the end. */
+static void
+waits_for_the_patient(struct peer *p)
+{
+    static const struct {
+        const char *why;
+        struct late_step steps[14];
+    } patient[] = {
+        {"one command at a time",
+         {{295, EHLO, STR("250")},
+          {295, NOOP, STR("250")},
+          {295, MAIL, STR("250")},
+          {295, RCPT, STR("250")},
+          {295, RCPT, STR("250")},
+          {295, DATA, STR("354")},
+          {175, {lines, sizeof lines}, STR("")},
+          {175, {lines, sizeof lines}, STR("")},
+          {175, STR(".\r\n"), STR("250")},
+          {295, MAIL, STR("250")},
+          {295, QUIT, STR("221 end")}}},
+        {"commands in pieces",
+         {{0, EHLO, STR("250")},
+          {295, STR("MAIL FROM:<a@b.test>\r\nRCPT TO:<ok@loc"), STR("250")},
+          {100, STR("al.te"), STR("")},
+          {100, STR("st>"), STR("")},
+          {95, STR("\r\nRCPT TO:<v@local.test>\r\nDA"), STR("250 250")},
+          {295, STR("TA\r\n"), STR("354")},
+          {175, {lines, sizeof lines}, STR("")},
+          {175, STR(".\r\nQUIT"), STR("250")},
+          {295, STR("\r\n"), STR("221 end")}}},
+        {"chunks, and between chunks",
+         {{0, EHLO, STR("250")},
+          {0, STR("MAIL FROM:<a@b.test>\r\nRCPT TO:<ok@local.test>\r\n"), STR("250 250")},
+          {295, STR("BDAT 40000\r\n"), STR("")},
+          {175, {lines, sizeof lines}, STR("250")},
+          {295, STR("BDAT 2 L"), STR("")},
+          {4, STR("AST\r\n"), STR("")},
+          {175, STR("\r\n"), STR("250")},
+          {295, QUIT, STR("221 end")}}},
+    };
+
+    p->patience = HOUR;
+    for (size_t i = 0; i < LINES; i++)
+        memcpy(lines + i * 80, "345678 1 2345678 2 2345678 3 2345678 4 2345678 5 2345678 6 2345678 7 2345678 8\r\n", 80);
+    for (size_t i = 0; i < sizeof patient / sizeof *patient; i++) {
+        test_case(p->t, patient[i].why);
+        peer_connect(p);
+        if (peer_expect(p, S("220")))
+            peer_play_late(p, patient[i].steps, sizeof patient[i].steps / sizeof *patient[i].steps);
+        peer_leave(p);
+    }
+    EXPECT_INT(p->t, p->site->committed, sizeof patient / sizeof *patient);
+}
+
+/* And one that takes more than it has, anywhere, is told so when the time has come: not before, not later. */
+static void
+sends_the_late_away(struct peer *p)
+{
+    static const struct {
+        const char *why;
+        int64_t seconds; /* from the greeting to 421 */
+        struct late_step steps[6];
+    } cases[] = {
+        {"before EHLO", 300, {{0}}},
+        {"within EHLO", 300, {{100, STR("EHLO cl"), STR("")}}},
+        {"behind EHLO", 400, {{100, EHLO, STR("250")}}},
+        {"behind MAIL", 400, {{0, EHLO, STR("250")}, {100, MAIL, STR("250")}}},
+        {"behind RCPT", 400, {{0, EHLO, STR("250")}, {0, MAIL, STR("250")}, {100, RCPT, STR("250")}}},
+        {"a command that drips",
+         300,
+         {{0, EHLO, STR("250")}, {100, STR("N"), STR("")}, {100, STR("O"), STR("")}, {99, STR("O"), STR("")}}},
+        {"a command without its LF", 300, {{0, EHLO, STR("250")}, {200, STR("NOOP\r"), STR("")}}},
+        {"behind 354",
+         280,
+         {{0, EHLO, STR("250")}, {0, MAIL, STR("250")}, {0, RCPT, STR("250")}, {100, DATA, STR("354")}}},
+        {"within content",
+         350,
+         {{0, EHLO, STR("250")},
+          {0, MAIL, STR("250")},
+          {0, RCPT, STR("250")},
+          {0, DATA, STR("354")},
+          {170, {lines, sizeof lines}, STR("")}}},
+        {"before the very last byte",
+         280,
+         {{0, EHLO, STR("250")},
+          {0, MAIL, STR("250")},
+          {0, RCPT, STR("250")},
+          {0, DATA, STR("354")},
+          {100, STR("x\r\n.\r"), STR("")}}},
+        {"content that drips",
+         300,
+         {{0, EHLO, STR("250")},
+          {0, STR("MAIL FROM:<>\r\nRCPT TO:<ok@local.test>\r\nDATA\r\n"), STR("250 250 354")},
+          {100, STR("x"), STR("")},
+          {100, STR("x"), STR("")},
+          {100, STR("x"), STR("")}}},
+        {"a chunk that does not come",
+         180,
+         {{0, EHLO, STR("250")},
+          {0, STR("MAIL FROM:<>\r\nRCPT TO:<ok@local.test>\r\nBDAT 3 LAST\r\n.\r"), STR("250 250")}}},
+        {"behind a chunk",
+         300,
+         {{0, EHLO, STR("250")},
+          {0, STR("MAIL FROM:<>\r\nRCPT TO:<ok@local.test>\r\nBDAT 3\r\nabc"), STR("250 250 250")}}},
+    };
+
+    p->patience = HOUR;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        test_case(p->t, cases[i].why);
+        peer_connect(p);
+        peer_expect(p, S("220"));
+        int64_t began = rt_now(p->rt);
+        peer_play_late(p, cases[i].steps, sizeof cases[i].steps / sizeof *cases[i].steps);
+        peer_expect(p, S("421 end"));
+        EXPECT_INT(p->t, (rt_now(p->rt) - began) / SECOND, cases[i].seconds);
+        peer_leave(p);
+    }
+    EXPECT_INT(p->t, p->site->committed, 0);
+}
+
 static void
 wait_for_slow(struct peer *p, size_t asked)
 {
     while (p->site->slow_asked < asked)
         CHECK(!err_is(rt_sleep(p->rt, within(p->rt, MILLISECOND))));
+}
+
+/* What the server itself must ask for may take minutes: its replies come minutes apart, each as soon as it is known. */
+static void
+answers_late(struct peer *p)
+{
+    p->patience = HOUR;
+    test_case(p->t, "three recipients that the next hop must be asked for");
+    peer_connect(p);
+    peer_begin(p);
+    int64_t began = rt_now(p->rt);
+    peer_send(p, S("MAIL FROM:<>\r\nRCPT TO:<slow@local.test>\r\nRCPT TO:<slow@local.test>\r\n"
+                   "RCPT TO:<slow@local.test>\r\n"));
+    for (size_t i = 1; i <= 3; i++) {
+        wait_for_slow(p, i);
+        peer_wait(p, 115);
+        event_wake(p->rt, &p->site->slow);
+        peer_expect(p, i == 1 ? S("250 250") : S("250"));
+        EXPECT_INT(p->t, (rt_now(p->rt) - began) / SECOND, 115 * i);
+    }
+    test_case(p->t, "and one that gives no answer");
+    peer_send(p, S("RCPT TO:<slow@local.test>\r\nNOOP\r\n"));
+    began = rt_now(p->rt);
+    peer_expect(p, S("450 250"));
+    EXPECT_INT(p->t, (rt_now(p->rt) - began) / SECOND, LIMIT_ANSWER_NS / SECOND);
+
+    for (int late = 0; late < 2; late++) {
+        test_case(p->t, late ? "a commit that does not end" : "a commit of minutes");
+        p->site->commit_takes = LIMIT_COMMIT_NS + (late ? 1 : -1) * SECOND;
+        peer_send(p, late ? S("MAIL FROM:<>\r\nRCPT TO:<ok@local.test>\r\nDATA\r\n") : S("DATA\r\n"));
+        peer_expect(p, late ? S("250 250 354") : S("354"));
+        peer_send(p, S(".\r\n"));
+        began = rt_now(p->rt);
+        peer_expect(p, late ? S("451") : S("250"));
+        EXPECT_INT(p->t, (rt_now(p->rt) - began) / SECOND, LIMIT_COMMIT_NS / SECOND - !late);
+    }
+    EXPECT_INT(p->t, p->site->committed, 1);
+    peer_leave(p);
+}
+
+static void
+minutes_test(struct test *t)
+{
+    in_leaping_world(t, waits_for_the_patient);
+    in_leaping_world(t, sends_the_late_away);
+    in_leaping_world(t, answers_late);
 }
 
 /* A recipient that the next hop must be asked for takes its time; whoever pipelined a hundred of them must not wait for
@@ -1218,5 +1421,7 @@ TEST_MAIN({"dialogs", dialogs_test}, {"every command at every point", order_test
           {"envelopes and trace", envelopes_test}, {"a large message", large_test},
           {"limits exceeded by one", limits_test}, {"10,001 recipients", many_recipients_test},
           {"10,000 chunks of a byte", tiny_chunks_test}, {"gives up on time", gives_up_test},
-          {"tells in time", tells_in_time_test}, {"a store in trouble", trouble_test}, {"who may enter", door_test}, {"offers what works", offers_test},
+          {"minutes apart", minutes_test}, {"tells in time", tells_in_time_test},
+          {"a store in trouble", trouble_test}, {"who may enter", door_test},
+          {"offers what works", offers_test},
           {"rests small", rests_small_test}, {"cut at every byte", cuts_test}, {"nonsense", nonsense_test})

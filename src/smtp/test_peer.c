@@ -11,6 +11,7 @@ test_peer_init(struct test_peer *p, struct stream *stream, struct str script)
     p->ended = false;
     p->failure[0] = '\0';
     p->in_from = p->in_to = 0;
+    p->patience = 20 * SECOND;
 }
 
 static bool
@@ -33,7 +34,7 @@ fill(struct test_peer *p)
     p->in_to -= p->in_from;
     p->in_from = 0;
     if (p->in_to == sizeof p->in ||
-        err_is(stream_read(p->own_stream, p->in + p->in_to, sizeof p->in - p->in_to, within(p->rt, 20 * SECOND), &len)))
+        err_is(stream_read(p->own_stream, p->in + p->in_to, sizeof p->in - p->in_to, within(p->rt, p->patience), &len)))
         return false;
     p->in_to += len;
     return len > 0;
@@ -70,7 +71,7 @@ say(struct test_peer *p, struct str line)
 {
     const struct str parts[] = { line, S("\r\n") };
 
-    return !err_is(stream_write_parts(p->own_stream, parts, 2, within(p->rt, 20 * SECOND)));
+    return !err_is(stream_write_parts(p->own_stream, parts, 2, within(p->rt, p->patience)));
 }
 
 static bool
@@ -144,6 +145,12 @@ expect_recipients(struct test_peer *p, uint64_t count)
 }
 
 static bool
+wait_seconds(struct test_peer *p, int64_t seconds)
+{
+    return !err_is(rt_sleep(p->rt, within(p->rt, seconds * SECOND)));
+}
+
+static bool
 step(struct test_peer *p, struct str line)
 {
     uint64_t times;
@@ -171,7 +178,11 @@ step(struct test_peer *p, struct str line)
     if (str_eq(line, S("B")))
         return read_chunk(p);
     if (str_eq(line, S("N")))
-        return !err_is(rt_sleep(p->rt, within(p->rt, 2 * SECOND)));
+        return wait_seconds(p, 2);
+    if (str_take(&line, S("T "))) {
+        CHECK(str_to_u64(line, &times));
+        return wait_seconds(p, (int64_t)times);
+    }
     if (str_eq(line, S("W")) || str_eq(line, S("Z"))) {
         p->in_from = p->in_to;
         if (!fill(p))

@@ -7,6 +7,7 @@
  *     R                  reset the connection              H         close it in good order
  *     W                  the client closes now             Z         be silent, until the client closes
  *     N                  do not even read for two seconds
+ *     T 290              nor for so many
  *     P 40               forty times: expect RCPT TO:<uN@b.example>, and answer 250
  *
  * What does not fit the script is told in `failure`, and the connection is closed. A script that ends closes in good
@@ -25,6 +26,7 @@ struct test_peer {
     char failure[512];        /* NUL-terminated; empty: none */
     struct text content;      /* of all D and B, still dot-stuffed; memory by the caller, or none */
     uint64_t content_bytes;
+    int64_t patience;         /* of each wait; 20 s */
     size_t in_from, in_to;
     char in[8192];
 };
