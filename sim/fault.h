@@ -1,0 +1,79 @@
+/*
+ * fault - what goes wrong, and when: a list that is drawn by the seed before anything runs, so that a failing run can be
+ * tried again with one fault less.
+ *
+ * A fault comes at a virtual time, or at the nth step (call of the seam) of a process of some kind after that time, so
+ * that kills find the rare places too.
+ */
+#ifndef SIM_FAULT_H
+#define SIM_FAULT_H
+
+#include "base/str.h"
+
+struct sim;
+struct process;
+
+enum fault_kind {
+    FAULT_KILL_ROLE,      /* SIGKILL of one process of the daemon */
+    FAULT_KILL_ALL,       /* of all of them; started again later */
+    FAULT_POWER_LOSS,
+    FAULT_DISK_ERROR,     /* a call fails: once, or until it is lifted */
+    FAULT_DISK_FULL,
+    FAULT_DISK_STALL,
+    FAULT_CLOCK_JUMP,
+    FAULT_DNS_OUTAGE,
+    FAULT_PARTITION,      /* one host, or the daemon's own, is cut off */
+    FAULT_RESET,          /* of a connection */
+    FAULT_HALF_OPEN,      /* a connection dies and nobody is told */
+    FAULT_NO_FILES,       /* EMFILE for a while */
+    FAULT_RELOAD,
+    FAULT_RESTART,        /* in good order */
+    FAULT_KINDS,
+};
+const char *fault_name(enum fault_kind);
+
+enum { FAULTS_MAX = 64, FAULT_ROLE_NAME = 16 };
+
+struct fault {
+    uint8_t kind;         /* enum fault_kind */
+    bool off;             /* left out: shrinking */
+    bool done;
+    bool by_step;         /* at the `step`th step of a process of this role after `at` */
+    char role[FAULT_ROLE_NAME]; /* kill: its name; empty: any */
+    int64_t at, lasts;
+    uint64_t step;
+    int error;            /* errno */
+    int64_t amount;       /* clock jump: ns; disk full: bytes left */
+    uint32_t which;       /* of hosts, connections, kinds of call: taken modulo their number */
+};
+
+struct faults {
+    struct fault list[FAULTS_MAX];
+    size_t count;
+    uint64_t injected[FAULT_KINDS];
+    /* In force now. */
+    int64_t disk_error_until, no_files_until, dns_out_until;
+    int disk_error;
+    bool disk_error_once;
+    uint8_t disk_error_calls; /* bits of enum disk_call */
+    uint64_t process_deaths;  /* of all kinds, the disk's included: what duplicates may come from */
+    bool armed;               /* a fault by step is waiting */
+};
+
+enum disk_call { CALL_OPEN = 1, CALL_READ = 2, CALL_WRITE = 4, CALL_SYNC = 8, CALL_DIR = 16, CALL_SYNC_DIR = 32 };
+
+/* Sets the alarms of all that are not off. */
+void faults_arm(struct sim *);
+/* A step of a process: may kill it (and not return). */
+void faults_at_step(struct sim *, struct process *);
+/* What a step began is ended: called between turns. */
+void faults_after_turn(struct sim *);
+/* errno for this call, or 0. */
+int faults_disk_error(struct sim *, struct process *, enum disk_call);
+bool faults_no_files(struct sim *);
+/* Everything that lasts is over: from now on the world is well. */
+void faults_end(struct sim *);
+/* "12.5 s: power loss" */
+void fault_describe(const struct fault *, struct text *);
+
+#endif

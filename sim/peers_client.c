@@ -1,0 +1,408 @@
+/*
+ * peers_client - who hands in mail: other MTAs, people of the house (relay from), programs of the machine (Unix socket).
+ *
+ * A client keeps its messages until they were accepted or refused for good, as an MTA does: whatever else happens, it comes
+ * again later with a new attempt, under a new token. What it was told goes into the ledger at that moment.
+ */
+#include "sim/peer.h"
+#include "sim/run.h"
+
+#include "base/check.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { RCPTS_MAX = 5, CONTENT_SMALL = 1500, CONTENT_BIG = 300 << 10, TRIES = 40 };
+
+/* What a session's client is like. */
+enum manner { FINE, CUTS_LINE, HALF_CLOSES, STALLS, TALKS_NONSENSE, TYPES_SLOWLY, ABORTS, FLOODS, MANNERS };
+
+struct letter { /* to be handed in, again and again */
+    uint32_t original;
+    char rcpt[RCPTS_MAX][32];   /* "ok-%u-0@good.test": with the token's place */
+    size_t rcpt_count;
+    bool null_sender, never;
+    size_t size;
+    uint64_t seed;              /* of its text */
+    bool done;
+};
+
+struct client {
+    struct run *run;
+    struct client_plan *plan;
+    struct host *host;
+    struct prng draws;
+    struct rt *rt;
+    struct conn conn;
+    enum manner manner;
+    bool esmtp, dsn, chunking, pipelining;
+};
+
+/* ---- what is sent ------------------------------------------------------------------------------------------------ */
+
+static const char *const places[] = {
+    "user0@local.test", "user1@local.test", "user2@local.test", "all@local.test",     "one@local.test",
+    "m0@lmtp.test",     "m1@lmtp.test",     "ok-%u-0@good.test", "ok-%u-1@good.test", "ok-%u-2@smart.test",
+    "later-%u@good.test", "later-%u@smart.test", "no-%u@good.test", "no-%u@smart.test", "dot-%u@good.test",
+    "x-%u@nowhere.test", "never-%u@good.test", "ok-%u-3@backup.test",
+};
+enum { PLACES = sizeof places / sizeof *places, PLACES_LOCAL = 7 };
+
+static void
+draw_letter(struct client *c, struct letter *letter)
+{
+    struct prng *p = &c->draws;
+
+    *letter = (struct letter){ .seed = prng_u64(p), .null_sender = prng_below(p, 20) == 0, .never = prng_below(p, 20) == 0 };
+    letter->size = prng_below(p, 1000) < c->run->plan.big ? prng_below(p, CONTENT_BIG) : prng_below(p, CONTENT_SMALL);
+    size_t count = 1 + (prng_below(p, 3) == 0 ? prng_below(p, RCPTS_MAX) : 0);
+    for (size_t i = 0; i < count; i++) {
+        const char *place = places[prng_below(p, c->plan->trusted ? PLACES : PLACES_LOCAL)];
+        if (strncmp(place, "never", 5) == 0 && prng_below(p, 4))
+            place = "ok-%u-4@good.test";
+        (void)snprintf(letter->rcpt[letter->rcpt_count++], sizeof letter->rcpt[0], "%s", place);
+    }
+}
+
+static void
+put_text(struct text *t, struct prng *p, size_t size)
+{
+    static const char *const words[] = { "lorem", "ipsum", ".", "..", "From ", "dolor", "=", "sit amet,", "\tconsectetur", "-" };
+
+    while (t->len < size && !t->full) {
+        size_t count = prng_below(p, 9);
+        for (size_t i = 0; i < count; i++) {
+            text_put(t, str_from_cstr(words[prng_below(p, sizeof words / sizeof *words)]));
+            if (i + 1 < count)
+                text_put_byte(t, ' ');
+        }
+        text_put(t, S("\r\n"));
+    }
+}
+
+static struct str
+write_content(struct client *c, const struct letter *letter, const struct mail *m)
+{
+    struct mem *mem = &c->run->sim->mem;
+    struct prng p;
+    size_t cap = letter->size + 1200;
+    char *scratch = mem_alloc(mem, cap);
+    struct text t = text_init(scratch, cap);
+
+    prng_seed(&p, letter->seed);
+    text_putf(&t, "From: %s <%s>\r\nDate: Thu, 1 Jan 2026 00:00:00 +0000\r\nMessage-ID: <m%u@sim.test>\r\n"
+                  "X-Sim-Token: %u\r\nSubject: letter %u\r\n\r\n",
+              c->plan->name, m->sender[0] ? m->sender : "nobody@back.test", m->token, m->token, m->original);
+    put_text(&t, &p, letter->size);
+    CHECK(!t.full);
+    char *own = mem_alloc(mem, t.len);
+    memcpy(own, t.ptr, t.len);
+    struct str content = str_new(own, t.len);
+    mem_free(mem, scratch, cap);
+    return content;
+}
+
+/* ---- the dialog -------------------------------------------------------------------------------------------------- */
+
+static bool
+ask(struct client *c, unsigned *out_code, const char *format, ...) __attribute__((format(printf, 3, 4)));
+
+static bool
+ask(struct client *c, unsigned *out_code, const char *format, ...)
+{
+    char text[512];
+    va_list args;
+
+    va_start(args, format);
+    int n = vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    return conn_put(&c->conn, str_new(text, (size_t)n)) && conn_reply(&c->conn, out_code, NULL);
+}
+
+static bool
+put_stuffed(struct client *c, struct str content)
+{
+    char block[4096];
+    struct text t = text_init(block, sizeof block);
+    bool line_start = true;
+
+    for (size_t i = 0; i < content.len; i++) {
+        if (line_start && content.ptr[i] == '.')
+            text_put_byte(&t, '.');
+        text_put_byte(&t, content.ptr[i]);
+        line_start = content.ptr[i] == '\n';
+        if (t.len + 2 >= sizeof block || i + 1 == content.len) {
+            if (!conn_put(&c->conn, text_str(&t)))
+                return false;
+            t.len = 0;
+        }
+    }
+    return true;
+}
+
+/* The code of the final reply; 0: none came. */
+static unsigned
+send_data(struct client *c, struct mail *m)
+{
+    unsigned code = 0;
+
+    if (!ask(c, &code, "DATA\r\n") || code != 354) {
+        m->state = MAIL_CUT;
+        return code == 354 ? 0 : code;
+    }
+    m->state = MAIL_CUT;
+    if (c->manner == ABORTS) {
+        struct str half = str_slice(m->own_content, 0, m->own_content.len / 2);
+        if (put_stuffed(c, half))
+            conn_reset(&c->conn);
+        return 0;
+    }
+    if (!put_stuffed(c, m->own_content))
+        return 0;
+    if (c->conn.budget < 5 && c->conn.budget > 0) /* cut within the end: whether it was one is for the other side to say */
+        c->conn.budget = 0;
+    if (c->conn.budget < 3) {
+        (void)conn_put(&c->conn, S(".\r\n"));
+        return 0;
+    }
+    m->state = MAIL_DOUBTFUL;
+    if (!conn_put(&c->conn, S(".\r\n")))
+        return 0;
+    return conn_reply(&c->conn, &code, NULL) ? code : 0;
+}
+
+static unsigned
+send_chunks(struct client *c, struct mail *m)
+{
+    struct sim *sim = c->run->sim;
+    struct str rest = m->own_content;
+    unsigned code = 0;
+
+    m->state = MAIL_CUT;
+    while (rest.len > 0 || m->own_content.len == 0) {
+        struct str part = str_slice(rest, 0, dice_chance(sim, 500) ? rest.len : 1 + (size_t)dice_below(sim, rest.len));
+        rest = str_from(rest, part.len);
+        if (c->manner == ABORTS && rest.len == 0) {
+            conn_reset(&c->conn);
+            return 0;
+        }
+        if (rest.len == 0) {
+            char head[64];
+            int n = snprintf(head, sizeof head, "BDAT %zu LAST\r\n", part.len);
+            if (c->conn.budget >= (size_t)n + part.len)
+                m->state = MAIL_DOUBTFUL;
+        }
+        if (!conn_putf(&c->conn, "BDAT %zu%s\r\n", part.len, rest.len ? "" : " LAST") || !conn_put(&c->conn, part) ||
+            !conn_reply(&c->conn, &code, NULL))
+            return 0;
+        if (code != 250 && rest.len > 0)
+            return code;
+        if (rest.len == 0)
+            break;
+    }
+    return code;
+}
+
+/* What the code of the final reply means, for the ledger. */
+static void
+conclude(struct client *c, struct letter *letter, struct mail *m, unsigned code)
+{
+    struct sim *sim = c->run->sim;
+
+    if (code / 100 == 2 && m->state == MAIL_DOUBTFUL) {
+        m->state = MAIL_ACCEPTED;
+        m->accepted_at = sim->now;
+        letter->done = true;
+    } else if (code / 100 == 4 && m->state == MAIL_DOUBTFUL) {
+        m->state = MAIL_DEFERRED;
+    } else if (code / 100 == 5) {
+        m->state = MAIL_REFUSED;
+        letter->done = true;
+        if (!c->conn.broken && c->manner == FINE)
+            sim_fail(sim, "message %u was refused with %u though nothing is wrong with it", m->token, code);
+    }
+    sim_trace(sim, process_of(c->rt), "message %u (letter %u) to %zu: state %u, code %u", m->token, m->original,
+              m->target_count, m->state, code);
+}
+
+static unsigned
+run_transaction(struct client *c, struct letter *letter, struct mail *m)
+{
+    struct sim *sim = c->run->sim;
+    unsigned code = 0;
+    size_t accepted = 0;
+
+    if (letter->null_sender)
+        m->null_sender = true;
+    else
+        (void)snprintf(m->sender, sizeof m->sender, "s-%u@back.test", m->token);
+    m->state = MAIL_CUT;
+    m->begun_at = sim->now;
+    m->own_content = write_content(c, letter, m);
+    if (!ask(c, &code, "MAIL FROM:<%s>%s\r\n", m->sender, c->dsn && dice_chance(sim, 300) ? " RET=HDRS" : "") || code != 250)
+        return code;
+    for (size_t i = 0; i < letter->rcpt_count; i++) {
+        char address[64];
+        struct text t = text_init(address, sizeof address - 1);
+        struct str place = str_from_cstr(letter->rcpt[i]), rest = place;
+        struct str before = str_cut(&rest, '%');
+        text_put(&t, before);
+        if (!str_is_absent(rest)) {
+            text_put_u64(&t, m->token);
+            text_put(&t, str_from(rest, 1));
+        }
+        if (!ask(c, &code, "RCPT TO:<%s>%s\r\n", text_cstr(&t), letter->never && c->dsn ? " NOTIFY=NEVER" : ""))
+            return 0;
+        if (code / 100 == 2) {
+            plan_targets(m, text_str(&t), m->null_sender || (letter->never && c->dsn));
+            accepted++;
+        }
+    }
+    if (accepted == 0)
+        return code;
+    return c->chunking && dice_chance(sim, 400) ? send_chunks(c, m) : send_data(c, m);
+}
+
+static bool
+greet(struct client *c)
+{
+    struct str line;
+    unsigned code = 0;
+
+    if (c->manner == TALKS_NONSENSE)
+        (void)conn_put(&c->conn, S("GET / HTTP/1.1\r\nHost: mail\r\n\r\n\xff\xfe\r\n"));
+    if (c->manner == FLOODS)
+        for (int i = 0; i < 50; i++)
+            (void)conn_put(&c->conn, S("NOOP\r\nRSET\r\nVRFY x\r\nHELP\r\nFOO\r\n"));
+    if (!conn_reply(&c->conn, &code, NULL) || code != 220)
+        return false;
+    if (!conn_put(&c->conn, S("EHLO client.test\r\n")))
+        return false;
+    do {
+        if (!conn_line(&c->conn, &line) || line.len < 4)
+            return false;
+        code = (unsigned)(line.ptr[0] - '0');
+        struct str word = str_from(line, 4);
+        c->dsn |= str_starts_nocase(word, S("DSN"));
+        c->chunking |= str_starts_nocase(word, S("CHUNKING"));
+        c->pipelining |= str_starts_nocase(word, S("PIPELINING"));
+    } while (line.ptr[3] == '-');
+    return code == 2;
+}
+
+static void
+choose_manner(struct client *c)
+{
+    struct sim *sim = c->run->sim;
+
+    c->manner = FINE;
+    if (!c->run->calm && dice_chance(sim, c->run->plan.hostility))
+        c->manner = (enum manner)dice_below(sim, MANNERS);
+    if (c->manner == CUTS_LINE)
+        c->conn.budget = dice_below(sim, 3000);
+    c->conn.budget_resets = dice_chance(sim, 500);
+    c->conn.slow = c->manner == TYPES_SLOWLY;
+}
+
+/* As many of the letters as go. */
+static void
+run_session(struct client *c, struct letter *letters, size_t count)
+{
+    struct sim *sim = c->run->sim;
+    struct address to = sim->home->address;
+    struct stream *stream;
+    unsigned code;
+
+    to.port = 25;
+    if (c->plan->local) {
+        to = (struct address){ .family = ADDRESS_UNIX };
+        memcpy(to.path, SUBMISSION_SOCKET, sizeof SUBMISSION_SOCKET);
+    }
+    if (err_is(stream_connect(c->rt, &to, NULL, within(c->rt, 2 * MINUTE), &stream)))
+        return;
+    conn_init(&c->conn, c->rt, stream);
+    c->dsn = c->chunking = c->pipelining = false;
+    choose_manner(c);
+    bool going = greet(c);
+    if (c->manner == STALLS)
+        (void)rt_sleep(c->rt, within(c->rt, dice_between(sim, SECOND, 7 * MINUTE)));
+    for (size_t i = 0; i < count && going; i++) {
+        if (letters[i].done)
+            continue;
+        struct mail *m = ledger_new(&c->run->ledger, letters[i].original);
+        letters[i].original = m->original;
+        code = run_transaction(c, &letters[i], m);
+        conclude(c, &letters[i], m, code);
+        going = !c->conn.broken && code != 0 && code != 421;
+        if (going && code / 100 != 2)
+            going = ask(c, &code, "RSET\r\n");
+        if (going && c->manner == HALF_CLOSES) {
+            stream_shut_down(c->conn.stream);
+            going = false;
+        }
+    }
+    if (going)
+        (void)ask(c, &code, "QUIT\r\n");
+    conn_close(&c->conn);
+}
+
+static bool
+all_done(const struct letter *letters, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        if (!letters[i].done)
+            return false;
+    return true;
+}
+
+static int
+client_main(struct rt *rt, void *arg)
+{
+    struct client *c = arg;
+    struct run *run = c->run;
+    size_t count = c->plan->mails, each = c->plan->messages_each;
+    struct letter *letters = mem_alloc(rt_mem(rt), (count + 1) * sizeof *letters);
+
+    c->rt = rt;
+    for (size_t i = 0; i < count; i++)
+        draw_letter(c, &letters[i]);
+    run->clients_busy++;
+    for (size_t from = 0; from < count; from += each) {
+        size_t n = count - from < each ? count - from : each;
+        (void)rt_sleep(rt, within(rt, (int64_t)prng_below(&c->draws, (uint64_t)(run->plan.active * (int64_t)each /
+                                                                                 (int64_t)count) + 1)));
+        for (int tries = 0; tries < TRIES && !all_done(letters + from, n); tries++) {
+            if (tries)
+                (void)rt_sleep(rt, within(rt, dice_between(run->sim, 2 * SECOND, run->calm ? 20 * SECOND : MINUTE)));
+            run_session(c, letters + from, n);
+        }
+        if (!all_done(letters + from, n) && run->calm)
+            sim_fail(run->sim, "%s could not hand in its mail in %d tries", c->plan->name, TRIES);
+    }
+    run->clients_busy--;
+    return 0;
+}
+
+void
+client_start(struct run *run, size_t index)
+{
+    struct client *c = &run->clients[index];
+    struct client_plan *plan = &run->plan.clients[index];
+
+    *c = (struct client){ .run = run, .plan = plan, .host = host_new(run->sim, plan->name, plan->ip) };
+    prng_seed(&c->draws, prng_u64(&run->draws));
+    process_start(run->sim, plan->name, c->host, client_main, c);
+}
+
+struct client *
+client_table_new(struct sim *sim)
+{
+    return mem_alloc(&sim->mem, CLIENTS_MAX * sizeof(struct client));
+}
+
+void
+client_table_free(struct run *run)
+{
+    mem_free(&run->sim->mem, run->clients, CLIENTS_MAX * sizeof(struct client));
+}

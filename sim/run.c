@@ -1,0 +1,255 @@
+/* run - see run.h. */
+#include "sim/run.h"
+
+#include "base/check.h"
+#include "spool/spool.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#define STOP_WITHIN (3 * MINUTE)  /* for the whole daemon to end in good order */
+#define QUIET_NS (2 * MINUTE)     /* when all is told, something may still come twice */
+
+/* ---- the spool beforehand: small segments ------------------------------------------------------------------------ */
+
+static void
+found(void *arg, const struct spool_message *m)
+{
+    (void)m;
+    if (arg)
+        (*(uint64_t *)arg)++;
+}
+
+static void
+recovered(void *arg, struct err e)
+{
+    (void)arg;
+    (void)e;
+}
+
+static int
+make_spool(struct rt *rt, void *arg)
+{
+    struct run *run = arg;
+    struct spool_settings settings = { .segment_bytes = run->plan.segment_bytes };
+    struct spool *spool;
+    struct dir *dir;
+
+    CHECK(!err_is(dir_open(rt, S(STATE_DIR "/spool"), LANE_POOL, FOREVER, &dir)));
+    CHECK(!err_is(spool_log_ops.open(rt, dir, &settings, &spool, FOREVER)));
+    CHECK(!err_is(spool_log_ops.recover(spool, found, recovered, NULL, FOREVER)));
+    spool_log_ops.close(spool, within(rt, MINUTE));
+    dir_close(dir);
+    return 0;
+}
+
+static bool
+nobody_left(struct sim *sim, void *arg)
+{
+    (void)arg;
+    list_each(node, &sim->processes)
+        if (container_of(node, struct process, node)->host == sim->home)
+            return false;
+    return true;
+}
+
+/* An operator made the state directory, and that was long ago. */
+static void
+prepare_disk(struct run *run)
+{
+    struct sim *sim = run->sim;
+    static const char *const parts[] = { "var", "lib", "postrider", "spool" };
+    disk_inode dir = DISK_ROOT, mail;
+
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+        disk_inode parent = dir;
+        CHECK(!err_is(disk_create(sim->disk, parent, str_from_cstr(parts[i]), true, &dir)));
+        if (i == 0)
+            CHECK(!err_is(disk_create(sim->disk, dir, S("mail"), true, &mail)));
+    }
+    process_start(sim, "setup", sim->home, make_spool, run);
+    (void)sim_run(sim, sim->now + HOUR, nobody_left, NULL);
+    disk_sync_all(sim->disk);
+}
+
+/* ---- the end ----------------------------------------------------------------------------------------------------- */
+
+struct count {
+    uint64_t messages, pending, accepted, ended;
+};
+
+/* What the daemon left in its spool, read by its own code in a process of its own. */
+static int
+read_spool(struct rt *rt, void *arg)
+{
+    struct count *count = arg;
+    struct spool_settings settings = { .read_only = true };
+    struct spool_counters c;
+    struct spool *spool;
+    struct dir *dir;
+
+    CHECK(!err_is(dir_open(rt, S(STATE_DIR "/spool"), LANE_POOL, FOREVER, &dir)));
+    struct err e = spool_log_ops.open(rt, dir, &settings, &spool, FOREVER);
+    if (err_is(e)) {
+        sim_fail(process_of(rt)->sim, "the spool cannot be opened at the end");
+        return 1;
+    }
+    (void)spool_log_ops.recover(spool, found, recovered, &count->messages, FOREVER);
+    do {
+        (void)rt_sleep(rt, within(rt, SECOND));
+        spool_log_ops.counters(spool, &c);
+    } while (c.recovering);
+    count->pending = c.pending;
+    count->accepted = c.accepted;
+    count->ended = c.delivered + c.failed + c.relayed + c.expanded + c.suppressed + c.removed;
+    spool_log_ops.close(spool, within(rt, MINUTE));
+    dir_close(dir);
+    return 0;
+}
+
+static void
+check_spool(struct run *run)
+{
+    struct sim *sim = run->sim;
+    struct count count = { 0 };
+
+    process_start(sim, "reader", sim->home, read_spool, &count);
+    (void)sim_run(sim, sim->now + HOUR, nobody_left, NULL);
+    if (count.messages)
+        sim_fail(sim, "P4: %llu messages are left in the spool though everything has ended",
+                 (unsigned long long)count.messages);
+    if (count.accepted != count.ended + count.pending)
+        sim_fail(sim, "P4: accepted %llu, ended %llu, pending %llu", (unsigned long long)count.accepted,
+                 (unsigned long long)count.ended, (unsigned long long)count.pending);
+}
+
+static void
+stop_daemon(struct run *run)
+{
+    struct sim *sim = run->sim;
+    struct process *daemon = sim_daemon(sim);
+
+    sim_stop_event(sim, &sim->start_again);
+    if (!daemon) {
+        sim_fail(sim, "P9: the daemon is not running at the end");
+        return;
+    }
+    process_signal(daemon, SIGTERM);
+    if (sim_run(sim, sim->now + STOP_WITHIN, nobody_left, NULL) || sim->failed)
+        return;
+    list_each(node, &sim->processes) {
+        struct process *p = container_of(node, struct process, node);
+        if (p->host == sim->home && !p->ended)
+            sim_fail(sim, "P9: %s does not end when it is told to: fiber \"%s\"", p->name,
+                     list_is_empty(&p->rt.all) ? "" : container_of(p->rt.all.next, struct fiber, in_all)->name);
+    }
+}
+
+/* ---- one seed ---------------------------------------------------------------------------------------------------- */
+
+static bool
+is_settled(struct sim *sim, void *arg)
+{
+    struct run *run = arg;
+
+    return run->clients_busy == 0 && sim_daemon(sim) && ledger_is_settled(&run->ledger);
+}
+
+static void
+watch_log(struct sim *sim, struct process *p, struct str line)
+{
+    static const struct str never[] = { STR("\"event\":\"link-violated\""), STR("\"event\":\"configuration\"") };
+
+    for (size_t i = 0; i < sizeof never / sizeof *never; i++)
+        if (str_find(line, never[i]) < line.len)
+            sim_fail(sim, "%s says what should never be said: %.*s", p->name, (int)(line.len < 300 ? line.len : 300), line.ptr);
+}
+
+static void
+start_peers(struct run *run, const struct run_options *options)
+{
+    server_start(run, "mx1", "203.0.113.10", 25, false);
+    server_start(run, "mx2", "203.0.113.11", 25, false);
+    server_start(run, "smart", "192.0.2.60", 25, false);
+    server_start(run, "lmtp", "192.0.2.50", 24, true);
+    for (size_t i = 0; i < run->plan.client_count; i++)
+        if (!(options->clients_off >> i & 1))
+            client_start(run, i);
+}
+
+static void
+live(struct run *run, const struct run_options *options)
+{
+    struct sim *sim = run->sim;
+
+    prepare_disk(run);
+    sim->config = str_from_cstr(run->plan.config);
+    sim_start_daemon(sim);
+    start_peers(run, options);
+    plan_faults(run);
+    for (size_t i = 0; i < sim->faults.count; i++)
+        sim->faults.list[i].off = options->calm || (options->faults_off >> i & 1);
+    int64_t begin = sim->now;
+    for (size_t i = 0; i < sim->faults.count; i++)
+        sim->faults.list[i].at += begin;
+    faults_arm(sim);
+    (void)sim_run(sim, begin + run->plan.active + MINUTE, NULL, NULL);
+    faults_end(sim);
+    run->calm = true;
+    if (!sim_run(sim, sim->now + run->plan.lifetime + HOUR, is_settled, run) && !sim->failed && !is_settled(sim, run)) {
+        ledger_read_maildirs(&run->ledger);
+        ledger_check(&run->ledger);
+        sim_fail(sim, "P9: the world does not come to rest: %zu clients are busy", run->clients_busy);
+    }
+    (void)sim_run(sim, sim->now + QUIET_NS, NULL, NULL);
+    if (sim->failed)
+        return;
+    stop_daemon(run);
+    if (sim->failed)
+        return;
+    ledger_read_maildirs(&run->ledger);
+    ledger_check(&run->ledger);
+    if (!sim->failed)
+        check_spool(run);
+}
+
+void
+run_seed(uint64_t seed, const struct run_options *options, struct run_result *out)
+{
+    struct timespec before, after;
+    struct run *run;
+
+    clock_gettime(CLOCK_MONOTONIC, &before);
+    struct sim *sim = sim_new(seed, options->sim);
+    run = mem_new(&sim->mem, struct run);
+    run->sim = sim;
+    sim->ctx = run;
+    sim->log_line = watch_log;
+    sim->home = host_new(sim, "home", "192.0.2.1");
+    run->clients = client_table_new(sim);
+    ledger_init(&run->ledger, sim);
+    plan_draw(run);
+    if (options->calm)
+        run->plan.hostility = 0;
+    run->ledger.lifetime = run->plan.lifetime;
+    run->ledger.slack = run->plan.lifetime / 8;
+    live(run, options);
+    *out = (struct run_result){ .failed = sim->failed, .hash = sim->hash, .turns = sim->turns, .virtual_ns = sim->now,
+                                .mails = run->ledger.count, .accepted = run->ledger.accepted,
+                                .delivered = run->ledger.delivered, .duplicates = run->ledger.duplicates,
+                                .bounced = run->ledger.bounced, .deaths = sim->faults.process_deaths,
+                                .fault_count = sim->faults.count, .client_count = run->plan.client_count };
+    memcpy(out->failure, sim->failure, sizeof out->failure);
+    memcpy(out->injected, sim->faults.injected, sizeof out->injected);
+    struct mem *mem = &sim->mem;
+    (void)mem;
+    client_table_free(run);
+    ledger_done(&run->ledger);
+    servers_free(run);
+    mem_free(&sim->mem, run, sizeof *run);
+    sim_free(sim);
+    clock_gettime(CLOCK_MONOTONIC, &after);
+    out->seconds = (double)(after.tv_sec - before.tv_sec) + (double)(after.tv_nsec - before.tv_nsec) / 1e9;
+}

@@ -1,0 +1,94 @@
+/*
+ * run - one seed: a world is drawn (plan.h), the daemon and its peers live in it, faults come and go, and when all is quiet
+ * the promises are checked.
+ *
+ *     0 s        the daemon starts
+ *     ...        clients hand in mail, servers take it or do not; faults
+ *     calm_at    no more faults, everybody behaves
+ *     ...        until the fate of everything accepted is known, then a while longer
+ *     the end    the daemon is told to stop, and every process, handle and message must be accounted for
+ */
+#ifndef SIM_RUN_H
+#define SIM_RUN_H
+
+#include "sim/ledger.h"
+
+enum { CLIENTS_MAX = 12, SERVERS_MAX = 8 };
+
+struct run;
+struct server;
+struct client;
+
+#define STATE_DIR "/var/lib/postrider"
+#define SUBMISSION_SOCKET STATE_DIR "/submission.sock"
+
+struct client_plan {
+    char name[24], ip[24];
+    bool local;              /* by the Unix socket, as a program of the daemon's machine */
+    bool trusted;
+    uint32_t mails;
+    uint32_t messages_each;  /* in one session, about */
+};
+
+struct plan {
+    struct client_plan clients[CLIENTS_MAX];
+    size_t client_count;
+    uint32_t hostility;      /* of 1000: how often a peer misbehaves */
+    uint32_t big;            /* of 1000 messages are large */
+    int64_t active;          /* how long mail comes and faults happen */
+    int64_t lifetime;
+    uint64_t segment_bytes;  /* of the spool, made beforehand; 0: as the daemon chooses */
+    char config[4096];
+};
+
+struct run_options {
+    struct sim_options sim;
+    uint64_t faults_off;     /* bit i: the ith fault is left out */
+    uint64_t clients_off;
+    bool calm;               /* no faults and no hostility at all */
+};
+
+struct run_result {
+    bool failed;
+    char failure[512];
+    uint64_t hash, turns;
+    int64_t virtual_ns;
+    uint64_t mails, accepted, delivered, duplicates, bounced, deaths;
+    uint64_t injected[FAULT_KINDS];
+    size_t fault_count, client_count;
+    double seconds;
+};
+
+struct run {
+    struct sim *sim;
+    struct plan plan;
+    struct ledger ledger;
+    struct prng draws;       /* of the plan: not disturbed by what happens */
+    size_t clients_busy;
+    bool calm;               /* everybody behaves from now on */
+    struct server *servers[SERVERS_MAX];
+    size_t server_count;
+    struct client *clients;  /* CLIENTS_MAX */
+};
+
+static inline struct run *
+run_of(const struct sim *sim)
+{
+    return sim->ctx;
+}
+
+void run_seed(uint64_t seed, const struct run_options *, struct run_result *out);
+
+/* plan.c */
+void plan_draw(struct run *);
+void plan_faults(struct run *);
+/* Peers; each is a process of its own. */
+void server_start(struct run *, const char *name, const char *ip, uint16_t port, bool lmtp);
+void servers_free(struct run *);
+struct client *client_table_new(struct sim *);
+void client_table_free(struct run *);
+void client_start(struct run *, size_t index);
+/* Final recipients of an address of the plan's site, put into the message: aliases led on. */
+void plan_targets(struct mail *, struct str address, bool silent);
+
+#endif
