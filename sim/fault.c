@@ -119,8 +119,6 @@ kill_role(struct sim *sim, struct fault *f, struct process *victim)
     if (!p)
         return;
     sim->faults.process_deaths++;
-    if (p->pid == sim->daemon_pid)
-        sim_daemon_comes_back(sim, SECOND);
     process_kill(p, 256 + SIGKILL);
 }
 
@@ -212,10 +210,8 @@ inject(struct sim *sim, struct fault *f, struct process *victim)
             process_signal(daemon, SIGHUP);
         break;
     case FAULT_RESTART:
-        if (daemon) {
-            process_signal(daemon, SIGTERM);
-            sim_daemon_comes_back(sim, f->lasts);
-        }
+        if (daemon)
+            process_signal(daemon, SIGTERM); /* it is started again when it has ended */
         break;
     default:
         UNREACHABLE();

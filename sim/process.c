@@ -189,6 +189,8 @@ process_end(struct process *p, int status, bool killed)
     heap_done(&p->rt.alarms);
     drop_heap(p);
     child_ended(p);
+    if (p->pid == sim->daemon_pid && !sim->daemon_is_over && !heap_has(&sim->start_again.node))
+        sim_daemon_comes_back(sim, 5 * SECOND); /* as a service manager does */
 }
 
 void

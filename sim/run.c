@@ -131,6 +131,7 @@ stop_daemon(struct run *run)
     struct sim *sim = run->sim;
     struct process *daemon = sim_daemon(sim);
 
+    sim->daemon_is_over = true;
     sim_stop_event(sim, &sim->start_again);
     if (!daemon) {
         sim_fail(sim, "P9: the daemon is not running at the end");

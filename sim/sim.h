@@ -135,6 +135,7 @@ struct sim {
     struct sim_disk_speed disk_speed;
     struct sim_dns *dns;
     uint32_t dns_fails;      /* of 1000 questions */
+    bool daemon_is_over;     /* told to stop, and not to come back */
     bool daemon_ready;       /* since it was started last */
     struct faults faults;
     struct sim_event fault_events[FAULTS_MAX], start_again, disk_is_well;

@@ -52,7 +52,7 @@ void
 sim_note(struct sim *sim, const struct process *p, const char *kind, uint64_t a, uint64_t b)
 {
     hash_u64(sim, (uint64_t)sim->now);
-    hash_u64(sim, (uint64_t)(p ? p->pid : 0) << 32 | (uint8_t)kind[0] << 8 | (uint8_t)kind[1]);
+    hash_u64(sim, (uint64_t)(p ? p->pid : 0) << 32 | (uint64_t)(uint8_t)kind[0] << 8 | (uint8_t)kind[1]);
     hash_u64(sim, a);
     hash_u64(sim, b);
     if (sim->options.trace)
@@ -232,6 +232,7 @@ sim_new(uint64_t seed, struct sim_options options)
 void
 sim_free(struct sim *sim)
 {
+    sim->daemon_is_over = true;
     list_each(node, &sim->processes) {
         struct process *p = container_of(node, struct process, node);
         if (!p->ended)
