@@ -421,12 +421,12 @@ send_dir(struct process *p, struct str purpose, struct str path)
 
 /* What the roles need is made on the first run, with the right owner; what is there already is left as it is. */
 static struct err
-send_dirs(struct process *p)
+send_dirs(struct process *p, struct arena *scratch)
 {
     struct supervisor *s = p->s;
 
     if (p->kind == ROLE_STORE) {
-        struct str path = arena_join(&s->arena, s->site->state, S("/spool"));
+        struct str path = arena_join(scratch, s->site->state, S("/spool"));
         TRY(host_make_dir(s->rt, path, 0700, owner(s, s->user_id), owner(s, s->group_id), FOREVER));
         return send_dir(p, S("spool"), path);
     }
@@ -437,7 +437,7 @@ send_dirs(struct process *p)
         if (base->user_id != p->user_id)
             continue;
         TRY(host_make_dir(s->rt, base->path, 0750, owner(s, base->user_id), owner(s, base->group_id), FOREVER));
-        TRY(send_dir(p, arena_join(&s->arena, S("mail "), base->user), base->path));
+        TRY(send_dir(p, arena_join(scratch, S("mail "), base->user), base->path));
     }
     return OK;
 }
@@ -458,11 +458,15 @@ static struct err
 introduce(struct process *p)
 {
     struct supervisor *s = p->s;
+    struct arena scratch;
 
     TRY(send_setup(p));
     TRY(send_bundle(p));
     TRY(send_listeners(p));
-    TRY(send_dirs(p));
+    arena_init(&scratch, rt_mem(s->rt), 1024, 1 << 20);
+    struct err e = send_dirs(p, &scratch);
+    arena_done(&scratch);
+    TRY(e);
     p->linked = true;
     link_to_all(p);
     return link_send(p->control, CONTROL_GO, S(""), within(s->rt, 5 * SECOND));
@@ -482,11 +486,15 @@ start_process(struct process *p)
 {
     struct supervisor *s = p->s;
     struct handle pair[2];
-    const char *argv[] = { "postrider", "--role", arena_cstr(&s->arena, role_kind_name(p->kind)), NULL };
+    char name_memory[32];
+    struct text name = text_init(name_memory, sizeof name_memory);
+    text_put(&name, role_kind_name(p->kind));
+    const char *argv[] = { "postrider", "--role", text_cstr(&name), NULL };
     struct link_settings settings = {
         .name = role_kind_name(p->kind), .ctx = p, .handle = handle_from_role, .takes_handles = true
     };
 
+    p->started = rt_now(s->rt);
     TRY(stream_pair(s->rt, pair));
     struct spawn spawn = {
         .argv = argv, .handles = &pair[1], .handle_count = 1, .set_ids = s->root,
@@ -500,7 +508,6 @@ start_process(struct process *p)
         return e;
     }
     p->pid = child_pid(p->child);
-    p->started = rt_now(s->rt);
     p->ready = false;
     e = link_open(s->rt, pair[0], &settings, &p->control);
     if (!err_is(e))
