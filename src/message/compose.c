@@ -3,7 +3,6 @@
 
 #include "message/date.h"
 #include "message/header.h"
-#include "message/lines.h"
 #include "message/utf8.h"
 
 enum {
@@ -85,16 +84,14 @@ put_lines(struct text *t, struct str text)
 static void
 put_text(struct text *t, const struct compose *c)
 {
-    struct lines_scan scan = { 0 };
     bool ascii = str_is_ascii(c->text), utf8 = utf8_is_valid(c->text);
     uint64_t longest = 0, line = 0;
 
-    lines_scan(&scan, c->text);
     for (size_t i = 0; i < c->text.len; i++) {
         line = c->text.ptr[i] == '\n' || c->text.ptr[i] == '\r' ? 0 : line + 1;
         longest = line > longest ? line : longest;
     }
-    bool encode = scan.nul || longest > LINE_MAX;
+    bool encode = str_has_byte(c->text, '\0') || longest > LINE_MAX;
     text_put(t, ascii  ? S("Content-Type: text/plain; charset=us-ascii\r\n")
                 : utf8 ? S("Content-Type: text/plain; charset=utf-8\r\n")
                        : S("Content-Type: text/plain; charset=unknown-8bit\r\n"));

@@ -2,7 +2,6 @@
 #include "message/compose.h"
 
 #include "base/test.h"
-#include "message/eai.h"
 #include "message/header.h"
 
 #include <stdio.h>
@@ -224,26 +223,5 @@ completes_headers(struct test *t)
     arena_done(&arena);
 }
 
-static void
-knows_what_needs_utf8(struct test *t)
-{
-    struct mem mem = mem_libc();
-    struct arena arena;
-
-    arena_init(&arena, &mem, 4096, 1 << 20);
-    EXPECT_INT(t, eai_need(S(""), S("a@b.ex"), false), EAI_NOT_NEEDED);
-    EXPECT_INT(t, eai_need(S("a@b\xc3\xbc.ex"), S("a@b\xc3\xbc.ex"), false), EAI_NOT_NEEDED);
-    EXPECT_INT(t, eai_need(S("\xc3\xa4@b.ex"), S("a@b.ex"), false), EAI_FOR_ADDRESS);
-    EXPECT_INT(t, eai_need(S(""), S("\xc3\xa4@b.ex"), true), EAI_FOR_ADDRESS);
-    EXPECT_INT(t, eai_need(S(""), S("a@b.ex"), true), EAI_FOR_HEADER);
-    EXPECT_STR(t, eai_to_ascii(S("a@b\xc3\xbc.ex"), &arena), S("a@xn--b-eha.ex"));
-    EXPECT_STR(t, eai_to_ascii(S("\"a@c\"@b\xc3\xbc.ex"), &arena), S("\"a@c\"@xn--b-eha.ex"));
-    EXPECT_STR(t, eai_to_ascii(S("a@b.ex"), &arena), S("a@b.ex"));
-    EXPECT_STR(t, eai_to_ascii(S(""), &arena), S(""));
-    EXPECT(t, str_is_absent(eai_to_ascii(S("\xc3\xa4@b.ex"), &arena)));
-    arena_done(&arena);
-}
-
 TEST_MAIN({ "reads address lists", reads_address_lists }, { "finds Delivered-To", finds_delivered_to },
-          { "composes", composes }, { "completes headers", completes_headers },
-          { "knows what needs UTF-8", knows_what_needs_utf8 })
+          { "composes", composes }, { "completes headers", completes_headers })

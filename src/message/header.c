@@ -38,19 +38,6 @@ header_take(struct str *rest, struct header_field *out)
 }
 
 bool
-header_find(struct str header, struct str name, struct header_field *out)
-{
-    struct header_field field;
-
-    while (header_take(&header, &field))
-        if (str_eq_nocase(field.name, name)) {
-            *out = field;
-            return true;
-        }
-    return false;
-}
-
-bool
 header_is_ascii(struct str message)
 {
     struct header_field field;
@@ -78,18 +65,6 @@ header_end_feed(struct header_end *h, struct str piece, size_t *out_len)
         h->after_cr = c == '\r';
     }
     return h->found;
-}
-
-struct str
-header_unfold(struct str value, struct arena *arena)
-{
-    value = str_trim(value);
-    struct text t = text_init(arena_alloc(arena, value.len + 1), value.len + 1);
-
-    for (size_t i = 0; i < value.len; i++)
-        if (value.ptr[i] != '\r' && value.ptr[i] != '\n')
-            text_put_byte(&t, value.ptr[i]);
-    return text_str(&t);
 }
 
 static char

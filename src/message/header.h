@@ -1,6 +1,6 @@
 /*
  * header - the header of a message as its bytes stand (RFC 5322 section 2.2, and the obsolete forms of 4.5): walking
- * over the fields, finding one, unfolding; writing fields; encoded words (RFC 2047).
+ * over the fields; writing fields; encoded words (RFC 2047).
  *
  * Reading is lenient: a line may end with LF alone, a name may be followed by spaces. Writing is strict: lines of at
  * most 78 bytes where there is a space to fold at, never a bare line end, ASCII unless the caller wants UTF-8.
@@ -19,8 +19,6 @@ struct header_field { /* all three borrow from the header */
 /* Takes the next field off *rest. False: the empty line comes next, or what is no field, or nothing; *rest is
  * unchanged. */
 bool header_take(struct str *rest, struct header_field *out);
-/* The first field of that name. `header` may have the body behind it. */
-bool header_find(struct str header, struct str name, struct header_field *out);
 
 /* Where the header ends, for content that comes in pieces. Starts zeroed. */
 struct header_end {
@@ -32,9 +30,6 @@ bool header_end_feed(struct header_end *, struct str piece, size_t *out_len);
 
 /* No field of the header that the message begins with needs SMTPUTF8. */
 bool header_is_ascii(struct str message);
-
-/* On one line: line ends dropped, and the spaces at both ends. */
-struct str header_unfold(struct str value, struct arena *);
 
 /* "Name: value CRLF". The value is folded at its spaces; line ends and other control characters in it become spaces, so
  * that no value can begin a field of its own. What is not ASCII stays only if `utf8` and it is right; else "?". */

@@ -1,6 +1,6 @@
 /*
- * lines - the line ends of content: finding what is no CRLF, repairing it, and the dots of RFC 5321 section 4.5.2. All
- * are fed pieces of any size, start zeroed, and copy nothing where the content is already right.
+ * lines - the line ends of content: repairing what is no CRLF, and the dots of RFC 5321 section 4.5.2. All are fed
+ * pieces of any size, start zeroed, and copy nothing where the content is already right.
  *
  * A line ends with CR LF and nothing else (standards 4.3). A bare CR or LF is one that is not part of such a pair.
  */
@@ -8,27 +8,6 @@
 #define MESSAGE_LINES_H
 
 #include "base/str.h"
-
-/* What content has in it: what a next hop must be able to take, and what we refuse. */
-struct lines_scan {
-    uint64_t lines;          /* that have ended */
-    uint64_t bare_cr_line;   /* the first line with one, counted from 1; 0: none */
-    uint64_t bare_lf_line;
-    uint64_t longest;        /* bytes of the longest line, without its CRLF */
-    bool eight_bit_header, eight_bit_body; /* the header ends at the first empty line */
-    bool nul;
-    /* for the scanner only */
-    uint64_t length;
-    bool in_body, after_cr;
-};
-void lines_scan(struct lines_scan *, struct str bytes);
-void lines_scan_end(struct lines_scan *); /* a last line without CRLF, a last bare CR */
-/* The content holds a bare CR or LF, or a NUL: what only BINARYMIME carries. */
-static inline bool
-lines_are_binary(const struct lines_scan *s)
-{
-    return s->bare_cr_line || s->bare_lf_line || s->nul;
-}
 
 /* Each bare CR and bare LF becomes CRLF; nothing else changes. */
 struct lines_repair {

@@ -44,7 +44,7 @@ path_is_null(struct path p)
     return p.local.len == 0 && p.domain.len == 0;
 }
 bool path_is_postmaster(struct path); /* the local part, in any case, whatever the domain */
-bool path_is_ascii(struct path);      /* what it needs where it is not: eai.h */
+bool path_is_ascii(struct path);
 bool path_eq(struct path, struct path); /* local part as it is; domain without case */
 
 /*
