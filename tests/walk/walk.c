@@ -560,6 +560,7 @@ walk_make(struct walk *w)
     *w = (struct walk){ .mem = mem_libc() };
     w->rt.mem = &w->mem;
     fake_site_init(&w->site);
+    w->site.rt = &w->rt;
     w->site.hooks.reverse_name = NULL; /* beside the dialog, in a fiber: nothing of it shows in replies */
     w->settings = listener_settings_default(S("mx.local.test"));
     w->settings.slow_down = 0;
