@@ -294,8 +294,7 @@ welcome(struct session *s)
         say(s, &reply_talked_early);
         end(s, S("spoke before the greeting"));
     } else if (!s->over) {
-        struct str greeting = str_is_absent(set->greeting) ? S("ESMTP Postrider") : set->greeting;
-        say(s, reply_make(&s->scratch, 220, "", "%.*s %.*s", STR_ARG(set->hostname), STR_ARG(greeting)));
+        say(s, reply_make(&s->scratch, 220, "", "%.*s ESMTP Postrider", STR_ARG(set->hostname)));
         if (h->reverse_name)
             scope_start(&s->scope, "reverse name", look_up_reverse_name, s);
     }

@@ -30,7 +30,6 @@ enum offer { OFFER_OFF, OFFER_LOCAL, OFFER_ON }; /* LOCAL: to loopback and to tr
 
 struct listener_settings {
     struct str hostname;         /* ours: greeting, EHLO, Received */
-    struct str greeting;         /* follows the host name in the 220; absent: "ESMTP Postrider" */
     uint64_t size_max;           /* of a message; 0: no limit of ours */
     uint8_t line_ends;           /* enum line_ends */
     uint8_t vrfy, expn;          /* enum offer */
@@ -92,7 +91,7 @@ struct server_report {
     uint64_t bytes_in, bytes_out;
     uint32_t commands, wrong, messages, recipients, refused; /* refused: recipients */
     int64_t took;
-    struct str ended;        /* "quit", "closed by client", "timeout", ... */
+    struct str ended;        /* "quit", "closed by the client", "timeout", ... */
     struct str last_refusal; /* the last negative reply, one line; absent: none */
     struct str last_refused; /* the command it answered, shortened */
 };
