@@ -7,33 +7,6 @@
 
 #include <string.h>
 
-struct fixture {
-    struct mem mem;
-    struct arena arena;
-    struct conf_fake fake;
-    struct conf_world world;
-    struct conf_bundle bundle;
-    struct conf_problems problems;
-};
-
-static void
-fixture_init(struct fixture *f, const struct conf_fake_file *files, size_t count)
-{
-    f->mem = mem_libc();
-    arena_init(&f->arena, &f->mem, 4096, 1 << 28);
-    f->fake = (struct conf_fake){ files, count, 0 };
-    f->world = conf_fake_world(&f->fake);
-    conf_bundle_init(&f->bundle, &f->arena, &f->world, files[0].path);
-    conf_problems_init(&f->problems, &f->arena);
-}
-
-static void
-fixture_done(struct fixture *f)
-{
-    conf_bundle_done(&f->bundle);
-    arena_done(&f->arena);
-}
-
 /* The tree as one line: words in brackets, blocks in braces. */
 static void
 put_tree(struct text *t, const struct conf_node *first)
@@ -55,15 +28,15 @@ static void
 parse_to_text(struct str input, struct text *out)
 {
     struct conf_fake_file file = { STR("/etc/main.conf"), input };
-    struct fixture f;
+    struct conf_fixture f;
 
-    fixture_init(&f, &file, 1);
+    conf_fixture_init(&f, &file, 1);
     struct conf_node *tree = conf_parse(&f.bundle, &f.arena, &f.problems);
     if (f.problems.count > 0)
         conf_problem_put(out, &f.problems.items[0]);
     else
         put_tree(out, tree);
-    fixture_done(&f);
+    conf_fixture_done(&f);
 }
 
 static void
@@ -183,9 +156,9 @@ includes(struct test *t)
 {
     char memory[400];
     struct text out = text_init(memory, sizeof memory);
-    struct fixture f;
+    struct conf_fixture f;
 
-    fixture_init(&f, site, sizeof site / sizeof *site);
+    conf_fixture_init(&f, site, sizeof site / sizeof *site);
     struct conf_node *tree = conf_parse(&f.bundle, &f.arena, &f.problems);
     put_tree(&out, tree);
     EXPECT_INT(t, f.problems.count, 0);
@@ -194,7 +167,7 @@ includes(struct test *t)
     EXPECT_STR(t, where.file->path, S("/etc/conf.d/2"));
     EXPECT_INT(t, where.line, 1);
     EXPECT_INT(t, where.column, 4);
-    fixture_done(&f);
+    conf_fixture_done(&f);
 }
 
 static void
@@ -212,9 +185,9 @@ includes_that_cannot_be(struct test *t)
         STR("/m:3:1: include needs a file or a pattern"),
         STR("/open:1:1: the block of \"a\" is not closed: \"}\" is missing"),
     };
-    struct fixture f;
+    struct conf_fixture f;
 
-    fixture_init(&f, files, sizeof files / sizeof *files);
+    conf_fixture_init(&f, files, sizeof files / sizeof *files);
     conf_parse(&f.bundle, &f.arena, &f.problems);
     EXPECT_INT(t, f.problems.count, sizeof wanted / sizeof *wanted);
     for (size_t i = 0; i < f.problems.count && i < sizeof wanted / sizeof *wanted; i++) {
@@ -223,7 +196,7 @@ includes_that_cannot_be(struct test *t)
         conf_problem_put(&out, &f.problems.items[i]);
         EXPECT_STR(t, text_str(&out), wanted[i]);
     }
-    fixture_done(&f);
+    conf_fixture_done(&f);
 }
 
 /* A role sees what the supervisor saw: the same tree from the bundle alone, and the same errors. */
@@ -235,10 +208,10 @@ bundle_holds_all_that_was_asked(struct test *t)
     unsigned char blob[4096];
     struct put p = put_init(blob, sizeof blob);
     struct conf_bundle copy;
-    struct fixture f;
+    struct conf_fixture f;
     struct str bytes;
 
-    fixture_init(&f, site, sizeof site / sizeof *site);
+    conf_fixture_init(&f, site, sizeof site / sizeof *site);
     put_tree(&before, conf_parse(&f.bundle, &f.arena, &f.problems));
     EXPECT(t, conf_bundle_load(&f.bundle, S("/none"), &bytes).kind == ERR_NOT_FOUND);
     EXPECT_STR(t, conf_bundle_env(&f.bundle, S("HOST")), S("mx; } \"x"));
@@ -266,7 +239,7 @@ bundle_holds_all_that_was_asked(struct test *t)
         EXPECT(t, !conf_bundle_take(&cut, &f.arena, &copy));
         test_edge_free(edge);
     }
-    fixture_done(&f);
+    conf_fixture_done(&f);
 }
 
 static void
@@ -274,20 +247,20 @@ keeps_twenty_errors(struct test *t)
 {
     char memory[400], text[300];
     struct text out = text_init(memory, sizeof memory);
-    struct fixture f;
+    struct conf_fixture f;
 
     memset(text, ',', sizeof text);
     for (size_t i = 1; i < sizeof text; i += 2)
         text[i] = '\n';
     struct conf_fake_file file = { STR("/m"), { text, sizeof text } };
-    fixture_init(&f, &file, 1);
+    conf_fixture_init(&f, &file, 1);
     conf_parse(&f.bundle, &f.arena, &f.problems);
     EXPECT_INT(t, f.problems.errors, 150);
     EXPECT_INT(t, f.problems.count, LIMIT_CONF_PROBLEMS);
     conf_warn(&f.problems, (struct conf_where){ 0 }, "beep \a%s", "x");
     conf_problem_put(&out, &f.problems.items[LIMIT_CONF_PROBLEMS]);
     EXPECT_STR(t, text_str(&out), S("warning: beep ?x"));
-    fixture_done(&f);
+    conf_fixture_done(&f);
 }
 
 static void

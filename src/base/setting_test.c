@@ -1,4 +1,5 @@
 /* Tables of settings: what they read, what they refuse and how they say it, and how they are printed. */
+#include "base/conf_fake.h"
 #include "base/limits.h"
 #include "base/setting.h"
 #include "base/test.h"
@@ -60,44 +61,28 @@ static const struct setting settings[] = {
 };
 static const struct setting_table table = SETTING_TABLE(settings);
 
-static struct err
-load(void *ctx, struct str path, struct arena *arena, struct str *out_bytes)
-{
-    (void)path, (void)arena;
-    *out_bytes = *(struct str *)ctx;
-    return OK;
-}
-
 struct fixture {
-    struct mem mem;
-    struct arena arena;
-    struct str text;
-    struct conf_world world;
-    struct conf_bundle bundle;
-    struct conf_problems problems;
+    struct conf_fixture conf;
     struct values values;
 };
 
 static void
 fixture_read(struct fixture *f, struct str text)
 {
-    f->mem = mem_libc();
-    f->text = text;
+    struct conf_fake_file file = { STR("/etc/m.conf"), text };
+    struct conf_fixture *c = &f->conf;
+
+    conf_fixture_init(c, &file, 1);
     f->values = (struct values){ 0 };
-    arena_init(&f->arena, &f->mem, 4096, 1 << 20);
-    f->world = (struct conf_world){ .ctx = &f->text, .load = load };
-    conf_bundle_init(&f->bundle, &f->arena, &f->world, S("/etc/m.conf"));
-    conf_problems_init(&f->problems, &f->arena);
-    struct conf_node *tree = conf_parse(&f->bundle, &f->arena, &f->problems);
-    struct setting_reader reader = { &f->bundle, &f->problems, &f->arena, NULL };
+    struct conf_node *tree = conf_parse(&c->bundle, &c->arena, &c->problems);
+    struct setting_reader reader = { &c->bundle, &c->problems, &c->arena, NULL };
     setting_read(&reader, &table, tree, &f->values);
 }
 
 static void
 fixture_done(struct fixture *f)
 {
-    conf_bundle_done(&f->bundle);
-    arena_done(&f->arena);
+    conf_fixture_done(&f->conf);
 }
 
 static void
@@ -108,7 +93,7 @@ reads_every_kind(struct test *t)
     fixture_read(
         &f, S("enabled off; count 7; max-size 1KiB; wait 1h; line-ends refuse\nword \"a b\"; hostname MX.Example.\n"
               "state sub/dir\nfrom 10.0.0.0/8, ::1\nagain 1; again 2 3\ninner { depth 9 }"));
-    EXPECT_INT(t, f.problems.count, 0);
+    EXPECT_INT(t, f.conf.problems.count, 0);
     EXPECT(t, !f.values.flag);
     EXPECT_INT(t, f.values.count, 7);
     EXPECT_INT(t, f.values.size, 1024);
@@ -129,7 +114,7 @@ knows_defaults(struct test *t)
     struct fixture f;
 
     fixture_read(&f, S(""));
-    EXPECT_INT(t, f.problems.count, 0);
+    EXPECT_INT(t, f.conf.problems.count, 0);
     EXPECT(t, f.values.flag);
     EXPECT_INT(t, f.values.count, 20);
     EXPECT_INT(t, f.values.size, 50 << 20);
@@ -174,15 +159,11 @@ refuses(struct test *t)
     };
 
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        char memory[400];
-        struct text out = text_init(memory, sizeof memory);
         struct fixture f;
         test_case(t, cases[i].why);
         fixture_read(&f, cases[i].in);
-        EXPECT_INT(t, f.problems.count, 1);
-        if (f.problems.count > 0)
-            conf_problem_put(&out, &f.problems.items[0]);
-        EXPECT_STR(t, text_str(&out), cases[i].out);
+        EXPECT_INT(t, f.conf.problems.count, 1);
+        EXPECT_STR(t, conf_fixture_problem(&f.conf, 0), cases[i].out);
         fixture_done(&f);
     }
 }

@@ -36,12 +36,8 @@ static const struct conf_fake_file site_files[] = {
 };
 
 struct fixture {
-    struct mem mem;
-    struct arena arena, answers;
-    struct conf_fake fake;
-    struct conf_world world;
-    struct conf_bundle bundle;
-    struct conf_problems problems;
+    struct conf_fixture conf;
+    struct arena answers;
     struct address ours;
     struct directory *d;
 };
@@ -49,28 +45,24 @@ struct fixture {
 static void
 fixture_init(struct fixture *f, const struct conf_fake_file *files, size_t count)
 {
-    f->mem = mem_libc();
-    arena_init(&f->arena, &f->mem, 4096, 1 << 30);
-    f->fake = (struct conf_fake){ files, count, 0 };
-    f->world = conf_fake_world(&f->fake);
-    conf_bundle_init(&f->bundle, &f->arena, &f->world, files[0].path);
-    conf_problems_init(&f->problems, &f->arena);
+    struct conf_fixture *c = &f->conf;
+
+    conf_fixture_init(c, files, count);
     address_from_ip(S("192.0.2.25"), &f->ours);
-    f->d = directory_new(&f->mem, 42);
-    struct setting_reader reader = { &f->bundle, &f->problems, &f->arena, NULL };
-    for (struct conf_node *n = conf_parse(&f->bundle, &f->arena, &f->problems); n; n = n->next)
+    f->d = directory_new(&c->mem, 42);
+    struct setting_reader reader = { &c->bundle, &c->problems, &c->arena, NULL };
+    for (struct conf_node *n = conf_parse(&c->bundle, &c->arena, &c->problems); n; n = n->next)
         directory_read_domain(&reader, f->d, n);
     directory_finish(&reader, f->d, S("mx.example.org"), &f->ours, 1);
-    arena_init(&f->answers, &f->mem, 4096, directory_answer_bytes(f->d));
+    arena_init(&f->answers, &c->mem, 4096, directory_answer_bytes(f->d));
 }
 
 static void
 fixture_done(struct fixture *f)
 {
     directory_free(f->d);
-    conf_bundle_done(&f->bundle);
     arena_done(&f->answers);
-    arena_done(&f->arena);
+    conf_fixture_done(&f->conf);
 }
 
 static const char *const answer_names[] = {
@@ -211,11 +203,11 @@ answers_rcpt(struct test *t)
     struct fixture f;
 
     fixture_init(&f, site_files, sizeof site_files / sizeof *site_files);
-    EXPECT_INT(t, f.problems.errors, 0);
-    for (size_t i = 0; i < f.problems.count; i++) {
+    EXPECT_INT(t, f.conf.problems.errors, 0);
+    for (size_t i = 0; i < f.conf.problems.count; i++) {
         char memory[300];
         struct text out = text_init(memory, sizeof memory);
-        conf_problem_put(&out, &f.problems.items[i]);
+        conf_problem_put(&out, &f.conf.problems.items[i]);
         if (i == 0)
             EXPECT(t, str_starts(text_str(&out), S("/etc/m.conf:20:22: warning: \"recipients any\" makes")));
         else
@@ -586,15 +578,11 @@ refuses(struct test *t)
 
     for (size_t i = 0; i < sizeof broken / sizeof *broken; i++) {
         struct conf_fake_file file = { STR("/m"), broken[i].in };
-        char memory[400];
-        struct text out = text_init(memory, sizeof memory);
         struct fixture f;
         test_case(t, broken[i].why);
         fixture_init(&f, &file, 1);
-        EXPECT(t, f.problems.errors > 0);
-        if (f.problems.count > 0)
-            conf_problem_put(&out, &f.problems.items[0]);
-        EXPECT_STR(t, text_str(&out), broken[i].out);
+        EXPECT(t, f.conf.problems.errors > 0);
+        EXPECT_STR(t, conf_fixture_problem(&f.conf, 0), broken[i].out);
         fixture_done(&f);
     }
 }
@@ -611,7 +599,7 @@ passwd_file_gives_names(struct test *t)
     struct fixture f;
 
     fixture_init(&f, files, 2);
-    EXPECT_INT(t, f.problems.count, 0);
+    EXPECT_INT(t, f.conf.problems.count, 0);
     lookup(&f, S("<bob@a.example>"), false, &out);
     EXPECT_STR(t, text_str(&out), S("accept given:bob@a.example"));
     out.len = 0;
@@ -644,7 +632,7 @@ postmaster_is_looked_for(struct test *t)
         struct fixture f;
         test_case(t, sites[i].why);
         fixture_init(&f, &file, 1);
-        EXPECT_INT(t, f.problems.errors, 0);
+        EXPECT_INT(t, f.conf.problems.errors, 0);
         EXPECT(t, directory_has_postmaster(f.d, &where) == sites[i].has);
         fixture_done(&f);
     }
@@ -675,7 +663,7 @@ bears_many_names(struct test *t)
     EXPECT(t, !conf.full && !list.full);
     struct conf_fake_file files[] = { { STR("/m"), text_str(&conf) }, { STR("/list"), text_str(&list) } };
     fixture_init(&f, files, 2);
-    EXPECT_INT(t, f.problems.count, 0);
+    EXPECT_INT(t, f.conf.problems.count, 0);
     lookup(&f, S("<name77777@a.example>"), false, &out);
     EXPECT_STR(t, text_str(&out), S("accept alias:anna@a.example"));
     arena_reset(&f.answers);
@@ -686,7 +674,7 @@ bears_many_names(struct test *t)
     text_put(&list, S("toomuch@elsewhere.example\n"));
     files[1].text = text_str(&list);
     fixture_init(&f, files, 2);
-    EXPECT_INT(t, f.problems.errors, 1);
+    EXPECT_INT(t, f.conf.problems.errors, 1);
     fixture_done(&f);
     mem_free(&mem, conf.ptr, cap);
     mem_free(&mem, list.ptr, list_cap);
@@ -712,8 +700,8 @@ refuses_what_no_answer_could_hold(struct test *t)
         {STR("/list"), text_str(&list)},
     };
     fixture_init(&f, files, 2);
-    EXPECT_INT(t, f.problems.errors, 1);
-    EXPECT(t, f.problems.errors > 0 && f.problems.items[0].where.line == 2);
+    EXPECT_INT(t, f.conf.problems.errors, 1);
+    EXPECT(t, f.conf.problems.errors > 0 && f.conf.problems.items[0].where.line == 2);
     fixture_done(&f);
     mem_free(&mem, list.ptr, MEMBERS * LINE);
 }
@@ -730,8 +718,8 @@ empty_list_is_nobody(struct test *t)
     struct fixture f;
 
     fixture_init(&f, files, 2);
-    EXPECT_INT(t, f.problems.errors, 0);
-    EXPECT_INT(t, f.problems.warnings, 1);
+    EXPECT_INT(t, f.conf.problems.errors, 0);
+    EXPECT_INT(t, f.conf.problems.warnings, 1);
     lookup(&f, S("<list@a.example>"), false, &out);
     EXPECT_STR(t, text_str(&out), S("unknown"));
     fixture_done(&f);

@@ -8,25 +8,15 @@
 #include <string.h>
 
 struct fixture {
-    struct mem mem;
-    struct arena arena;
-    struct conf_fake fake;
-    struct conf_world world;
-    struct conf_bundle bundle;
-    struct conf_problems problems;
+    struct conf_fixture conf;
     struct site *site;
 };
 
 static void
 fixture_init(struct fixture *f, const struct conf_fake_file *files, size_t count)
 {
-    f->mem = mem_libc();
-    arena_init(&f->arena, &f->mem, 4096, 1 << 28);
-    f->fake = (struct conf_fake){ files, count, 0 };
-    f->world = conf_fake_world(&f->fake);
-    conf_bundle_init(&f->bundle, &f->arena, &f->world, files[0].path);
-    conf_problems_init(&f->problems, &f->arena);
-    f->site = site_load(&f->mem, &f->bundle, 7, &f->problems);
+    conf_fixture_init(&f->conf, files, count);
+    f->site = site_load(&f->conf.mem, &f->conf.bundle, 7, &f->conf.problems);
 }
 
 static void
@@ -34,20 +24,14 @@ fixture_done(struct test *t, struct fixture *f)
 {
     if (f->site)
         site_free(f->site);
-    conf_bundle_done(&f->bundle);
-    arena_done(&f->arena);
-    EXPECT_INT(t, mem_in_use(&f->mem), 0);
+    conf_fixture_done(&f->conf);
+    EXPECT_INT(t, mem_in_use(&f->conf.mem), 0);
 }
 
 static void
-expect_problem(struct test *t, const struct fixture *f, size_t at, struct str want)
+expect_problem(struct test *t, struct fixture *f, size_t at, struct str want)
 {
-    char memory[500];
-    struct text out = text_init(memory, sizeof memory);
-
-    if (at < f->problems.count)
-        conf_problem_put(&out, &f->problems.items[at]);
-    EXPECT_STR(t, text_str(&out), want);
+    EXPECT_STR(t, conf_fixture_problem(&f->conf, at), want);
 }
 
 static const struct conf_fake_file small[] = {
@@ -117,8 +101,8 @@ small_site(struct test *t)
     struct fixture f;
 
     fixture_init(&f, small, 1);
-    EXPECT_INT(t, f.problems.errors, 0);
-    EXPECT_INT(t, f.problems.warnings, 4);
+    EXPECT_INT(t, f.conf.problems.errors, 0);
+    EXPECT_INT(t, f.conf.problems.warnings, 4);
     expect_problem(t, &f, 0,
                    S("/etc/postrider/postrider.conf:4:1: warning: \"listen submission\" is known, but TLS and "
                      "users are not there yet: the listener is not opened"));
@@ -171,8 +155,8 @@ large_site(struct test *t)
     struct fixture f;
 
     fixture_init(&f, large, sizeof large / sizeof *large);
-    EXPECT_INT(t, f.problems.errors, 0);
-    EXPECT_INT(t, f.problems.count, 1);
+    EXPECT_INT(t, f.conf.problems.errors, 0);
+    EXPECT_INT(t, f.conf.problems.count, 1);
     expect_problem(t, &f, 0,
                    S("/etc/postrider/postrider.conf:18:1: warning: \"tls require\" is known, but TLS is not there "
                      "yet: mail by this route waits"));
@@ -218,7 +202,7 @@ test_site(struct test *t)
     struct fixture f;
 
     fixture_init(&f, tests_own, 1);
-    EXPECT_INT(t, f.problems.count, 0);
+    EXPECT_INT(t, f.conf.problems.count, 0);
     if (f.site) {
         const struct route *route = site_route(f.site, S("remote.test"));
         EXPECT_INT(t, route->kind, ROUTE_SMTP);
@@ -246,19 +230,19 @@ bundle_is_all_a_role_needs(struct test *t)
     struct fixture f;
 
     fixture_init(&f, large, sizeof large / sizeof *large);
-    conf_bundle_put(&p, &f.bundle);
+    conf_bundle_put(&p, &f.conf.bundle);
     EXPECT(t, !p.full);
-    size_t loads = f.fake.loads;
+    size_t loads = f.conf.fake.loads;
     struct take all = take_init(put_str_so_far(&p));
-    EXPECT(t, conf_bundle_take(&all, &f.arena, &copy) && take_end(&all));
-    struct site *site = site_load(&f.mem, &copy, 8, &f.problems);
+    EXPECT(t, conf_bundle_take(&all, &f.conf.arena, &copy) && take_end(&all));
+    struct site *site = site_load(&f.conf.mem, &copy, 8, &f.conf.problems);
     EXPECT(t, site != NULL);
     if (site) {
         EXPECT_INT(t, site->route_count, f.site->route_count);
         EXPECT_STR(t, site_route(site, S("inside.example"))->host, S("10.0.0.5"));
         site_free(site);
     }
-    EXPECT_INT(t, f.fake.loads, loads);
+    EXPECT_INT(t, f.conf.fake.loads, loads);
     conf_bundle_done(&copy);
     fixture_done(t, &f);
 }
@@ -400,9 +384,9 @@ refuses_broken_sites(struct test *t)
         struct conf_fake_file file = { STR("/m"), text_str(&conf) };
         fixture_init(&f, &file, 1);
         EXPECT(t, f.site == NULL);
-        EXPECT(t, f.problems.errors > 0);
+        EXPECT(t, f.conf.problems.errors > 0);
         size_t first = 0;
-        while (first + 1 < f.problems.count && f.problems.items[first].warning)
+        while (first + 1 < f.conf.problems.count && f.conf.problems.items[first].warning)
             first++;
         expect_problem(t, &f, first, broken[i].out);
         fixture_done(t, &f);
@@ -420,14 +404,14 @@ needs_a_name_and_a_file(struct test *t)
     expect_problem(t, &f, 0, S("the host has no name: write \"hostname mx.example.org\""));
     fixture_done(t, &f);
     file.path = S("/elsewhere");
-    f.mem = mem_libc();
-    arena_init(&f.arena, &f.mem, 4096, 1 << 20);
-    f.fake = (struct conf_fake){ &file, 1, 0 };
-    f.world = conf_fake_world(&f.fake);
-    conf_bundle_init(&f.bundle, &f.arena, &f.world, S("/m"));
-    conf_problems_init(&f.problems, &f.arena);
-    f.site = site_load(&f.mem, &f.bundle, 7, &f.problems);
-    EXPECT_INT(t, f.problems.errors, 1);
+    f.conf.mem = mem_libc();
+    arena_init(&f.conf.arena, &f.conf.mem, 4096, 1 << 20);
+    f.conf.fake = (struct conf_fake){ &file, 1, 0 };
+    f.conf.world = conf_fake_world(&f.conf.fake);
+    conf_bundle_init(&f.conf.bundle, &f.conf.arena, &f.conf.world, S("/m"));
+    conf_problems_init(&f.conf.problems, &f.conf.arena);
+    f.site = site_load(&f.conf.mem, &f.conf.bundle, 7, &f.conf.problems);
+    EXPECT_INT(t, f.conf.problems.errors, 1);
     expect_problem(t, &f, 0, S("/m: the configuration cannot be read: not found"));
     fixture_done(t, &f);
 }
@@ -464,7 +448,7 @@ warns(struct test *t)
         test_case(t, unwise[i].why);
         fixture_init(&f, &file, 1);
         EXPECT(t, f.site != NULL);
-        EXPECT_INT(t, f.problems.warnings, 1);
+        EXPECT_INT(t, f.conf.problems.warnings, 1);
         expect_problem(t, &f, 0, unwise[i].out);
         fixture_done(t, &f);
     }
@@ -503,10 +487,10 @@ survives_mangled_lines(struct test *t)
                 memcpy(files, large, sizeof files);
                 files[0].text = text_str(&conf);
                 fixture_init(&f, files, sizeof files / sizeof *files);
-                EXPECT(t, (f.site == NULL) == (f.problems.errors > 0));
-                if (f.problems.errors > 0)
-                    EXPECT(t, f.problems.items[0].what.len > 0 &&
-                                  (f.problems.items[0].where.line > 0 || f.problems.count > 0));
+                EXPECT(t, (f.site == NULL) == (f.conf.problems.errors > 0));
+                if (f.conf.problems.errors > 0)
+                    EXPECT(t, f.conf.problems.items[0].what.len > 0 &&
+                                  (f.conf.problems.items[0].where.line > 0 || f.conf.problems.count > 0));
                 sites += f.site != NULL;
                 refused += f.site == NULL;
                 fixture_done(t, &f);
@@ -526,7 +510,7 @@ survives_every_cut(struct test *t)
         memcpy(files, large, sizeof files);
         files[0].text = str_slice(large[0].text, 0, len);
         fixture_init(&f, files, sizeof files / sizeof *files);
-        EXPECT(t, (f.site == NULL) == (f.problems.errors > 0));
+        EXPECT(t, (f.site == NULL) == (f.conf.problems.errors > 0));
         fixture_done(t, &f);
     }
 }
@@ -598,19 +582,19 @@ checks_the_world(struct test *t)
 
     fixture_init(&f, &file, 1);
     EXPECT(t, f.site != NULL);
-    conf_problems_init(&problems, &f.arena);
-    f.problems = problems;
+    conf_problems_init(&problems, &f.conf.arena);
+    f.conf.problems = problems;
     if (f.site) {
         EXPECT_INT(t, site_route(f.site, S("x.example"))->tls, ROUTE_TLS_REQUIRE); /* a password never goes in clear */
-        site_check_world(f.site, &bad, &f.problems);
+        site_check_world(f.site, &bad, &f.conf.problems);
     }
-    EXPECT_INT(t, f.problems.count, sizeof wanted / sizeof *wanted);
+    EXPECT_INT(t, f.conf.problems.count, sizeof wanted / sizeof *wanted);
     for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++)
         expect_problem(t, &f, i, wanted[i]);
-    f.problems = problems;
+    f.conf.problems = problems;
     if (f.site)
-        site_check_world(f.site, &silent, &f.problems);
-    EXPECT_INT(t, f.problems.count, 1); /* postmaster, which needs no world */
+        site_check_world(f.site, &silent, &f.conf.problems);
+    EXPECT_INT(t, f.conf.problems.count, 1); /* postmaster, which needs no world */
     fixture_done(t, &f);
 }
 
