@@ -748,8 +748,9 @@ run(struct rt *rt, int argc, char **argv)
     int exit = read_arguments(m, argc, argv, &helped);
     const struct verb *mailq = m->show_queue ? cli_find_verb(S("mailq")) : NULL;
     if (exit == EXIT_WELL && mailq) {
-        char name[] = "mailq";
-        exit = mailq->run(rt, 1, (char *[]){ name, NULL });
+        char name[] = "mailq", option[] = "--config";
+        char *words[] = { name, option, arena_cstr(&m->arena, m->config), NULL };
+        exit = mailq->run(rt, m->config.len ? 3 : 1, words);
     } else if (exit == EXIT_WELL && m->show_queue) {
         exit = cli_fail(&verb_sendmail, EXIT_UNAVAILABLE, "the queue cannot be shown by this build");
     } else if (exit == EXIT_WELL && !helped && !(m->nothing_to_do && m->words.count == 0)) {

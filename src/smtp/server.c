@@ -478,10 +478,9 @@ run_mail(struct session *s, struct str args, int64_t until)
     struct mail_request mail;
 
     CHECK(s->phase == GREETED);
-    if (is_over_budget(s))
-        return &reply_no_memory_now;
     const struct reply *refusal =
-        mail_request_parse(args, s->client->extended, s->settings->size_max, &s->scratch, &mail);
+        is_over_budget(s) ? &reply_no_memory_now
+                          : mail_request_parse(args, s->client->extended, s->settings->size_max, &s->scratch, &mail);
     if (!refusal && h->mail)
         refusal = h->mail(h->ctx, s->client, &mail, &s->scratch, until);
     CHECK(!refusal || refusal->code >= 400);
@@ -614,7 +613,10 @@ run_data(struct session *s, struct str args, int64_t until)
     if (args.len > 0)
         return &reply_no_argument_wanted;
     const struct reply *refusal = content_begin(s, true, until);
-    return refusal ? refusal : &reply_start_content;
+    if (!refusal)
+        return &reply_start_content;
+    log_refusal(s, refusal);
+    return refusal;
 }
 
 /* ---- BDAT: RFC 3030 section 2 ------------------------------------------------------------------------------------ */
@@ -669,8 +671,10 @@ run_bdat(struct session *s, struct str args, int64_t until)
         refusal = content_refusal(s);
     if (last && (s->phase & (RCPT_GIVEN | CHUNKS | CHUNK_REFUSED)))
         return message_end(s, refusal);
-    if (refusal && (s->phase & (RCPT_GIVEN | CHUNKS)))
+    if (refusal && (s->phase & (RCPT_GIVEN | CHUNKS))) {
+        log_refusal(s, refusal);
         s->phase = CHUNK_REFUSED;
+    }
     if (refusal)
         return refusal;
     s->phase = CHUNKS;
@@ -954,7 +958,7 @@ message_end(struct session *s, const struct reply *refusal)
 {
     const struct reply *reply = refusal ? refusal : content_commit(s);
 
-    if (!reply_is_positive(reply))
+    if (!reply_is_positive(reply) && s->phase != CHUNK_REFUSED) /* which was logged */
         log_refusal(s, reply);
     transaction_end(s);
     return reply;

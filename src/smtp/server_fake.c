@@ -274,6 +274,19 @@ log_message(void *ctx, const struct server_client *client, const struct server_m
 }
 
 static void
+log_refusal(void *ctx, const struct server_client *client, struct str reverse_path, struct str command,
+            const struct reply *reply)
+{
+    struct fake_site *f = ctx;
+
+    (void)client;
+    (void)reverse_path;
+    (void)command;
+    CHECK(reply->code >= 400);
+    f->refusals_logged++;
+}
+
+static void
 log_session(void *ctx, const struct server_client *client, const struct server_report *report)
 {
     struct fake_site *f = ctx;
@@ -307,6 +320,7 @@ fake_site_init(struct fake_site *f)
         .over_budget = over_budget,
         .draining = draining,
         .log_message = log_message,
+        .log_refusal = log_refusal,
         .log_session = log_session,
     };
 }

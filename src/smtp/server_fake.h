@@ -50,7 +50,7 @@ struct fake_site {
     /* The last session's line. */
     struct server_report report;
     char ended[80], last_refusal[FAKE_REFUSALS], last_refused[80];
-    size_t sessions_logged;
+    size_t sessions_logged, refusals_logged;
     uint64_t repaired;
     void (*committed_hook)(const struct fake_message *); /* NULL: none */
 };

@@ -1124,6 +1124,7 @@ reports_trouble(struct peer *p)
         for (int bdat = 0; bdat < 2; bdat++) {
             struct str codes = cases[i].codes;
             struct str first = str_cut_word(&codes);
+            size_t logged = p->site->refusals_logged;
             test_case(p->t, cases[i].why);
             p->site->begin_error = ERR(cases[i].begin, "begin");
             p->site->put_error = ERR(cases[i].put, "put");
@@ -1144,6 +1145,7 @@ reports_trouble(struct peer *p)
             }
             peer_send(p, S("RSET\r\nMAIL FROM:<>\r\n"));
             peer_expect(p, S("250 250"));
+            EXPECT_INT(p->t, p->site->refusals_logged, logged + 1);
             peer_leave(p);
         }
     EXPECT_INT(p->t, p->site->committed, 0);
