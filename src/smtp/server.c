@@ -349,6 +349,14 @@ run_command(struct session *s, const struct command *c, struct str args)
     return reply;
 }
 
+/* A BDAT that says no size: the chunk behind it, somebody's message, would be read as commands. */
+static const struct reply *
+chunk_unknown(struct session *s)
+{
+    end(s, S("BDAT without a size"));
+    return &reply_bdat_syntax;
+}
+
 static bool
 is_wrong(const struct reply *r)
 {
@@ -384,6 +392,8 @@ answer(struct session *s, struct str line)
     s->report.commands++;
     remember_command(s, line);
     const struct reply *reply = parse_command(line, &verb, &args);
+    if (reply && str_starts_nocase(line, S("BDAT")))
+        return chunk_unknown(s);
     if (reply)
         return count_wrong(s, reply);
     const struct command *c = command_find(verb);
@@ -647,10 +657,8 @@ run_bdat(struct session *s, struct str args, int64_t until)
     const struct reply *refusal;
     uint64_t size;
 
-    if (!str_take_u64(&args, &size) || (args.len > 0 && !byte_is_space(args.ptr[0]))) {
-        end(s, S("BDAT without a size"));
-        return &reply_bdat_syntax;
-    }
+    if (!str_take_u64(&args, &size) || (args.len > 0 && !byte_is_space(args.ptr[0])))
+        return chunk_unknown(s);
     if (s->settings->size_max > 0 && size / 2 > s->settings->size_max) {
         end(s, S("BDAT with a huge size"));
         return &reply_bdat_too_big;
@@ -1204,6 +1212,8 @@ read_command(struct session *s, struct str *out_line)
             s->report.commands++;
             remember_command(s, S("(too long)"));
             say(s, count_wrong(s, &reply_line_too_long));
+            if (s->phase == CHUNKS) /* it may have been a BDAT: what follows would be a message with a hole */
+                s->phase = CHUNK_REFUSED;
             until = within(s->rt, s->settings->command_wait);
             break;
         case INPUT_LINE_BARE_LF:
