@@ -8,6 +8,7 @@ content of every live message is read. A last batch that is not whole and was no
 crash may leave one; everything else that is wrong is a problem.
 """
 import json
+import mmap
 import os
 import re
 import struct
@@ -126,8 +127,8 @@ def read_base(body):
 class Segment:
     def __init__(self, path, spool):
         self.name, self.spool = os.path.basename(path), spool
-        with open(path, "rb") as file:
-            self.data = file.read()
+        with open(path, "rb") as file:  # mapped: of free segments only the headers are looked at
+            self.data = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) if os.fstat(file.fileno()).st_size else b""
         self.records = []  # (type, flags, lsn, id, body, data or None, offset, head size, size)
         self.proven = self.lost = 0
         first = self.header(0)
