@@ -16,6 +16,7 @@ state {state}
 listen mx {{ address 127.0.0.1:{port}; relay from 127.0.0.1; hostname mx.local.test }}
 domain local.test {{ mailbox sender; alias postmaster -> sender; deliver maildir {mail}/{{domain}}/{{local}} }}
 domain backup.test {{ recipients any; relay mx }}
+domain asked.test {{ recipients verify; relay mx }}
 route wait.test {{ via smtp://192.0.2.250; tls off }}
 route default {{ direct; tls off; connect-wait 4s; reply-wait 4s }}
 retry 1h for 1d {{ delay-notice off }}
@@ -169,8 +170,11 @@ def world(tmp_path_factory, network):
         stack.enter_context(name_server(folder / "nsd", {
             "mx.test": [line for line in zone if line.strip()], "local.test": ["mx A 192.0.2.1"],
             "backup.test": ["@ MX 5 ten", "ten A 192.0.2.10", "@ MX 10 mx.local.test."],
+            "asked.test": ["@ MX 5 knows", "knows A 192.0.2.30", "@ MX 10 mx.local.test.", "@ MX 20 ten.backup.test."],
         }, broken=["lame.test", "lame.mx.test"]))
         servers = {name: stack.enter_context(ScriptedServer(port=25, host=address)) for name, address in hosts.items()}
+        stack.enter_context(ScriptedServer({"RCPT": lambda line, _: None if "<known@" in line else "550 5.1.1 nobody"},
+                                           port=25, host="192.0.2.30"))
         table = {name: [stack.enter_context(ScriptedServer(answers, port=25, host=host[1]))
                         for answers, host in zip((TABLE_ANSWERS[name], {}), TABLE_HOSTS[name].values())]
                  for name in TABLE_HOSTS}
@@ -265,6 +269,15 @@ def test_a_backup_passes_on_to_better_hosts_only(world):
     message = start_message(server, "x@backup.test")
     assert end_of(fates(server, message)["x@backup.test"]) == "delivered"
     assert got(world["hosts"]["10"], "x@backup.test") == 1
+
+
+def test_a_backup_asks_better_hosts_whom_they_know(world):
+    with smtplib.SMTP("127.0.0.1", world["server"].port, timeout=60) as client:
+        client.ehlo("client.test")
+        client.mail("a@client.test")
+        assert client.rcpt("known@asked.test")[0] == 250
+        code, words = client.rcpt("nobody@asked.test")
+        assert code == 550 and b"5.1.1" in words
 
 
 @pytest.mark.parametrize("kind", ["one", "two"])

@@ -117,6 +117,21 @@ mx_lookup(const struct dns *dns, struct str domain, int64_t until, struct arena 
     return OK;
 }
 
+size_t
+mx_better_than(const struct mx_result *mx, struct str us, struct mx_host *out, size_t cap)
+{
+    uint32_t bound = UINT32_MAX;
+    size_t count = 0;
+
+    for (size_t i = 0; i < mx->host_count; i++)
+        if (str_eq_nocase(mx->hosts[i].name, us) && mx->hosts[i].preference < bound)
+            bound = mx->hosts[i].preference;
+    for (size_t i = 0; i < mx->host_count && count < cap; i++)
+        if (mx->hosts[i].preference < bound)
+            out[count++] = mx->hosts[i];
+    return count;
+}
+
 /* ---- the addresses of a host ------------------------------------------------------------------------------------ */
 
 static bool

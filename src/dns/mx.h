@@ -45,6 +45,10 @@ struct str mx_status_name(enum mx_status);
 /* domain: A-labels. */
 struct err mx_lookup(const struct dns *, struct str domain, int64_t until, struct arena *, struct mx_result *out);
 
+/* RFC 5321 section 5.1: if we are one of the hosts, those that are not preferred over us would only send it back. The
+ * others into out, at most cap; returns how many. */
+size_t mx_better_than(const struct mx_result *, struct str us, struct mx_host *out, size_t cap);
+
 enum {
     HOST_IPV4 = 1,
     HOST_IPV6 = 2,

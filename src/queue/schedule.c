@@ -425,22 +425,6 @@ queue_next_question(struct queue *q, struct moment t, struct str *out_domain)
     return true;
 }
 
-/* RFC 5321 section 5.1: if we are one of the hosts, those that are not preferred over us would only send it back. */
-static size_t
-better_than_us(const struct queue *q, const struct mx_result *answer, struct mx_host *best, size_t cap)
-{
-    uint32_t bound = UINT32_MAX;
-    size_t count = 0;
-
-    for (size_t i = 0; i < answer->host_count; i++)
-        if (str_eq_nocase(answer->hosts[i].name, q->settings.hostname) && answer->hosts[i].preference < bound)
-            bound = answer->hosts[i].preference;
-    for (size_t i = 0; i < answer->host_count && count < cap; i++)
-        if (answer->hosts[i].preference < bound)
-            best[count++] = answer->hosts[i];
-    return count;
-}
-
 static int64_t
 clamp_ttl(uint32_t ttl, int64_t least, int64_t most)
 {
@@ -465,7 +449,7 @@ take_answer(struct queue *q, struct moment t, struct queue_domain *d, const stru
             route_without_dns(q, t, d);
             return;
         }
-        count = better_than_us(q, answer, hosts, HOSTS);
+        count = mx_better_than(answer, q->settings.hostname, hosts, HOSTS);
         if (count == 0)
             domain_refuse(q, t, d, S("5.4.6"), S("mail for this domain comes to us, who do not take it"), refused_ttl);
         else

@@ -18,7 +18,7 @@
 #include "runtime/log.h"
 #include "smtp/client.h"
 
-enum { CLIENTS_MAX = 100000, VERIFY_MAX = 50000, VERIFY_RUNNING_MAX = 200, ADDRESSES_TRIED = 4 };
+enum { CLIENTS_MAX = 100000, VERIFY_MAX = 50000, VERIFY_RUNNING_MAX = 200, HOSTS_TRIED = 2, ADDRESSES_TRIED = 4 };
 
 #define VERIFY_GOOD_NS (1 * HOUR)
 #define VERIFY_BAD_NS (5 * MINUTE)
@@ -212,6 +212,12 @@ verified_put(struct gate *g, struct str address, unsigned code)
     v->asked = rt_now(g->role->rt);
 }
 
+static struct str
+domain_of(struct str address)
+{
+    return str_from(address, str_find_last_byte(address, '@') + 1);
+}
+
 /* One question to one server. False: it did not answer; its words otherwise. */
 static bool
 probe_address(struct gate *g, const struct address *to, bool lmtp, struct str recipient, struct arena *arena, int64_t until,
@@ -236,15 +242,50 @@ probe_address(struct gate *g, const struct address *to, bool lmtp, struct str re
 }
 
 static bool
+probe_host(struct gate *g, struct str name, uint16_t port, unsigned families, bool lmtp, struct str recipient,
+           struct arena *arena, int64_t until, struct remote_reply *out)
+{
+    struct dns dns = ask_dns(&g->resolver);
+    struct host_result hosts;
+
+    if (err_is(host_addresses(&dns, name, families, until, arena, &hosts)))
+        return false;
+    for (size_t i = 0; i < hosts.address_count && i < ADDRESSES_TRIED && rt_now(g->role->rt) < until; i++) {
+        struct address to = hosts.addresses[i];
+        to.port = port;
+        if (probe_address(g, &to, lmtp, recipient, arena, until, out))
+            return true;
+    }
+    return false;
+}
+
+/* A backup asks the hosts that are preferred over it. */
+static bool
+probe_mx(struct gate *g, struct str recipient, struct arena *arena, int64_t until, struct remote_reply *out)
+{
+    struct dns dns = ask_dns(&g->resolver);
+    struct mx_host hosts[HOSTS_TRIED];
+    struct mx_result mx;
+
+    if (err_is(mx_lookup(&dns, domain_of(recipient), until, arena, &mx)) || mx.status != MX_OK)
+        return false;
+    size_t count = mx_better_than(&mx, g->role->site->hostname, hosts, HOSTS_TRIED);
+    for (size_t i = 0; i < count && rt_now(g->role->rt) < until; i++)
+        if (probe_host(g, hosts[i].name, 25, HOST_IPV4 | HOST_IPV6, false, recipient, arena, until, out))
+            return true;
+    return false;
+}
+
+static bool
 probe(struct gate *g, const struct directory_route *route, struct str recipient, struct arena *arena, int64_t until,
       struct remote_reply *out)
 {
     const struct conf_hop *hop = &route->hop;
     bool lmtp = hop->kind == CONF_HOP_LMTP;
     struct address to = { .family = ADDRESS_UNIX };
-    struct dns dns = ask_dns(&g->resolver);
-    struct host_result hosts;
 
+    if (route->kind == DIRECTORY_ROUTE_MX)
+        return probe_mx(g, recipient, arena, until, out);
     if (!str_is_absent(hop->path)) {
         struct text path = text_init(to.path, sizeof to.path - 1);
         text_put(&path, hop->path);
@@ -254,17 +295,10 @@ probe(struct gate *g, const struct directory_route *route, struct str recipient,
         to.port = hop->port;
         return probe_address(g, &to, lmtp, recipient, arena, until, out);
     }
-    if (err_is(host_addresses(&dns, hop->host, HOST_IPV4 | HOST_IPV6 | HOST_ANY, until, arena, &hosts)))
-        return false;
-    for (size_t i = 0; i < hosts.address_count && i < ADDRESSES_TRIED && rt_now(g->role->rt) < until; i++) {
-        to = hosts.addresses[i];
-        to.port = hop->port;
-        if (probe_address(g, &to, lmtp, recipient, arena, until, out))
-            return true;
-    }
-    return false;
+    return probe_host(g, hop->host, hop->port, HOST_IPV4 | HOST_IPV6 | HOST_ANY, lmtp, recipient, arena, until, out);
 }
 
+enum { QUESTION_HOST_BYTES = HOST_ARENA_BYTES + ADDRESSES_TRIED * 4 * (LIMIT_REPLY_TEXT + 256) };
 struct question {
     struct gate *g;
     uint64_t peer;
@@ -315,24 +349,18 @@ note_silence(struct gate *g, const struct directory_route *route)
     s->until = within(g->role->rt, VERIFY_SILENT_NS);
 }
 
-static const struct directory_route *
-route_of(struct gate *g, struct str address)
-{
-    return directory_route(g->role->site->directory, str_from(address, str_find_last_byte(address, '@') + 1));
-}
-
 static void
 run_question(void *arg)
 {
     struct question *q = arg;
     struct gate *g = q->g;
     struct str address = str_new(q->address, q->len);
-    const struct directory_route *route = route_of(g, address);
+    const struct directory_route *route = directory_route(g->role->site->directory, domain_of(address));
     int64_t began = rt_now(g->role->rt);
     struct remote_reply reply = { 0 };
     struct arena arena;
 
-    arena_init(&arena, rt_mem(g->role->rt), 4096, HOST_ARENA_BYTES + 8 * (LIMIT_REPLY_TEXT + 256));
+    arena_init(&arena, rt_mem(g->role->rt), 4096, MX_ARENA_BYTES + HOSTS_TRIED * QUESTION_HOST_BYTES);
     bool said = probe(g, route, address, &arena, within(g->role->rt, VERIFY_CONNECT_NS), &reply);
     if (!said && rt_now(g->role->rt) - began > VERIFY_SLOW_NS)
         note_silence(g, route);
@@ -361,9 +389,11 @@ verify(struct gate *g, struct peer *peer, struct link_message *m)
         answer_code(g, peer->serial, m->call, v->code);
         return true;
     }
-    const struct directory_route *route = route_of(g, address);
+    const struct directory_route *route = directory_route(g->role->site->directory, domain_of(address));
     const struct silence *silence = silence_of(g, route);
-    if ((route->kind != DIRECTORY_ROUTE_VIA && route->kind != DIRECTORY_ROUTE_LMTP) ||
+    bool asks = route->kind == DIRECTORY_ROUTE_VIA || route->kind == DIRECTORY_ROUTE_LMTP ||
+                route->kind == DIRECTORY_ROUTE_MX;
+    if (!asks ||
         (silence && rt_now(g->role->rt) < silence->until) || g->running >= VERIFY_RUNNING_MAX) {
         answer_alone(g, peer->serial, m->call, address);
         return true;
