@@ -146,7 +146,9 @@ connections_take(struct connections *pool, const struct connection_key *key)
 void
 connections_put(struct connections *pool, const struct connection_key *key, struct client *client)
 {
-    if (pool->closing || !client_is_usable(client) || client_transactions(client) >= pool->settings.messages_max) {
+    size_t messages_max = key->messages_max > 0 ? key->messages_max : pool->settings.messages_max;
+
+    if (pool->closing || !client_is_usable(client) || client_transactions(client) >= messages_max) {
         connections_end(pool, client);
         return;
     }

@@ -378,6 +378,10 @@ outcome_of_err(struct err e, struct arena *arena)
     char memory[512];
     struct text reason = text_init(memory, sizeof memory);
 
+    if (e.kind == ERR_CORRUPT) { /* the message, not the Maildir */
+        err_text(e, &reason);
+        return outcome_own(OUTCOME_FAILED, S("5.3.0"), arena_keep(arena, text_str(&reason)));
+    }
     text_put(&reason, S("cannot write into the Maildir: "));
     err_text(e, &reason);
     bool full = e.kind == ERR_NO_SPACE,

@@ -28,6 +28,19 @@ say_goodbye(struct attempt *a, struct client *client)
         client_quit(client);
 }
 
+/* What is said of the host for those who come next; one address that serves makes up for others that do not. */
+static void
+note_host(struct attempt *a, const struct target *to, bool up)
+{
+    uint32_t bit = UINT32_C(1) << (to->host - a->job->hosts);
+
+    if (up)
+        a->figures->hosts_up |= bit;
+    else
+        a->figures->hosts_down |= bit;
+    a->figures->hosts_down &= ~a->figures->hosts_up;
+}
+
 /* Connects, and goes through greeting and hello. NULL: *out_next says how to go on. */
 static struct client *
 open_connection(struct attempt *a, const struct target *to, bool helo_only, enum next *out_next)
@@ -42,9 +55,12 @@ open_connection(struct attempt *a, const struct target *to, bool helo_only, enum
     *out_next = NEXT_HOST;
     if (err_is(e)) {
         bool ours = e.kind == ERR_NO_FILES || e.kind == ERR_NO_MEMORY || e.kind == ERR_DENIED;
-        if (!attempt_is_cancelled(a, e))
-            attempt_trouble(a, to, ours ? OUTCOME_ABOUT_MESSAGE : OUTCOME_ABOUT_DESTINATION, S("4.4.1"),
-                            attempt_reason(a, "cannot connect", e));
+        if (attempt_is_cancelled(a, e))
+            return NULL;
+        attempt_trouble(a, to, ours ? OUTCOME_ABOUT_MESSAGE : OUTCOME_ABOUT_DESTINATION, S("4.4.1"),
+                        attempt_reason(a, "cannot connect", e));
+        if (!ours)
+            note_host(a, to, false);
         return NULL;
     }
     a->figures->connections++;
@@ -66,18 +82,22 @@ open_connection(struct attempt *a, const struct target *to, bool helo_only, enum
         e = client_hello(client, &a->own_scratch, &reply);
         if (!err_is(e) && remote_reply_is_positive(&reply)) {
             a->figures->connect = rt_now(a->rt) - start;
+            note_host(a, to, true);
             return client;
         }
         if (err_is(e) && !settings->lmtp && !helo_only) /* some servers hang up at EHLO: one more time, with HELO */
             *out_next = NEXT_CONNECTION_HELO;
     }
-    if (err_is(e)) {
-        if (!attempt_is_cancelled(a, e))
-            attempt_trouble(a, to, OUTCOME_ABOUT_DESTINATION, S("4.4.2"), attempt_reason(a, doing, e));
-        client_close(client);
-    } else {
+    if (!err_is(e)) {
         attempt_trouble_reply(a, to, &reply, OUTCOME_ABOUT_DESTINATION);
+        note_host(a, to, false);
         say_goodbye(a, client);
+        return NULL;
+    }
+    client_close(client);
+    if (!attempt_is_cancelled(a, e)) {
+        attempt_trouble(a, to, OUTCOME_ABOUT_DESTINATION, S("4.4.2"), attempt_reason(a, doing, e));
+        note_host(a, to, false);
     }
     return NULL;
 }
@@ -93,6 +113,7 @@ try_target(struct attempt *a, const struct target *to)
         .host = to->host->name,
         .helo = a->settings->helo,
         .lmtp = a->settings->lmtp,
+        .messages_max = a->settings->messages_per_connection,
     };
     bool helo_only = false;
 
@@ -104,7 +125,9 @@ try_target(struct attempt *a, const struct target *to)
         if (a->connections && !helo_only)
             client = connections_take(a->connections, &key);
         bool reused = client != NULL;
-        if (!client)
+        if (reused)
+            note_host(a, to, true);
+        else
             client = open_connection(a, to, helo_only, &next);
         if (!client) {
             helo_only = next == NEXT_CONNECTION_HELO;

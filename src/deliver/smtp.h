@@ -44,6 +44,7 @@ struct delivery_settings { /* zeroed but for helo: direct delivery to port 25 */
     const struct address *own_addresses; /* port 0: any port */
     size_t own_address_count;
     int64_t connect;                    /* ns for each address; 0: LIMIT_CONNECT_NS */
+    uint32_t messages_per_connection;   /* 0: as the connections say */
     struct client_times times;          /* zeroed: the default */
     unsigned refuse;                    /* enum client_extension bits that are not used */
     void (*dialog)(void *arg, enum client_dialog, struct str line); /* as in struct client_settings */
@@ -64,7 +65,9 @@ struct delivery_figures { /* for the log */
     int64_t transfer;     /* ns in transactions */
     uint32_t connections; /* opened */
     uint32_t transactions;
+    uint32_t hosts_up, hosts_down; /* bits by place in job->hosts: took up a session; was tried, and no address did */
 };
+static_assert(LIMIT_MX_HOSTS <= 32, "a bit for each host");
 
 /*
  * out_outcomes: one for each recipient, in order; strings in the arena, at most DELIVERY_ARENA_BYTES for each

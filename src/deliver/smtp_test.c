@@ -18,7 +18,9 @@ struct attempt_case {
     struct str content; /* absent: "a\r\n" */
     struct str on_wire; /* what the last connection of the first host got behind DATA; absent: not looked at */
     struct str rcpt, reverse_path; /* of the first recipient; absent: the usual */
-    bool lmtp, pool, smtputf8, probe;
+    struct str seen; /* of each host: u (up), d (down) or - (not tried); absent: not looked at */
+    uint32_t messages_per_connection;
+    bool lmtp, pool, smtputf8, probe, damaged;
     size_t jobs;       /* of the same kind, one after another; 0: 1 */
     uint8_t body, notify;
 };
@@ -59,6 +61,7 @@ serve(void *arg)
 
 struct source {
     struct str content;
+    bool damaged; /* its second half */
 };
 
 static struct err
@@ -68,6 +71,10 @@ content_read(void *arg, uint64_t offset, void *memory, size_t len, int64_t until
     struct text t = text_init(memory, len);
 
     (void)until;
+    if (source->damaged && offset >= source->content.len / 2)
+        return ERR(ERR_CORRUPT, "read");
+    if (source->damaged)
+        len = source->content.len / 2;
     text_put(&t, str_slice(source->content, (size_t)offset, (size_t)offset + len));
     *out_len = t.len;
     return OK;
@@ -139,7 +146,7 @@ run_case(struct rt *rt, void *arg)
     }
     if (!str_is_absent(c->rcpt))
         rcpt[0].address = c->rcpt;
-    struct source source = { str_is_absent(c->content) ? S("a\r\n") : c->content };
+    struct source source = { str_is_absent(c->content) ? S("a\r\n") : c->content, c->damaged };
     struct envelope envelope = {
         .reverse_path = str_is_absent(c->reverse_path) ? S("a@a.example") : c->reverse_path,
         .trace = S("Received: x\r\n"),
@@ -152,6 +159,7 @@ run_case(struct rt *rt, void *arg)
         .lmtp = c->lmtp,
         .helo = S("me.example"),
         .connect = 2 * SECOND,
+        .messages_per_connection = c->messages_per_connection,
         .times = { .greeting = SECOND, .hello = SECOND, .mail = SECOND, .rcpt = SECOND, .data = SECOND, .block = SECOND,
                    .final = SECOND, .quit = SECOND },
     };
@@ -179,6 +187,10 @@ run_case(struct rt *rt, void *arg)
     if (pool)
         connections_free(pool);
     EXPECT_STR(t, text_str(&got), c->wanted);
+    for (size_t i = 0; i < host_count && !str_is_absent(c->seen); i++) {
+        bool up = figures.hosts_up >> i & 1, down = figures.hosts_down >> i & 1;
+        EXPECT_INT(t, up ? 'u' : down ? 'd' : '-', c->seen.ptr[i]);
+    }
     EXPECT(t, !err_is(scope_wait(&peers, within(rt, 5 * SECOND))));
     scope_end(&servers);
     scope_end(&peers);
@@ -469,6 +481,42 @@ uses_connections_again(struct test *t)
         { "RSET after a failed one", { STR(HI GROUP "S: 250 ok\nS: 550 no\nS: 550 no\nS: 503 no\nC: RSET\n" GROUP
           "S: 250 ok\n" OK3 "S: 354 go\nD\nS: 250 ok\n" QUIT) }, STR("F5.0.0 h1, F5.0.0 h1; D2.0.0+ h1, D2.0.0+ h1"),
           .pool = true, .jobs = 2 },
+        { "as many messages as the route allows", { STR(HI TAKE TAKE QUIT "==\n" HI TAKE QUIT) },
+          STR("D2.6.0+ h1, D2.6.0+ h1; D2.6.0+ h1, D2.6.0+ h1; D2.6.0+ h1, D2.6.0+ h1"),
+          .pool = true, .jobs = 3, .messages_per_connection = 2 },
+    };
+
+    run_cases(t, cases, sizeof cases / sizeof *cases);
+}
+
+/* So that others try first what serves. */
+static void
+says_which_hosts_serve(struct test *t)
+{
+    static const struct attempt_case cases[] = {
+        { "the first one serves", { GOOD, NOT_REACHED }, STR("D2.6.0+ h1, D2.6.0+ h1"), .seen = STR("u-") },
+        { "nobody there, the second serves", { STR("-"), GOOD, NOT_REACHED }, STR("D2.6.0+ h2, D2.6.0+ h2"),
+          .seen = STR("du-") },
+        { "a greeting that refuses", { STR("S: 554 no\n" QUIT), GOOD }, STR("D2.6.0+ h2, D2.6.0+ h2"), .seen = STR("du") },
+        { "a greeting that never comes", { STR("Z\n"), GOOD }, STR("D2.6.0+ h2, D2.6.0+ h2"), .seen = STR("du") },
+        { "who refuses the mail serves", { STR(HI GROUP "S: 550 5.7.1 no\nS: 503 no\nS: 503 no\nS: 503 no\n" QUIT) },
+          STR("F5.7.1 h1, F5.7.1 h1"), .seen = STR("u") },
+        { "HELO makes up for EHLO", {
+          STR("S: 220 hi\nC: EHLO *\nH\n==\nS: 220 hi\nC: HELO me.example\nS: 250 hi\n"
+          MAIL "S: 250 ok\n" RCPT0 "S: 250 ok\n" RCPT1 "S: 250 ok\nC: DATA\nS: 354 go\nD\nS: 250 ok\n" QUIT) },
+          STR("D2.0.0 h1, D2.0.0 h1"), .seen = STR("u") },
+    };
+
+    run_cases(t, cases, sizeof cases / sizeof *cases);
+}
+
+/* What is damaged on our disk will not be better tomorrow, nor elsewhere; and half of it is never passed for the whole. */
+static void
+fails_what_is_damaged(struct test *t)
+{
+    static const struct attempt_case cases[] = {
+        { "damaged content", { STR(HI GROUP OK3 "S: 354 go\nZ\n"), NOT_REACHED }, STR("F5.3.0, F5.3.0"),
+          .content = STR("aaaaaaaa\r\nbbbbbbbb\r\n"), .damaged = true },
     };
 
     run_cases(t, cases, sizeof cases / sizeof *cases);
@@ -709,5 +757,6 @@ shuffles_equals(struct test *t)
 
 TEST_MAIN({ "follows the reply table", follows_the_reply_table }, { "keeps to what is offered",
     keeps_to_what_is_offered },
-          { "uses connections again", uses_connections_again }, { "chooses hosts", chooses_hosts },
+          { "uses connections again", uses_connections_again }, { "says which hosts serve", says_which_hosts_serve },
+          { "fails what is damaged", fails_what_is_damaged }, { "chooses hosts", chooses_hosts },
           { "shuffles equals", shuffles_equals }, { "defers when cancelled", defers_when_cancelled })

@@ -184,13 +184,20 @@ batch_settle(struct attempt *a, const struct batch *batch, struct outcome outcom
             attempt_settle(a, batch->index[i], outcome);
 }
 
-/* No host could send that. */
+/* No host could send that; and what is damaged will not be better tomorrow. */
 static void
 stop_unreadable(struct attempt *a, struct err e)
 {
+    struct str reason = attempt_reason(a, "cannot read the message", e);
+
     a->stop = true;
-    if (!attempt_is_cancelled(a, e))
-        attempt_trouble(a, NULL, OUTCOME_ABOUT_MESSAGE, S("4.3.0"), attempt_reason(a, "cannot read the message", e));
+    if (e.kind == ERR_CORRUPT)
+        for (size_t i = 0; i < a->job->recipient_count; i++) {
+            if (a->addressees[i].pending)
+                attempt_settle(a, i, attempt_outcome(a, NULL, OUTCOME_FAILED, OUTCOME_ABOUT_MESSAGE, S("5.3.0"), reason));
+        }
+    else if (!attempt_is_cancelled(a, e))
+        attempt_trouble(a, NULL, OUTCOME_ABOUT_MESSAGE, S("4.3.0"), reason);
 }
 
 static bool

@@ -624,7 +624,7 @@ lanes_host_down(struct lanes *ls, struct str name, int64_t now)
 {
     struct lane_limit *host = map_get(&ls->hosts, name);
 
-    if (!host)
+    if (!host || now < host->down_until) /* others were under way when it was found */
         return;
     host->failures += host->failures < 10;
     int64_t delay = MINUTE << (host->failures - 1);

@@ -155,6 +155,7 @@ border_put_job(struct put *p, const struct border_job *j)
     put_bytes(p, j->helo);
     put_u64(p, (uint64_t)j->connect_wait);
     put_u64(p, (uint64_t)j->reply_wait);
+    put_u32(p, j->messages_per_connection);
     put_u32(p, (uint32_t)j->allow_private_count);
     for (size_t i = 0; i < j->allow_private_count; i++) {
         border_put_address(p, &j->allow_private[i].base);
@@ -227,6 +228,7 @@ border_take_job(struct take *t, struct arena *arena, struct border_job *out)
     out->helo = arena_keep(arena, take_bytes(t, LIMIT_DOMAIN));
     out->connect_wait = take_wait(t);
     out->reply_wait = take_wait(t);
+    out->messages_per_connection = take_u32(t);
     take_prefixes(t, arena, out);
     take_hosts(t, arena, out);
     if (t->bad || !envelope_take(t, arena, &out->envelope) || out->envelope.recipient_count > LIMIT_RCPT_PER_JOB)
@@ -257,6 +259,8 @@ border_put_figures(struct put *p, const struct delivery_figures *f)
     put_i64(p, f->transfer);
     put_u32(p, f->connections);
     put_u32(p, f->transactions);
+    put_u32(p, f->hosts_up);
+    put_u32(p, f->hosts_down);
 }
 
 void
@@ -266,6 +270,8 @@ border_take_figures(struct take *t, struct delivery_figures *out)
     out->transfer = take_i64(t);
     out->connections = take_u32(t);
     out->transactions = take_u32(t);
+    out->hosts_up = take_u32(t);
+    out->hosts_down = take_u32(t);
 }
 
 size_t

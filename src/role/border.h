@@ -93,6 +93,7 @@ struct border_job {
     struct address source_ipv4, source_ipv6; /* to connect from; ADDRESS_NONE: any */
     struct str helo;
     int64_t connect_wait, reply_wait; /* as in struct route */
+    uint32_t messages_per_connection;
     struct prefix *allow_private;
     size_t allow_private_count;
     struct delivery_host *hosts;

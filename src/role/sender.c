@@ -108,6 +108,7 @@ run_delivery(struct task *t, struct take *take)
         .allow_private = job.allow_private, .allow_private_count = job.allow_private_count,
         .own_names = &s->role->site->hostname, .own_name_count = 1, .own_addresses = s->own,
         .own_address_count = s->own_count, .connect = job.connect_wait, .times = times_within(job.reply_wait),
+        .messages_per_connection = job.messages_per_connection,
     };
     struct delivery_hooks hooks = { t, addresses, read_content };
     size_t count = what.recipient_count;
@@ -179,6 +180,8 @@ run_compose(struct task *t, struct take *take)
     notice_put(&n, text_str(&piece));
     piece.len = 0;
     struct err e = put_original(t, &w, &c, &n);
+    if (e.kind == ERR_CORRUPT) /* and stays so: with what could be read of it */
+        e = OK;
     dsn_end(&w, &piece);
     notice_put(&n, text_str(&piece));
     bool fits = !err_is(e) && n.len <= LINK_MESSAGE_MAX;

@@ -145,6 +145,7 @@ pump(struct store *s)
 {
     struct rt *rt = s->rt;
     struct queue_job job;
+    struct spool_counters c;
     struct str domain;
     unsigned can;
 
@@ -166,7 +167,10 @@ pump(struct store *s)
         *q = (struct question){ s, domain };
         scope_start(&s->work, "question", run_question, q);
     }
-    while (!role_is_ending(s->role) && !s->ending && (can = free_hands(s)) && queue_next_job(s->queue, store_moment(s), can, 0, &job))
+    s->ops->counters(s->spool, &c);
+    s->stuck = c.stuck; /* what is delivered now could not be written down */
+    while (!s->stuck && !role_is_ending(s->role) && !s->ending && (can = free_hands(s)) &&
+           queue_next_job(s->queue, store_moment(s), can, 0, &job))
         store_start_job(s, &job);
 }
 
@@ -225,6 +229,8 @@ run_space(void *arg)
 
     do {
         s->ops->counters(s->spool, &c);
+        if (s->stuck && !c.stuck)
+            store_kick(s);
         bool accepting = !s->failed && !s->ending && !s->ops->is_broken(s->spool);
         uint64_t change = c.free_bytes > s->space_free ? c.free_bytes - s->space_free : s->space_free - c.free_bytes;
         bool plenty = c.free_bytes >= SPACE_CHANGE && s->space_free >= SPACE_CHANGE; /* now, and when they were told */
@@ -351,6 +357,7 @@ prepare(struct role *role)
     event_init(&s->kick);
     event_init(&s->died);
     map_init(&s->drafts, rt_mem(role->rt), rt_random(role->rt));
+    list_init(&s->draft_list);
     scope_init(&s->work, role->rt);
 }
 
@@ -360,8 +367,20 @@ log_damage(void *arg, const struct spool_report *report)
     struct store *s = arg;
     struct log_line line;
 
-    log_begin(&line, s->rt, LOG_ERROR, "spool-damage");
+    log_begin(&line, s->rt, report->damage ? LOG_ERROR : LOG_WARNING, report->damage ? "spool-damage" : "spool-remark");
     log_str(&line, "what", report->what);
+    if (report->file.len > 0)
+        log_str(&line, "file", report->file);
+    if (report->len > 0) {
+        log_int(&line, "offset", (int64_t)report->offset);
+        log_int(&line, "length", (int64_t)report->len);
+    }
+    if (report->id.hi != 0 || report->id.lo != 0) {
+        char id[MESSAGE_ID_TEXT];
+        struct text text = text_init(id, sizeof id);
+        message_id_put(&text, report->id);
+        log_str(&line, "id", text_str(&text));
+    }
     log_end(&line);
 }
 

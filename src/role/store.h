@@ -46,11 +46,13 @@ struct store {
     struct event kick;             /* something changed: the pump looks again */
     bool kicked, recovered, failed, ending;
     struct map drafts;             /* by id */
+    struct list draft_list;
     struct death deaths[STORE_DEATHS];
     size_t death_count;            /* ever */
     struct event died;
     size_t sender_jobs, mailbox_jobs; /* begun and not ended */
     bool space_accepting;
+    bool stuck;                    /* settles wait for space: nothing is delivered meanwhile */
     uint64_t space_free;
 };
 

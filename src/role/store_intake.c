@@ -11,6 +11,7 @@
 #include <string.h>
 
 struct store_draft {
+    struct list link;
     struct message_id id;
     struct draft *draft;
     uint64_t peer;
@@ -56,6 +57,7 @@ static void
 forget(struct store *s, struct store_draft *d)
 {
     map_remove(&s->drafts, key_of(&d->id));
+    list_remove(&d->link);
     mem_free(rt_mem(s->rt), d, sizeof *d);
 }
 
@@ -72,6 +74,7 @@ begin(struct intake *in, struct message_id id, uint64_t expected_size, struct st
     d = mem_new(rt_mem(s->rt), struct store_draft);
     *d = (struct store_draft){ .id = id, .peer = in->peer, .busy = true };
     map_put(&s->drafts, key_of(&d->id), d);
+    list_push_back(&s->draft_list, &d->link);
     struct err e = s->ops->begin(s->spool, id, expected_size, FOREVER, &d->draft);
     d->busy = false;
     if (err_is(e)) {
@@ -306,21 +309,13 @@ store_intake_message(struct store *s, struct peer *peer, struct link_message *m)
 static void
 drop_drafts(struct store *s, const struct peer *peer)
 {
-    bool again;
-
-    do { /* the map must not change while it is walked */
-        struct map_slot *slot;
-        again = false;
-        for (size_t at = 0; (slot = map_next(&s->drafts, &at));) {
-            struct store_draft *d = slot->value;
-            if ((peer && d->peer != peer->serial) || d->busy)
-                continue;
-            s->ops->abort(d->draft);
-            forget(s, d);
-            again = true;
-            break;
-        }
-    } while (again);
+    list_each_safe (node, &s->draft_list) {
+        struct store_draft *d = container_of(node, struct store_draft, link);
+        if ((peer && d->peer != peer->serial) || d->busy)
+            continue;
+        s->ops->abort(d->draft);
+        forget(s, d);
+    }
 }
 
 void

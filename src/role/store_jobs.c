@@ -183,23 +183,49 @@ settle_outcomes(struct work *w, const struct envelope *e, const struct delivery_
                 const struct outcome *outcomes)
 {
     struct spool_settle settle;
+    struct moment now = store_moment(w->s);
 
-    queue_outcome(w->s->queue, store_moment(w->s), w->job.number, outcomes, &w->arena, &settle);
+    for (size_t i = 0; i < w->job.host_count; i++) { /* their names are gone when the job has ended */
+        if (figures->hosts_up >> i & 1)
+            queue_host_up(w->s->queue, w->job.hosts[i].name);
+        else if (figures->hosts_down >> i & 1)
+            queue_host_down(w->s->queue, now, w->job.hosts[i].name);
+    }
+    queue_outcome(w->s->queue, now, w->job.number, outcomes, &w->arena, &settle);
     log_attempts(w, e, figures, outcomes, &settle);
     store_settle(w->s, &settle);
     w->s->ops->forget_fresh(w->s->spool, w->job.id);
+}
+
+static struct outcome *
+all_alike(struct work *w, struct outcome outcome)
+{
+    struct outcome *outcomes = arena_alloc(&w->arena, (w->job.count + 1) * sizeof *outcomes);
+
+    for (size_t i = 0; i < w->job.count; i++)
+        outcomes[i] = outcome;
+    return outcomes;
 }
 
 /* All recipients of the job alike: for what went wrong before a delivery could be tried. */
 static void
 settle_all(struct work *w, const struct envelope *e, struct outcome outcome)
 {
-    struct outcome *outcomes = arena_alloc(&w->arena, (w->job.count + 1) * sizeof *outcomes);
     struct delivery_figures none = { 0 };
 
-    for (size_t i = 0; i < w->job.count; i++)
-        outcomes[i] = outcome;
-    settle_outcomes(w, e, &none, outcomes);
+    settle_outcomes(w, e, &none, all_alike(w, outcome));
+}
+
+static struct outcome
+unread(struct work *w, struct err e)
+{
+    struct text text = text_init(arena_alloc(&w->arena, REASON_MAX), REASON_MAX);
+    bool lost = e.kind == ERR_CORRUPT || e.kind == ERR_NOT_FOUND;
+
+    text_put(&text, S("the message cannot be read from the spool: "));
+    err_text(e, &text);
+    return (struct outcome){ .kind = lost ? OUTCOME_FAILED : OUTCOME_DEFERRED, .about = OUTCOME_ABOUT_MESSAGE,
+                             .enhanced = lost ? S("5.3.0") : S("4.3.0"), .remote = S(""), .reply = text_str(&text) };
 }
 
 static void
@@ -267,6 +293,7 @@ describe(struct work *w, const struct spool_message *m, struct border_job *out)
         .helo = arena_keep(&w->arena, route->helo.len ? route->helo : s->role->site->hostname),
         .connect_wait = route->connect_wait,
         .reply_wait = route->reply_wait,
+        .messages_per_connection = route->messages_per_connection,
         .envelope = m->envelope,
     };
     out->allow_private = (struct prefix *)(uintptr_t)route->allow_private;
@@ -365,12 +392,7 @@ deliver(struct work *w, const struct spool_message *m)
     }
     struct err e = put_content(w, &job);
     if (err_is(e)) {
-        char *memory = arena_alloc(&w->arena, REASON_MAX);
-        struct text text = text_init(memory, REASON_MAX);
-        text_put(&text, S("the message cannot be read from the spool: "));
-        err_text(e, &text);
-        settle_all(w, &m->envelope, (struct outcome){ .kind = OUTCOME_DEFERRED, .about = OUTCOME_ABOUT_MESSAGE,
-                   .enhanced = S("4.3.0"), .remote = S(""), .reply = text_str(&text) });
+        settle_all(w, &m->envelope, unread(w, e));
         return;
     }
     if (mailbox)
@@ -464,7 +486,7 @@ commit_notice(struct work *w, struct message_id id, const struct dsn *dsn, struc
     struct spool_settle settle;
     struct draft *draft;
 
-    TRY(s->ops->begin(s->spool, id, content.len, FOREVER, &draft));
+    TRY(s->ops->begin_notice(s->spool, id, content.len, FOREVER, &draft));
     struct err e = s->ops->put(draft, content, FOREVER);
     if (!err_is(e) && !queue_notice_settle(s->queue, store_moment(s), w->job.number, &w->arena, &settle))
         e = ERR(ERR_NOT_FOUND, "nothing is left to report");
@@ -538,27 +560,52 @@ running(struct work *w)
     return mailbox ? &w->s->mailbox_jobs : &w->s->sender_jobs;
 }
 
-/* Not even its envelope can be read: later perhaps it can. */
+/* Its sender is not known any more: the failure that it was to tell of ends without. */
+static void
+give_up_notice(struct work *w)
+{
+    struct store *s = w->s;
+    struct spool_settle settle;
+
+    if (!queue_notice_settle(s->queue, store_moment(s), w->job.number, &w->arena, &settle)) {
+        queue_notice_failed(s->queue, store_moment(s), w->job.number);
+        return;
+    }
+    struct recipient_status *statuses = arena_alloc(&w->arena, settle.count * sizeof *statuses);
+    for (size_t i = 0; i < settle.count; i++) {
+        statuses[i] = settle.statuses[i];
+        if (statuses[i].state == STATE_FAILED_SENT)
+            statuses[i].state = STATE_FAILED_SILENT;
+    }
+    settle.statuses = statuses;
+    store_settle(s, &settle);
+    queue_notice_committed(s->queue, store_moment(s), w->job.number);
+}
+
+/* Not even its envelope can be read. What is damaged stays so; for anything else, later perhaps it can. */
 static void
 unreadable(struct work *w, struct err e)
 {
     struct store *s = w->s;
-    struct outcome *outcomes = arena_alloc(&w->arena, (w->job.count + 1) * sizeof *outcomes);
-    struct spool_settle settle;
     struct log_line line;
+    struct spool_settle settle;
+    char id[MESSAGE_ID_TEXT];
+    struct text text = text_init(id, sizeof id);
+    bool lost = e.kind == ERR_CORRUPT || e.kind == ERR_NOT_FOUND;
 
+    message_id_put(&text, w->job.id);
     log_begin(&line, s->rt, LOG_ERROR, "message-unreadable");
+    log_str(&line, "id", text_str(&text));
     log_err(&line, e);
     log_end(&line);
-    if (w->job.notice) {
+    if (w->job.notice && lost) {
+        give_up_notice(w);
+    } else if (w->job.notice) {
         queue_notice_failed(s->queue, store_moment(s), w->job.number);
-        return;
+    } else {
+        queue_outcome(s->queue, store_moment(s), w->job.number, all_alike(w, unread(w, e)), &w->arena, &settle);
+        store_settle(s, &settle);
     }
-    for (size_t i = 0; i < w->job.count; i++)
-        outcomes[i] = (struct outcome){ .kind = OUTCOME_DEFERRED, .about = OUTCOME_ABOUT_MESSAGE, .enhanced = S("4.3.0"),
-                                        .reply = S("the message cannot be read from the spool"), .remote = S("") };
-    queue_outcome(s->queue, store_moment(s), w->job.number, outcomes, &w->arena, &settle);
-    store_settle(s, &settle);
 }
 
 static void
