@@ -52,6 +52,7 @@ queue_new(struct mem *mem, uint64_t seed, const struct queue_settings *settings,
     heap_init(&q->notice_timers, mem);
     list_init(&q->questions);
     list_init(&q->idle_domains);
+    list_init(&q->placing);
     list_init(&q->starting);
     list_init(&q->doomed);
     take_settings(q, settings);
@@ -383,7 +384,7 @@ first_due(const struct heap *h, int64_t best)
 int64_t
 queue_due(const struct queue *q)
 {
-    int64_t due = list_is_empty(&q->starting) ? lanes_due(&q->lanes) : INT64_MIN;
+    int64_t due = list_is_empty(&q->starting) && list_is_empty(&q->placing) ? lanes_due(&q->lanes) : INT64_MIN;
 
     due = first_due(&q->timers, due);
     due = first_due(&q->domain_timers, due);
@@ -422,6 +423,12 @@ queue_tick(struct queue *q, struct moment t)
         if (events++ >= QUEUE_TICK_EVENTS)
             return true;
         pending_timer(q, t, container_of(node, struct pending, timer));
+    }
+    if (!list_is_empty(&q->placing)) { /* each domain in its turn */
+        struct queue_domain *d = container_of(list_pop_front(&q->placing), struct queue_domain, place_link);
+        if (domain_place_some(q, t, d, QUEUE_TICK_EVENTS))
+            list_push_back(&q->placing, &d->place_link);
+        return true;
     }
     while ((p = next_to_start(q))) {
         if (events++ >= QUEUE_TICK_EVENTS)
@@ -494,7 +501,7 @@ queue_audit(const struct queue *q)
                 break;
             case PLACE_UNRESOLVED: /* somebody will answer, or it is asked again */
                 CHECK(linked && timed && !m->held);
-                CHECK(p->domain->asking || heap_has(&p->domain->timer));
+                CHECK(p->domain->asking || heap_has(&p->domain->timer) || list_is_linked(&p->domain->place_link));
                 break;
             case PLACE_READY: /* lanes_check() knows that its lane's turn comes */
                 CHECK(linked && timed && !m->held && p->domain->state == DOMAIN_KNOWN);

@@ -1739,9 +1739,97 @@ messages_are_small(struct test *t)
     }
 }
 
+/* A million may wait for one answer: nobody else waits until all of them have their places. */
+static void
+an_answer_for_many_is_worked_off_bit_by_bit(struct test *t)
+{
+    enum { MANY = 3000 };
+    struct world w;
+    size_t ready = 0, ticks = 0;
+
+    world_init(&w, 1);
+    for (int i = 0; i < MANY; i++)
+        add(&w, (struct mail){ .to = "a@big.test" });
+    EXPECT_INT(t, counts(&w).unresolved, MANY);
+    answer_all(&w, S(""));
+    for (bool more = true; more; ticks++) {
+        EXPECT(t, counts(&w).ready - ready <= 250);
+        ready = counts(&w).ready;
+        queue_audit(w.q);
+        EXPECT(t, ready == MANY || queue_due(w.q) <= w.t.now);
+        more = queue_tick(w.q, w.t);
+    }
+    EXPECT_INT(t, counts(&w).ready, MANY);
+    EXPECT(t, ticks >= MANY / 250);
+    struct mx_result none = { .status = MX_NXDOMAIN, .ttl = 3600, .why = S("") };
+    add(&w, (struct mail){ .to = "a@gone.test" });
+    answer_one(&w, &none);
+    EXPECT_INT(t, counts(&w).ending, 1);
+    world_done(&w, t);
+}
+
+/* What does not fit one message to the sender is told by the next. */
+static void
+a_notice_tells_of_a_thousand(struct test *t)
+{
+    enum { MANY = 1500 };
+    struct world w;
+    struct recipient *recipients;
+    struct spool_settle settle;
+    size_t told[] = { 1000, 500 };
+
+    world_init(&w, 1);
+    recipients = arena_alloc(&w.arena, MANY * sizeof *recipients);
+    for (size_t i = 0; i < MANY; i++)
+        recipients[i] = (struct recipient){ .address = S("a@home.test"), .reverse_path = { NULL, 0 } };
+    struct spool_message m = { .id = { 1, 1 }, .envelope = { .reverse_path = S("s@sender.test"), .client = S("192.0.2.1"),
+                               .accepted_wall = w.t.wall, .recipients = recipients, .recipient_count = MANY } };
+    CHECK(queue_add(w.q, w.t, &m));
+    EXPECT(t, queue_bounce(w.q, w.t, m.id));
+    EXPECT(t, queue_next_settle(w.q, w.t, &w.arena, &settle));
+    EXPECT_INT(t, settle.count, MANY);
+    for (size_t i = 0; i < 2; i++) {
+        struct queue_job job = next(&w, QUEUE_NOTICE);
+        EXPECT(t, job.notice);
+        EXPECT_INT(t, job.count, told[i]);
+        EXPECT_INT(t, job.recipients[0], i * 1000);
+        EXPECT(t, queue_notice_settle(w.q, w.t, job.number, &w.arena, &settle));
+        EXPECT_INT(t, settle.count, told[i]);
+        queue_notice_committed(w.q, w.t, job.number);
+    }
+    EXPECT_INT(t, counts(&w).failed, MANY);
+    EXPECT_INT(t, counts(&w).messages, 0);
+    world_done(&w, t);
+}
+
+/* Those who were under way together when it was found down say nothing new. */
+static void
+a_host_goes_down_once(struct test *t)
+{
+    struct world w;
+    struct mx_host hosts[] = { { S("a.test"), 10 }, { S("b.test"), 20 } };
+    struct mx_result answer = { .status = MX_OK, .ttl = 86400, .hosts = hosts, .host_count = 2, .why = S("") };
+
+    world_init(&w, 1);
+    add(&w, (struct mail){ .to = "x@two.test" });
+    answer_one(&w, &answer);
+    for (int i = 0; i < 20; i++)
+        queue_host_down(w.q, w.t, S("a.test"));
+    struct queue_job job = next(&w, ANY);
+    EXPECT_STR(t, job.hosts[0].name, S("b.test"));
+    queue_job_returned(w.q, w.t, job.number);
+    pass(&w, MINUTE + 1);
+    job = next(&w, ANY);
+    EXPECT_STR(t, job.hosts[0].name, S("a.test"));
+    queue_job_returned(w.q, w.t, job.number);
+    world_done(&w, t);
+}
+
 TEST_MAIN({ "each recipient has its own fate", each_recipient_has_its_own_fate },
           { "hands get what they can do", hands_get_what_they_can_do },
           { "many recipients go in hundreds", many_recipients_go_in_hundreds },
+          { "an answer for many is worked off bit by bit", an_answer_for_many_is_worked_off_bit_by_bit },
+          { "a notice tells of a thousand", a_notice_tells_of_a_thousand }, { "a host goes down once", a_host_goes_down_once },
           { "reverse-paths never share a transaction", reverse_paths_never_share_a_transaction },
           { "retries until it expires", retries_until_it_expires },
           { "the last words are told at expiry", the_last_words_are_told_at_expiry },

@@ -113,7 +113,7 @@ is_busy(const struct live *m)
 
 /* Fills own_indices. False: there is nothing to tell. */
 static bool
-gather(struct queue *q, struct notice *n, struct live *m)
+gather(struct queue *q, struct moment t, struct notice *n, struct live *m)
 {
     size_t count = 0;
 
@@ -125,10 +125,16 @@ gather(struct queue *q, struct notice *n, struct live *m)
     }
     if (count == 0)
         return false;
+    if (n->key.kind != NOTICE_OF_DELAY && count > QUEUE_NOTICE_RECIPIENTS)
+        count = QUEUE_NOTICE_RECIPIENTS;
     n->own_indices = mem_alloc(q->mem, count * sizeof *n->own_indices);
     for (struct pending *p = m->first; p; p = p->sibling) {
         if (!concerns(n, p))
             continue;
+        if (n->count == count) { /* the others get the next */
+            notice_ask(q, t, p, (enum notice_kind)n->key.kind);
+            break;
+        }
         n->own_indices[n->count++] = p->index;
         p->composing = n->key.kind != NOTICE_OF_DELAY;
     }
@@ -169,7 +175,7 @@ notice_next(struct queue *q, struct moment t, unsigned can, struct queue_job *ou
         if (m && n->key.kind == NOTICE_OF_DOUBLE_BOUNCE && q->settings.postmaster.len == 0)
             drop_double_bounce(q, n, m);
         map_remove(&q->notices_waiting, key_of(n));
-        if (!m || !gather(q, n, m)) {
+        if (!m || !gather(q, t, n, m)) {
             notice_free(q, n);
             continue;
         }

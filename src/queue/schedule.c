@@ -173,6 +173,7 @@ domain_get(struct queue *q, struct str address)
     list_init(&d->pool);
     list_init(&d->waiting);
     list_init(&d->start_link);
+    list_init(&d->place_link);
     map_put(&q->domains, d->name, d);
     return d;
 }
@@ -181,6 +182,7 @@ void
 domain_free(struct queue *q, struct queue_domain *d)
 {
     list_remove(&d->start_link);
+    list_remove(&d->place_link);
     if (d->lane)
         lane_unref(d->lane);
     own_str(q->mem, &d->why, S(""));
@@ -222,17 +224,31 @@ domain_ask(struct queue *q, struct queue_domain *d)
     list_push_back(&q->questions, &d->link);
 }
 
-/* All that waited for the answer, and all that stood in a lane that is no longer right. */
-static void
-place_again(struct queue *q, struct moment t, struct queue_domain *d, struct list *displaced)
+bool
+domain_place_some(struct queue *q, struct moment t, struct queue_domain *d, size_t most)
 {
-    for (struct list *node; (node = list_pop_front(&d->pool));)
-        list_push_back(displaced, node);
-    for (struct list *node; (node = list_pop_front(displaced));) {
-        struct pending *p = container_of(node, struct pending, link);
+    while (d->state != DOMAIN_NEW && !list_is_empty(&d->pool)) {
+        if (most-- == 0)
+            return true;
+        struct pending *p = container_of(list_pop_front(&d->pool), struct pending, link);
         heap_remove(&q->timers, &p->timer);
         place_by_domain(q, t, p);
     }
+    list_remove(&d->place_link);
+    return false;
+}
+
+/* All that waited for the answer, and all that stood in a lane that is no longer right: some at once, the others, who may
+ * be a million, as queue_tick() comes to them. */
+static void
+place_again(struct queue *q, struct moment t, struct queue_domain *d, struct list *displaced)
+{
+    for (struct list *node; (node = list_pop_front(displaced));) {
+        pending_set_place(q, container_of(node, struct pending, link), PLACE_UNRESOLVED);
+        list_push_back(&d->pool, node);
+    }
+    if (domain_place_some(q, t, d, QUEUE_TICK_EVENTS) && !list_is_linked(&d->place_link))
+        list_push_back(&q->placing, &d->place_link);
 }
 
 static void

@@ -19,6 +19,7 @@ enum {
     QUEUE_IDLE_DOMAINS = 4096,  /* without mail, kept for their routes and what is known of their lanes */
     QUEUE_TICK_EVENTS = 250,    /* some 3 ms when there are a million */
     QUEUE_DEATHS_MAX = 2,
+    QUEUE_NOTICE_RECIPIENTS = 1000, /* in one notice of failure or success: it must fit a message to the sender */
 };
 #define ROUTE_TTL_MIN (5 * MINUTE)
 #define ROUTE_TTL_MAX (1 * DAY)
@@ -39,6 +40,7 @@ struct queue_domain {
     struct list pool;        /* PLACE_UNRESOLVED */
     struct list waiting;     /* PLACE_WAITING */
     struct heap_node timer;  /* in queue->domain_timers: ask again after trouble */
+    struct list place_link;  /* in queue->placing: its pool is being emptied */
     struct list start_link;  /* in queue->starting: what waits is to be tried now, */
     uint64_t start_order;    /* but for timers that were set since */
     int64_t start_again;     /* not before that time */
@@ -89,7 +91,7 @@ struct queue {
     struct ids ids;
     struct map domains, submitters, flights, notices_waiting, notices_composing;
     struct heap timers, domain_timers, notice_timers;
-    struct list questions, idle_domains, starting, doomed;
+    struct list questions, idle_domains, placing, starting, doomed;
     size_t idle_count, asked_count, suspects;
     uint64_t next_job;
     uint32_t next_submitter;
@@ -129,6 +131,8 @@ void live_set_deaths(struct queue *, struct moment, struct live *, uint8_t death
 struct queue_domain *domain_get(struct queue *, struct str address);
 void domain_unref(struct queue *, struct queue_domain *);
 void domain_timer(struct queue *, struct moment, struct queue_domain *);
+/* Empties the pool of one whose route is known, by at most so many. True: there are more. */
+bool domain_place_some(struct queue *, struct moment, struct queue_domain *, size_t most);
 void domain_refresh(struct queue *, struct moment, struct queue_domain *); /* if its answer is out of date */
 void domain_free(struct queue *, struct queue_domain *);
 /* Its next lookup after trouble, or the next probe of its dead lane, is now. */

@@ -149,8 +149,8 @@ pump(struct store *s)
     struct str domain;
     unsigned can;
 
-    while (queue_tick(s->queue, store_moment(s)))
-        fiber_yield(rt);
+    if (queue_tick(s->queue, store_moment(s)))
+        s->kicked = true; /* the rest of it after what can be done already */
     for (;;) {
         struct arena arena;
         struct spool_settle settle;

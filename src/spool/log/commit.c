@@ -99,6 +99,7 @@ append_queue(struct spool *sp, struct append *a)
     if (a->lazy && list_is_empty(&sp->queue))
         sp->lazy_until = within(sp->rt, LAZY_NS);
     list_push_back(&sp->queue, &a->link);
+    sp->queued++;
     sp->urgent += !a->lazy;
     if (a->need == NEED_CLEAN)
         sp->starved = false;
@@ -109,6 +110,7 @@ void
 append_queue_first(struct spool *sp, struct append *a)
 {
     list_push_front(&sp->queue, &a->link);
+    sp->queued++;
     sp->urgent += !a->lazy;
 }
 
@@ -144,6 +146,7 @@ static void
 queue_take(struct spool *sp, struct append *a)
 {
     list_remove(&a->link);
+    sp->queued--;
     sp->urgent -= !a->lazy;
 }
 

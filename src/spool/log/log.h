@@ -26,6 +26,7 @@ enum {
     LIMIT_ENDED = 1 << 16,     /* ids that has() still knows */
     LIMIT_BATCH = 4 << 20,     /* bytes */
     LIMIT_BATCH_RECORDS = 1000, /* answered in one go */
+    LIMIT_QUEUED = 4 * LIMIT_BATCH_RECORDS, /* beyond it lazy settles wait as well */
     LIMIT_DRAFT_MEMORY = 64 << 20, /* of all drafts; beyond it they go to disk in smaller pieces */
     LIMIT_STEP = 1 << 20,      /* of background work */
     REFS_MAX = 8, REFS_MAX_MANY = 32, MANY_RECIPIENTS = 64,
@@ -206,6 +207,7 @@ struct spool {
     struct tally tally;
 
     struct list queue;               /* of appends */
+    size_t queued;                   /* in it */
     size_t urgent;                   /* of them, that somebody waits for */
     int64_t lazy_until;
     struct event work;               /* for the commit fiber */

@@ -533,6 +533,9 @@ log_settle(struct spool *sp, const struct spool_settle *s, bool lazy, int64_t un
     m->queued++;
     if (lazy) {
         append_queue(sp, a);
+        while (sp->queued > LIMIT_QUEUED && !sp->broken && !sp->starved && !sp->hopeless) /* not faster than the disk */
+            if (err_is(event_wait(sp->rt, &sp->written, until)))
+                break;
     } else {
         e = append_wait(sp, a);
         append_drop(sp, a);
