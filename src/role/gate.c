@@ -5,10 +5,10 @@
  * LEAVE   address
  * VERIFY  forward-path  ->  as ADMIT; 0: the next hop takes it
  *
- * Recipients of a `recipients verify` domain are asked of its next hop by RCPT, from the null sender, without a message. The
- * answer is kept: an hour if good, five minutes if bad; while the next hop does not answer, an old good answer counts for a
- * week, so that a gateway goes on while the host behind it is down. One that kept us waiting in vain is left alone for half
- * a minute, or every recipient would wait as long.
+ * Recipients of a `recipients verify` domain are asked of its next hop by RCPT, from the null sender, without a
+ * message; those of a backup, of the MX hosts that are preferred over us. The answer is kept: an hour if good, five minutes if
+ * bad; while the next hop does not answer, an old good answer counts for a week, so that a gateway goes on while the host
+ * behind it is down. One that kept us waiting in vain is left alone for half a minute, or every recipient would wait as long.
  */
 #include "base/map.h"
 #include "policy/rate.h"
@@ -298,7 +298,8 @@ probe(struct gate *g, const struct directory_route *route, struct str recipient,
     return probe_host(g, hop->host, hop->port, HOST_IPV4 | HOST_IPV6 | HOST_ANY, lmtp, recipient, arena, until, out);
 }
 
-enum { QUESTION_HOST_BYTES = HOST_ARENA_BYTES + ADDRESSES_TRIED * 4 * (LIMIT_REPLY_TEXT + 256) };
+/* Of each address up to five replies are kept: to the connection, EHLO, HELO, MAIL and RCPT. */
+enum { QUESTION_HOST_BYTES = HOST_ARENA_BYTES + ADDRESSES_TRIED * 5 * (LIMIT_REPLY_TEXT + 256) };
 struct question {
     struct gate *g;
     uint64_t peer;
