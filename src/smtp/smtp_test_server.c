@@ -55,6 +55,7 @@ listen_fiber(struct rt *rt, void *arg)
     struct stream *stream;
 
     (void)arg;
+    site.rt = rt;
     CHECK(address_parse(S("127.0.0.1:0"), &address));
     CHECK(!err_is(listener_open(rt, &address, &listener)));
     printf("%u\n", listener_address(listener).port);
