@@ -35,6 +35,7 @@ enum {
 };
 #define LAZY_NS (5 * MILLISECOND)
 #define IDLE_NS (200 * MILLISECOND)
+#define FRESH_NS (2 * SECOND) /* whoever waits longer for the first attempt waits for his destination */
 
 /* ---- segments ---- */
 
@@ -77,6 +78,7 @@ struct elsewhere { /* content that is not in the message's own record: which seg
 struct fresh { /* head and content of a message that nobody tried to deliver yet */
     struct list link;
     struct message *message;
+    int64_t until;
     unsigned char *own_head;
     uint32_t head_size;
     char *own_data;

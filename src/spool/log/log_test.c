@@ -1027,6 +1027,21 @@ CASE(a_damaged_head_ends_its_message)
     fixture_close(f);
 }
 
+/* What waits for a dead destination is not kept in memory for a first attempt that does not come. */
+CASE(fresh_content_is_not_kept_for_long)
+{
+    fixture_open(f);
+    fixture_commit(f, 1);
+    struct fresh *fresh = message(f, 1)->own_fresh;
+    EXPECT(f->t, fresh != NULL && fresh->data_cap == fixture_size(f, 1));
+    fresh->until = rt_now(f->rt) - 1;
+    fixture_commit(f, 2);
+    EXPECT(f->t, message(f, 1)->own_fresh == NULL);
+    EXPECT(f->t, message(f, 2)->own_fresh != NULL);
+    EXPECT(f->t, fixture_is_whole(f, 1) && fixture_is_whole(f, 2));
+    fixture_close(f);
+}
+
 struct lines {
     size_t count, records, messages, problems, recipients;
     bool json;
@@ -1215,6 +1230,7 @@ TEST_MAIN({ "cut anywhere", cut_anywhere }, { "recovery writes nothing", recover
           { "settles are written in the order of the calls", settles_are_written_in_the_order_of_the_calls },
           { "drafts are committed while they move", drafts_are_committed_while_they_move },
           { "a damaged head ends its message", a_damaged_head_ends_its_message },
+          { "fresh content is not kept for long", fresh_content_is_not_kept_for_long },
           { "verify says what is there", verify_says_what_is_there }, { "space is bounded", space_is_bounded },
           { "large messages and drafts move", large_messages_and_drafts_move },
           { "damaged content stays damaged when moved", damaged_content_stays_damaged_when_moved },

@@ -256,16 +256,21 @@ fresh_free(struct spool *sp, struct fresh *f)
     mem_free(sp->mem, f, sizeof *f);
 }
 
-/* Takes what f owns; the oldest give way when there is too much. */
+/* Takes what f owns; the oldest give way when there is too much, or when they have waited for too long. */
 void
 message_make_fresh(struct spool *sp, struct message *m, struct fresh *f)
 {
     f->message = m;
+    f->until = within(sp->rt, FRESH_NS);
     m->own_fresh = f;
     list_push_back(&sp->fresh, &f->link);
     sp->fresh_bytes += fresh_size(f);
-    while (sp->fresh_bytes > sp->settings.fresh_bytes_max)
-        fresh_free(sp, container_of(sp->fresh.next, struct fresh, link));
+    while (!list_is_empty(&sp->fresh)) {
+        struct fresh *oldest = container_of(sp->fresh.next, struct fresh, link);
+        if (sp->fresh_bytes <= sp->settings.fresh_bytes_max && oldest->until >= rt_now(sp->rt))
+            return;
+        fresh_free(sp, oldest);
+    }
 }
 
 void

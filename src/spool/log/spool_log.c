@@ -298,10 +298,8 @@ flush_chunk(struct draft *d)
 static void
 make_room(struct draft *d, size_t more, size_t max)
 {
-    size_t cap = d->data_cap ? d->data_cap : d->expected < max ? (size_t)d->expected : max;
+    size_t cap = d->data_cap ? d->data_cap : d->expected == 0 ? DRAFT_FIRST : d->expected < max ? (size_t)d->expected : max;
 
-    if (cap < DRAFT_FIRST)
-        cap = DRAFT_FIRST;
     while (cap < d->data_size + more)
         cap *= 2;
     if (cap > max && d->data_size + more <= max)
