@@ -144,6 +144,13 @@ host_my_gid(struct rt *rt)
     return process_of(rt)->gid;
 }
 
+uint32_t
+host_processors(struct rt *rt)
+{
+    (void)rt;
+    return 2;
+}
+
 struct str
 host_env(struct rt *rt, struct str name)
 {

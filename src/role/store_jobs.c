@@ -58,8 +58,13 @@ choose(struct work *w, enum role_kind kind, struct str base)
 {
     struct store *s = w->s;
     struct peer *best = NULL;
-    size_t most = kind == ROLE_SENDER ? STORE_HANDS_SENDER : STORE_HANDS_MAILBOX, nth = 0;
+    size_t most = kind == ROLE_SENDER ? STORE_HANDS_SENDER : STORE_HANDS_MAILBOX;
+    uint32_t count = 0;
 
+    list_each (node, &s->role->peers) {
+        const struct peer *peer = container_of(node, struct peer, node);
+        count += peer->kind == kind && peer->generation == s->role->generation;
+    }
     list_each (node, &s->role->peers) {
         struct peer *peer = container_of(node, struct peer, node);
         struct hand *hand = peer->own_ctx;
@@ -69,9 +74,8 @@ choose(struct work *w, enum role_kind kind, struct str base)
             continue;
         if (hand->in_flight >= most && !w->job.alone)
             continue;
-        if (!best || (kind == ROLE_SENDER && peer->index == w->job.lane % 2) || nth == 0)
+        if (!best || (kind == ROLE_SENDER && peer->index == w->job.lane % count))
             best = peer;
-        nth++;
     }
     return best;
 }

@@ -38,13 +38,15 @@ static const struct {
     { ROLE_CONSOLE, ROLE_GATE },
 };
 
-/* In the order of starting. */
+/* In the order of starting. Of those whose work is parsing and converting, as many as the machine has processors for; at
+ * least two, so that there is another one while a suspect has one for itself, or while one starts again. */
+enum { WORKERS_MIN = 2, WORKERS_MAX = 8 };
 static const struct {
     enum role_kind kind;
-    uint32_t count;
+    uint32_t for_processors; /* one process for so many; 0: just one */
 } always[] = {
-    { ROLE_STORE, 1 },  { ROLE_RESOLVER, 1 }, { ROLE_CHECKER, 1 },    { ROLE_GATE, 1 },
-    { ROLE_SENDER, 2 }, { ROLE_CONSOLE, 1 },  { ROLE_SUBMISSION, 1 }, { ROLE_RECEIVER, 2 },
+    { ROLE_STORE, 0 },  { ROLE_RESOLVER, 0 }, { ROLE_CHECKER, 0 },    { ROLE_GATE, 0 },
+    { ROLE_SENDER, 2 }, { ROLE_CONSOLE, 0 },  { ROLE_SUBMISSION, 0 }, { ROLE_RECEIVER, 1 },
 };
 
 struct supervisor;
@@ -686,12 +688,21 @@ add_process(struct supervisor *s, enum role_kind kind, uint32_t index, uint32_t 
     scope_start(&s->fibers, "process", run_process, p);
 }
 
+static uint32_t
+process_count(struct supervisor *s, uint32_t for_processors)
+{
+    if (for_processors == 0)
+        return 1;
+    uint32_t count = host_processors(s->rt) / for_processors;
+    return count < WORKERS_MIN ? WORKERS_MIN : count > WORKERS_MAX ? WORKERS_MAX : count;
+}
+
 /* Everything that the site asks for, in this generation; the store only once in a life. */
 static void
 add_generation(struct supervisor *s)
 {
     for (size_t i = 0; i < sizeof always / sizeof *always; i++)
-        for (uint32_t index = 0; index < always[i].count; index++)
+        for (uint32_t index = 0; index < process_count(s, always[i].for_processors); index++)
             if (always[i].kind != ROLE_STORE || s->generation == 1)
                 add_process(s, always[i].kind, index, 0);
     for (size_t i = 0; i < s->base_count; i++) {

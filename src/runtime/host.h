@@ -29,6 +29,7 @@ struct err host_user(struct rt *, struct str name, int64_t until, uint32_t *out_
 struct err host_user_by_id(struct rt *, uint32_t uid, int64_t until, struct arena *, struct str *out_name, uint32_t *out_gid);
 uint32_t host_my_uid(struct rt *);
 uint32_t host_my_gid(struct rt *);
+uint32_t host_processors(struct rt *); /* that we may use; at least 1 */
 struct str host_env(struct rt *, struct str name); /* absent: not set */
 /* The machine's name, fully qualified if it knows; at most 255 bytes. */
 struct err host_name(struct rt *, struct arena *, struct str *out);

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sched.h>
 #include <unistd.h>
 
 struct work {
@@ -295,6 +296,16 @@ host_my_gid(struct rt *rt)
 {
     (void)rt;
     return getgid();
+}
+
+uint32_t
+host_processors(struct rt *rt)
+{
+    cpu_set_t set;
+
+    (void)rt;
+    int count = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 0;
+    return count > 0 ? (uint32_t)count : 1;
 }
 
 struct str
