@@ -662,16 +662,27 @@ listener_new(struct rt *rt, int fd, struct listener **out)
     return OK;
 }
 
+/* Takes away the socket that an earlier run left behind; never a file of somebody's, nor a socket that is in use. */
+static struct err
+make_way(int fd, const struct address *at, const union socket_address *name, socklen_t len)
+{
+    struct stat st;
+
+    if (lstat(at->path, &st) < 0 || !S_ISSOCK(st.st_mode))
+        return OK;
+    if (connect(fd, &name->any, len) == 0 || errno == EAGAIN) /* EAGAIN: so busy that no more can wait there */
+        return ERR(ERR_BUSY, "replace the socket, where another server listens");
+    return unlink(at->path) < 0 ? err_here("replace the socket") : OK;
+}
+
 static struct err
 listen_at(int fd, const struct address *at)
 {
     union socket_address name;
     socklen_t len = to_socket_address(at, &name);
-    struct stat st;
 
-    if (at->family == ADDRESS_UNIX) { /* what an earlier run left behind; never a file of somebody's */
-        if (lstat(at->path, &st) == 0 && S_ISSOCK(st.st_mode) && unlink(at->path) < 0)
-            return err_here("replace the socket");
+    if (at->family == ADDRESS_UNIX) {
+        TRY(make_way(fd, at, &name, len));
     } else {
         (void)set_option(fd, SOL_SOCKET, SO_REUSEADDR, 1);
         (void)set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1); /* what is accepted inherits it */

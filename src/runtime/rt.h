@@ -150,7 +150,8 @@ struct err stream_read_handles(struct stream *, void *memory, size_t cap, struct
                                int64_t until, size_t *out_len);
 
 struct listener;
-struct err listener_open(struct rt *, const struct address *, struct listener **out); /* SO_REUSEADDR; Unix: replaces */
+/* SO_REUSEADDR. Unix: replaces a socket at which nobody listens any more; else ERR_BUSY. */
+struct err listener_open(struct rt *, const struct address *, struct listener **out);
 struct err listener_from_handle(struct rt *, struct handle, struct listener **out);   /* takes the handle */
 struct handle listener_handle(struct rt *, struct listener *); /* a duplicate, to pass on */
 struct address listener_address(const struct listener *);  /* with the port that was chosen for port 0 */

@@ -931,12 +931,15 @@ WORLD_TEST(a_unix_listener_replaces_what_was_left)
     memcpy(at.path, p.path, strlen(p.path));
     memcpy(at.path + strlen(p.path), "/socket", sizeof "/socket");
     EXPECT(t, !err_is(listener_open(rt, &at, &first)));
+    listener_close(first);
     EXPECT(t, !err_is(listener_open(rt, &at, &second)));
-    EXPECT(t, !err_is(stream_connect(rt, &at, NULL, within(rt, SECOND), &client)));
-    EXPECT(t, !err_is(listener_accept(second, within(rt, SECOND), &server, NULL)));
+    EXPECT_INT(t, listener_open(rt, &at, &first).kind, ERR_BUSY); /* a second server must not take the first one's */
+    EXPECT(t, !err_is(listener_accept(second, within(rt, 30 * SECOND), &server, NULL)));
+    stream_close(server);
+    EXPECT(t, !err_is(stream_connect(rt, &at, NULL, within(rt, 30 * SECOND), &client)));
+    EXPECT(t, !err_is(listener_accept(second, within(rt, 30 * SECOND), &server, NULL)));
     stream_close(client);
     stream_close(server);
-    listener_close(first);
     listener_close(second);
     place_remove(&p);
 }
