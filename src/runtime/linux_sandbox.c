@@ -133,7 +133,7 @@ enter_landlock(const struct sandbox_rules *rules, struct sandbox_report *report)
     }
     if (abi >= 6) {
         size += sizeof handled.scopes;
-        handled.scopes = SCOPE_ABSTRACT_SOCKETS | (rules->calls & SANDBOX_SPAWN ? 0u : SCOPE_SIGNALS);
+        handled.scopes = SCOPE_ABSTRACT_SOCKETS | SCOPE_SIGNALS;
     }
     int fd = (int)syscall(SYS_landlock_create_ruleset, &handled, size, 0);
     if (fd < 0)
@@ -181,16 +181,13 @@ static const struct {
     /* threads and signals of our own, and the end */
     { ALWAYS, SCMP_SYS(set_robust_list) }, { ALWAYS, SCMP_SYS(rseq) }, { ALWAYS, SCMP_SYS(membarrier) },
     { ALWAYS, SCMP_SYS(rt_sigaction) }, { ALWAYS, SCMP_SYS(rt_sigprocmask) }, { ALWAYS, SCMP_SYS(rt_sigreturn) },
-    { ALWAYS, SCMP_SYS(sigaltstack) }, { ALWAYS, SCMP_SYS(tgkill) }, { ALWAYS, SCMP_SYS(restart_syscall) },
-    { ALWAYS, SCMP_SYS(exit) }, { ALWAYS, SCMP_SYS(exit_group) },
+    { ALWAYS, SCMP_SYS(sigaltstack) }, { ALWAYS, SCMP_SYS(restart_syscall) }, { ALWAYS, SCMP_SYS(exit) },
+    { ALWAYS, SCMP_SYS(exit_group) },
 
     { SANDBOX_ACCEPT, SCMP_SYS(accept4) }, { SANDBOX_ACCEPT, SCMP_SYS(accept) },
 
     { SANDBOX_CONNECT, SCMP_SYS(connect) }, { SANDBOX_CONNECT, SCMP_SYS(bind) },
     { SANDBOX_CONNECT, SCMP_SYS(sendmmsg) }, { SANDBOX_CONNECT, SCMP_SYS(recvmmsg) },
-
-    { SANDBOX_LISTEN, SCMP_SYS(listen) }, { SANDBOX_LISTEN, SCMP_SYS(unlink) }, { SANDBOX_LISTEN, SCMP_SYS(unlinkat) },
-    { SANDBOX_LISTEN, SCMP_SYS(lstat) },
 
     { SANDBOX_FILES, SCMP_SYS(openat2) }, { SANDBOX_FILES, SCMP_SYS(openat) }, { SANDBOX_FILES, SCMP_SYS(open) },
     { SANDBOX_FILES, SCMP_SYS(mkdirat) }, { SANDBOX_FILES, SCMP_SYS(renameat) }, { SANDBOX_FILES, SCMP_SYS(renameat2) },
@@ -200,15 +197,6 @@ static const struct {
     { SANDBOX_FILES, SCMP_SYS(fstatfs) }, { SANDBOX_FILES, SCMP_SYS(flock) }, { SANDBOX_FILES, SCMP_SYS(pwrite64) },
     { SANDBOX_FILES, SCMP_SYS(pwritev) }, { SANDBOX_FILES, SCMP_SYS(stat) }, { SANDBOX_FILES, SCMP_SYS(lstat) },
     { SANDBOX_FILES, SCMP_SYS(statx) },
-
-    { SANDBOX_SPAWN, SCMP_SYS(clone) }, { SANDBOX_SPAWN, SCMP_SYS(fork) }, { SANDBOX_SPAWN, SCMP_SYS(vfork) },
-    { SANDBOX_SPAWN, SCMP_SYS(execve) }, { SANDBOX_SPAWN, SCMP_SYS(execveat) }, { SANDBOX_SPAWN, SCMP_SYS(wait4) },
-    { SANDBOX_SPAWN, SCMP_SYS(waitid) }, { SANDBOX_SPAWN, SCMP_SYS(kill) }, { SANDBOX_SPAWN, SCMP_SYS(pidfd_open) },
-    { SANDBOX_SPAWN, SCMP_SYS(pidfd_send_signal) }, { SANDBOX_SPAWN, SCMP_SYS(socketpair) },
-    { SANDBOX_SPAWN, SCMP_SYS(pipe2) }, { SANDBOX_SPAWN, SCMP_SYS(dup2) }, { SANDBOX_SPAWN, SCMP_SYS(dup3) },
-    { SANDBOX_SPAWN, SCMP_SYS(close_range) }, { SANDBOX_SPAWN, SCMP_SYS(setgroups) },
-    { SANDBOX_SPAWN, SCMP_SYS(setresuid) }, { SANDBOX_SPAWN, SCMP_SYS(setresgid) }, { SANDBOX_SPAWN, SCMP_SYS(capset) },
-    { SANDBOX_SPAWN, SCMP_SYS(prctl) }, { SANDBOX_SPAWN, SCMP_SYS(mmap) }, { SANDBOX_SPAWN, SCMP_SYS(mprotect) },
 
     { SANITIZED, SCMP_SYS(open) }, { SANITIZED, SCMP_SYS(openat) }, { SANITIZED, SCMP_SYS(readlink) },
     { SANITIZED, SCMP_SYS(readlinkat) }, { SANITIZED, SCMP_SYS(stat) }, { SANITIZED, SCMP_SYS(getdents64) },
@@ -276,6 +264,10 @@ fill_filter(scmp_filter_ctx filter, const struct sandbox_rules *rules)
             failed = seccomp_rule_add(filter, SCMP_ACT_ALLOW, conditional[i].call, 1,
                                       SCMP_CMP64(conditional[i].arg, SCMP_CMP_MASKED_EQ, conditional[i].mask,
                                                  conditional[i].value));
+    /* abort() ends this process; without the condition a role could end the others, which run as the same user. */
+    if (!failed)
+        failed = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 1,
+                                  SCMP_A0_64(SCMP_CMP_EQ, (scmp_datum_t)getpid()));
     /* Its flags lie in memory, where no filter can look: glibc then takes clone(). */
     if (!failed)
         failed = seccomp_rule_add(filter, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);

@@ -19,9 +19,7 @@
 enum sandbox_calls {
     SANDBOX_ACCEPT = 1,  /* accept on listeners it was given */
     SANDBOX_CONNECT = 2, /* make sockets, bind and connect them: TCP, UDP, Unix */
-    SANDBOX_LISTEN = 4,  /* listen on sockets of its own (with SANDBOX_CONNECT) */
-    SANDBOX_FILES = 8,   /* open, make, rename, remove, sync, lock, list: where the paths say */
-    SANDBOX_SPAWN = 16,  /* start processes, make socket pairs, signal */
+    SANDBOX_FILES = 4,   /* open, make, rename, remove, sync, lock, list: where the paths say */
 };
 
 enum sandbox_access {

@@ -15,6 +15,7 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -93,6 +94,22 @@ make_a_raw_socket(struct rt *rt, const char *dir)
     (void)rt;
     (void)dir;
     return socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0) < 0 ? REFUSED : ALLOWED;
+}
+
+static int
+signal_another_process(struct rt *rt, const char *dir)
+{
+    (void)rt;
+    (void)dir;
+    return syscall(SYS_tgkill, 1, 1, 0) < 0 ? REFUSED : ALLOWED;
+}
+
+static int
+end_itself(struct rt *rt, const char *dir)
+{
+    (void)rt;
+    (void)dir;
+    abort();
 }
 
 static int
@@ -207,6 +224,8 @@ static const struct attempt attempts[] = {
     { "makes no raw socket even there", NULL, SANDBOX_CONNECT, false, make_a_raw_socket, 256 + SIGSYS, 0 },
     { "makes no directory", NULL, SANDBOX_CONNECT, false, make_a_directory, 256 + SIGSYS, 0 },
     { "starts no process", NULL, SANDBOX_FILES | SANDBOX_CONNECT, false, start_a_process, 256 + SIGSYS, 0 },
+    { "signals no other process", "landlock=2", 0, false, signal_another_process, 256 + SIGSYS, 0 },
+    { "can abort", NULL, 0, false, end_itself, 256 + SIGABRT, 0 },
     { "accepts where it may", NULL, SANDBOX_ACCEPT, false, accept_one, ALLOWED, 0 },
     { "accepts nowhere else", NULL, 0, false, accept_one, 256 + SIGSYS, 0 },
     { "reads nothing elsewhere", NULL, SANDBOX_FILES, true, read_elsewhere, REFUSED, 2 },
