@@ -203,20 +203,22 @@ take_hello(struct link *l, const struct frame *f)
     return OK;
 }
 
-static void
+static struct err
 take_reply(struct link *l, const struct frame *f, struct str body)
 {
     list_each (node, &l->waiters) {
         struct waiter *w = container_of(node, struct waiter, node);
         if (w->call != f->call)
             continue;
+        if (body.len > w->arena->max - w->arena->used)
+            return ERR(ERR_LIMIT, "link: a reply is longer than this border allows");
         list_remove(node);
         w->done = true;
         w->reply = arena_keep(w->arena, body);
         event_wake(l->rt, &w->answered);
-        return;
-    }
-    /* Nobody waits: the caller gave up. */
+        break;
+    } /* if nobody waits: the caller gave up */
+    return OK;
 }
 
 /* Joins the frames of one message. *out_whole is set when f was its last. */
@@ -266,10 +268,8 @@ take_frame(struct link *l, const struct frame *f)
     TRY(join(l, f, &body));
     if (str_is_absent(body))
         return OK;
-    if (f->flags & LINK_REPLY) {
-        take_reply(l, f, body);
-        return OK;
-    }
+    if (f->flags & LINK_REPLY)
+        return take_reply(l, f, body);
     uint32_t calls_max = l->settings.calls_max ? l->settings.calls_max : LINK_CALLS_MAX;
     if (f->call && ++l->unanswered > calls_max)
         return ERR(ERR_LIMIT, "link: too many calls at once");

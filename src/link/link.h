@@ -70,7 +70,7 @@ size_t link_unsent(const struct link *);
 
 /*
  * Sends and waits for the reply, whose body is copied into the arena (which has room for the longest that this border
- * allows, at most LINK_MESSAGE_MAX). ERR_UNKNOWN: the link closed meanwhile, and whether
+ * allows, at most LINK_MESSAGE_MAX: a longer one is a violation). ERR_UNKNOWN: the link closed meanwhile, and whether
  * the call took effect cannot be known; ERR_CLOSED: it was closed before, nothing was sent. After ERR_TIMEOUT or
  * ERR_CANCELLED a late reply is dropped.
  */

@@ -207,6 +207,27 @@ a_link_cut_in_a_call_says_unknown(struct test *t)
 }
 
 static void
+too_long_body(struct world *w)
+{
+    struct arena small;
+    struct str reply;
+
+    arena_init(&small, rt_mem(w->rt), 512, 1000);
+    EXPECT(w->t, !err_is(link_call(w->a.link, TYPE_ECHO, S("fits"), &small, FOREVER, &reply)));
+    struct str body = str_new(arena_alloc(&w->arena, 1000), 1000);
+    EXPECT_INT(w->t, link_call(w->a.link, TYPE_ECHO, body, &small, FOREVER, &reply).kind, ERR_UNKNOWN);
+    wait_until_closed(w, &w->a);
+    EXPECT_INT(w->t, w->a.why.kind, ERR_LIMIT);
+    arena_done(&small);
+}
+
+static void
+a_reply_without_room_closes_the_link(struct test *t)
+{
+    with_pair(t, too_long_body);
+}
+
+static void
 too_many_body(struct world *w)
 {
     struct caller callers[4] = { { .w = w }, { .w = w }, { .w = w }, { .w = w } };
@@ -327,5 +348,6 @@ hostile_peers_end_their_link_and_nothing_else(struct test *t)
 TEST_MAIN({ "calls of any length", calls_of_any_length }, { "a late reply is dropped", late_reply_is_dropped },
           { "a link cut in a call says unknown", a_link_cut_in_a_call_says_unknown },
           { "more calls than allowed close the link", more_calls_than_allowed_close_the_link },
+          { "a reply without room closes the link", a_reply_without_room_closes_the_link },
           { "handles pass", handles_pass },
           { "hostile peers end their link and nothing else", hostile_peers_end_their_link_and_nothing_else })
