@@ -1273,13 +1273,13 @@ WORLD_TEST(children_tell_how_they_ended)
 
     EXPECT(t, !err_is(child_start(rt, &(struct spawn){ .argv = seven, .program = "/bin/sh" }, &c)));
     EXPECT(t, child_pid(c) > 1);
-    EXPECT(t, !err_is(child_wait(c, within(rt, 10 * SECOND), &status)));
+    EXPECT(t, !err_is(child_wait(c, within(rt, 100 * SECOND), &status)));
     EXPECT_INT(t, status, 7);
 
     EXPECT(t, !err_is(child_start(rt, &(struct spawn){ .argv = long_sleep, .program = "/bin/sleep" }, &c)));
     EXPECT_INT(t, child_wait(c, within(rt, MILLISECOND), &status).kind, ERR_TIMEOUT);
     child_signal(c, SIGTERM);
-    EXPECT(t, !err_is(child_wait(c, within(rt, 10 * SECOND), &status)));
+    EXPECT(t, !err_is(child_wait(c, within(rt, 100 * SECOND), &status)));
     EXPECT_INT(t, status, 256 + SIGTERM);
 
     EXPECT_INT(t, child_start(rt, &(struct spawn){ .argv = nothing, .program = "/nonexistent/x" }, &c).kind,
@@ -1311,13 +1311,13 @@ WORLD_TEST(children_get_their_handles)
     EXPECT(t, !err_is(stream_from_handle(rt, out[0], &from)));
     EXPECT(t, !err_is(stream_write(to, S("line\n"), FOREVER)));
     do {
-        struct err e = stream_read(from, bytes + len, sizeof bytes - len, within(rt, 10 * SECOND), &n);
+        struct err e = stream_read(from, bytes + len, sizeof bytes - len, within(rt, 100 * SECOND), &n);
         if (!EXPECT(t, !err_is(e)))
             break;
         len += n;
     } while (n > 0);
     EXPECT_STR(t, str_new(bytes, len), S("got line\n"));
-    EXPECT(t, !err_is(child_wait(c, within(rt, 10 * SECOND), &status)));
+    EXPECT(t, !err_is(child_wait(c, within(rt, 100 * SECOND), &status)));
     EXPECT_INT(t, status, 0);
     stream_close(to);
     stream_close(from);
@@ -1338,7 +1338,7 @@ WORLD_TEST(children_become_who_they_should)
         return;
     }
     EXPECT(t, !err_is(child_start(rt, &spawn, &c)));
-    EXPECT(t, !err_is(child_wait(c, within(rt, 10 * SECOND), &status)));
+    EXPECT(t, !err_is(child_wait(c, within(rt, 100 * SECOND), &status)));
     EXPECT_INT(t, status, 0);
 }
 
@@ -1355,7 +1355,7 @@ WORLD_TEST(children_run_our_own_image)
     fflush(stdout);
     CHECK(dup2(null, STDOUT_FILENO) == STDOUT_FILENO);
     close(null);
-    EXPECT(t, !err_is(child_wait(c, within(rt, 60 * SECOND), &status)));
+    EXPECT(t, !err_is(child_wait(c, within(rt, 100 * SECOND), &status)));
     EXPECT_INT(t, status, 0);
 }
 
@@ -1367,10 +1367,10 @@ WORLD_TEST(signals_are_caught)
     EXPECT(t, !err_is(rt_catch_signals(rt, signals, 2)));
     EXPECT_INT(t, rt_wait_signal(rt, within(rt, MILLISECOND), &got).kind, ERR_TIMEOUT);
     kill(getpid(), SIGHUP);
-    EXPECT(t, !err_is(rt_wait_signal(rt, within(rt, SECOND), &got)));
+    EXPECT(t, !err_is(rt_wait_signal(rt, within(rt, 100 * SECOND), &got)));
     EXPECT_INT(t, got, SIGHUP);
     kill(getpid(), SIGUSR1);
-    EXPECT(t, !err_is(rt_wait_signal(rt, within(rt, SECOND), &got)));
+    EXPECT(t, !err_is(rt_wait_signal(rt, within(rt, 100 * SECOND), &got)));
     EXPECT_INT(t, got, SIGUSR1);
 }
 
