@@ -420,6 +420,12 @@ include_file(struct parser *p, struct conf_word named, struct str path, struct c
     parse_file(p, file, parent, tail, depth + 1);
 }
 
+static bool
+is_pattern(struct str path)
+{
+    return str_has_byte(path, '*') || str_has_byte(path, '?');
+}
+
 static void
 parse_include(struct parser *p, const struct conf_node *include, struct conf_node *parent, struct conf_node ***tail,
               unsigned depth)
@@ -432,14 +438,19 @@ parse_include(struct parser *p, const struct conf_node *include, struct conf_nod
         struct str *paths = &pattern;
         size_t count = 1;
 
-        bool is_pattern = false;
-        for (size_t at = 0; at < pattern.len; at++)
-            is_pattern = is_pattern || memchr("*?[", pattern.ptr[at], 3);
-        if (is_pattern && err_is(conf_bundle_glob(p->bundle, pattern, &paths, &count))) {
+        size_t slash = str_find_last_byte(pattern, '/');
+        if (slash < pattern.len && is_pattern(str_slice(pattern, 0, slash))) {
+            conf_error(p->problems, named.where, CONF_NO_SUGGESTION,
+                       "\"*\" and \"?\" stand for names of files only, behind the last \"/\"");
+            continue;
+        }
+        if (is_pattern(pattern) && err_is(conf_bundle_glob(p->bundle, pattern, &paths, &count))) {
             conf_error(p->problems, named.where, CONF_NO_SUGGESTION, "the pattern \"%.*s\" cannot be read",
                        STR_ARG(pattern));
             continue;
         }
+        if (count == 0)
+            conf_warn(p->problems, named.where, "there is no file like \"%.*s\"", STR_ARG(pattern));
         for (size_t at = 0; at < count; at++)
             include_file(p, named, paths[at], parent, tail, depth);
     }

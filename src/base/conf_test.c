@@ -174,7 +174,7 @@ static void
 includes_that_cannot_be(struct test *t)
 {
     static const struct conf_fake_file files[] = {
-        { STR("/m"), STR("include l1\ninclude none\ninclude\ninclude none*\nb {\ninclude open }\nx") },
+        { STR("/m"), STR("include l1\ninclude none\ninclude\ninclude none*\nb {\ninclude open }\ninclude */x a[1]") },
         { STR("/l1"), STR("include l2") },
         { STR("/l2"), STR("\n include l1") },
         { STR("/open"), STR("a {") },
@@ -183,7 +183,10 @@ includes_that_cannot_be(struct test *t)
         STR("/l2:2:10: \"/l1\" would include itself"),
         STR("/m:2:9: \"/none\" cannot be read: not found"),
         STR("/m:3:1: include needs a file or a pattern"),
+        STR("/m:4:9: warning: there is no file like \"/none*\""),
         STR("/open:1:1: the block of \"a\" is not closed: \"}\" is missing"),
+        STR("/m:7:9: \"*\" and \"?\" stand for names of files only, behind the last \"/\""),
+        STR("/m:7:13: \"/a[1]\" cannot be read: not found"),
     };
     struct conf_fixture f;
 
