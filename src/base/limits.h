@@ -37,6 +37,8 @@ enum {
     LIMIT_RCPT_REFUSED         = 20,    /* with none accepted; then 421 */
     LIMIT_SESSIONS             = 10000, /* of a receiver */
     LIMIT_SESSIONS_PER_CLIENT  = 50,    /* IPv4 address or IPv6 /64; then 421 4.7.0 */
+    LIMIT_LISTEN_ADDRESSES     = 64,    /* of all listeners together */
+    LIMIT_LISTENER_NAME        = 63,
     LIMIT_ALIAS_DEPTH          = 20,    /* an alias that leads to an alias that leads to ... */
     LIMIT_HEADER_BYTES         = 1 << 20,
     LIMIT_HEADER_FIELDS        = 10000,

@@ -197,8 +197,8 @@ static void
 read_word(struct setting_reader *r, const struct setting *s, struct conf_word word, void *value)
 {
     static const struct str flags[] = { STR("off"), STR("on"), { NULL, 0 } };
-    struct str host;
-    size_t choice;
+    struct str text;
+    size_t choice, longest;
 
     switch ((enum setting_kind)s->kind) {
     case SETTING_COUNT:
@@ -219,14 +219,19 @@ read_word(struct setting_reader *r, const struct setting *s, struct conf_word wo
         *(struct str *)value = arena_keep(r->arena, word.text);
         return;
     case SETTING_HOST:
-        if (setting_read_host(r, word, &host))
-            *(struct str *)value = host;
+        if (setting_read_host(r, word, &text))
+            *(struct str *)value = text;
         return;
     case SETTING_PATH:
-        if (word.text.len == 0 || word.text.len > LIMIT_CONF_PATH)
+        text = conf_resolve(r->arena, word.where.file, word.text);
+        longest = s->max ? s->max : LIMIT_CONF_PATH;
+        if (word.text.len == 0)
             conf_error(r->problems, word.where, CONF_NO_SUGGESTION, "this is not the path of a file");
+        else if (text.len > longest)
+            conf_error(r->problems, word.where, CONF_NO_SUGGESTION, "this path is too long: %.*s may have %zu bytes",
+                       STR_ARG(s->name), longest);
         else
-            *(struct str *)value = arena_keep(r->arena, conf_resolve(r->arena, word.where.file, word.text));
+            *(struct str *)value = arena_keep(r->arena, text);
         return;
     case SETTING_PREFIXES:
     case SETTING_CUSTOM:
@@ -299,7 +304,7 @@ put_facts(struct text *t, const struct setting *s)
 
     if (!str_is_absent(s->fallback))
         text_putf(t, " (default %.*s", STR_ARG(s->fallback));
-    if (s->max > 0) {
+    if (s->max > 0 && s->kind != SETTING_PATH) {
         text_put(t, t->len > before ? S("; ") : S(" ("));
         put_range(t, s);
     }

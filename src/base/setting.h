@@ -41,7 +41,7 @@ struct setting {
     uint8_t kind;         /* enum setting_kind */
     bool repeats;         /* may be given more than once */
     size_t offset;        /* of the value in the struct that its table fills */
-    uint64_t min, max;    /* COUNT, SIZE, TIME (ns); max 0: no range */
+    uint64_t min, max;    /* COUNT, SIZE, TIME (ns); PATH: at most `max` bytes; max 0: no range */
     const struct str *choices;           /* CHOICE: ends with an absent one */
     struct str fallback;                 /* the default as it would be written; absent: none */
     void (*read)(struct setting_reader *, const struct conf_node *, void *target); /* CUSTOM */

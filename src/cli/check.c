@@ -182,6 +182,15 @@ readable_by_others(void *ctx, struct str path)
 }
 
 static bool
+has_user(void *ctx, struct str name)
+{
+    struct machine *m = ctx;
+    uint32_t uid, gid;
+
+    return host_user(m->rt, name, within(m->rt, 10 * SECOND), &uid, &gid).kind != ERR_NOT_FOUND;
+}
+
+static bool
 has_reverse_name(void *ctx, const struct address *address)
 {
     struct machine *m = ctx;
@@ -221,6 +230,7 @@ check_machine(struct machine *m, struct conf_problems *problems)
     struct site_world world = { .ctx = m,
                                 .default_gateway = default_gateway,
                                 .directory_writable = directory_writable,
+                                .has_user = has_user,
                                 .readable_by_others = readable_by_others };
 
     if (!str_is_absent(m->network)) {

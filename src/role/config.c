@@ -185,6 +185,9 @@ read_listen(struct setting_reader *r, const struct conf_node *node, void *target
         .connections_per_client = LIMIT_SESSIONS_PER_CLIENT,
         .closed = kind != LISTENER_MX,
     };
+    if (listener->name.len > LIMIT_LISTENER_NAME)
+        conf_error(r->problems, node->words[2].where, CONF_NO_SUGGESTION, "a listener's name may have %d bytes",
+                   LIMIT_LISTENER_NAME);
     for (size_t i = 0; i < site->listener_count; i++)
         if (str_eq(site->listeners[i].name, listener->name))
             conf_error(r->problems, node->words[node->count - 1].where, CONF_NO_SUGGESTION,
@@ -674,6 +677,7 @@ static const struct setting site_table[] = {
     {STR("resolver"), STR(""), SETTING_CUSTOM, .read = read_resolver, .block = &resolver_settings,
      .help = STR("Who answers questions to the DNS")},
     {STR("state"), STR("DIRECTORY"), SETTING_PATH, .offset = offsetof(struct site, state),
+     .max = sizeof((struct address *)0)->path - sizeof "/submission.sock",
      .fallback = STR("/var/lib/postrider"), .help = STR("Spool and sockets")},
     {STR("sandbox"), STR("try|require|off"), SETTING_CHOICE, .offset = offsetof(struct site, sandbox),
      .choices = sandboxes, .fallback = STR("try"),
@@ -685,27 +689,44 @@ const struct setting_table site_settings = SETTING_TABLE(site_table);
 
 /* ---- assembly -------------------------------------------------------------------------------------------------- */
 
-static void
-check_listeners(struct setting_reader *r, const struct site *site)
+static bool
+is_wildcard(const struct address *a)
 {
-    for (size_t i = 0; i < site->listener_count; i++)
-        for (size_t a = 0; a < site->listeners[i].address_count; a++)
-            for (size_t k = 0; k <= i; k++)
-                for (size_t b = 0; b < (k < i ? site->listeners[k].address_count : a); b++)
-                    if (address_eq(&site->listeners[i].addresses[a], &site->listeners[k].addresses[b]) &&
-                        site->listeners[i].addresses[a].port != 0) {
-                        char memory[80];
-                        struct text shown = text_init(memory, sizeof memory);
-                        address_put(&shown, &site->listeners[i].addresses[a]);
-                        conf_error(r->problems, site->listeners[i].where, CONF_NO_SUGGESTION,
-                                   "two listeners have the address %.*s", STR_ARG(text_str(&shown)));
-                        return;
-                    }
+    static const uint8_t zero[16];
+
+    return memcmp(a->ip, zero, sizeof zero) == 0;
+}
+
+/* The system opens one of them only. */
+static bool
+are_in_the_way(const struct address *a, const struct address *b)
+{
+    return a->port == b->port && a->port != 0 && a->family == b->family &&
+           (is_wildcard(a) || is_wildcard(b) || address_eq(a, b));
+}
+
+static void
+check_listener(struct setting_reader *r, const struct site_listener *listener, const struct address *before,
+               size_t count, const struct address *a)
+{
+    char memory[160];
+
+    if (count == LIMIT_LISTEN_ADDRESSES)
+        conf_error(r->problems, listener->where, CONF_NO_SUGGESTION,
+                   "all listeners together may have %d addresses; \":25\" is two", LIMIT_LISTEN_ADDRESSES);
+    for (size_t i = 0; i < count; i++)
+        if (are_in_the_way(a, &before[i])) {
+            struct text shown = text_init(memory, sizeof memory);
+            address_put(&shown, is_wildcard(a) ? &before[i] : a);
+            conf_error(r->problems, listener->where, CONF_NO_SUGGESTION, "two listeners have the address %.*s",
+                       STR_ARG(text_str(&shown)));
+            return;
+        }
 }
 
 /* All listeners' addresses in one array: their literals are ours too. */
 static const struct address *
-gather_addresses(struct site *site, size_t *out_count)
+gather_addresses(struct setting_reader *r, struct site *site, size_t *out_count)
 {
     size_t count = 0;
 
@@ -714,8 +735,10 @@ gather_addresses(struct site *site, size_t *out_count)
     struct address *all = arena_alloc(&site->arena, (count + 1) * sizeof *all);
     *out_count = 0;
     for (size_t i = 0; i < site->listener_count; i++)
-        for (size_t a = 0; a < site->listeners[i].address_count; a++)
+        for (size_t a = 0; a < site->listeners[i].address_count; a++) {
+            check_listener(r, &site->listeners[i], all, *out_count, &site->listeners[i].addresses[a]);
             all[(*out_count)++] = site->listeners[i].addresses[a];
+        }
     return all;
 }
 
@@ -805,8 +828,7 @@ finish(struct setting_reader *r, struct site *site)
             site->listeners[i].settings.hostname = site->hostname;
     if (site->listener_count == 0)
         conf_warn(r->problems, nowhere, "there is no \"listen\": mail comes in by sendmail only");
-    check_listeners(r, site);
-    const struct address *ours = gather_addresses(site, &count);
+    const struct address *ours = gather_addresses(r, site, &count);
     directory_finish(r, site->directory, site->hostname, ours, count);
     if (r->problems->errors == 0) /* or domains may lead to others that are not there */
         finish_routes(r, site);
@@ -852,14 +874,6 @@ site_free(struct site *site)
 
 /* ---- what is wrong with the world ------------------------------------------------------------------------------ */
 
-static bool
-is_wildcard(const struct address *a)
-{
-    static const uint8_t zero[16];
-
-    return memcmp(a->ip, zero, sizeof zero) == 0;
-}
-
 static void
 check_listener_world(const struct site_listener *listener, const struct site_world *w, struct conf_problems *problems)
 {
@@ -900,6 +914,7 @@ void
 site_check_world(const struct site *site, const struct site_world *w, struct conf_problems *problems)
 {
     struct conf_where where, nowhere = { 0 };
+    struct directory_domain_info info;
 
     for (size_t i = 0; i < site->listener_count; i++)
         check_listener_world(&site->listeners[i], w, problems);
@@ -909,6 +924,12 @@ site_check_world(const struct site *site, const struct site_world *w, struct con
                        "postmaster leads nowhere: add \"alias postmaster -> SOMEBODY\" (RFC 5321 section 4.5.1)");
         else
             conf_warn(problems, nowhere, "there is no domain, so nobody gets mail for postmaster");
+    }
+    for (size_t at = 0; w->has_user && directory_next(site->directory, &at, &info);) {
+        const struct directory_route *route = info.route;
+        if (route->kind == DIRECTORY_ROUTE_MAILDIR && !str_is_absent(route->user) && !w->has_user(w->ctx, route->user))
+            conf_error(problems, route->where, CONF_NO_SUGGESTION, "there is no user \"%.*s\" on this machine",
+                       STR_ARG(route->user));
     }
     if (w->directory_writable) {
         struct err e = w->directory_writable(w->ctx, site->state);

@@ -99,6 +99,8 @@ struct site_world {
     struct address (*default_gateway)(void *ctx, uint8_t family);
     /* OK, ERR_NOT_FOUND, ERR_DENIED: a directory that we can write to. */
     struct err (*directory_writable)(void *ctx, struct str path);
+    /* The system knows the user, who is to deliver into Maildirs. */
+    bool (*has_user)(void *ctx, struct str name);
     /* The file exists and others than owner and group can read it. */
     bool (*readable_by_others)(void *ctx, struct str path);
 };

@@ -275,6 +275,13 @@ static const struct {
      STR("/m:2:21: \"2001:db8::1:25\" is not an address to listen on: write :25, 192.0.2.1:25 or [2001:db8::1]:25")},
     {"two with one address", STR("listen mx a { address :25 }\nlisten mx b { address 0.0.0.0:25 }"),
      STR("/m:3:1: two listeners have the address 0.0.0.0:25")},
+    {"one is everywhere already", STR("listen mx a { address :25 }\nlisten mx b { address 192.0.2.1:25 }"),
+     STR("/m:3:1: two listeners have the address 192.0.2.1:25")},
+    {"a name without end", STR("listen mx x123456789x123456789x123456789x123456789x123456789x123456789x123 { address :25 }"),
+     STR("/m:2:11: a listener's name may have 63 bytes")},
+    {"a state too deep for its sockets",
+     STR("state /x123456789x123456789x123456789x123456789x123456789x123456789x123456789x123456789x123456789x12"),
+     STR("/m:2:7: this path is too long: state may have 91 bytes")},
     {"two with one name", STR("listen mx { address :25 }\nlisten mx { address :26 }"),
      STR("/m:3:8: another listener is called \"mx\": give each a name of its own, \"listen mx NAME { ... }\"")},
     {"a misspelt word in a listener", STR("listen mx { address :25\n  maxsize 5MiB }"),
@@ -391,6 +398,24 @@ refuses_broken_sites(struct test *t)
         expect_problem(t, &f, first, broken[i].out);
         fixture_done(t, &f);
     }
+}
+
+static void
+refuses_more_addresses_than_a_receiver_takes(struct test *t)
+{
+    char memory[4096];
+    struct text conf = text_init(memory, sizeof memory);
+    struct fixture f;
+
+    text_put(&conf, S(GOOD "listen mx {\naddress"));
+    for (int port = 1; port <= LIMIT_LISTEN_ADDRESSES + 1; port++)
+        text_putf(&conf, " 127.0.0.1:%d", port);
+    text_put(&conf, S("\n}\n"));
+    struct conf_fake_file file = { STR("/m"), text_str(&conf) };
+    fixture_init(&f, &file, 1);
+    EXPECT(t, f.site == NULL);
+    expect_problem(t, &f, 0, S("/m:2:1: all listeners together may have 64 addresses; \":25\" is two"));
+    fixture_done(t, &f);
 }
 
 static void
@@ -550,6 +575,13 @@ no_directory(void *ctx, struct str path)
 }
 
 static bool
+no_user(void *ctx, struct str name)
+{
+    (void)ctx, (void)name;
+    return false;
+}
+
+static bool
 open_to_all(void *ctx, struct str path)
 {
     (void)ctx, (void)path;
@@ -561,16 +593,17 @@ checks_the_world(struct test *t)
 {
     static const struct conf_fake_file file = {
         STR("/m"), STR(GOOD "listen mx { address 192.0.2.25:25 127.0.0.1:25; relay from 10.0.0.0/24 }\n"
-                            "domain a.example { mailbox x; deliver lmtp:/x }\n"
+                            "domain a.example { mailbox x; deliver maildir /x/{local} user u }\n"
                             "route default { via smtp://h.example { user u; password-file /p } }\n"),
     };
-    static const struct site_world bad = { NULL, no_name, no_network, gateway, no_directory, open_to_all };
+    static const struct site_world bad = { NULL, no_name, no_network, gateway, no_directory, no_user, open_to_all };
     static const struct str wanted[] = {
         STR("/m:2:1: warning: 192.0.2.25 has no reverse name: many hosts refuse mail from such an address"),
         STR("/m:2:1: warning: \"relay from\" contains the default gateway 10.0.0.254: behind address translation the "
             "whole "
             "world comes from there"),
         STR("/m:3:8: postmaster leads nowhere: add \"alias postmaster -> SOMEBODY\" (RFC 5321 section 4.5.1)"),
+        STR("/m:3:31: there is no user \"u\" on this machine"),
         STR("warning: the state directory \"/var/lib/postrider\" does not exist yet: \"postrider run\" makes it"),
         STR("warning: port 25 of other hosts cannot be reached: a provider may block it; \"route default { via "
             "smtp://HOST:587 }\" goes another way"),
@@ -624,6 +657,7 @@ manual_page_agrees(struct test *t)
 
 TEST_MAIN({"small site", small_site}, {"large site", large_site}, {"test site", test_site},
           {"bundle is all a role needs", bundle_is_all_a_role_needs}, {"refuses broken sites", refuses_broken_sites},
+          {"refuses more addresses than a receiver takes", refuses_more_addresses_than_a_receiver_takes},
           {"needs a name and a file", needs_a_name_and_a_file}, {"warns", warns},
           {"survives mangled lines", survives_mangled_lines}, {"survives every cut", survives_every_cut},
           {"checks the world", checks_the_world },
