@@ -172,7 +172,7 @@ add_listener(struct role *role, struct link_message *m)
 
     if (m->handle_count != 1 || role->listener_count == ROLE_LISTENERS_MAX)
         return false;
-    l->name = arena_keep(&role->arena, take_bytes(&t, 64));
+    l->name = arena_keep(&role->arena, take_bytes(&t, LIMIT_LISTENER_NAME));
     if (!address_parse(take_bytes(&t, 128), &l->address) || !take_end(&t))
         return false;
     l->handle = m->handles[0];

@@ -64,7 +64,11 @@ struct role_space {
     uint64_t free_bytes;
 };
 
-enum { ROLE_LISTENERS_MAX = 64, ROLE_DIRS_MAX = 256, ROLE_PENDING_MAX = 64 };
+enum {
+    ROLE_LISTENERS_MAX = LIMIT_LISTEN_ADDRESSES,
+    ROLE_DIRS_MAX = 256,                  /* and so many mailbox roles at most */
+    ROLE_PENDING_MAX = 64 + ROLE_DIRS_MAX, /* a store that starts again is linked to all of them before GO */
+};
 
 /* What one kind of role does; the hooks but prepare, start and run must not suspend. */
 struct role_ops {

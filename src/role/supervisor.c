@@ -395,6 +395,7 @@ send_listeners(struct process *p)
         address_put(&text, &socket->address);
         put_bytes(&put, socket->name);
         put_bytes(&put, text_str(&text));
+        CHECK(!put.full);
         TRY(link_send_handles(p->control, CONTROL_LISTENER, put_str_so_far(&put), &socket->handle, 1,
                               within(s->rt, 5 * SECOND)));
     }
@@ -483,6 +484,19 @@ group_of(const struct supervisor *s, uint32_t user_id)
     return s->group_id;
 }
 
+/* A role that breaks the rules here could not be told anything any more, not even to stop: it starts anew. */
+static void
+control_closed(void *ctx, struct link *link, struct err why)
+{
+    struct process *p = ctx;
+
+    (void)link;
+    if (why.kind == ERR_CLOSED || why.kind == ERR_RESET || !p->child)
+        return; /* it has ended, or is about to */
+    log_process(p, LOG_ERROR, "role-violated-control", why);
+    child_signal(p->child, SIGKILL);
+}
+
 static struct err
 start_process(struct process *p)
 {
@@ -493,7 +507,8 @@ start_process(struct process *p)
     text_put(&name, role_kind_name(p->kind));
     const char *argv[] = { "postrider", "--role", text_cstr(&name), NULL };
     struct link_settings settings = {
-        .name = role_kind_name(p->kind), .ctx = p, .handle = handle_from_role, .takes_handles = true
+        .name = role_kind_name(p->kind), .ctx = p, .handle = handle_from_role, .closed = control_closed,
+        .takes_handles = true,
     };
 
     p->started = rt_now(s->rt);
