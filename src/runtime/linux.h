@@ -71,6 +71,8 @@ struct world {
     sigset_t caught, mask_before;
     struct event signal_came;
     struct list children;    /* that nobody waits for any more */
+    struct sigaction fault_before;
+    struct fault_stack *fault_stack;
 };
 
 static inline struct world *
@@ -94,6 +96,12 @@ struct err lane_run(struct rt *, enum lane, struct job *, void (*work)(struct jo
 void process_init(struct world *);
 void process_done(struct world *);
 
+/* SIGSEGV is explained before it ends the process; each thread enters, and leaves before it ends. lane: a literal, its
+ * name; NULL: the reactor's. */
+void fault_init(struct world *);
+void fault_done(struct world *);
+struct fault_stack *fault_stack_enter(struct world *, const char *lane);
+void fault_stack_leave(struct fault_stack *);
 
 void log_open(struct world *);
 void log_flush(struct world *);  /* at the end of a turn */

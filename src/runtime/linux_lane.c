@@ -57,12 +57,15 @@ static void *
 thread_main(void *arg)
 {
     struct lane_state *lane = arg;
+    const char *name = lane_table[lane - lane->lanes->lane].name;
+    struct fault_stack *own_stack = fault_stack_enter(container_of(lane->lanes, struct world, lanes), name);
 
     /* By itself: glibc names another thread through /proc, which a sandbox does not have. */
-    (void)pthread_setname_np(pthread_self(), lane_table[lane - lane->lanes->lane].name);
+    (void)pthread_setname_np(pthread_self(), name);
     pthread_mutex_lock(&lane->lanes->lock);
     work_on(lane->lanes, lane);
     pthread_mutex_unlock(&lane->lanes->lock);
+    fault_stack_leave(own_stack);
     return NULL;
 }
 
@@ -88,8 +91,9 @@ start_thread(struct lane_state *lane)
     pthread_attr_t attr;
     sigset_t all, before;
 
-    /* Signals are the reactor's. */
+    /* Signals are the reactor's, but for the one that says what this thread itself did. */
     sigfillset(&all);
+    sigdelset(&all, SIGSEGV);
     CHECK(pthread_sigmask(SIG_BLOCK, &all, &before) == 0);
     CHECK(pthread_attr_init(&attr) == 0);
     CHECK(pthread_attr_setstacksize(&attr, THREAD_STACK) == 0);

@@ -313,6 +313,7 @@ run_world(int64_t (*clock)(struct rt *), void (*main_fiber)(struct rt *, void *a
     w->rt.trim_after_ns = TRIM_AFTER_NS;
     stacks_init(&w->rt.stacks, &w->mem, map_count_max(), !world_pretends("no-guard-advice"));
     sched_init(&w->rt);
+    fault_init(w);
     process_init(w);
     rt_lanes_init(w);
     log_open(w);
@@ -332,6 +333,7 @@ run_world(int64_t (*clock)(struct rt *), void (*main_fiber)(struct rt *, void *a
     free_retired(w);
     log_free(w);
     sched_done(&w->rt);
+    fault_done(w);
     close(w->epoll_fd);
     CHECK(sigaction(SIGPIPE, &pipe_before, NULL) == 0);
     free(w);

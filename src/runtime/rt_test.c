@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 struct ctx { /* what a fiber of a test needs */
@@ -1261,6 +1262,77 @@ WORLD_TEST(begun_work_is_not_cancelled)
     }
 }
 
+/* ---- last words -------------------------------------------------------------------------------------------------- */
+
+static int
+go_deeper(int depth)
+{
+    volatile char frame[1024];
+
+    frame[0] = (char)depth;
+    return depth > 0 ? go_deeper(depth - 1) + frame[0] : 0;
+}
+
+static void
+run_off_the_stack(void *arg)
+{
+    *(volatile int *)arg = go_deeper(1 << 20);
+}
+
+static void
+overflow_in_a_fiber(struct rt *rt, void *arg)
+{
+    fiber_start(rt, "deep one", run_off_the_stack, arg);
+    rt_sleep(rt, FOREVER);
+}
+
+static void
+overflow_in_a_thread(struct rt *rt, void *arg)
+{
+    rt_offload(rt, run_off_the_stack, arg, FOREVER);
+}
+
+static struct str
+last_words_of(void (*body)(struct rt *, void *), char *memory, size_t cap, int *out_status)
+{
+    int ends[2], number = 0;
+    size_t len = 0;
+    ssize_t n;
+
+    CHECK(pipe(ends) == 0);
+    fflush(stdout);
+    pid_t pid = fork();
+    CHECK(pid >= 0);
+    if (pid == 0) {
+        CHECK(dup2(ends[1], STDERR_FILENO) == STDERR_FILENO);
+        (void)rt_run(body, &number);
+        _exit(0);
+    }
+    close(ends[1]);
+    while ((n = read(ends[0], memory + len, cap - len)) > 0)
+        len += (size_t)n;
+    close(ends[0]);
+    CHECK(waitpid(pid, out_status, 0) == pid);
+    return str_new(memory, len);
+}
+
+static void
+who_overflows_is_named(struct test *t)
+{
+    enum { WORDS_MAX = 64 << 10 }; /* a sanitizer's report comes behind */
+    char *memory = malloc(WORDS_MAX);
+    int status = 0;
+
+    CHECK(memory);
+    struct str words = last_words_of(overflow_in_a_fiber, memory, WORDS_MAX, &status);
+    EXPECT(t, str_find(words, S("]: fiber \"deep one\" ran off its stack\n")) < words.len);
+    EXPECT(t, status != 0);
+    words = last_words_of(overflow_in_a_thread, memory, WORDS_MAX, &status);
+    EXPECT(t, str_find(words, S("]: thread \"pool\" touched memory that it has not\n")) < words.len);
+    EXPECT(t, status != 0);
+    free(memory);
+}
+
 /* ---- children and signals ---------------------------------------------------------------------------------------- */
 
 WORLD_TEST(children_tell_how_they_ended)
@@ -1427,6 +1499,7 @@ TEST_MAIN({ "fibers take turns", fibers_take_turns },
           { "offloaded work has a large stack", offloaded_work_has_a_large_stack },
           { "a turn is waited for in time", a_turn_is_waited_for_in_time },
           { "begun work is not cancelled", begun_work_is_not_cancelled },
+          { "who overflows is named", who_overflows_is_named },
           { "children tell how they ended", children_tell_how_they_ended },
           { "children get their handles", children_get_their_handles },
           { "children become who they should", children_become_who_they_should },

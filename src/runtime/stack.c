@@ -138,6 +138,12 @@ stack_put(struct stacks *s, void *bottom)
     s->free_count++;
 }
 
+bool
+stack_guards(const void *bottom, const void *address)
+{
+    return (uintptr_t)bottom - (uintptr_t)address - 1 < PAGE;
+}
+
 void
 stack_trim(void *bottom, void *sp)
 {

@@ -35,6 +35,8 @@ bool stacks_room(const struct stacks *);
 /* The lowest byte of STACK_BYTES bytes; NULL: the system has no more memory. */
 void *stack_take(struct stacks *);
 void stack_put(struct stacks *, void *bottom);
+/* Whether the address lies in the guard page below: whoever touches that ran off the stack. */
+bool stack_guards(const void *bottom, const void *address);
 /* Gives the pages below `sp` back to the system; they read as zero afterwards. */
 void stack_trim(void *bottom, void *sp);
 
