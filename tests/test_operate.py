@@ -53,6 +53,7 @@ def test_list_and_show_say_what_is_known(down):
     assert line["to"] == "someone@elsewhere.test"
     assert line["pending"] == 1
     assert line["held"] is False
+    assert line["version"] == 1
     assert line["size"] == len(b"Subject: hello\r\n\r\nhello\r\n")
     assert line["accepted"].endswith("Z")
     shown = down.queue_show(new)
@@ -139,10 +140,18 @@ def test_the_queue_of_a_next_hop_that_comes_up_again_drains_on_retry(tmp_path):
     (["status", "--frobnicate"], 64, "frobnicate"),
     (["reload", "--frobnicate"], 64, "frobnicate"),
     (["stop", "--frobnicate"], 64, "frobnicate"),
+    (["queue", "rm", "--all"], 64, "--all goes with retry only"),
+    (["queue", "list", "--all"], 64, "--all goes with retry only"),
+    (["queue", "list", UNKNOWN], 64, "is not expected here"),
+    (["mailq", "--all"], 64, "no such option"),
+    (["status", "now"], 64, "\"now\" is not expected here"),
+    (["stop", "now"], 64, "\"now\" is not expected here"),
+    (["status", "--jsn"], 64, "did you mean \"--json\"?"),
     (["frobnicate"], 64, "frobnicate"),
+    (["statsu"], 64, "did you mean \"status\"?"),
 ])
 def test_refusals_say_why_and_with_which_code(down, words, code, says):
-    if words == ["frobnicate"]:
+    if words[0] in ("frobnicate", "statsu"):
         result = down.cli(*words, check=False)
     else:
         result = run(down, *words, check=False)
@@ -166,12 +175,33 @@ def test_without_a_server_every_verb_says_so(tmp_path, verb):
     result = subprocess.run([str(binary()), *verb, "--config", str(config)], capture_output=True, text=True, timeout=60, env=env)
     assert result.returncode == 69, result
     assert "no server answers" in result.stderr
-    config.write_text("nonsense\n")
-    result = subprocess.run([str(binary()), *verb, "--config", str(config)], capture_output=True, text=True, timeout=60, env=env)
-    assert result.returncode == 78, result
     result = subprocess.run([str(binary()), *verb, "--config", str(tmp_path / "absent")], capture_output=True, text=True,
                             timeout=60, env=env)
     assert result.returncode == 78, result
+
+
+def test_a_broken_file_hides_no_server(tmp_path):
+    """What an operator needs when the file was just spoilt: the server that runs, and what is wrong."""
+    with Postrider(tmp_path, SITE) as server:
+        server.config_path.write_text(f"lisen mx {{ }}\nstate {server.state}\nretry {{\n", encoding="utf-8")
+        assert server.status()["roles"]
+        assert run(server, "queue", "list").stdout == "The queue is empty.\n"
+        refused = run(server, "reload", check=False)
+        assert refused.returncode == 78
+        assert "nothing was changed" in refused.stderr and "postrider.conf:1:1: \"lisen\"" in refused.stderr
+        run(server, "stop")
+        assert server.process.wait(30) == 0
+        server.process = None
+
+
+def test_a_second_server_leaves_the_first_one_alone(tmp_path):
+    with Postrider(tmp_path, SITE) as server:
+        second = server.cli("run", "--config", str(server.config_path), check=False)
+        assert second.returncode == 71, second
+        assert "another server listens" in second.stderr
+        assert server.status()["roles"]
+        server.send()
+        server.wait_for_mail()
 
 
 def test_status_shows_roles_and_figures(down):

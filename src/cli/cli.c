@@ -2,6 +2,8 @@
 #include "cli/cli.h"
 
 #include "base/check.h"
+#include "base/conf.h"
+#include "runtime/log.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -84,6 +86,33 @@ cli_error(struct err e, struct arena *arena)
 
     err_text(e, &t);
     return text_str(&t);
+}
+
+struct str
+cli_size(uint64_t bytes, struct arena *arena)
+{
+    static const char *const units[] = { "KiB", "MiB", "GiB", "TiB", "PiB", "EiB" };
+    size_t unit = 0;
+
+    if (bytes < 1024)
+        return arena_printf(arena, "%llu B", (unsigned long long)bytes);
+    for (; bytes >= UINT64_C(1) << 20; unit++)
+        bytes >>= 10;
+    return arena_printf(arena, "%llu.%llu %s", (unsigned long long)(bytes >> 10),
+                        (unsigned long long)((bytes & 1023) * 10 >> 10), units[unit]);
+}
+
+struct str
+cli_span(int64_t ns, struct arena *arena)
+{
+    int64_t seconds = ns > 0 ? ns / SECOND : 0;
+
+    if (seconds < 120)
+        return arena_printf(arena, "%d s", (int)seconds);
+    if (seconds < 7200)
+        return arena_printf(arena, "%d min", (int)(seconds / 60));
+    return seconds < 48 * 3600 ? arena_printf(arena, "%d h", (int)(seconds / 3600))
+                               : arena_printf(arena, "%lld d", (long long)(seconds / 86400));
 }
 
 /* ---- options ---------------------------------------------------------------------------------------------------- */
@@ -212,12 +241,30 @@ set_option(const struct option *o, struct str value, struct arena *arena, void *
     UNREACHABLE();
 }
 
+/* "; did you mean "x"?", or nothing. */
+static void
+put_guess(struct text *t, const struct conf_guess *guess)
+{
+    struct str best = conf_guess_best(guess);
+
+    if (!str_is_absent(best))
+        text_putf(t, "; did you mean \"%.*s\"?", STR_ARG(best));
+}
+
 static const struct option *
 find_option(const struct verb *verb, struct str name)
 {
-    for (const struct option *o = verb->options; o->name; o++)
+    struct conf_guess guess = { .word = name };
+    char memory[80];
+    struct text hint = text_init(memory, sizeof memory);
+
+    for (const struct option *o = verb->options; o->name; o++) {
         if (str_eq(name, str_from_cstr(o->name)))
             return o;
+        conf_guess_offer(&guess, str_from_cstr(o->name));
+    }
+    put_guess(&hint, &guess);
+    cli_fail(verb, EXIT_USAGE, "no such option: %.*s%.*s (try --help)", STR_ARG(name), STR_ARG(text_str(&hint)));
     return NULL;
 }
 
@@ -245,10 +292,8 @@ cli_parse(const struct verb *verb, int argc, char **argv, struct arena *arena, v
             return false;
         }
         const struct option *o = find_option(verb, name);
-        if (!o) {
-            cli_fail(verb, EXIT_USAGE, "no such option: %.*s (try --help)", STR_ARG(name));
+        if (!o)
             return false;
-        }
         if (o->kind == OPTION_FLAG && !str_is_absent(value)) {
             cli_fail(verb, EXIT_USAGE, "%s takes no value", o->name);
             return false;
@@ -266,6 +311,14 @@ cli_parse(const struct verb *verb, int argc, char **argv, struct arena *arena, v
         }
     }
     return true;
+}
+
+bool
+cli_no_operands(const struct verb *verb, const struct words *operands, int *out_exit)
+{
+    if (operands->count > 0)
+        *out_exit = cli_fail(verb, EXIT_USAGE, "\"%.*s\" is not expected here (try --help)", STR_ARG(operands->word[0]));
+    return operands->count == 0;
 }
 
 /* ---- which verb ------------------------------------------------------------------------------------------------- */
@@ -308,6 +361,8 @@ run_verb(struct rt *rt, void *arg)
 {
     struct call *c = arg;
 
+    if (c->verb != &verb_run && c->verb != &verb_role)
+        log_set_level(rt, LOG_ERROR); /* the watchdog is right, and nobody wants to know */
     c->exit = c->verb->run(rt, c->argc, c->argv);
 }
 
@@ -348,9 +403,14 @@ cli_main(int argc, char **argv)
     if (verb)
         return call_verb(verb, argc - 1, argv + 1);
     if (argc > 1) {
-        char line[200];
+        char line[300];
         struct text t = text_init(line, sizeof line);
-        text_putf(&t, "postrider: there is no verb \"%.60s\"; \"postrider --help\" lists them\n", argv[1]);
+        struct conf_guess guess = { .word = word };
+        for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++)
+            conf_guess_offer(&guess, str_from_cstr(verbs[i]->name));
+        text_putf(&t, "postrider: there is no verb \"%.60s\"", argv[1]);
+        put_guess(&t, &guess);
+        text_put(&t, S(" (\"postrider --help\" lists them)\n"));
         terminal_write(TERMINAL_ERROR, text_str(&t));
         return EXIT_USAGE;
     }

@@ -75,6 +75,9 @@ const struct verb *cli_find_verb(struct str name); /* NULL: there is none */
 bool cli_parse(const struct verb *, int argc, char **argv, struct arena *, void *settings, struct words *out_operands,
                int *out_exit);
 
+/* For verbs that take none. False: there is one, *out_exit is the code, and it was said. */
+bool cli_no_operands(const struct verb *, const struct words *, int *out_exit);
+
 /* Parsers of option values, for those that are words of more than one part. */
 bool cli_seconds(struct str, int64_t *out_ns);
 bool cli_number(struct str, uint64_t *out);
@@ -85,6 +88,10 @@ int cli_fail(const struct verb *, int exit, const char *format, ...) __attribute
 void cli_print(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* The words for an error: "connection refused". Lives in the arena. */
 struct str cli_error(struct err, struct arena *);
+
+/* For people, in the arena: "242 B", "1.2 KiB"; "12 s", "4 min", "3 h", "2 d". */
+struct str cli_size(uint64_t bytes, struct arena *);
+struct str cli_span(int64_t ns, struct arena *);
 
 struct str cli_base_name(struct str path);
 

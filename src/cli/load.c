@@ -566,7 +566,6 @@ run(struct rt *rt, int argc, char **argv)
     int exit;
 
     l->rt = rt;
-    log_set_level(rt, LOG_ERROR); /* the watchdog is right, and nobody wants to know */
     arena_init(&l->arena, rt_mem(rt), 16 << 10, SIZE_MAX);
     l->set = (struct settings){
         .server = STR("127.0.0.1:25"),

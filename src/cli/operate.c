@@ -6,7 +6,7 @@
 
 #include <stddef.h>
 
-enum { ARENA_MAX = 256 << 20, PROBLEMS_MAX = 8192 };
+enum { ARENA_MAX = 256 << 20 };
 
 #define CALL_NS (10 * MINUTE)   /* a reload or stop waits for other processes */
 #define ANSWER_NS (20 * SECOND) /* everything else: nobody may be there behind the socket */
@@ -41,22 +41,20 @@ closed(void *ctx, struct link *link, struct err why)
 static bool
 socket_path(struct operate *o, const struct operate_settings *set, struct str *out)
 {
-    struct loaded loaded;
-    char *memory = arena_alloc(&o->arena, PROBLEMS_MAX);
-    struct text problems = text_init(memory, PROBLEMS_MAX);
+    struct str state, hostname;
 
     if (!str_is_absent(set->socket)) {
         *out = set->socket;
         return true;
     }
     struct str config = str_is_absent(set->config) ? S("/etc/postrider/postrider.conf") : set->config;
-    if (!load_file(o->rt, config, &loaded, &problems)) {
-        cli_fail(o->verb, EXIT_CONFIG, "the configuration does not say where the server is (or use --socket):\n%.*s",
-                 STR_ARG(text_str(&problems)));
+    struct err e = load_basics(o->rt, config, &o->arena, &state, &hostname);
+    if (err_is(e)) {
+        cli_fail(o->verb, EXIT_CONFIG, "\"%.*s\" says where the server is, and cannot be read (or use --socket): %.*s",
+                 STR_ARG(config), STR_ARG(cli_error(e, &o->arena)));
         return false;
     }
-    *out = arena_join(&o->arena, loaded.site->state, S("/control.sock"));
-    load_free(&loaded);
+    *out = arena_join(&o->arena, str_is_absent(state) ? S("/var/lib/postrider") : state, S("/control.sock"));
     return true;
 }
 
@@ -140,7 +138,7 @@ call_plainly(struct rt *rt, const struct verb *verb, uint16_t type, int argc, ch
     int exit;
 
     arena_init(&arena, rt_mem(rt), 4096, 1 << 20);
-    if (!cli_parse(verb, argc, argv, &arena, &set, &operands, &exit))
+    if (!cli_parse(verb, argc, argv, &arena, &set, &operands, &exit) || !cli_no_operands(verb, &operands, &exit))
         return exit;
     struct operate *o = operate_open(rt, verb, &set.operate, &exit);
     if (!o)
@@ -195,32 +193,48 @@ static const struct option status_options[] = {
     { 0 },
 };
 
-/* The supervisor's JSON has one flat object a role: for people its fields become a line. */
+enum { FIELDS = 7 };
+
+/* The supervisor's JSON has one flat object a role: the next one's fields, in this order. */
+static bool
+next_role(struct str *json, struct str values[FIELDS])
+{
+    static const char *const fields[FIELDS] = { "role", "index", "generation", "pid", "state", "restarts", "sandbox" };
+    size_t at = str_find_byte(*json, '{');
+    struct str object = str_slice(str_from(*json, at), 0, str_find_byte(str_from(*json, at), '}'));
+
+    for (size_t i = 0; i < FIELDS; i++) {
+        char name[32];
+        struct text key = text_init(name, sizeof name);
+        text_putf(&key, "\"%s\":", fields[i]);
+        struct str value = str_from(object, str_find(object, text_str(&key)) + key.len);
+        bool quoted = str_take_byte(&value, '"');
+        values[i] = str_slice(value, 0, str_find_byte(value, quoted ? '"' : ','));
+    }
+    *json = str_from(*json, at + object.len);
+    return object.len > 0;
+}
+
+/* What is enforced is mostly the same for all: then it is said once. */
 static void
 print_roles(struct str json)
 {
-    static const char *const fields[] = { "role", "index", "generation", "pid", "state", "restarts", "sandbox" };
+    struct str v[FIELDS], sandbox = { NULL, 0 };
+    bool same = true;
 
-    cli_print("%-11s %5s %3s %7s %-9s %8s  %s\n", "ROLE", "INDEX", "GEN", "PID", "STATE", "RESTARTS", "SANDBOX");
-    for (struct str rest = json; str_find_byte(rest, '{') < rest.len;) {
-        struct str values[7] = { 0 };
-        rest = str_from(rest, str_find_byte(rest, '{') + 1);
-        struct str object = str_slice(rest, 0, str_find_byte(rest, '}'));
-        for (size_t i = 0; i < 7; i++) {
-            char name[32];
-            struct text key = text_init(name, sizeof name);
-            text_putf(&key, "\"%s\":", fields[i]);
-            struct str value = str_from(object, str_find(object, text_str(&key)) + key.len);
-            bool quoted = str_take_byte(&value, '"');
-            values[i] = str_slice(value, 0, str_find_byte(value, quoted ? '"' : ','));
-        }
-        cli_print("%-11.*s %5.*s %3.*s %7.*s %-9.*s %8.*s  %.*s\n", STR_ARG(values[0]), STR_ARG(values[1]),
-                  STR_ARG(values[2]), STR_ARG(values[3]), STR_ARG(values[4]), STR_ARG(values[5]), STR_ARG(values[6]));
-    }
+    for (struct str rest = json; next_role(&rest, v); sandbox = v[6])
+        same = same && (str_is_absent(sandbox) || str_eq(sandbox, v[6]));
+    cli_print("%-11s %5s %3s %8s %-9s %8s%s\n", "ROLE", "INDEX", "GEN", "PID", "STATE", "RESTARTS",
+              same ? "" : "  SANDBOX");
+    for (struct str rest = json; next_role(&rest, v);)
+        cli_print("%-11.*s %5.*s %3.*s %8.*s %-9.*s %8.*s%s%.*s\n", STR_ARG(v[0]), STR_ARG(v[1]), STR_ARG(v[2]),
+                  STR_ARG(v[3]), STR_ARG(v[4]), STR_ARG(v[5]), same ? "" : "  ", STR_ARG(same ? S("") : v[6]));
+    if (same)
+        cli_print("\nsandbox of each: %.*s\n", STR_ARG(sandbox));
 }
 
 static bool
-print_status(struct str reply, bool json)
+print_status(struct operate *o, struct str reply, bool json)
 {
     struct take t = take_init(reply);
     struct str roles = take_bytes(&t, LINK_MESSAGE_MAX);
@@ -233,8 +247,11 @@ print_status(struct str reply, bool json)
     for (uint32_t i = 0; i < count && !t.bad; i++) {
         struct str name = take_bytes(&t, 64);
         uint64_t value = take_u64(&t);
+        bool bytes = str_find(name, S("bytes")) < name.len || str_eq(name, S("spool-free"));
         if (json)
             cli_print("%s\"%.*s\":%llu", i ? "," : "", STR_ARG(name), (unsigned long long)value);
+        else if (bytes)
+            cli_print("%-24.*s %.*s\n", STR_ARG(name), STR_ARG(cli_size(value, &o->arena)));
         else
             cli_print("%s%-24.*s %llu\n", i ? "" : "\n", STR_ARG(name), (unsigned long long)value);
     }
@@ -253,14 +270,15 @@ run_status(struct rt *rt, int argc, char **argv)
     int exit;
 
     arena_init(&arena, rt_mem(rt), 4096, 1 << 20);
-    if (!cli_parse(&verb_status, argc, argv, &arena, &set, &operands, &exit))
+    if (!cli_parse(&verb_status, argc, argv, &arena, &set, &operands, &exit) ||
+        !cli_no_operands(&verb_status, &operands, &exit))
         return exit;
     struct operate *o = operate_open(rt, &verb_status, &set.operate, &exit);
     if (!o)
         return exit;
     exit = EXIT_UNAVAILABLE;
     if (operate_call(o, BORDER_STATUS, S(""), &reply))
-        exit = print_status(reply, set.operate.json) ? EXIT_WELL : EXIT_PROTOCOL;
+        exit = print_status(o, reply, set.operate.json) ? EXIT_WELL : EXIT_PROTOCOL;
     operate_close(o);
     arena_done(&arena);
     return exit;

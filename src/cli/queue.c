@@ -23,7 +23,15 @@ static const struct option options[] = {
     { 0 },
 };
 
+static const struct option mailq_options[] = {
+    OPERATE_OPTIONS(settings, operate),
+    { "--limit", "N", OPTION_NUMBER, offsetof(struct settings, limit), "at most so many messages" },
+    { "--json", NULL, OPTION_FLAG, offsetof(struct settings, operate.json), "as JSON, a line a message" },
+    { 0 },
+};
+
 struct command {
+    struct rt *rt;
     struct operate *o;
     struct settings set;
     struct words operands; /* behind the word */
@@ -62,48 +70,68 @@ json_time(struct text *out, const char *name, int64_t wall_ns)
     text_put_byte(out, '"');
 }
 
+/* ", next try in 4 min" */
 static void
-print_listed(const struct border_listed *l, bool json)
+put_next(struct command *c, struct text *out, int64_t next_wall)
+{
+    int64_t wait = next_wall - rt_wall(c->rt);
+
+    if (next_wall > 0 && wait > 0)
+        text_putf(out, ", next try in %.*s", STR_ARG(cli_span(wait, operate_arena(c->o))));
+    else if (next_wall > 0)
+        text_put(out, S(", to be tried now"));
+}
+
+static void
+print_listed_json(const struct border_listed *l)
 {
     char line[LINE_BYTES], id[MESSAGE_ID_TEXT];
-    struct text t = text_init(line, sizeof line - 1);
+    struct text t = text_init(line, sizeof line);
 
-    if (json) {
-        text_put(&t, S("{"));
-        json_put_field(&t, "id", id_text(l->id, id));
-        json_put_number(&t, "size", (int64_t)l->size);
-        json_time(&t, "accepted", l->accepted_wall);
-        json_put_field(&t, "from", l->reverse_path);
-        json_put_field(&t, "to", l->recipient);
-        json_put_number(&t, "pending", l->pending);
-        json_put_bool(&t, "held", l->held);
-        json_put_field(&t, "place", l->place);
-        json_put_number(&t, "attempts", l->attempts);
-        json_time(&t, "next", l->next_wall);
-        json_put_field(&t, "reason", l->reason);
-        text_put(&t, S("}\n"));
-    } else {
-        text_putf(&t, "%.*s %9llu ", STR_ARG(id_text(l->id, id)), (unsigned long long)l->size);
-        put_time(&t, l->accepted_wall);
-        text_put(&t, S(" <"));
-        utf8_put_visible(&t, l->reverse_path);
-        text_putf(&t, "> %s", l->held ? "held" : "");
-        text_put(&t, l->held ? S("") : l->place);
-        if (l->next_wall > 0) {
-            text_put(&t, S(", next try "));
-            put_time(&t, l->next_wall);
-        }
-        text_put(&t, S("\n    "));
-        utf8_put_visible(&t, l->recipient);
-        if (l->pending > 1)
-            text_putf(&t, " and %u more", l->pending - 1);
-        if (l->reason.len) {
-            text_put(&t, S("\n    ("));
-            utf8_put_visible(&t, str_slice(l->reason, 0, REASON_SHOWN));
-            text_put(&t, S(")"));
-        }
-        text_put(&t, S("\n"));
+    text_put(&t, S("{\"version\":1"));
+    json_put_field(&t, "id", id_text(l->id, id));
+    json_put_number(&t, "size", (int64_t)l->size);
+    json_time(&t, "accepted", l->accepted_wall);
+    json_put_field(&t, "from", l->reverse_path);
+    json_put_field(&t, "to", l->recipient);
+    json_put_number(&t, "pending", l->pending);
+    json_put_bool(&t, "held", l->held);
+    json_put_field(&t, "place", l->place);
+    json_put_number(&t, "attempts", l->attempts);
+    json_time(&t, "next", l->next_wall);
+    json_put_field(&t, "reason", l->reason);
+    text_put(&t, S("}\n"));
+    terminal_write(TERMINAL_OUT, text_str(&t));
+}
+
+/*
+ * 23e5y4s20jjm0mzp27f6dt14tj  1.2 KiB, 14 min ago, from <ann@a.example>
+ *     to bob@b.example and 1 more: waiting, next try in 4 min
+ *     (450 4.2.0 greylisted)
+ */
+static void
+print_listed(struct command *c, const struct border_listed *l)
+{
+    char line[LINE_BYTES], id[MESSAGE_ID_TEXT];
+    struct text t = text_init(line, sizeof line);
+    struct arena *arena = operate_arena(c->o);
+
+    text_putf(&t, "%.*s  %.*s, %.*s ago, from <", STR_ARG(id_text(l->id, id)), STR_ARG(cli_size(l->size, arena)),
+              STR_ARG(cli_span(rt_wall(c->rt) - l->accepted_wall, arena)));
+    utf8_put_visible(&t, l->reverse_path);
+    text_put(&t, S(">\n    to "));
+    utf8_put_visible(&t, l->recipient);
+    if (l->pending > 1)
+        text_putf(&t, " and %u more", l->pending - 1);
+    text_put(&t, S(": "));
+    text_put(&t, l->held ? S("held") : l->place);
+    put_next(c, &t, l->next_wall);
+    if (l->reason.len) {
+        text_put(&t, S("\n    ("));
+        utf8_put_visible(&t, str_slice(l->reason, 0, REASON_SHOWN));
+        text_put(&t, S(")"));
     }
+    text_put(&t, S("\n"));
     terminal_write(TERMINAL_OUT, text_str(&t));
 }
 
@@ -139,7 +167,10 @@ list(struct command *c)
             border_take_listed(&t, &l);
             if (t.bad)
                 break;
-            print_listed(&l, c->set.operate.json);
+            if (c->set.operate.json)
+                print_listed_json(&l);
+            else
+                print_listed(c, &l);
             after = l.order;
             shown++;
         }
@@ -213,8 +244,15 @@ put_line(struct text *t, const char *name, struct str value)
     text_put(t, S("\n"));
 }
 
+/* A reply begins with its code; anything else is what we ourselves found. */
+static bool
+is_reply(struct str s)
+{
+    return s.len > 3 && byte_is_digit(s.ptr[0]) && byte_is_digit(s.ptr[1]) && byte_is_digit(s.ptr[2]);
+}
+
 static void
-print_shown(const struct border_shown *s)
+print_shown(struct command *c, const struct border_shown *s)
 {
     char line[LINE_BYTES], id[MESSAGE_ID_TEXT];
     struct text t = text_init(line, sizeof line);
@@ -246,11 +284,8 @@ print_shown(const struct border_shown *s)
             utf8_put_visible(&t, r->given);
             text_put(&t, S(")"));
         }
-        text_putf(&t, ": %.*s, %u attempts", STR_ARG(r->place), r->attempts);
-        if (r->next_wall > 0) {
-            text_put(&t, S(", next "));
-            put_time(&t, r->next_wall);
-        }
+        text_putf(&t, ": %.*s, %u attempt%s", STR_ARG(r->place), r->attempts, r->attempts == 1 ? "" : "s");
+        put_next(c, &t, r->next_wall);
         text_put(&t, S("\n"));
         if (r->reason.len) {
             text_put(&t, S("    waits: "));
@@ -260,7 +295,7 @@ print_shown(const struct border_shown *s)
         if (r->last_reply.len) {
             text_put(&t, S("    "));
             utf8_put_visible(&t, r->last_remote.len ? r->last_remote : S("we"));
-            text_put(&t, S(" said: "));
+            text_put(&t, is_reply(r->last_reply) ? S(" said: ") : S(": "));
             utf8_put_visible(&t, r->last_reply);
             text_put(&t, S("\n"));
         }
@@ -301,7 +336,7 @@ show(struct command *c)
         if (c->set.operate.json)
             print_shown_json(&shown);
         else
-            print_shown(&shown);
+            print_shown(c, &shown);
     }
     return EXIT_WELL;
 }
@@ -364,8 +399,12 @@ run_word(struct rt *rt, struct command *c, struct str word)
         int exit;
         if (!str_eq(words[i].word, word))
             continue;
+        if (c->set.all && (words[i].run || words[i].act != ACT_RETRY))
+            return cli_fail(c->verb, EXIT_USAGE, "--all goes with retry only (try --help)");
         if (words[i].wants_ids && c->operands.count == 0 && !c->set.all)
             return cli_fail(c->verb, EXIT_USAGE, "%.*s wants queue ids", STR_ARG(word));
+        if (!words[i].wants_ids && !cli_no_operands(c->verb, &c->operands, &exit))
+            return exit;
         c->o = operate_open(rt, c->verb, &c->set.operate, &exit);
         if (!c->o)
             return exit;
@@ -373,13 +412,14 @@ run_word(struct rt *rt, struct command *c, struct str word)
         operate_close(c->o);
         return exit;
     }
-    return cli_fail(c->verb, EXIT_USAGE, "\"%.*s\" is none of list, show, retry, hold, release, bounce, rm", STR_ARG(word));
+    return cli_fail(c->verb, EXIT_USAGE, "\"%.*s\" is none of list, show, retry, hold, release, bounce, rm",
+                    STR_ARG(word));
 }
 
 static int
 run_as(struct rt *rt, const struct verb *verb, bool mailq, int argc, char **argv)
 {
-    struct command c = { .verb = verb, .set = { .operate = { { NULL, 0 }, { NULL, 0 }, false }, .limit = mailq ? 0 : 100 } };
+    struct command c = { .rt = rt, .verb = verb, .set = { .limit = mailq ? 0 : 100 } };
     struct arena arena;
     int exit;
 
@@ -421,5 +461,6 @@ const struct verb verb_queue = {
     options, run_queue,
 };
 const struct verb verb_mailq = {
-    "mailq", "List what waits to be delivered (as `queue list --limit 0`)", "", "Example: mailq\n", options, run_mailq,
+    "mailq", "List what waits to be delivered (as `queue list --limit 0`)", "", "Example: mailq\n", mailq_options,
+    run_mailq,
 };

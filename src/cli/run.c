@@ -11,7 +11,8 @@ struct settings {
 };
 
 static const struct option options[] = {
-    { "--config", "FILE", OPTION_WORD, offsetof(struct settings, config), "the configuration (/etc/postrider/postrider.conf)" },
+    { "--config", "FILE", OPTION_WORD, offsetof(struct settings, config),
+      "the configuration (/etc/postrider/postrider.conf)" },
     { 0 },
 };
 
@@ -26,8 +27,8 @@ run(struct rt *rt, int argc, char **argv)
     arena_init(&arena, rt_mem(rt), 4096, 1 << 20);
     if (!cli_parse(&verb_run, argc, argv, &arena, &set, &operands, &exit))
         return exit;
-    if (operands.count)
-        return cli_fail(&verb_run, EXIT_USAGE, "no such argument: %.*s (try --help)", STR_ARG(operands.word[0]));
+    if (!cli_no_operands(&verb_run, &operands, &exit))
+        return exit;
     exit = supervisor_main(rt, set.config);
     arena_done(&arena);
     return exit;

@@ -10,20 +10,19 @@
 #include "cli/dialog.h"
 
 #include "base/check.h"
-#include "base/conf.h"
 #include "base/map.h"
 #include "message/compose.h"
 #include "message/header.h"
 #include "message/lines.h"
 #include "message/path.h"
 #include "message/xtext.h"
+#include "role/load.h"
 #include "runtime/host.h"
 
 #include <string.h>
 
 enum {
     READ_STEP = 64 << 10,
-    CONFIG_MAX = 16 << 20,
     UNSENT_TRIES = 100,
     UNSENT_LINE = 32,         /* of its header, without the address */
 };
@@ -274,60 +273,25 @@ read_arguments(struct mail *m, int argc, char **argv, bool *out_helped)
 
 /* ---- where the daemon is ---------------------------------------------------------------------------------------- */
 
-static struct err
-load_config(void *ctx, struct str path, struct arena *arena, struct str *out)
-{
-    return host_read_file(ctx, path, CONFIG_MAX, arena, FOREVER, out);
-}
-
-/* What stands at the top of the main file is enough. */
-static struct err
-no_includes(void *ctx, struct str pattern, struct arena *arena, struct str **out_paths, size_t *out_count)
-{
-    (void)ctx;
-    (void)pattern;
-    (void)arena;
-    *out_paths = NULL;
-    *out_count = 0;
-    return OK;
-}
-
-static struct str
-config_env(void *ctx, struct str name)
-{
-    return host_env(ctx, name);
-}
-
 /* The state directory and the host's name as the site has them. A configuration that cannot be read changes nothing:
  * the usual places are tried. */
 static void
 read_config(struct mail *m)
 {
-    const struct conf_world world = { m->rt, load_config, no_includes, config_env };
-    struct conf_problems *problems = arena_new(&m->arena, struct conf_problems);
-    struct conf_bundle bundle;
-    struct str path = m->config;
+    struct str path = m->config, state;
 
     if (path.len == 0)
         path = host_env(m->rt, S("POSTRIDER_CONFIG"));
     if (path.len == 0)
         path = str_from_cstr(default_config);
-    conf_problems_init(problems, &m->arena);
-    conf_bundle_init(&bundle, &m->arena, &world, path);
-    for (struct conf_node *node = conf_parse(&bundle, &m->arena, problems); node; node = node->next) {
-        if (node->count == 2 && str_eq(node->words[0].text, S("state")))
-            m->state = arena_keep(&m->arena, node->words[1].text);
-        if (node->count == 2 && str_eq(node->words[0].text, S("hostname")))
-            m->host = arena_keep(&m->arena, node->words[1].text);
-    }
-    conf_bundle_done(&bundle);
+    if (!err_is(load_basics(m->rt, path, &m->arena, &state, &m->host)) && !str_is_absent(state))
+        m->state = state;
 }
 
 static int
 find_daemon(struct mail *m)
 {
     m->state = str_from_cstr(default_state);
-    m->host = (struct str){ NULL, 0 };
     read_config(m);
     if (str_is_absent(m->host) && err_is(host_name(m->rt, &m->arena, &m->host)))
         m->host = S("localhost");

@@ -10,7 +10,6 @@
 #include "base/map.h"
 #include "message/lines.h"
 #include "runtime/host.h"
-#include "runtime/log.h"
 
 #include <signal.h>
 #include <stddef.h>
@@ -966,7 +965,6 @@ run(struct rt *rt, int argc, char **argv)
     struct err e = OK;
 
     sink->rt = rt;
-    log_set_level(rt, LOG_ERROR); /* the watchdog is right, and nobody wants to know */
     arena_init(&sink->arena, rt_mem(rt), 4096, SIZE_MAX);
     map_init(&sink->greylisted, rt_mem(rt), rt_random(rt));
     event_init(&sink->over);

@@ -150,6 +150,29 @@ load_bundle(struct rt *rt, void *bytes, size_t len, size_t own_size, struct load
     return false;
 }
 
+struct err
+load_basics(struct rt *rt, struct str path, struct arena *arena, struct str *out_state, struct str *out_hostname)
+{
+    const struct conf_world world = load_world(rt);
+    struct conf_problems *problems = arena_new(arena, struct conf_problems);
+    struct conf_bundle bundle;
+    struct str bytes;
+
+    *out_state = *out_hostname = (struct str){ NULL, 0 };
+    conf_problems_init(problems, arena);
+    conf_bundle_init(&bundle, arena, &world, path);
+    struct err e = conf_bundle_load(&bundle, path, &bytes);
+    for (struct conf_node *node = err_is(e) ? NULL : conf_parse(&bundle, arena, problems); node; node = node->next) {
+        struct conf_word word = node->words[node->count - 1];
+        if (node->count == 2 && str_eq(node->words[0].text, S("state")))
+            *out_state = conf_resolve(arena, word.where.file, word.text);
+        if (node->count == 2 && str_eq(node->words[0].text, S("hostname")))
+            *out_hostname = word.text;
+    }
+    conf_bundle_done(&bundle);
+    return e;
+}
+
 void
 load_free(struct loaded *l)
 {

@@ -27,6 +27,12 @@ bool load_file(struct rt *, struct str path, struct loaded *out, struct text *ou
 bool load_bundle(struct rt *, void *bytes, size_t len, size_t own_size, struct loaded *out);
 void load_free(struct loaded *);
 
+/*
+ * What the file says of `state` and `hostname` at its top, though all else in it may be wrong: enough to find the server
+ * that runs. Absent: not said. An error: the file cannot be read.
+ */
+struct err load_basics(struct rt *, struct str path, struct arena *, struct str *out_state, struct str *out_hostname);
+
 /* The directory that holds all Maildirs of a template: "/var/mail" of "/var/mail/{domain}/{local}". */
 struct str load_mail_base(struct str template);
 
