@@ -1,5 +1,6 @@
 """Who lives here, asked of the whole daemon: aliases, lists, forwards, subaddresses, gateways, backups, VRFY and EXPN."""
 import os
+import pwd
 import signal
 import smtplib
 import socket
@@ -246,3 +247,23 @@ def test_each_listener_has_its_own_settings(site):
         client.send(b"Subject: repaired\n\nx\n\r\n.\r\n")
         assert client.getreply()[0] == 250
     arrives(site, "repaired", ("anna", "local.test"))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root delivers as other users")
+def test_a_directory_like_var_mail_gets_one_for_each_domain(tmp_path):
+    """Whoever delivers can make nothing in it: root makes each domain's directory, and gives it away."""
+    site = """
+hostname mx.local.test
+state {state}
+listen mx {{ address 127.0.0.1:{port} }}
+domain local.test other.test {{
+    mailbox ok; alias postmaster -> ok; deliver maildir {mail}/{{domain}}/{{local}} user nobody
+}}
+"""
+    (tmp_path / "mail").mkdir(mode=0o755)
+    with Postrider(tmp_path, site) as server:
+        server.send(to=["ok@local.test", "ok@other.test"])
+        for domain in ("local.test", "other.test"):
+            server.wait_for_mail(domain=domain)
+            assert (server.mail / domain).stat().st_uid == pwd.getpwnam("nobody").pw_uid
+    assert server.mail.stat().st_uid == 0

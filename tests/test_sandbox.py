@@ -1,5 +1,6 @@
 """What each role may: strace sees only its allow-list; a role that crashes takes nobody with it; weaker kernels are said so."""
 import contextlib
+import ctypes
 import os
 import re
 import signal
@@ -66,8 +67,8 @@ def test_strace_of_each_role_shows_only_its_allow_list(tmp_path):
     traces = tmp_path / "traces"
     traces.mkdir()
     strace = ["strace", "-D", "-ff", "-qq", "-ttt", "-s", "8", "-o", str(traces / "trace")]
-    with Postrider(tmp_path / "b", SITE.replace("; relay from 127.0.0.1", "")) as second, Postrider(tmp_path / "a", SITE, binary_path=release, command=strace,
-                                                              next_port=second.port) as server:
+    with Postrider(tmp_path / "b", SITE.replace("; relay from 127.0.0.1", "")) as second, \
+            Postrider(tmp_path / "a", SITE, binary_path=release, command=strace, next_port=second.port) as server:
         server.send()
         server.send(to="ok@local.test", content=b"Subject: long\r\n\r\n" + b"x" * 900 * 1024 + b"\r\n")
         server.send(to="other@nowhere.test", sender="ok@local.test")  # refused by the next hop: a notice is composed
@@ -99,6 +100,7 @@ def test_what_is_not_allowed_kills(tmp_path):
             assert re.search(r"^NoNewPrivs:\s+1$", text, re.M), role
 
 
+PIDFD_GETFD = 438  # linux/unistd.h; Python knows pidfd_open() alone
 PRETEND = [None, "landlock=0,no-guard-advice", "landlock=1", "landlock=2"]
 
 
@@ -171,6 +173,24 @@ def test_sandbox_require_refuses_a_weak_kernel(tmp_path):
     with Postrider(tmp_path / "strong", SITE + "sandbox require\n") as strong:
         strong.send()
         strong.wait_for_mail()
+
+
+def test_a_role_that_breaks_the_rules_of_its_control_link_starts_anew(tmp_path):
+    """It could be told nothing any more, not even to stop."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    with Postrider(tmp_path, SITE) as server:
+        for role in ("gate 0", "store 0"):
+            pid = server.role_pids()[role]
+            control = libc.syscall(PIDFD_GETFD, os.pidfd_open(pid), 3, 0)
+            if control < 0:
+                pytest.skip("only root may take another process's descriptor here")
+            os.write(control, b"\xff" * 12)  # a frame of 4 GiB
+            os.close(control)
+            wait_until(lambda: server.role_pids().get(role) not in (None, pid), what="a new process")  # noqa: B023
+            wait_until(lambda: {r["state"] for r in server.status()["roles"]} == {"running"}, what="all roles")
+            server.send()
+        assert [e["role"] for e in server.log_events("role-violated-control")] == ["gate", "store"]
+        server.wait_for_mail(count=2)
 
 
 def test_a_sender_or_store_that_crashes_loses_nothing(tmp_path):

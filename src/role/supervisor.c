@@ -147,13 +147,32 @@ find_socket(struct supervisor *s, const struct address *address)
 }
 
 static struct err
-want_socket(struct supervisor *s, enum role_kind taker, struct str name, const struct address *address)
+cannot_listen(struct supervisor *s, const struct address *address, struct err e, struct text *out_text)
+{
+    struct log_line line;
+
+    log_begin(&line, s->rt, LOG_ERROR, "cannot-listen");
+    log_address(&line, "address", address);
+    log_err(&line, e);
+    log_end(&line);
+    address_put(out_text, address);
+    text_put(out_text, S(": cannot listen there: "));
+    err_text(e, out_text);
+    text_put(out_text, S("\n"));
+    return e;
+}
+
+static struct err
+want_socket(struct supervisor *s, enum role_kind taker, struct str name, const struct address *address,
+            struct text *out_text)
 {
     struct socket *socket = find_socket(s, address);
     struct listener *listener;
 
     if (!socket) {
-        TRY(listener_open(s->rt, address, &listener));
+        struct err e = listener_open(s->rt, address, &listener);
+        if (err_is(e))
+            return cannot_listen(s, address, e, out_text);
         socket = mem_new(rt_mem(s->rt), struct socket);
         socket->name = (struct str){ NULL, 0 };
         socket->handle = listener_handle(s->rt, listener);
@@ -162,12 +181,9 @@ want_socket(struct supervisor *s, enum role_kind taker, struct str name, const s
         listener_close(listener);
         list_push_back(&s->sockets, &socket->node);
         struct log_line line;
-        char memory[160];
-        struct text text = text_init(memory, sizeof memory);
-        address_put(&text, &bound);
         log_begin(&line, s->rt, LOG_INFO, "listening");
         log_str(&line, "listener", name);
-        log_str(&line, "address", text_str(&text));
+        log_address(&line, "address", &bound);
         log_end(&line);
     }
     socket->next_name = str_eq(socket->name, name) ? socket->name : arena_keep(&s->arena, name);
@@ -177,16 +193,16 @@ want_socket(struct supervisor *s, enum role_kind taker, struct str name, const s
 
 static struct err
 want_unix_socket(struct supervisor *s, enum role_kind taker, struct str name, struct str state, const char *file,
-                 unsigned mode)
+                 unsigned mode, struct text *out_text)
 {
     struct address address = { .family = ADDRESS_UNIX };
     struct text path = text_init(address.path, sizeof address.path - 1);
 
     text_putf(&path, "%.*s/%s", STR_ARG(state), file);
-    if (path.full)
-        return ERR(ERR_LIMIT, "the state directory's path is too long for a socket");
-    TRY(want_socket(s, taker, name, &address));
-    return host_own(s->rt, text_str(&path), mode, owner(s, s->user_id), owner(s, s->group_id), FOREVER);
+    CHECK(!path.full); /* the configuration's `state` is not longer than that */
+    TRY(want_socket(s, taker, name, &address, out_text));
+    struct err e = host_own(s->rt, text_str(&path), mode, owner(s, s->user_id), owner(s, s->group_id), FOREVER);
+    return err_is(e) ? cannot_listen(s, &address, e, out_text) : OK;
 }
 
 static void
@@ -204,26 +220,11 @@ open_sockets(struct supervisor *s, const struct site *site, struct text *out_tex
     list_each (node, &s->sockets)
         container_of(node, struct socket, node)->next_name = (struct str){ NULL, 0 };
     /* Anybody on this machine may hand in mail; only our own user and group may operate the server. */
-    TRY(want_unix_socket(s, ROLE_SUBMISSION, S("local"), site->state, "submission.sock", 0666));
-    TRY(want_unix_socket(s, ROLE_CONSOLE, S("control"), site->state, "control.sock", 0660));
+    TRY(want_unix_socket(s, ROLE_SUBMISSION, S("local"), site->state, "submission.sock", 0666, out_text));
+    TRY(want_unix_socket(s, ROLE_CONSOLE, S("control"), site->state, "control.sock", 0660, out_text));
     for (size_t i = 0; i < site->listener_count; i++)
-        for (size_t k = 0; !site->listeners[i].closed && k < site->listeners[i].address_count; k++) {
-            struct err e = want_socket(s, ROLE_RECEIVER, site->listeners[i].name, &site->listeners[i].addresses[k]);
-            if (err_is(e)) {
-                struct log_line line;
-                char memory[160];
-                struct text text = text_init(memory, sizeof memory);
-                address_put(&text, &site->listeners[i].addresses[k]);
-                log_begin(&line, s->rt, LOG_ERROR, "cannot-listen");
-                log_str(&line, "address", text_str(&text));
-                log_err(&line, e);
-                log_end(&line);
-                text_putf(out_text, "%.*s: cannot listen there: ", STR_ARG(text_str(&text)));
-                err_text(e, out_text);
-                text_put(out_text, S("\n"));
-                return e;
-            }
-        }
+        for (size_t k = 0; !site->listeners[i].closed && k < site->listeners[i].address_count; k++)
+            TRY(want_socket(s, ROLE_RECEIVER, site->listeners[i].name, &site->listeners[i].addresses[k], out_text));
     return OK;
 }
 
@@ -422,7 +423,34 @@ send_dir(struct process *p, struct str purpose, struct str path)
     return e;
 }
 
-/* What the roles need is made on the first run, with the right owner; what is there already is left as it is. */
+/*
+ * What the roles need is made on the first run, with the right owner; what is there already is left as it is. In a
+ * directory like /var/mail only root can make something: so each domain's own directory is made too, where paths begin
+ * with one.
+ */
+static struct err
+make_base(struct supervisor *s, const struct site *site, const struct mail_base *base)
+{
+    int64_t uid = owner(s, base->user_id), gid = owner(s, base->group_id);
+    char memory[LIMIT_CONF_PATH];
+    struct directory_domain_info info;
+
+    TRY(host_make_dir(s->rt, base->path, 0750, uid, gid, FOREVER));
+    for (size_t at = 0; s->root && directory_next(site->directory, &at, &info);) {
+        const struct directory_route *route = info.route;
+        struct text path = text_init(memory, sizeof memory);
+        if (route->kind != DIRECTORY_ROUTE_MAILDIR || !str_eq(load_mail_base(route->maildir), base->path) ||
+            !str_eq(str_is_absent(route->user) ? S("") : route->user, base->user) ||
+            !str_starts(str_from(route->maildir, base->path.len), S("/{domain}/")))
+            continue;
+        text_put(&path, base->path);
+        text_put_byte(&path, '/');
+        text_put(&path, info.name);
+        TRY(host_make_dir(s->rt, text_str(&path), 0750, uid, gid, FOREVER));
+    }
+    return OK;
+}
+
 static struct err
 send_dirs(struct process *p, struct arena *scratch)
 {
@@ -439,7 +467,7 @@ send_dirs(struct process *p, struct arena *scratch)
         const struct mail_base *base = &s->bases[i];
         if (base->user_id != p->user_id)
             continue;
-        TRY(host_make_dir(s->rt, base->path, 0750, owner(s, base->user_id), owner(s, base->group_id), FOREVER));
+        TRY(make_base(s, s->site, base));
         TRY(send_dir(p, arena_join(scratch, S("mail "), base->user), base->path));
     }
     return OK;
@@ -892,11 +920,11 @@ take_site(struct supervisor *s, const struct loaded *fresh, const struct mail_ba
 
 /* What cannot be made now would keep the new mailbox role from starting. */
 static bool
-make_bases(struct supervisor *s, const struct mail_base *bases, size_t count, struct text *out_text)
+make_bases(struct supervisor *s, const struct site *site, const struct mail_base *bases, size_t count,
+           struct text *out_text)
 {
     for (size_t i = 0; i < count; i++) {
-        struct err e = host_make_dir(s->rt, bases[i].path, 0750, owner(s, bases[i].user_id), owner(s, bases[i].group_id),
-                                     FOREVER);
+        struct err e = make_base(s, site, &bases[i]);
         if (!err_is(e))
             continue;
         text_putf(out_text, "%.*s: cannot make this mail directory: ", STR_ARG(bases[i].path));
@@ -915,7 +943,7 @@ prepare_reload(struct supervisor *s, struct loaded *fresh, struct mail_base *bas
         return false;
     if (!str_eq(fresh->site->state, s->site->state))
         text_put(out_text, S("the state directory cannot change in a reload: stop and start\n"));
-    else if (make_bases(s, bases, *out_count, out_text)) {
+    else if (make_bases(s, fresh->site, bases, *out_count, out_text)) {
         bool fine = !err_is(open_sockets(s, fresh->site, out_text));
         while (fine && s->starting) /* it walks over sockets and processes */
             fine = !err_is(event_wait(s->rt, &s->changed, FOREVER));
@@ -1144,9 +1172,8 @@ supervisor_main(struct rt *rt, struct str config_path)
         log_end(&line);
         return EXIT_OSERR;
     }
-    if (err_is(rt_catch_signals(rt, signals, sizeof signals / sizeof *signals)))
-        return EXIT_OSERR;
-    if (err_is(open_sockets(&s, s.site, &text)))
+    if (err_is(rt_catch_signals(rt, signals, sizeof signals / sizeof *signals)) ||
+        err_is(open_sockets(&s, s.site, &text)))
         return EXIT_OSERR;
     keep_sockets(&s);
     scope_init(&s.fibers, rt);
