@@ -25,9 +25,9 @@ install_packages() {
         printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod 755 "$policy" && made_policy=yes
     fi
     # shellcheck disable=SC2086
-    apt-get install -y -qq --no-install-recommends $missing >/dev/null 2>&1
+    said=$(apt-get install -y -qq --no-install-recommends $missing 2>&1)
     status=$?
     [ "$made_policy" = yes ] && rm -f "$policy"
-    [ "$status" -eq 0 ] || echo "apt-get could not install:$missing" >&2
+    [ "$status" -eq 0 ] || printf 'apt-get could not install:%s\n%s\n' "$missing" "$(echo "$said" | tail -n 5)" >&2
     return "$status"
 }
