@@ -164,7 +164,7 @@ load_basics(struct rt *rt, struct str path, struct arena *arena, struct str *out
     struct err e = conf_bundle_load(&bundle, path, &bytes);
     for (struct conf_node *node = err_is(e) ? NULL : conf_parse(&bundle, arena, problems); node; node = node->next) {
         struct conf_word word = node->words[node->count - 1];
-        if (node->count == 2 && str_eq(node->words[0].text, S("state")))
+        if (node->count == 2 && str_eq(node->words[0].text, S("state")) && str_is_absent(*out_state))
             *out_state = conf_resolve(arena, word.where.file, word.text);
         if (node->count == 2 && str_eq(node->words[0].text, S("hostname")))
             *out_hostname = word.text;
