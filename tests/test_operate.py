@@ -172,7 +172,8 @@ def test_without_a_server_every_verb_says_so(tmp_path, verb):
     config = tmp_path / "postrider.conf"
     config.write_text(f"hostname mx.local.test\nstate {tmp_path}\nlisten mx {{ address 127.0.0.1:{free_port()} }}\n")
     env = dict(os.environ, ASAN_OPTIONS="detect_leaks=0")
-    result = subprocess.run([str(binary()), *verb, "--config", str(config)], capture_output=True, text=True, timeout=60, env=env)
+    result = subprocess.run([str(binary()), *verb, "--config", str(config)], capture_output=True, text=True,
+                            timeout=60, env=env)
     assert result.returncode == 69, result
     assert "no server answers" in result.stderr
     result = subprocess.run([str(binary()), *verb, "--config", str(tmp_path / "absent")], capture_output=True, text=True,

@@ -1,6 +1,6 @@
 /*
- * arena - memory that is given back all at once. It grows in blocks from a struct mem up to a maximum; a full arena is a
- * bug of the limits that it was sized by, and aborts.
+ * arena - memory that is given back all at once. It grows in blocks from a struct mem up to a maximum; a full arena is
+ * a bug of the limits that it was sized by, and aborts.
  *
  * Allocations are aligned to 16 bytes (arena_alloc) or not at all (arena_keep) and are not zeroed by arena_keep.
  */

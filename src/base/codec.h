@@ -1,7 +1,7 @@
 /*
- * codec - little-endian fields put into bytes and taken out again: link frames and spool records. What is taken is hostile:
- * every field has a maximum, a short or over-long field sets `bad`, and all later takes give zeros. Look at `bad` (or
- * take_end()) once at the end.
+ * codec - little-endian fields put into bytes and taken out again: link frames and spool records. What is taken is
+ * hostile: every field has a maximum, a short or over-long field sets `bad`, and all later takes give zeros. Look at
+ * `bad` (or take_end()) once at the end.
  */
 #ifndef BASE_CODEC_H
 #define BASE_CODEC_H

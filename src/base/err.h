@@ -1,6 +1,6 @@
 /*
- * err - the world failing us: two words by value, no allocation. Outcomes that are ordinary (a 550 from the peer) are not
- * errors; our own bugs are CHECKs.
+ * err - the world failing us: two words by value, no allocation. Outcomes that are ordinary (a 550 from the peer) are
+ * not errors; our own bugs are CHECKs.
  *
  * Only runtime/ reads errno, on the very next line, and carries it here: a fiber switch would lose it.
  */

@@ -1,6 +1,6 @@
 /*
- * limits - every limit has a name, here, and they prove each other. Those that an operator may set are the *defaults* or
- * the *maximum* of a setting; the setting's table says which.
+ * limits - every limit has a name, here, and they prove each other. Those that an operator may set are the *defaults*
+ * or the *maximum* of a setting; the setting's table says which.
  */
 #ifndef BASE_LIMITS_H
 #define BASE_LIMITS_H

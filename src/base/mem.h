@@ -1,6 +1,6 @@
 /*
- * mem - where memory comes from. Code above runtime/ never calls malloc: it is handed a struct mem (a role's heap), so that
- * what a role holds is counted, and so that the simulator can drop a killed role's heap whole.
+ * mem - where memory comes from. Code above runtime/ never calls malloc: it is handed a struct mem (a role's heap), so
+ * that what a role holds is counted, and so that the simulator can drop a killed role's heap whole.
  *
  * Memory comes zeroed. Allocation never returns NULL: a role that truly has no memory left ends (and loses no mail);
  * budgets are kept by looking at mem_in_use() *before* taking on work.

@@ -317,7 +317,8 @@ bool
 cli_no_operands(const struct verb *verb, const struct words *operands, int *out_exit)
 {
     if (operands->count > 0)
-        *out_exit = cli_fail(verb, EXIT_USAGE, "\"%.*s\" is not expected here (try --help)", STR_ARG(operands->word[0]));
+        *out_exit = cli_fail(verb, EXIT_USAGE, "\"%.*s\" is not expected here (try --help)",
+                             STR_ARG(operands->word[0]));
     return operands->count == 0;
 }
 

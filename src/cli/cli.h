@@ -61,8 +61,8 @@ struct verb {
     int (*run)(struct rt *, int argc, char **argv); /* argv[0] is the verb */
 };
 
-extern const struct verb verb_send, verb_sink, verb_load, verb_sendmail, verb_run, verb_role, verb_status, verb_reload, verb_stop,
-    verb_queue, verb_mailq, verb_spool, verb_check, verb_config;
+extern const struct verb verb_send, verb_sink, verb_load, verb_sendmail, verb_run, verb_role, verb_status, verb_reload,
+    verb_stop, verb_queue, verb_mailq, verb_spool, verb_check, verb_config;
 
 /* What main() calls. */
 int cli_main(int argc, char **argv);

@@ -177,7 +177,8 @@ const struct verb verb_reload = {
     plain_options, run_reload,
 };
 const struct verb verb_stop = {
-    "stop", "Stop the server", "", "Deliveries under way end, open sessions hear 421; what was accepted stays in the spool.\n\n"
+    "stop", "Stop the server", "",
+    "Deliveries under way end, open sessions hear 421; what was accepted stays in the spool.\n\n"
     "Example: postrider stop\n",
     plain_options, run_stop,
 };

@@ -1,9 +1,9 @@
 /*
  * link - see link.h.
  *
- * Two fibers a link: one reads and dispatches, one writes what is queued. `out` is a byte queue: frames are appended whole,
- * the writer takes all that is there at once. Invariant: a link is freed only when both fibers have ended and no user's fiber
- * is inside one of its functions.
+ * Two fibers a link: one reads and dispatches, one writes what is queued. `out` is a byte queue: frames are appended
+ * whole, the writer takes all that is there at once. Invariant: a link is freed only when both fibers have ended and no
+ * user's fiber is inside one of its functions.
  */
 #include "link/link.h"
 
@@ -455,8 +455,8 @@ link_call(struct link *l, uint16_t type, struct str body, struct arena *arena, i
 }
 
 struct err
-link_call_parts(struct link *l, uint16_t type, const struct str *parts, size_t count, struct arena *arena, int64_t until,
-                struct str *out_reply)
+link_call_parts(struct link *l, uint16_t type, const struct str *parts, size_t count, struct arena *arena,
+                int64_t until, struct str *out_reply)
 {
     struct waiter w = { .arena = arena };
 
@@ -502,8 +502,8 @@ link_flush(struct link *l, int64_t until)
 }
 
 /*
- * Descriptors travel with the bytes they are sent with, so all that is queued must be written before, and nothing may be
- * queued behind our back meanwhile: the writer is idle while out is empty, and this fiber writes in its place.
+ * Descriptors travel with the bytes they are sent with, so all that is queued must be written before, and nothing may
+ * be queued behind our back meanwhile: the writer is idle while out is empty, and this fiber writes in its place.
  */
 struct err
 link_send_handles(struct link *l, uint16_t type, struct str body, const struct handle *handles, size_t count,

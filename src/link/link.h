@@ -8,14 +8,14 @@
  *     | body bytes | type   | flags  | call       | body, at most 64 KiB |
  *     +------------+--------+--------+------------+----------------------+
  *
- * flags: LINK_REPLY answers `call`; LINK_MORE says that the next frame goes on with this message; the upper byte counts the
- * descriptors that came with the frame (control links only). call 0 is one-way. A message is at most LINK_MESSAGE_MAX bytes.
- * The first frame each way is the hello: protocol version and build; another version is refused. What a peer sends is
- * hostile input: any violation closes the link.
+ * flags: LINK_REPLY answers `call`; LINK_MORE says that the next frame goes on with this message; the upper byte counts
+ * the descriptors that came with the frame (control links only). call 0 is one-way. A message is at most
+ * LINK_MESSAGE_MAX bytes. The first frame each way is the hello: protocol version and build; another version is
+ * refused. What a peer sends is hostile input: any violation closes the link.
  *
- * The fiber that reads a link never waits for anything else: a handler must not suspend; it answers at once, or starts a
- * fiber, or queues. Replies always find room, because a side takes at most `calls_max` unanswered calls from the other.
- * Writes are gathered: all that was put during one turn leaves in one system call.
+ * The fiber that reads a link never waits for anything else: a handler must not suspend; it answers at once, or starts
+ * a fiber, or queues. Replies always find room, because a side takes at most `calls_max` unanswered calls from the
+ * other. Writes are gathered: all that was put during one turn leaves in one system call.
  *
  * Suspends: link_call, link_send (only while too much is unsent), link_flush, link_free.
  */

@@ -1,6 +1,7 @@
 /*
- * console - the operators' door: a Unix socket that only the server's own user and group (and root) can open. What is asked
- * there is handed on: to the store what concerns mail, to the supervisor what concerns processes. Each connection is a link.
+ * console - the operators' door: a Unix socket that only the server's own user and group (and root) can open. What is
+ * asked there is handed on: to the store what concerns mail, to the supervisor what concerns processes. Each connection
+ * is a link.
  */
 #include "base/check.h"
 #include "role/border.h"
@@ -154,7 +155,8 @@ handle(void *ctx, struct link *link, struct link_message *m)
         return false;
     CHECK(m->body.len <= sizeof r->body);
     r = mem_new(rt_mem(c->role->rt), struct request);
-    *r = (struct request){ .console = c, .client = client->serial, .call = m->call, .type = m->type, .len = m->body.len };
+    *r = (struct request){ .console = c, .client = client->serial, .call = m->call, .type = m->type,
+                           .len = m->body.len };
     memcpy(r->body, m->body.ptr, m->body.len);
     arena_init(&r->arena, rt_mem(c->role->rt), 4096, ARENA_MAX);
     scope_start(&c->answering, "request", run_request, r);

@@ -1,9 +1,9 @@
 /*
  * control - what supervisor and roles say to each other on a role's control link.
  *
- * Supervisor to role, in this order before GO: SETUP, BUNDLE (in parts), LISTENER, DIR, PEER; later PEER, DRAIN, STOP, and
- * BUNDLE again to the store, which alone swaps settings. Role to supervisor: READY, then VIOLATED, and calls of the console.
- * Handles come with LISTENER, DIR and PEER, one each.
+ * Supervisor to role, in this order before GO: SETUP, BUNDLE (in parts), LISTENER, DIR, PEER; later PEER, DRAIN, STOP,
+ * and BUNDLE again to the store, which alone swaps settings. Role to supervisor: READY, then VIOLATED, and calls of the
+ * console. Handles come with LISTENER, DIR and PEER, one each.
  */
 #ifndef ROLE_CONTROL_H
 #define ROLE_CONTROL_H
@@ -24,7 +24,7 @@ enum control_type {
     CONTROL_STOP_ALL,    /* call: the answer is empty; then everything ends */
     CONTROL_STATUS,      /* call: the answer is JSON, one object a role */
     CONTROL_VIOLATED,    /* a peer broke the rules and its link was closed. u8 kind, u32 index, u32 generation */
-    CONTROL_LOST,        /* to the store: a sender or mailbox died. u8 kind, u32 index, u32 generation, u32 status as child_wait() */
+    CONTROL_LOST,        /* to the store: a sender or mailbox died. u8 kind, u32 index, generation, status (child_wait()) */
 };
 
 struct control_setup {

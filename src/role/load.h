@@ -1,6 +1,6 @@
 /*
- * load - a site from its file on this machine, or from the bundle that the supervisor sent; and what follows from it for
- * processes: whose they are, and which directories hold Maildirs.
+ * load - a site from its file on this machine, or from the bundle that the supervisor sent; and what follows from it
+ * for processes: whose they are, and which directories hold Maildirs.
  */
 #ifndef ROLE_LOAD_H
 #define ROLE_LOAD_H
@@ -28,8 +28,8 @@ bool load_bundle(struct rt *, void *bytes, size_t len, size_t own_size, struct l
 void load_free(struct loaded *);
 
 /*
- * What the file says of `state` and `hostname` at its top, though all else in it may be wrong: enough to find the server
- * that runs. Absent: not said. An error: the file cannot be read.
+ * What the file says of `state` and `hostname` at its top, though all else in it may be wrong: enough to find the
+ * server that runs. Absent: not said. An error: the file cannot be read.
  */
 struct err load_basics(struct rt *, struct str path, struct arena *, struct str *out_state, struct str *out_hostname);
 

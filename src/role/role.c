@@ -1,6 +1,6 @@
 /*
- * role - see role.h. The handler of the control link only notes what came; role_main() waits for GO, enters the sandbox and
- * runs. A control link that is lost means that the supervisor died: the role drains as if told to stop.
+ * role - see role.h. The handler of the control link only notes what came; role_main() waits for GO, enters the sandbox
+ * and runs. A control link that is lost means that the supervisor died: the role drains as if told to stop.
  */
 #include "role/role.h"
 
@@ -70,7 +70,8 @@ add_peer(struct role *role, const struct role_pending *pending)
 {
     struct peer *peer = mem_new(rt_mem(role->rt), struct peer);
 
-    *peer = (struct peer){ .role = role, .kind = pending->kind, .index = pending->index, .generation = pending->generation };
+    *peer = (struct peer){ .role = role, .kind = pending->kind, .index = pending->index,
+                           .generation = pending->generation };
     struct link_settings settings = {
         .name = role_kind_name(peer->kind), .ctx = peer, .handle = peer_message, .closed = peer_closed
     };
@@ -342,8 +343,8 @@ enter_sandbox(struct role *role, struct text *out_report)
 }
 
 /*
- * What was said last must arrive: an outcome that is lost here is a message delivered twice. Then no link may outlive the
- * role that its handlers look at.
+ * What was said last must arrive: an outcome that is lost here is a message delivered twice. Then no link may outlive
+ * the role that its handlers look at.
  */
 static void
 end_links(struct role *role)

@@ -2,8 +2,8 @@
  * role - what every role process is: one world, a control link to the supervisor, and links to its peers.
  *
  * A role starts with its control link as descriptor 3 and learns everything else over it: who it is, the configuration,
- * its listeners and directories, its peers. When the supervisor says GO it enters its sandbox and runs. Peers come and go (a
- * role that died is started again and linked anew): role_call() finds one that is there.
+ * its listeners and directories, its peers. When the supervisor says GO it enters its sandbox and runs. Peers come and
+ * go (a role that died is started again and linked anew): role_call() finds one that is there.
  */
 #ifndef ROLE_ROLE_H
 #define ROLE_ROLE_H

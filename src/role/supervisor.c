@@ -1,11 +1,12 @@
 /*
  * supervisor - see supervisor.h.
  *
- * One fiber for each process that should be there: it starts the process, waits for its end, and starts it again. Starts are
- * one at a time (`starting`), so that of two processes the later one always finds the earlier and links itself to it.
+ * One fiber for each process that should be there: it starts the process, waits for its end, and starts it again.
+ * Starts are one at a time (`starting`), so that of two processes the later one always finds the earlier and links
+ * itself to it.
  *
- * Reload makes a new generation of every role but the store beside the old one, hands it the listeners, and lets the old one
- * drain. A generation's resolvers and gate go last, when nobody of it is left to ask them.
+ * Reload makes a new generation of every role but the store beside the old one, hands it the listeners, and lets the
+ * old one drain. A generation's resolvers and gate go last, when nobody of it is left to ask them.
  */
 #include "role/supervisor.h"
 
@@ -79,7 +80,7 @@ struct mail_base { /* a directory with Maildirs below, and whose they are */
 
 struct socket { /* a listening socket, kept over generations */
     struct list node;
-    struct str name;      /* of its listen block, or "local", "control"; absent: opened for a site that is not ours yet */
+    struct str name;      /* of its listen block, or "local", "control"; absent: opened for a site not ours yet */
     struct str next_name; /* in the site that is being looked at; absent: not wanted there */
     struct address address;
     struct handle handle;
@@ -300,7 +301,7 @@ link_to_all(struct process *p)
     }
 }
 
-/* Two processes whose link was closed because one broke its rules; each lives, so nothing else would link them again. */
+/* Two processes whose link was closed because one broke its rules; both live, so nothing else would link them again. */
 struct relink {
     struct supervisor *s;
     struct process *a, *b;
@@ -858,15 +859,16 @@ stop_everything(struct supervisor *s)
 
 /* Whose the Maildirs are, and below which directories. A user that does not exist is an error with its line. */
 static bool
-find_bases(struct supervisor *s, const struct site *site, struct mail_base *bases, size_t *out_count, struct text *out_text)
+find_bases(struct supervisor *s, const struct site *site, struct mail_base *bases, size_t *out_count,
+           struct text *out_text)
 {
     struct directory_domain_info info;
     size_t count = 0;
 
     for (size_t at = 0; directory_next(site->directory, &at, &info);) {
         const struct directory_route *route = info.route;
-        struct mail_base base = { str_is_absent(route->user) ? S("") : route->user, load_mail_base(route->maildir), s->user_id,
-                                  s->group_id };
+        struct mail_base base = { str_is_absent(route->user) ? S("") : route->user, load_mail_base(route->maildir),
+                                  s->user_id, s->group_id };
         if (route->kind != DIRECTORY_ROUTE_MAILDIR)
             continue;
         if (!str_is_absent(route->user) &&
@@ -937,7 +939,8 @@ make_bases(struct supervisor *s, const struct site *site, const struct mail_base
 
 /* All that can fail. False: nothing has changed, and *out_text says why. */
 static bool
-prepare_reload(struct supervisor *s, struct loaded *fresh, struct mail_base *bases, size_t *out_count, struct text *out_text)
+prepare_reload(struct supervisor *s, struct loaded *fresh, struct mail_base *bases, size_t *out_count,
+               struct text *out_text)
 {
     if (!load_site(s, fresh, bases, out_count, out_text))
         return false;
@@ -1000,7 +1003,7 @@ reload(struct supervisor *s, struct text *out_text)
             if (err_is(event_wait(s->rt, &s->changed, until)))
                 break;
         if (!all_ready(s, s->generation))
-            text_put(out_text, S("not every role of the new configuration has started yet: see the log and `status`\n"));
+            text_put(out_text, S("not every role of the new configuration has started: see the log and `status`\n"));
         scope_start(&s->fibers, "drain", run_drain, drain);
         log_plain(s, LOG_INFO, "configuration-reloaded");
     }
@@ -1025,8 +1028,8 @@ put_status(struct supervisor *s, struct text *out)
     text_put(out, S("["));
     list_each (node, &s->processes) {
         struct process *p = container_of(node, struct process, node);
-        text_putf(out, "%s{\"role\":\"%.*s\",\"index\":%u,\"generation\":%u,\"pid\":%u,\"state\":\"%s\",\"restarts\":%u,"
-                       "\"sandbox\":\"",
+        text_putf(out, "%s{\"role\":\"%.*s\",\"index\":%u,\"generation\":%u,\"pid\":%u,\"state\":\"%s\","
+                       "\"restarts\":%u,\"sandbox\":\"",
                   node == s->processes.next ? "" : ",", STR_ARG(role_kind_name(p->kind)), p->index, p->generation,
                   p->child ? p->pid : 0, p->draining ? "draining" : p->ready ? "running" : "starting",
                   p->restarts);

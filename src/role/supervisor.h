@@ -1,6 +1,6 @@
 /*
- * supervisor - starts the roles, links them, restarts what dies, reloads, stops. It opens sockets and directories and passes
- * them on; it reads no network and interprets nothing but the configuration.
+ * supervisor - starts the roles, links them, restarts what dies, reloads, stops. It opens sockets and directories and
+ * passes them on; it reads no network and interprets nothing but the configuration.
  */
 #ifndef ROLE_SUPERVISOR_H
 #define ROLE_SUPERVISOR_H

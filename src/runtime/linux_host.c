@@ -283,7 +283,8 @@ host_user(struct rt *rt, struct str name, int64_t until, uint32_t *out_uid, uint
 }
 
 struct err
-host_user_by_id(struct rt *rt, uint32_t uid, int64_t until, struct arena *arena, struct str *out_name, uint32_t *out_gid)
+host_user_by_id(struct rt *rt, uint32_t uid, int64_t until, struct arena *arena, struct str *out_name,
+                uint32_t *out_gid)
 {
     struct work *w = work_new(rt);
 

@@ -180,7 +180,7 @@ log_free(struct world *w)
     w->rt.log = NULL;
 }
 
-/* A fiber held the reactor: the others waited. On a busy machine that can be the machine's doing, so it is said rarely. */
+/* A fiber held the reactor: the others waited. On a busy machine that can be the machine's doing: it is said rarely. */
 void
 log_held(struct rt *rt, const char *fiber_name, int64_t ns)
 {

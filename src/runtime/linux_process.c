@@ -240,7 +240,7 @@ child_start(struct rt *rt, const struct spawn *spawn, struct child **out)
     close(report[1]);
     if (!err_is(e))
         e = hear_child(report[0]);
-    w->rt.now = w->rt.clock(rt); /* on a busy machine that took its time: deadlines that the caller sets now count from now */
+    w->rt.now = w->rt.clock(rt); /* on a busy machine that took its time, and deadlines set now count from now */
     close(report[0]);
     int fd = pid > 0 ? (int)syscall(SYS_pidfd_open, pid, 0) : -1;
     if (!err_is(e) && fd < 0)
@@ -326,7 +326,7 @@ process_done(struct world *w)
     if (w->signals.fd >= 0) {
         int fd = w->signals.fd;
         struct signalfd_siginfo info;
-        while (read(fd, &info, sizeof info) > 0) /* what came and nobody asked for must not strike when it is unblocked */
+        while (read(fd, &info, sizeof info) > 0) /* what came and nobody asked for must not strike once unblocked */
             ;
         source_retire(w, &w->signals);
         close(fd);
