@@ -270,6 +270,8 @@ send_peer(struct process *to, const struct process *peer, struct handle handle)
     unsigned char body[16];
     struct put p = put_init(body, sizeof body);
 
+    if (!to->control) /* it died while the other half was sent */
+        return ERR(ERR_CLOSED, "link two processes");
     put_u8(&p, (uint8_t)peer->kind);
     put_u32(&p, peer->index);
     put_u32(&p, peer->generation);
@@ -375,7 +377,8 @@ send_bundle(struct process *p)
         rest = str_from(rest, now.len);
         put_u8(&put, rest.len == 0);
         put_raw(&put, now);
-        e = link_send(p->control, CONTROL_BUNDLE, put_str_so_far(&put), within(s->rt, 10 * SECOND));
+        e = p->control ? link_send(p->control, CONTROL_BUNDLE, put_str_so_far(&put), within(s->rt, 10 * SECOND))
+                       : ERR(ERR_CLOSED, "send the configuration"); /* it died between two parts */
     } while (!err_is(e) && rest.len);
     mem_free(rt_mem(s->rt), part, BUNDLE_PART + 1);
     return e;
@@ -971,8 +974,10 @@ tell_store(struct supervisor *s)
         if (p->kind != ROLE_STORE)
             continue;
         p->generation = s->generation;
+        s->starting = true; /* so that it is not forgotten meanwhile */
         if (p->linked && !err_is(send_setup(p)))
             send_bundle(p);
+        end_starting(s);
         return;
     }
 }
