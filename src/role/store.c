@@ -382,6 +382,8 @@ log_damage(void *arg, const struct spool_report *report)
         log_str(&line, "id", text_str(&text));
     }
     log_end(&line);
+    if (s->spool) /* it may have broken while nobody waited for it: cleaning, a proof, lazy settles */
+        store_check_broken(s);
 }
 
 static bool
