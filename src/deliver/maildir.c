@@ -440,11 +440,14 @@ deliver(struct box *box, struct pen *pen, const struct maildir_message *message,
             text_putf(&new_name, ",S=%llu", (unsigned long long)pen->offset);
         if (!err_is(e))
             e = dir_rename(box->own_tmp, text_str(&name), box->own_new, text_str(&new_name), LANE_POOL, box->until);
-        if (!err_is(e)) { /* it is in new/ now; if this sync fails it may come twice, but is not lost */
+        if (!err_is(e)) {
             e = dir_sync(box->own_new, LANE_POOL, box->until);
-            return err_is(e) ? outcome_of_err(e, arena)
-                             : outcome_own(OUTCOME_DELIVERED, S("2.0.0"),
-                                           arena_printf(arena, "delivered as new/%.*s", STR_ARG(text_str(&new_name))));
+            if (!err_is(e))
+                return outcome_own(OUTCOME_DELIVERED, S("2.0.0"),
+                                   arena_printf(arena, "delivered as new/%.*s", STR_ARG(text_str(&new_name))));
+            /* Perhaps it would last, perhaps not. It comes again, so it must not be seen twice. */
+            (void)dir_unlink(box->own_new, text_str(&new_name), LANE_POOL, box->until);
+            return outcome_of_err(e, arena);
         }
         outcome = outcome_of_err(e, arena);
     }
