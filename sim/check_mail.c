@@ -272,43 +272,6 @@ ledger_read_maildirs(struct ledger *l)
 /* ---- the promises ------------------------------------------------------------------------------------------------ */
 
 static bool
-is_local(const struct target *t)
-{
-    return str_ends(str_from_cstr(t->address), S("@local.test"));
-}
-
-/* Whether a message of this name lies in its Maildir; only for knowing when to stop. */
-struct looking {
-    const struct mail *mail;
-    const struct target *target;
-    struct sim *sim;
-    bool found;
-};
-
-static void
-look_at_file(void *arg, disk_inode inode, struct str path)
-{
-    struct looking *look = arg;
-    struct str content = disk_bytes(look->sim->disk, inode);
-
-    if (str_find(path, S("/new/")) < path.len && ledger_token_in(content) == look->mail->token &&
-        str_eq(field_value(str_from(content, str_find_byte(content, '\n') + 1), S("Delivered-To:")),
-               str_from_cstr(look->target->address)))
-        look->found = true;
-}
-
-static bool
-is_in_maildir(const struct ledger *l, const struct mail *m, const struct target *t)
-{
-    struct looking look = { m, t, l->sim, false };
-    disk_inode mail;
-
-    if (disk_walk(l->sim->disk, DISK_ROOT, S("/var/mail/local.test"), &mail))
-        disk_each_file(l->sim->disk, mail, look_at_file, &look);
-    return look.found;
-}
-
-static bool
 may_have_expired(const struct ledger *l, const struct mail *m)
 {
     return l->sim->now - m->begun_at >= l->lifetime - l->slack;
@@ -325,22 +288,6 @@ static bool
 may_have_failed(const struct ledger *l, const struct mail *m, const struct target *t)
 {
     return t->refusals > 0 || is_nowhere(t) || may_have_expired(l, m);
-}
-
-bool
-ledger_is_settled(const struct ledger *l)
-{
-    for (size_t i = 0; i < l->count; i++) {
-        const struct mail *m = l->mails[i];
-        for (size_t k = 0; m->state == MAIL_ACCEPTED && k < m->target_count; k++) {
-            const struct target *t = &m->targets[k];
-            bool ended_silently = t->silent && (t->refusals || is_nowhere(t) || l->sim->now - m->begun_at > l->lifetime * 3 / 2);
-            if (t->deliveries == 0 && t->failed_notices == 0 && !ended_silently &&
-                !(is_local(t) && is_in_maildir(l, m, t)))
-                return false;
-        }
-    }
-    return true;
 }
 
 static void

@@ -118,7 +118,6 @@ kill_role(struct sim *sim, struct fault *f, struct process *victim)
 
     if (!p)
         return;
-    sim->faults.process_deaths++;
     process_kill(p, 256 + SIGKILL);
 }
 
@@ -165,16 +164,13 @@ inject(struct sim *sim, struct fault *f, struct process *victim)
         kill_role(sim, f, victim);
         break;
     case FAULT_KILL_ALL:
-        all->process_deaths++;
         sim_daemon_comes_back(sim, f->lasts);
         sim_kill_home(sim, 256 + SIGKILL);
         break;
     case FAULT_POWER_LOSS:
-        all->process_deaths++;
         lose_power(sim);
         break;
     case FAULT_DISK_ERROR:
-        all->process_deaths++; /* the store ends itself when the disk fails it */
         all->disk_error = f->error;
         all->disk_error_calls = (uint8_t)f->which;
         all->disk_error_once = f->lasts == 0;
@@ -242,6 +238,13 @@ faults_arm(struct sim *sim)
         if (!sim->faults.list[i].off)
             sim_at(sim, &sim->fault_events[i], sim->faults.list[i].at);
     }
+}
+
+void
+faults_death(struct sim *sim)
+{
+    sim->faults.process_deaths += sim->faults.last_death != sim->now;
+    sim->faults.last_death = sim->now;
 }
 
 void

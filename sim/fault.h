@@ -56,7 +56,10 @@ struct faults {
     int disk_error;
     bool disk_error_once;
     uint8_t disk_error_calls; /* bits of enum disk_call */
-    uint64_t process_deaths;  /* of all kinds, the disk's included: what duplicates may come from */
+    /* What duplicates may come from: processes that ended otherwise than in good order. Those that died in one instant count
+     * once, since one of them took the reply. */
+    uint64_t process_deaths;
+    int64_t last_death;
     bool armed;               /* a fault by step is waiting */
 };
 
@@ -64,6 +67,7 @@ enum disk_call { CALL_OPEN = 1, CALL_READ = 2, CALL_WRITE = 4, CALL_SYNC = 8, CA
 
 /* Sets the alarms of all that are not off. */
 void faults_arm(struct sim *);
+void faults_death(struct sim *);
 /* A step of a process: may kill it (and not return). */
 void faults_at_step(struct sim *, struct process *);
 /* What a step began is ended: called between turns. */

@@ -73,8 +73,6 @@ void ledger_doubt(struct ledger *, uint32_t token, struct str address);
 void ledger_refused(struct ledger *, uint32_t token, struct str address);
 uint32_t ledger_token_in(struct str content);
 
-/* Whether the fate of all that was accepted is known. */
-bool ledger_is_settled(const struct ledger *);
 /* All promises, at the end, Maildirs read. sim_fail() with the first that is broken. */
 void ledger_read_maildirs(struct ledger *);
 void ledger_check(struct ledger *);

@@ -381,6 +381,7 @@ client_main(struct rt *rt, void *arg)
             sim_fail(run->sim, "%s could not hand in its mail in %d tries", c->plan->name, TRIES);
     }
     run->clients_busy--;
+    run->busy_until = run->sim->now;
     return 0;
 }
 

@@ -177,6 +177,8 @@ process_end(struct process *p, int status, bool killed)
     p->ended = true;
     p->status = status;
     sim_note(sim, p, "end", (uint64_t)status, killed);
+    if (killed && !p->is_peer)
+        faults_death(sim);
     file_close_all(p, killed);
     net_close_all(p);
     for (int32_t i = 0; i < p->handles_top; i++) {

@@ -66,6 +66,9 @@ struct run {
     struct prng draws;       /* of the plan: not disturbed by what happens */
     size_t clients_busy;
     bool calm;               /* everybody behaves from now on */
+    int64_t empty_at;        /* when an operator asked last, if the queue was empty then; else 0 */
+    uint32_t unbalanced;     /* answers in a row whose sums did not agree */
+    int64_t busy_until;      /* when the last client was done */
     struct server *servers[SERVERS_MAX];
     size_t server_count;
     struct client *clients;  /* CLIENTS_MAX */
@@ -83,6 +86,7 @@ void run_seed(uint64_t seed, const struct run_options *, struct run_result *out)
 void plan_draw(struct run *);
 void plan_faults(struct run *);
 /* Peers; each is a process of its own. */
+void operator_start(struct run *);
 void server_start(struct run *, const char *name, const char *ip, uint16_t port, bool lmtp);
 void servers_free(struct run *);
 struct client *client_table_new(struct sim *);

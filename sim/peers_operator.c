@@ -1,0 +1,88 @@
+/*
+ * peers_operator - somebody who asks `postrider status` now and then, by the console's socket and a link, as the command line
+ * does: P4 is looked at while things happen, and an empty queue is how the end of a run is known.
+ */
+#include "sim/run.h"
+
+#include "base/check.h"
+#include "link/link.h"
+#include "role/border.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define ASK_NS (20 * SECOND)       /* between two questions, while much happens */
+#define ASK_CALM_NS (5 * SECOND)
+
+enum { UNBALANCED_MAX = 4 };
+
+static uint64_t
+figure(struct str counters, struct str name)
+{
+    struct take t = take_init(counters);
+
+    for (uint32_t count = take_u32(&t); count > 0 && !t.bad; count--) {
+        struct str key = take_bytes(&t, 64);
+        uint64_t value = take_u64(&t);
+        if (str_eq(key, name))
+            return value;
+    }
+    return UINT64_MAX;
+}
+
+static void
+look(struct run *run, struct str counters, int64_t asked_at)
+{
+    static const struct str ends[] = { STR("delivered"), STR("relayed"), STR("failed"), STR("expanded"), STR("suppressed"),
+                                       STR("removed"), STR("recipients-pending") };
+    uint64_t sum = 0, accepted = figure(counters, S("accepted"));
+
+    if (figure(counters, S("recovering")) != 0)
+        return;
+    for (size_t i = 0; i < sizeof ends / sizeof *ends; i++)
+        sum += figure(counters, ends[i]);
+    /* What is settled but not written yet has left the pending ones already: for some milliseconds the sums differ. */
+    run->unbalanced = sum == accepted ? 0 : run->unbalanced + 1;
+    if (run->unbalanced == UNBALANCED_MAX)
+        sim_fail(run->sim, "P4: accepted %llu, but ended and pending together %llu", (unsigned long long)accepted,
+                 (unsigned long long)sum);
+    if (figure(counters, S("balanced")) != 1)
+        sim_fail(run->sim, "P4: the queue says itself that it does not balance");
+    run->empty_at = figure(counters, S("messages")) == 0 ? asked_at : 0;
+}
+
+static void
+ask_once(struct run *run, struct rt *rt)
+{
+    struct address at = { .family = ADDRESS_UNIX, .path = STATE_DIR "/control.sock" };
+    struct link_settings settings = { .name = S("console") };
+    int64_t asked_at = run->sim->now;
+    struct stream *stream;
+    struct str reply;
+    struct arena arena;
+
+    if (err_is(stream_connect(rt, &at, NULL, within(rt, MINUTE), &stream)))
+        return;
+    struct link *link = link_on_stream(stream, &settings);
+    arena_init(&arena, rt_mem(rt), 4096, 1 << 20);
+    if (!err_is(link_call(link, BORDER_COUNTERS, S(""), &arena, within(rt, MINUTE), &reply)))
+        look(run, reply, asked_at);
+    arena_done(&arena);
+    link_free(link);
+}
+
+static int
+operator_main(struct rt *rt, void *arg)
+{
+    struct run *run = arg;
+
+    while (!err_is(rt_sleep(rt, within(rt, run->calm ? ASK_CALM_NS : ASK_NS))))
+        ask_once(run, rt);
+    return 0;
+}
+
+void
+operator_start(struct run *run)
+{
+    process_start(run->sim, "operator", host_new(run->sim, "operator", "127.0.0.9"), operator_main, run);
+}
