@@ -5,12 +5,13 @@
  *                              new/1732147200.R0123456789abcdef.mx.example.org    rename, then sync new/
  *                              cur/
  *
- * A directory that we make is followed by a sync of the one that holds it.
+ * The first delivery into each Maildir is preceded by a sync of all directories that lead there.
  */
 #include "deliver/maildir.h"
 
 #include "base/arena.h"
 #include "base/check.h"
+#include "base/map.h"
 #include "smtp/client.h"
 
 enum {
@@ -260,22 +261,29 @@ open_or_make(struct dir *parent, struct str name, int64_t until, struct dir **ou
     e = dir_make(parent, name, DIR_MODE, LANE_POOL, until);
     if (e.kind != ERR_EXISTS)
         TRY(e);
-    TRY(dir_sync(parent, LANE_POOL, until));
+    return dir_open_at(parent, name, LANE_POOL, until, out);
+}
+
+static struct err
+open_there(struct dir *parent, struct str name, int64_t until, struct dir **out)
+{
     return dir_open_at(parent, name, LANE_POOL, until, out);
 }
 
 static struct err
 open_or_make_path(struct box *box, struct str path)
 {
-    struct err e = dir_open_at(box->place->base, path, LANE_POOL, box->until, &box->own_home);
-
-    if (e.kind != ERR_NOT_FOUND)
-        return e;
     struct dir *parent = box->place->base;
+
     while (!str_is_absent(path)) {
         struct dir *next;
 
-        e = open_or_make(parent, str_cut(&path, '/'), box->until, &next);
+        struct err e = open_or_make(parent, str_cut(&path, '/'), box->until, &next);
+        if (!err_is(e)) {
+            e = dir_sync(parent, LANE_POOL, box->until);
+            if (err_is(e))
+                dir_close(next);
+        }
         if (parent != box->place->base)
             dir_close(parent);
         TRY(e);
@@ -286,12 +294,35 @@ open_or_make_path(struct box *box, struct str path)
 }
 
 static struct err
+box_open_all(struct box *box, struct str path, bool known)
+{
+    if (known)
+        TRY(dir_open_at(box->place->base, path, LANE_POOL, box->until, &box->own_home));
+    else
+        TRY(open_or_make_path(box, path));
+    struct err (*open)(struct dir *, struct str, int64_t, struct dir **) = known ? open_there : open_or_make;
+    TRY(open(box->own_home, S("tmp"), box->until, &box->own_tmp));
+    TRY(open(box->own_home, S("new"), box->until, &box->own_new));
+    TRY(open(box->own_home, S("cur"), box->until, &box->own_cur));
+    return known ? OK : dir_sync(box->own_home, LANE_POOL, box->until);
+}
+
+/* What a process finds may be there in the page cache only, since one before it was killed: it is synced once. */
+static struct err
 box_open(struct box *box, struct str path)
 {
-    TRY(open_or_make_path(box, path));
-    TRY(open_or_make(box->own_home, S("tmp"), box->until, &box->own_tmp));
-    TRY(open_or_make(box->own_home, S("new"), box->until, &box->own_new));
-    return open_or_make(box->own_home, S("cur"), box->until, &box->own_cur);
+    uint64_t hash = hash_bytes(path, 1), *known = box->place->known ? &box->place->known[hash % MAILDIR_KNOWN] : NULL;
+
+    if (known && *known == hash) {
+        struct err e = box_open_all(box, path, true);
+        if (e.kind != ERR_NOT_FOUND)
+            return e;
+        box_close(box); /* somebody removed it */
+    }
+    TRY(box_open_all(box, path, false));
+    if (known)
+        *known = hash;
+    return OK;
 }
 
 /* time.Rrandom.host: '/' and ':' must not be in it. */

@@ -17,12 +17,16 @@
 #include "message/envelope.h"
 #include "runtime/rt.h"
 
+enum { MAILDIR_KNOWN = 1024 };
+
 struct maildir_place {
     struct dir *base;
     struct str pattern;   /* below base: "{domain}/{local}" */
     struct str domain;    /* for {domain} and {local}: as configured, never what was received */
     struct str mailbox;
     struct str host;      /* our name, for unique file names */
+    uint64_t *known;      /* MAILDIR_KNOWN of them, zeroed at first, for each base: hashes of the Maildirs that this process
+                           * knows to be on disk; NULL: none */
     uint64_t quota;       /* bytes of all messages in new/ and cur/; 0: none. Names then bear ",S=size" */
 };
 

@@ -3,8 +3,20 @@
 #include "base/check.h"
 #include "base/test.h"
 
+#include <stdatomic.h>
 #include <stdlib.h>
+#include <sys/syscall.h>
 #include <unistd.h>
+
+/* In the place of the C library's, called from the disk threads: directories are synced by it, files by fdatasync(). */
+static atomic_int dirs_synced;
+
+int
+fsync(int fd)
+{
+    atomic_fetch_add(&dirs_synced, 1);
+    return (int)syscall(SYS_fsync, fd);
+}
 
 /* ---- a directory for each test ----------------------------------------------------------------------------------- */
 
@@ -285,6 +297,31 @@ PLACE_TEST(leaves_nothing_behind_when_it_fails)
     EXPECT_INT(t, list(p, S("local.test/ok/new"), &names), 0);
 }
 
+/* A process that was killed may have made directories that are in the page cache only: the next one does not rely on them. */
+PLACE_TEST(syncs_what_leads_there_once)
+{
+    uint64_t known[MAILDIR_KNOWN] = { 0 };
+    struct maildir_place place = usual;
+
+    place.known = known;
+    for (int life = 0; life < 2; life++) {
+        int before = atomic_load(&dirs_synced);
+        EXPECT_INT(t, deliver(p, &place, S("A: 1\r\n")).kind, OUTCOME_DELIVERED);
+        EXPECT_INT(t, atomic_load(&dirs_synced) - before, 4); /* base, domain, mailbox, new */
+        before = atomic_load(&dirs_synced);
+        EXPECT_INT(t, deliver(p, &place, S("A: 2\r\n")).kind, OUTCOME_DELIVERED);
+        EXPECT_INT(t, atomic_load(&dirs_synced) - before, 1);
+        for (size_t i = 0; i < MAILDIR_KNOWN; i++)
+            known[i] = 0;
+    }
+    EXPECT_INT(t, deliver(p, &place, S("A: 3\r\n")).kind, OUTCOME_DELIVERED);
+    struct dir *home;
+    EXPECT(t, !err_is(dir_open_at(p->base, S("local.test"), LANE_POOL, FOREVER, &home)));
+    EXPECT(t, !err_is(dir_rename(home, S("ok"), home, S("gone"), LANE_POOL, FOREVER)));
+    dir_close(home);
+    EXPECT_INT(t, deliver(p, &place, S("A: 4\r\n")).kind, OUTCOME_DELIVERED); /* made anew */
+}
+
 PLACE_TEST(keeps_a_quota)
 {
     struct maildir_place place = usual;
@@ -427,6 +464,6 @@ PLACE_TEST(stays_below_its_base)
 TEST_MAIN({ "writes the message", writes_the_message }, { "writes a large message", writes_a_large_message },
           { "refuses a loop", refuses_a_loop }, { "leaves nothing behind when it fails",
             leaves_nothing_behind_when_it_fails },
-          { "keeps a quota", keeps_a_quota }, { "delivers at once", delivers_at_once },
+          { "syncs what leads there, once", syncs_what_leads_there_once }, { "keeps a quota", keeps_a_quota }, { "delivers at once", delivers_at_once },
           { "cleans what was never finished", cleans_what_was_never_finished }, { "stays below its base",
             stays_below_its_base })

@@ -17,6 +17,7 @@ enum { ARENA_MAX = 64 << 20 };
 struct base {
     struct str name; /* "anna /var/mail" */
     struct dir *dir;
+    uint64_t *known; /* as in struct maildir_place */
 };
 
 struct mailbox {
@@ -52,12 +53,12 @@ read_content(void *arg, uint64_t offset, void *memory, size_t len, int64_t until
     return ask_content(role, t->store, t->job.id, offset, memory, len, until, out_len);
 }
 
-static struct dir *
+static const struct base *
 base_named(const struct mailbox *b, struct str name)
 {
     for (size_t i = 0; i < b->base_count; i++)
         if (str_eq(b->bases[i].name, name))
-            return b->bases[i].dir;
+            return &b->bases[i];
     return NULL;
 }
 
@@ -66,11 +67,12 @@ deliver(struct task *t, struct outcome *outcomes)
 {
     struct mailbox *b = t->mailbox;
     struct rt *rt = b->role->rt;
-    struct dir *base = base_named(b, t->job.base);
+    const struct base *base = base_named(b, t->job.base);
 
     for (size_t i = 0; i < t->job.envelope.recipient_count; i++) {
-        struct maildir_place place = { .base = base, .pattern = t->job.mailboxes[i], .domain = S("-"), .mailbox = S("-"),
-                                       .host = t->job.helo, .quota = t->job.quota };
+        struct maildir_place place = { .base = base ? base->dir : NULL, .pattern = t->job.mailboxes[i], .domain = S("-"),
+                                       .mailbox = S("-"), .host = t->job.helo, .known = base ? base->known : NULL,
+                                       .quota = t->job.quota };
         struct maildir_message message = { &t->job.envelope, &t->job.envelope.recipients[i], read_content, t };
         if (base)
             outcomes[i] = maildir_deliver(rt, &place, &message, &t->arena, within(rt, DELIVER_NS));
@@ -173,6 +175,7 @@ prepare(struct role *role)
         struct base *base = &b->bases[b->base_count];
         if (!str_take(&user, S("mail ")) || err_is(dir_from_handle(role->rt, role->dirs[i].handle, &base->dir)))
             continue;
+        base->known = mem_alloc(rt_mem(role->rt), MAILDIR_KNOWN * sizeof *base->known);
         base->name = arena_printf(&role->arena, "%.*s %.*s", STR_ARG(user), STR_ARG(role->dirs[i].path));
         b->base_count++;
     }
