@@ -2,6 +2,7 @@
 #include "base/arena.h"
 #include "base/check.h"
 #include "base/test.h"
+#include "runtime/host.h"
 #include "runtime/sched.h"
 
 #include <fcntl.h>
@@ -1262,6 +1263,28 @@ WORLD_TEST(begun_work_is_not_cancelled)
     }
 }
 
+/* ---- the machine as its operator sees it ------------------------------------------------------------------------- */
+
+WORLD_TEST(what_a_link_leads_to_is_not_given_away)
+{
+    char file[80], link[80];
+    struct host_file found;
+    struct place p;
+
+    place_make(rt, &p);
+    snprintf(file, sizeof file, "%s/file", p.path);
+    snprintf(link, sizeof link, "%s/link", p.path);
+    EXPECT(t, !err_is(host_write_file(rt, str_from_cstr(file), S("x"), 0600, FOREVER)));
+    CHECK(symlink("file", link) == 0);
+    EXPECT(t, err_is(host_own(rt, str_from_cstr(link), 0666, -1, -1, FOREVER)));
+    EXPECT(t, !err_is(host_stat(rt, str_from_cstr(file), FOREVER, &found)));
+    EXPECT_INT(t, found.mode, 0600);
+    EXPECT(t, !err_is(host_own(rt, str_from_cstr(file), 0640, (int64_t)getuid(), -1, FOREVER)));
+    EXPECT(t, !err_is(host_stat(rt, str_from_cstr(file), FOREVER, &found)));
+    EXPECT_INT(t, found.mode, 0640);
+    place_remove(&p);
+}
+
 /* ---- last words -------------------------------------------------------------------------------------------------- */
 
 static int
@@ -1499,6 +1522,7 @@ TEST_MAIN({ "fibers take turns", fibers_take_turns },
           { "offloaded work has a large stack", offloaded_work_has_a_large_stack },
           { "a turn is waited for in time", a_turn_is_waited_for_in_time },
           { "begun work is not cancelled", begun_work_is_not_cancelled },
+          { "what a link leads to is not given away", what_a_link_leads_to_is_not_given_away },
           { "who overflows is named", who_overflows_is_named },
           { "children tell how they ended", children_tell_how_they_ended },
           { "children get their handles", children_get_their_handles },
