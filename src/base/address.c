@@ -171,6 +171,10 @@ prefix_parse(struct str s, struct prefix *out)
     for (size_t bit = bits; bit < all; bit++)
         if (p.base.ip[bit / 8] >> (7 - bit % 8) & 1)
             return false;
+    if (bits >= 96 && address_unmap(p.base).family == ADDRESS_IPV4) { /* ::ffff:192.0.2.0/120 is 192.0.2.0/24 */
+        p.base = address_unmap(p.base);
+        p.bits -= 96;
+    }
     *out = p;
     return true;
 }

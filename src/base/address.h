@@ -37,7 +37,8 @@ void address_put_ip(struct text *, const struct address *);       /* "2001:db8::
 void address_put(struct text *, const struct address *);          /* "[2001:db8::1]:25" */
 void address_put_literal(struct text *, const struct address *);  /* "[IPv6:2001:db8::1]", RFC 5321 section 4.1.3 */
 
-bool prefix_parse(struct str, struct prefix *out); /* an address alone is all of its bits; host bits must be zero */
+/* An address alone is all of its bits; host bits must be zero. Mapped IPv4 becomes IPv4. */
+bool prefix_parse(struct str, struct prefix *out);
 bool prefix_has(const struct prefix *, const struct address *);
 /* What limits count by: the IPv4 address, or the IPv6 /64. Port and scope are zero. */
 struct address address_client_key(const struct address *);

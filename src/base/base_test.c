@@ -198,6 +198,10 @@ addresses(struct test *t)
     EXPECT(t, address_from_ip(S("192.0.2.127"), &a) && !prefix_has(&prefix, &a));
     EXPECT(t, !prefix_parse(S("192.0.2.129/25"), &prefix));
     EXPECT(t, !prefix_parse(S("192.0.2.0/33"), &prefix));
+    test_case(t, "prefix that is mapped IPv4");
+    EXPECT(t, prefix_parse(S("::ffff:192.0.2.0/120"), &prefix) && prefix.base.family == ADDRESS_IPV4 && prefix.bits == 24);
+    EXPECT(t, prefix_has(&prefix, &a) && address_from_ip(S("192.0.3.1"), &a) && !prefix_has(&prefix, &a));
+    EXPECT(t, prefix_parse(S("::/0"), &prefix) && address_from_ip(S("2001:db8::1"), &a) && prefix_has(&prefix, &a));
 }
 
 TEST_MAIN({ "str: cuts", str_cuts }, { "str: numbers", str_numbers },
