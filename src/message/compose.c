@@ -81,6 +81,23 @@ put_lines(struct text *t, struct str text)
         text_put(t, S("\r\n"));
 }
 
+/* A field of somebody's header. Only LF ends a line there, so a CR elsewhere must not begin to. */
+static void
+put_field_lines(struct text *t, struct str field)
+{
+    for (size_t i = 0; i < field.len; i++) {
+        char c = field.ptr[i];
+        if (c == '\n')
+            text_put(t, S("\r\n"));
+        else if (c != '\r')
+            text_put_byte(t, c);
+        else if (i + 1 < field.len && field.ptr[i + 1] != '\n')
+            text_put_byte(t, ' ');
+    }
+    if (!str_ends(field, S("\n")))
+        text_put(t, S("\r\n"));
+}
+
 static void
 put_text(struct text *t, const struct compose *c)
 {
@@ -138,7 +155,10 @@ put_address_list(struct text *t, struct str name, const struct str *addresses, s
 {
     for (size_t i = 0; i < count; i++) {
         text_put(t, i == 0 ? name : S(",\r\n "));
-        text_put(t, addresses[i]);
+        for (size_t k = 0; k < addresses[i].len; k++) { /* nothing in it may begin a line */
+            unsigned char c = (unsigned char)addresses[i].ptr[k];
+            text_put_byte(t, c < ' ' || c == 0x7f ? ' ' : (char)c);
+        }
     }
     if (count > 0)
         text_put(t, S("\r\n"));
@@ -221,7 +241,7 @@ compose_header(struct text *t, struct str *message, const struct compose_origin 
         has_from |= str_eq_nocase(field.name, S("From"));
         has_date |= str_eq_nocase(field.name, S("Date"));
         has_id |= str_eq_nocase(field.name, S("Message-ID"));
-        put_lines(t, field.whole);
+        put_field_lines(t, field.whole);
     }
     if (!has_from)
         put_from(t, o, false);

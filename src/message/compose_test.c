@@ -174,6 +174,22 @@ composes(struct test *t)
 }
 
 static void
+lets_no_address_begin_a_line(struct test *t)
+{
+    static const struct str to = STR("a@b.ex\nX-Own: y\r\n\r\n");
+    const struct compose c = { .origin = { .address = S("me@host.example"), .hostname = S("host.example") },
+                               .to = &to, .to_count = 1, .text = S("body\n") };
+    char memory[2048];
+    struct text out = text_init(memory, sizeof memory);
+    struct header_field field;
+
+    compose_put(&out, &c);
+    EXPECT(t, header_find(text_str(&out), S("To"), &field));
+    EXPECT_STR(t, str_trim(field.value), S("a@b.ex X-Own: y"));
+    EXPECT(t, !header_find(text_str(&out), S("X-Own"), &field));
+}
+
+static void
 completes_headers(struct test *t)
 {
     static const struct { const char *why; struct str in, header, body, recipients; } cases[] = {
@@ -195,6 +211,8 @@ completes_headers(struct test *t)
           STR("Resent-To: r@s.ex\nResent-Bcc: t@u.ex\nFrom: x@y.ex\nDate: now\nMessage-ID: <1>\nTo: a@b.ex\n\nb"),
           STR("Resent-To: r@s.ex\r\nFrom: x@y.ex\r\nDate: now\r\nMessage-ID: <1>\r\nTo: a@b.ex\r\n\r\n"), STR("b"),
             STR("r@s.ex t@u.ex") },
+        { "bare CR begins no line", STR("From: x@y.ex\nDate: now\nMessage-ID: <1>\nSubject: a\rBcc: c@d.ex\r\n\nb"),
+          STR("From: x@y.ex\r\nDate: now\r\nMessage-ID: <1>\r\nSubject: a Bcc: c@d.ex\r\n\r\n"), STR("b"), STR("") },
         { "bad address", STR("From: x@y.ex\nDate: now\nMessage-ID: <1>\nTo: a b, c@d.ex\n\nb"),
           STR("From: x@y.ex\r\nDate: now\r\nMessage-ID: <1>\r\nTo: a b, c@d.ex\r\n\r\n"), STR("b"), STR("! c@d.ex") },
     };
@@ -224,4 +242,5 @@ completes_headers(struct test *t)
 }
 
 TEST_MAIN({ "reads address lists", reads_address_lists }, { "finds Delivered-To", finds_delivered_to },
-          { "composes", composes }, { "completes headers", completes_headers })
+          { "composes", composes }, { "lets no address begin a line", lets_no_address_begin_a_line },
+          { "completes headers", completes_headers })
