@@ -197,6 +197,8 @@ domains_to_ascii_and_back(struct test *t)
     }
     test_case(t, "round trip");
     EXPECT_STR(t, domain_to_unicode(S("XN--bcher-kva.example"), &arena), S("b\xc3\xbc" "cher.example"));
+    test_case(t, "decodes to what IDNA does not take");
+    EXPECT_STR(t, domain_to_unicode(S("xn--_b-ykaple"), &arena), S("xn--_b-ykaple"));
     arena_done(&arena);
 }
 
