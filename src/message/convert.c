@@ -45,6 +45,7 @@ struct convert {
     char *field;               /* the header field at hand, as it may come in pieces; then room to unquote */
     size_t field_len;
     bool field_spilled;        /* longer than FIELD_MAX: it goes on as it comes */
+    bool field_cr;             /* such a one: a CR is held back, an LF may follow */
 
     bool in_body;              /* of an entity with this action */
     enum action body_action;
@@ -163,6 +164,18 @@ static bool
 is_ascii_wanted(const struct convert *c)
 {
     return c->to == CONVERT_TO_7BIT;
+}
+
+/* What may stand in no line: NUL, and CR without LF, which would become a line end of its own on the way. */
+static void
+mend_line(char *bytes, size_t len)
+{
+    for (size_t i = 0; i < len; i++) {
+        if (bytes[i] == '\0')
+            bytes[i] = '?';
+        else if (bytes[i] == '\r' && (i + 1 == len || bytes[i + 1] != '\n'))
+            bytes[i] = ' ';
+    }
 }
 
 static void
@@ -433,6 +446,7 @@ end_field(struct convert *c, uint32_t entity)
     bool replaced = action != ACTION_PASS && action != ACTION_MEND_QP && action != ACTION_MEND_BASE64;
 
     struct str name = str_trim_end(str_slice(field, 0, str_find_byte(field, ':')));
+    mend_line(c->field, c->field_len);
     c->pending = field;
     if (replaced && str_eq_nocase(name, S("Content-Transfer-Encoding"))) {
         c->pending = S("");
@@ -494,9 +508,7 @@ convert_line(struct convert *c)
     } else {
         text_put(out, line);
     }
-    for (size_t i = 0; i < out->len; i++)
-        if (out->ptr[i] == '\0' || (out->ptr[i] == '\r' && (i + 1 == out->len || out->ptr[i + 1] != '\n')))
-            out->ptr[i] = '?';
+    mend_line(out->ptr, out->len);
     CHECK(!out->full);
     c->pending = text_str(out);
     c->field_len = 0;
@@ -660,12 +672,35 @@ static bool
 copy_piece(struct convert *c, struct text *out)
 {
     struct str part = str_slice(c->piece.bytes, 0, room_of(out));
+    size_t before = out->len;
 
+    if (part.len < c->piece.bytes.len && str_ends(part, S("\r"))) /* its LF may come next */
+        part.len--;
     if (is_ascii_wanted(c))
         put_ascii(out, part);
     else
         text_put(out, part);
+    if (c->piece.place == MIME_OUTER)
+        mend_line(out->ptr + before, part.len);
     c->piece.bytes = str_from(c->piece.bytes, part.len);
+    return c->piece.bytes.len == 0;
+}
+
+/* The same for what is left of a long field. */
+static bool
+copy_field(struct convert *c, struct text *out)
+{
+    while (c->piece.bytes.len > 0 && room_of(out) >= 2) {
+        char byte = c->piece.bytes.ptr[0];
+        if (c->field_cr)
+            text_put_byte(out, byte == '\n' ? '\r' : ' ');
+        c->field_cr = byte == '\r';
+        if (byte == '\0' || (is_ascii_wanted(c) && byte & 0x80))
+            byte = '?';
+        if (!c->field_cr)
+            text_put_byte(out, byte);
+        c->piece.bytes = str_from(c->piece.bytes, 1);
+    }
     return c->piece.bytes.len == 0;
 }
 
@@ -731,10 +766,13 @@ field_piece(struct convert *c, struct text *out)
     }
     c->field_spilled &= !c->piece.starts;
     if (c->field_spilled)
-        return copy_piece(c, out);
+        return copy_field(c, out);
     if (bytes.len > FIELD_MAX - c->field_len) {
         for (size_t i = 0; i < c->field_len && is_ascii_wanted(c); i++)
             c->field[i] = c->field[i] & 0x80 ? '?' : c->field[i];
+        c->field_cr = c->field_len > 0 && c->field[c->field_len - 1] == '\r';
+        c->field_len -= c->field_cr;
+        mend_line(c->field, c->field_len);
         c->pending = str_new(c->field, c->field_len);
         c->field_len = 0;
         c->field_spilled = true;

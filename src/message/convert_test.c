@@ -155,6 +155,12 @@ static const struct {
       STR("Content-Type: message/delivery-status\r\nMIME-Version: 1.0\r\nContent-Transfer-Encoding: 7bit\r\n\r\n"
           "Reporting-MTA: dns; a\r\n\r\nDiagnostic-Code: smtp; 550 =?utf-8?Q?k=C3=B6nnte?=\r\n"
           " nicht =?utf-8?Q?=C3=B6?=") },
+    { "NUL and bare CR in a field, and before a part",
+      STR("Subject: a\0b\rFrom: c\r\nContent-Type: multipart/a; boundary=b\r\n\r\np\0\rq\r\n--b\r\n\r\nx\r\n--b--\r\n"),
+      CONVERT_TO_8BIT, CONVERT_NEEDED,
+      STR("Subject: a?b From: c\r\nContent-Type: multipart/a; boundary=b\r\n\r\np? q\r\n--b\r\n\r\nx\r\n--b--\r\n") },
+    { "bare LF ends a header's line for everybody", STR("Subject: a\n\r\nx\r\n"), CONVERT_TO_8BIT, CONVERT_NOT_NEEDED,
+      { 0 } },
     { "message/partial cannot be", STR("Content-Type: message/partial\r\n\r\n\xe4\r\n"), CONVERT_TO_7BIT,
       CONVERT_IMPOSSIBLE, { 0 } },
     { "a boundary that is not ASCII", STR("Content-Type: multipart/a; boundary=\xe4\r\n\r\n--\xe4\r\n\r\nx\r\n"),
@@ -281,6 +287,23 @@ limits_hold(struct test *t)
         text_put(&in, S("--x\r\n\r\n"));
     text_put(&in, S("\xe4\r\n"));
     EXPECT_INT(t, convert_check(scan(&arena, text_str(&in), 0), CONVERT_TO_7BIT), CONVERT_IMPOSSIBLE);
+
+    test_case(t, "bare CR and NUL in a long field, cut anywhere");
+    in = text_init(in_memory, SIZE);
+    text_put(&in, S("X: "));
+    for (int i = 0; i < 5000; i++)
+        text_put(&in, i % 50 == 0 ? S("\r") : i % 70 == 0 ? S("\r\n ") : i % 3 == 0 ? S("\0") : S("x"));
+    text_put(&in, S("\r\n\r\nbody\r\n"));
+    for (size_t cut = 4000; cut < 4300; cut++) {
+        arena_release(&arena);
+        const struct mime_needs *odd = scan(&arena, text_str(&in), cut);
+        out = text_init(out_memory, 4 * SIZE);
+        EXPECT_INT(t, convert_check(odd, CONVERT_TO_7BIT), CONVERT_NEEDED);
+        convert(&arena, odd, CONVERT_TO_7BIT, text_str(&in), cut, CONVERT_ROOM, &out);
+        const struct mime_needs *mended = scan(&arena, text_str(&out), 0);
+        EXPECT(t, !mended->bare && !str_has_byte(text_str(&out), '\0'));
+    }
+    arena_release(&arena);
 
     test_case(t, "long lines and long fields");
     in = text_init(in_memory, SIZE);

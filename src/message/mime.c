@@ -596,6 +596,7 @@ struct mime_scan {
     uint8_t utf8_min, utf8_max; /* what the next one may be */
     uint32_t utf8_entity;
     bool outer_8bit;
+    bool outer_cr;          /* the last byte was one, outside of a body */
 };
 
 struct mime_scan *
@@ -669,6 +670,19 @@ body_needs(struct mime_scan *s, const struct mime_piece *p)
     return needs | (str_is_ascii(p->bytes) ? 0 : MIME_NEED_8BIT);
 }
 
+/* NUL and bare CR, outside of bodies. A bare LF ends a line of a header for every reader. */
+static bool
+is_bare_outside(struct mime_scan *s, const struct mime_piece *p)
+{
+    bool bare = str_has_byte(p->bytes, '\0');
+
+    for (size_t i = 0; i < p->bytes.len; i++) {
+        bare |= s->outer_cr && p->bytes.ptr[i] != '\n';
+        s->outer_cr = p->bytes.ptr[i] == '\r';
+    }
+    return bare;
+}
+
 static void
 scan_piece(struct mime_scan *s, const struct mime_piece *p)
 {
@@ -680,6 +694,12 @@ scan_piece(struct mime_scan *s, const struct mime_piece *p)
     if (s->utf8_more > 0 && (p->line_end || p->place != MIME_BODY)) { /* a character that was not finished */
         *entity_needs(s, s->utf8_entity) |= MIME_NOT_UTF8;
         s->utf8_more = 0;
+    }
+    if (p->place != MIME_BODY) {
+        n->bare |= is_bare_outside(s, p);
+    } else {
+        n->bare |= s->outer_cr;
+        s->outer_cr = false;
     }
     s->line += p->line_end ? 0 : p->bytes.len - (ends ? 1 : 0);
     n->longest = s->line > n->longest ? s->line : n->longest;
@@ -719,6 +739,7 @@ mime_scan_end(struct mime_scan *s)
         scan_piece(s, &piece);
     if (s->utf8_more > 0)
         *entity_needs(s, s->utf8_entity) |= MIME_NOT_UTF8;
+    s->needs.bare |= s->outer_cr;
     s->needs.odd |= mime_is_too_deep(s->mime) || mime_has_odd_boundary(s->mime);
     /* What no boundary ever followed is no preamble to be ignored but somebody's text. */
     s->needs.odd |= s->outer_8bit && mime_has_partless(s->mime);

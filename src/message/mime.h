@@ -82,7 +82,7 @@ struct mime_needs {
     uint32_t count;
     bool header_8bit; /* in a header field of any entity: SMTPUTF8, or somebody's mistake */
     bool body_8bit;   /* anywhere else */
-    bool bare;        /* bare CR or LF, or NUL, anywhere */
+    bool bare;        /* bare CR or NUL anywhere, or a bare LF in a body (elsewhere it ends a line for every reader) */
     bool odd;         /* too deep, too many entities, boundaries not ASCII or missing: cannot be converted */
     uint64_t longest; /* line, without its end */
 };
