@@ -4,8 +4,9 @@
  *
  * The head comment of a target has three lines for fuzz/run:
  *     Aims at: files below src/ whose coverage the report shows
- *     Seeds:   unit tests below src/ whose string literals are seeds, and patterns below ../shared/conformance; a line
- *              may go on below
+ *     Seeds:   unit tests below src/ whose string literals are seeds, and folders below ../shared/conformance; "zeros" is a few
+ *              of those
+ *     Choices: bytes of the input's front that choose something: seeds get some in front
  *     Longest: bytes of the longest input
  */
 #ifndef FUZZ_FUZZ_H

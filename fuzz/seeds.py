@@ -11,7 +11,7 @@ LITERALS = re.compile(rb'"(?:\\.|[^"\\\n])*"(?:\s*"(?:\\.|[^"\\\n])*")*')
 LITERAL = re.compile(rb'"((?:\\.|[^"\\\n])*)"')
 ESCAPE = re.compile(rb"\\(x[0-9a-fA-F]+|[0-7]{1,3}|.)", re.S)
 SIMPLE = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"a": b"\a", b"b": b"\b", b"f": b"\f", b"v": b"\v"}
-TOO_MANY = 600
+MANY = 600
 
 
 class Target:
@@ -71,18 +71,21 @@ def pieces(content, longest):
             yield line[:longest]
 
 
-def make(target, folder):
+def make(target, folder, most=MANY):
     """Writes seeds for a target, and says how many."""
     os.makedirs(folder, exist_ok=True)
     found = set()
     for source in target.seeds:
-        if source.endswith(".c"):
+        if source == "zeros":  # what counts and lengths are made of
+            for first in range(16):
+                found.update(bytes([first]) + bytes([fill]) * size for fill in (0, 1) for size in (40, 200, 700))
+        elif source.endswith(".c"):
             found.update(literals(os.path.join(SOURCE, "src", source)))
         else:
             for content in files(source):
                 found.update(pieces(content, target.longest))
     chosen = sorted(found, key=lambda s: (len(s), s))
-    chosen = chosen[::1 + len(chosen) // TOO_MANY]
+    chosen = chosen[::1 + len(chosen) // most]
     for content in chosen:
         for lead in {b"\0" * target.choices, b"\7" * target.choices}:
             seed = (lead + content)[:target.longest]

@@ -57,6 +57,45 @@ rt_random(struct rt *rt)
     return prng_u64(&world.prng);
 }
 
+/* The role's heap knows its blocks, so that it can be dropped whole. */
+struct block {
+    struct list in_heap;
+    size_t size;
+};
+static struct list heap = { &heap, &heap };
+
+static void *
+heap_resize(struct mem *mem, void *ptr, size_t old_size, size_t new_size)
+{
+    struct block *b = ptr ? (struct block *)ptr - 1 : NULL;
+
+    if (b) {
+        CHECK(b->size == old_size);
+        list_remove(&b->in_heap);
+    }
+    mem->in_use += new_size - old_size;
+    if (new_size == 0) {
+        free(b);
+        return NULL;
+    }
+    b = realloc(b, sizeof *b + new_size);
+    CHECK(b);
+    if (new_size > old_size)
+        memset((char *)(b + 1) + old_size, 0, new_size - old_size);
+    b->size = new_size;
+    list_push_back(&heap, &b->in_heap);
+    return b + 1;
+}
+
+static void
+heap_drop(void)
+{
+    list_each_safe(node, &heap)
+        free(container_of(node, struct block, in_heap));
+    list_init(&heap);
+    world.mem.in_use = 0;
+}
+
 static bool
 log_put(struct log_sink *sink, struct str line)
 {
@@ -103,7 +142,8 @@ make_world(void)
     if (world.made)
         return;
     world.made = true;
-    world.mem = world.own_mem = mem_libc();
+    world.own_mem = mem_libc();
+    world.mem = (struct mem){ .resize = heap_resize };
     world.rt.mem = &world.own_mem;
     world.rt.clock = clock_now;
     stacks_init(&world.rt.stacks, &world.own_mem, 65530, false);
@@ -131,6 +171,8 @@ world_run(void (*main_fiber)(struct rt *, void *arg), void *arg)
         CHECK(world.now <= deadline); /* a fiber that was cancelled ends within the grace time */
     }
     CHECK(!world.listener);
+    if (world_rules.drops_heap)
+        heap_drop();
     CHECK(mem_in_use(&world.mem) == 0);
 }
 

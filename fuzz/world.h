@@ -21,6 +21,7 @@ struct world_rules {
      * NULL: refused. */
     struct err (*connected)(void *arg, struct rt *, const struct address *to, struct stream *far_end);
     void *arg;
+    bool drops_heap;        /* a role or command that leaves memory behind because its process ends */
     struct str input;       /* standard input */
     size_t output_bytes;    /* what came out on standard output and error is counted here */
 };
