@@ -31,6 +31,36 @@ fuzz_show(const char *who, struct str s)
     fwrite(s.ptr, 1, s.len, stderr);
 }
 
+struct str
+fuzz_unfold(struct str value, struct arena *arena)
+{
+    struct text t = fuzz_text(arena, value.len);
+
+    for (size_t i = 0; i < value.len; i++)
+        if (value.ptr[i] != '\r' && value.ptr[i] != '\n')
+            text_put_byte(&t, value.ptr[i]);
+    return str_trim(text_str(&t));
+}
+
+struct fuzz_lines
+fuzz_lines(struct str s)
+{
+    struct fuzz_lines found = { .nul = str_has_byte(s, '\0') };
+    bool body = false;
+
+    for (size_t at = 0; at < s.len;) {
+        size_t end = str_find(str_from(s, at), S("\r\n"));
+        struct str line = str_slice(s, at, at + end);
+        body = body || line.len == 0;
+        found.bare_cr |= str_has_byte(line, '\r');
+        found.bare_lf |= str_has_byte(line, '\n');
+        found.eight_bit_header |= !body && !str_is_ascii(line);
+        found.longest = line.len > found.longest ? line.len : found.longest;
+        at += end + 2;
+    }
+    return found;
+}
+
 struct text
 fuzz_text(struct arena *arena, size_t cap)
 {

@@ -28,6 +28,17 @@ struct str fuzz_field(struct str *rest);
 /* A byte of the input's front that chooses something; 0 when nothing is left. */
 uint8_t fuzz_choice(struct str *rest);
 
+/* A header field's value on one line: without line ends, and without the spaces at both ends. */
+struct str fuzz_unfold(struct str, struct arena *);
+
+/* What a plain look at bytes finds in them; a line ends with CRLF. */
+struct fuzz_lines {
+    bool bare_cr, bare_lf, nul; /* CR and LF that are not of a CRLF */
+    bool eight_bit_header;      /* before the first empty line */
+    size_t longest;             /* line, without its end */
+};
+struct fuzz_lines fuzz_lines(struct str);
+
 /* Prints it if the environment has FUZZ_SHOW: for people who look at one input. */
 void fuzz_show(const char *who, struct str);
 

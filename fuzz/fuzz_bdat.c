@@ -68,7 +68,7 @@ fuzz_one(struct str input, struct arena *arena)
     uint8_t how = fuzz_choice(&content), chunk = fuzz_choice(&content), step = fuzz_choice(&content);
     struct receiver_case c = { .settings = listener_settings_default(S("mx.local.test")) };
     struct text t = fuzz_text(arena, 1024 + 60 * (content.len + 4));
-    struct lines_scan scan = { 0 };
+    struct fuzz_lines scan;
     size_t chunks;
 
     c.settings.line_ends = how & 1 ? LINE_ENDS_REPAIR : LINE_ENDS_REFUSE;
@@ -76,9 +76,8 @@ fuzz_one(struct str input, struct arena *arena)
     c.pace = how & 2 ? PACE_PIECES : PACE_AT_ONCE;
     c.step = 1 + step * 4u;
     c.read_max = how & 8 ? 1 + step / 2u : 0;
-    lines_scan(&scan, content);
-    lines_scan_end(&scan);
-    bool clean = !scan.bare_cr_line && !scan.bare_lf_line;
+    scan = fuzz_lines(content);
+    bool clean = !scan.bare_cr && !scan.bare_lf;
     text_put(&t, S("EHLO a.example\r\n"));
     c.waits[0] = t.len; /* EHLO and DATA end what may be sent at once: RFC 2920 section 3.1 */
     text_put(&t, S("MAIL FROM:<a@b.example> BODY=8BITMIME\r\nRCPT TO:<ok@local.test>\r\n"));

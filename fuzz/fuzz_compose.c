@@ -52,13 +52,12 @@ fuzz_one(struct str input, struct arena *arena)
     };
     c.utf8 |= !str_is_ascii(to) || !str_is_ascii(cc); /* as the caller must */
     struct text t = fuzz_text(arena, compose_size(&c));
-    struct lines_scan scan = { 0 };
+    struct fuzz_lines scan;
 
     compose_put(&t, &c);
     CHECK(!t.full);
-    lines_scan(&scan, text_str(&t));
-    lines_scan_end(&scan);
-    CHECK(!scan.bare_cr_line && !scan.bare_lf_line);
+    scan = fuzz_lines(text_str(&t));
+    CHECK(!scan.bare_cr && !scan.bare_lf);
     CHECK(c.utf8 || !scan.eight_bit_header);
     check_fields(text_str(&t), S("X-Own"));
 }

@@ -39,7 +39,7 @@ fuzz_one(struct str input, struct arena *arena)
     enum convert_to to = fuzz_choice(&message) & 1 ? CONVERT_TO_8BIT : CONVERT_TO_7BIT;
     size_t cut = 16u * fuzz_choice(&message), room = CONVERT_ROOM + fuzz_choice(&message);
     const struct mime_needs *needs = scan_message(arena, message, cut);
-    struct lines_scan lines = { 0 };
+    struct fuzz_lines lines;
 
     if (convert_check(needs, to) != CONVERT_NEEDED)
         return;
@@ -48,9 +48,8 @@ fuzz_one(struct str input, struct arena *arena)
     const struct mime_needs *after = scan_message(arena, out, 0);
     CHECK(convert_check(after, to) == CONVERT_NOT_NEEDED);
     CHECK(to == CONVERT_TO_8BIT || str_is_ascii(out));
-    lines_scan(&lines, out);
-    lines_scan_end(&lines);
-    CHECK(!lines.bare_cr_line && !lines.nul && !after->bare); /* a bare LF may end a line of a header */
+    lines = fuzz_lines(out);
+    CHECK(!lines.bare_cr && !lines.nul && !after->bare); /* a bare LF may end a line of a header */
     CHECK(after->longest <= 998 || after->longest <= needs->longest);
     check_bodies(message, out, arena);
 }

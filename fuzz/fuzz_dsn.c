@@ -86,10 +86,9 @@ fuzz_one(struct str input, struct arena *arena)
     CHECK(str_eq(out, write_notice(&dsn, rest, rest.len + 1)));
 
     struct str ours = write_notice(&dsn, S(""), 1);
-    struct lines_scan lines = { 0 };
-    lines_scan(&lines, ours);
-    lines_scan_end(&lines);
-    CHECK(!lines.bare_cr_line && !lines.bare_lf_line && !lines.nul && lines.longest <= 998);
+    struct fuzz_lines lines;
+    lines = fuzz_lines(ours);
+    CHECK(!lines.bare_cr && !lines.bare_lf && !lines.nul && lines.longest <= 998);
     CHECK(dsn_is_utf8(&dsn) || !lines.eight_bit_header);
     size_t count = decode_message(arena, ours, bodies, 8);
     CHECK(count == 4 || count == 5); /* the report, its three parts, and an encapsulated message's own header */

@@ -48,7 +48,7 @@ check_words(struct str text, size_t column, struct arena *arena)
         line = c == '\n' ? 0 : line + 1;
         CHECK(line <= 79 || c == '\r'); /* 78 and its CR */
     }
-    struct str back = encoded_words_decode(header_unfold(text_str(&words), arena), arena);
+    struct str back = encoded_words_decode(fuzz_unfold(text_str(&words), arena), arena);
     for (size_t i = 0; i < text.len; i++)
         if ((unsigned char)text.ptr[i] < ' ' || text.ptr[i] == 0x7f)
             return; /* what has no place in a header becomes a space */

@@ -1,5 +1,5 @@
 /*
- * fuzz_header - the fields of a message's header: walking over them, finding the header's end, unfolding, writing them.
+ * fuzz_header - the fields of a message's header: walking over them, finding the header's end, writing them.
  *
  * Aims at: message/header.c
  * Seeds:   message/header_test.c message/compose_test.c mime-mikel-mail/ mime-mail-parser/ dkim-mimekit/ bounces-sisimai/
@@ -16,18 +16,15 @@
 #include "message/utf8.h"
 
 static void
-walk(struct str input, struct arena *arena)
+walk(struct str input)
 {
     struct str rest = input;
-    struct header_field field, found;
+    struct header_field field;
 
     for (const char *at = input.ptr; header_take(&rest, &field); at = rest.ptr) {
         CHECK(field.whole.ptr == at && field.whole.len > 0 && rest.ptr == at + field.whole.len);
         CHECK(field.name.ptr == at && field.name.len > 0 && !str_has_byte(field.name, ':'));
         CHECK(field.value.ptr > field.name.ptr && field.value.ptr + field.value.len <= rest.ptr);
-        CHECK(header_find(input, field.name, &found) && found.whole.ptr <= field.whole.ptr);
-        struct str line = header_unfold(field.value, arena);
-        CHECK(line.len <= field.value.len && !str_has_byte(line, '\n'));
     }
 }
 
@@ -63,7 +60,7 @@ check_one_field(struct str written, struct str name, bool utf8, struct arena *ar
         line = c == '\n' ? 0 : line + 1;
     }
     CHECK(!utf8 || utf8_is_valid(written));
-    *out_value = header_unfold(field.value, arena);
+    *out_value = fuzz_unfold(field.value, arena);
 }
 
 static void
@@ -96,7 +93,7 @@ fuzz_one(struct str input, struct arena *arena)
     struct str rest = input;
     size_t cut = fuzz_choice(&rest) * 16u + fuzz_choice(&rest);
 
-    walk(rest, arena);
+    walk(rest);
     find_end(rest, cut);
     write_and_read(rest, arena);
 }

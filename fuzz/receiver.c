@@ -164,7 +164,7 @@ receiver_take_reply(struct str *said, struct str *out_reply)
 static void
 check_message(const struct fake_message *m)
 {
-    struct lines_scan lines = { 0 };
+    struct fuzz_lines lines;
     struct str recipients = str_from_cstr(m->recipients);
 
     CHECK(m->recipient_count > 0 && recipients.len > 0);
@@ -173,9 +173,8 @@ check_message(const struct fake_message *m)
         bool known = str_ends(address, S("@local.test")) || str_eq(address, S("fwd@partner.test"));
         CHECK(known || m->recipient_count > 1); /* the fake cuts a long list in the middle of a word */
     }
-    lines_scan(&lines, str_new(m->content ? m->content : "", m->len));
-    lines_scan_end(&lines);
-    CHECK(!lines.bare_cr_line && !lines.bare_lf_line);
+    lines = fuzz_lines(str_new(m->content ? m->content : "", m->len));
+    CHECK(!lines.bare_cr && !lines.bare_lf);
     CHECK(str_starts(str_from_cstr(m->trace), S("Received: ")));
 }
 

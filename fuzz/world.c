@@ -3,6 +3,7 @@
 
 #include "base/arena.h"
 #include "base/check.h"
+#include "dns/resolver.h"
 #include "runtime/host.h"
 #include "runtime/log_sink.h"
 #include "runtime/notify.h"
@@ -1270,6 +1271,39 @@ void
 watch_stop(struct watch *watch)
 {
     (void)watch;
+    UNREACHABLE();
+}
+
+/* The resolver that is a library: here nobody has one. */
+struct err
+resolver_open(struct rt *rt, const struct resolver_settings *settings, int64_t until, struct resolver **out,
+              struct str *out_why)
+{
+    (void)settings;
+    (void)until;
+    (void)out;
+    TRY(disk(rt));
+    *out_why = S("there is none");
+    return ERR(ERR_UNREACHABLE, "open the resolver");
+}
+
+void
+resolver_close(struct resolver *resolver)
+{
+    (void)resolver;
+    UNREACHABLE();
+}
+
+struct err
+resolver_query(struct resolver *resolver, struct str name, enum dns_type type, int64_t until, struct arena *arena,
+               struct dns_answer *out)
+{
+    (void)resolver;
+    (void)name;
+    (void)type;
+    (void)until;
+    (void)arena;
+    (void)out;
     UNREACHABLE();
 }
 

@@ -184,9 +184,11 @@ lets_no_address_begin_a_line(struct test *t)
     struct header_field field;
 
     compose_put(&out, &c);
-    EXPECT(t, header_find(text_str(&out), S("To"), &field));
-    EXPECT_STR(t, str_trim(field.value), S("a@b.ex X-Own: y"));
-    EXPECT(t, !header_find(text_str(&out), S("X-Own"), &field));
+    for (struct str rest = text_str(&out); header_take(&rest, &field);) {
+        EXPECT(t, !str_eq(field.name, S("X-Own")));
+        if (str_eq(field.name, S("To")))
+            EXPECT_STR(t, str_trim(field.value), S("a@b.ex X-Own: y"));
+    }
 }
 
 static void
