@@ -101,7 +101,7 @@ append_queue(struct spool *sp, struct append *a)
     list_push_back(&sp->queue, &a->link);
     sp->queued++;
     sp->urgent += !a->lazy;
-    if (a->need == NEED_CLEAN)
+    if (a->need != NEED_DRAIN) /* cleaning goes first; and mail is refused at once, whatever waits */
         sp->starved = false;
     event_wake(sp->rt, &sp->work);
 }

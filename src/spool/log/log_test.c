@@ -872,6 +872,8 @@ CASE(chunks_leave_the_reserve)
 CASE(lazy_settles_outlast_a_full_disk)
 {
     static char words[150];
+    struct fixture_envelope *envelope = malloc(sizeof *envelope);
+    struct draft *late;
     uint64_t many = 0;
     struct err e = OK;
     struct spool_counters c;
@@ -881,6 +883,8 @@ CASE(lazy_settles_outlast_a_full_disk)
     f->settings.space_max = 6 * f->settings.segment_bytes;
     fixture_open(f);
     until_kept(f);
+    fixture_envelope(f, 999, envelope);
+    FIXTURE_OK(f, f->ops->begin(f->spool, fixture_id(999), 0, FOREVER, &late));
     while (!err_is(fixture_try_commit(f, many)))
         many++;
     for (uint64_t i = 0; i < 2000 && !err_is(e); i++) /* all of it lives, so that cleaning has nothing to give */
@@ -891,6 +895,8 @@ CASE(lazy_settles_outlast_a_full_disk)
     (void)rt_sleep(f->rt, within(f->rt, 20 * MILLISECOND));
     f->ops->counters(f->spool, &c);
     EXPECT(f->t, c.stuck);
+    EXPECT_INT(f->t, f->ops->commit(late, &envelope->envelope, NULL, NULL, FOREVER).kind, ERR_NO_SPACE);
+    free(envelope);
     f->spool->settings.space_max *= 2;
     for (int i = 0; i < 10000 && f->spool->messages.count > 0; i++)
         (void)rt_sleep(f->rt, within(f->rt, MILLISECOND));
