@@ -412,6 +412,19 @@ dns_answer_put(struct put *put, const struct dns_answer *a)
     }
 }
 
+/* A name as dns_answer_decode() gives them: whoever sends us an answer may have been taken over. */
+static bool
+is_our_name(struct str s)
+{
+    return str_is_absent(s) || str_eq(s, S(".")) || name_is_valid(s);
+}
+
+static enum address_family
+family_of(uint16_t type)
+{
+    return type == DNS_A ? ADDRESS_IPV4 : type == DNS_AAAA ? ADDRESS_IPV6 : ADDRESS_NONE;
+}
+
 bool
 dns_answer_take(struct take *take, struct arena *arena, struct dns_answer *out)
 {
@@ -440,7 +453,7 @@ dns_answer_take(struct take *take, struct arena *arena, struct dns_answer *out)
         struct str ip = take_raw(take, sizeof r->ip.ip);
         r->data = take_bytes(take, DNS_BYTES_MAX);
         bytes += r->name.len + r->data.len;
-        if (take->bad || bytes > DNS_BYTES_MAX)
+        if (take->bad || bytes > DNS_BYTES_MAX || !is_our_name(r->name) || r->ip.family != family_of(a.type))
             return false;
         memcpy(r->ip.ip, ip.ptr, sizeof r->ip.ip);
         r->name = arena_keep(arena, r->name);
@@ -449,7 +462,7 @@ dns_answer_take(struct take *take, struct arena *arena, struct dns_answer *out)
         r->selector = take_u8(take);
         r->matching = take_u8(take);
     }
-    if (take->bad || (a.status == DNS_FOUND) != (a.count > 0))
+    if (take->bad || (a.status == DNS_FOUND) != (a.count > 0) || !is_our_name(a.canonical))
         return false;
     *out = a;
     return true;

@@ -364,7 +364,42 @@ goes_over_a_link(struct test *t)
     arena_done(&arena);
 }
 
+/* Whoever sends one may have been taken over. */
+static void
+believes_no_answer_that_is_not_one(struct test *t)
+{
+    static const struct { const char *why; struct str canonical, name; uint16_t type; uint8_t family; bool ok; } cases[] = {
+        { "as ours", STR("a.example"), STR("mx.example"), DNS_MX, ADDRESS_NONE, true },
+        { "the root", STR("a.example"), STR("."), DNS_MX, ADDRESS_NONE, true },
+        { "no host's name", STR("a.example"), { 0 }, DNS_MX, ADDRESS_NONE, true },
+        { "a line end in a name", STR("a.example"), STR("mx.example\r\nDATA"), DNS_MX, ADDRESS_NONE, false },
+        { "an empty name", STR("a.example"), STR(""), DNS_MX, ADDRESS_NONE, false },
+        { "a canonical name that is none", STR("a b"), STR("mx.example"), DNS_MX, ADDRESS_NONE, false },
+        { "an address of the other family", STR("a.example"), { 0 }, DNS_A, ADDRESS_IPV6, false },
+        { "an address of an MX", STR("a.example"), STR("mx.example"), DNS_MX, ADDRESS_IPV4, false },
+    };
+    struct mem mem = mem_libc();
+    struct arena arena;
+    struct dns_answer b;
+
+    arena_init(&arena, &mem, 1024, DNS_ARENA_BYTES);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct dns_record r = { .name = cases[i].name, .ip.family = cases[i].family };
+        struct dns_answer a = { .status = DNS_FOUND, .type = cases[i].type, .canonical = cases[i].canonical, .records = &r,
+                                .count = 1 };
+        unsigned char memory[1024];
+        struct put put = put_init(memory, sizeof memory);
+        test_case(t, cases[i].why);
+        dns_answer_put(&put, &a);
+        struct take take = take_init(put_str_so_far(&put));
+        EXPECT_INT(t, dns_answer_take(&take, &arena, &b), cases[i].ok);
+        arena_reset(&arena);
+    }
+    arena_done(&arena);
+}
+
 TEST_MAIN({ "takes what was asked and no more", takes_what_was_asked_and_no_more }, { "each type", each_type },
           { "status of other packets", status_of_other_packets },
           { "survives cuts and changes", survives_cuts_and_changes },
-          { "too many records are cut", too_many_records_are_cut }, { "goes over a link", goes_over_a_link })
+          { "too many records are cut", too_many_records_are_cut }, { "goes over a link", goes_over_a_link },
+          { "believes no answer that is not one", believes_no_answer_that_is_not_one })
