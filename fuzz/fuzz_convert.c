@@ -24,7 +24,11 @@ check_bodies(struct str before, struct str after, struct arena *arena)
 
     CHECK(decode_message(arena, after, is, BODIES) == count);
     for (size_t i = 0; i < count; i++) {
-        CHECK(was[i].entity.class == is[i].entity.class);
+        if (was[i].entity.class != is[i].entity.class) { /* a NUL in its type is no longer one */
+            struct fuzz_lines lines = fuzz_lines(before);
+            CHECK(lines.nul || lines.bare_cr);
+            continue;
+        }
         /* Fields become encoded words; what is base64 for us and has other bytes within loses them; with another encoding,
          * that nobody knows, there is nothing to compare. */
         if (was[i].entity.class != MIME_FIELDS && was[i].entity.encoding != MIME_UNKNOWN)

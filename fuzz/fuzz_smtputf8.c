@@ -83,6 +83,7 @@ check_wire(const struct sending *s)
     }
     CHECK(to < commands.len);
     struct str said = str_from(commands, to + 8);
+    said = str_slice(said, 0, str_find(said, S("\r\n")));
     struct path was, is;
     if (path_parse(forward_path, s->arena, &was)) {
         CHECK(path_take(&said, s->arena, &is) && str_eq(is.local, was.local));

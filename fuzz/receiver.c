@@ -100,7 +100,7 @@ run_session(struct rt *rt, void *arg)
     struct run *r = arg;
     struct scope scope;
 
-    r->rt = rt;
+    r->rt = r->site->rt = rt;
     world_pair(rt, &r->client, &r->server);
     scope_init(&scope, rt);
     scope_start(&scope, "server", serve, r);

@@ -60,7 +60,7 @@ rt_random(struct rt *rt)
 
 /* The role's heap knows its blocks, so that it can be dropped whole. */
 struct block {
-    struct list in_heap;
+    _Alignas(16) struct list in_heap;
     size_t size;
 };
 static struct list heap = { &heap, &heap };
@@ -1124,6 +1124,13 @@ host_my_gid(struct rt *rt)
 {
     (void)rt;
     return 1000;
+}
+
+uint32_t
+host_processors(struct rt *rt)
+{
+    (void)rt;
+    return 2;
 }
 
 struct str
