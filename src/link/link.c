@@ -261,6 +261,8 @@ take_frame(struct link *l, const struct frame *f)
 
     if (f->flags & ~LINK_FLAGS || ((f->flags & LINK_REPLY) && f->call == 0))
         return ERR(ERR_PROTOCOL, "link: bad flags");
+    if ((f->flags & LINK_MORE) && f->body.len == 0)
+        return ERR(ERR_PROTOCOL, "link: an empty part of a message");
     if (f->handles > l->handle_count || (f->handles > 0 && f->flags))
         return ERR(ERR_PROTOCOL, "link: descriptors are missing");
     if (!l->hello_seen)

@@ -290,6 +290,7 @@ static const struct {
     { "hello with bytes behind", STR("\x0e\0\0\0\xff\xff\0\0\0\0\0\0\x01\0\0\0\x05\0\0\0" POSTRIDER_VERSION "x"), ERR_PROTOCOL },
     { "body longer than a frame", STR(HELLO "\x01\0\x01\0\x01\0\0\0\0\0\0\0"), ERR_PROTOCOL },
     { "unknown flag", STR(HELLO "\0\0\0\0\x03\0\x04\0\0\0\0\0"), ERR_PROTOCOL },
+    { "an empty part of a message", STR(HELLO "\0\0\0\0\x03\0\x02\0\0\0\0\0" "\x01\0\0\0\x03\0\0\0\0\0\0\0x"), ERR_PROTOCOL },
     { "descriptors that did not come", STR(HELLO "\0\0\0\0\x03\0\0\x01\0\0\0\0"), ERR_PROTOCOL },
     { "reply to nothing asked", STR(HELLO "\0\0\0\0\x03\0\x01\0\0\0\0\0"), ERR_PROTOCOL },
     { "unknown type", STR(HELLO "\0\0\0\0\x04\0\0\0\0\0\0\0"), ERR_PROTOCOL },
