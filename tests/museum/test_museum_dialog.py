@@ -37,6 +37,8 @@ D33 | CVE-2021-38371 (Exim) | replies that were made for another phase are taken
 D34 | CVE-2009-2408 (its idea in an address) | NUL ends a name early for one reader and not for another | 501, nothing stored
 D35 | CVE-2020-28022 (Exim, 21Nails) | options of MAIL with separators in strange places | 501 or 555, never accepted in part
 """
+import re
+
 import pytest
 
 from harness import wait_until
@@ -335,6 +337,11 @@ def test_d30_the_trace_names_the_address(world):
         s.begin()
         assert s.content(b"Subject: d30\r\n\r\nx\r\n")[0] == 250
     assert b"[127.0.0.30]" in world.arrives(b"d30")
+    with world.session(hello=b"HELO (evil[192.0.2.1])by;<x>\"\\\xff\r\n", source="127.0.0.30") as s:
+        s.begin()
+        assert s.content(b"Subject: d30-strange\r\n\r\nx\r\n")[0] == 250
+    received = re.search(rb"(?m)^Received: (.*)$", world.arrives(b"d30-strange"))[1]
+    assert re.fullmatch(rb"from [!-'*-:=?-~]+ \(\S+ \[127\.0\.0\.30\]\)", received), received
 
 
 def test_d31_silent_connections(world):

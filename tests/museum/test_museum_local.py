@@ -196,6 +196,27 @@ def test_l13_links_in_a_mailbox(world):
         delivered_when_mended(world, "u3", break_it, mend_it)
 
 
+def test_l13_links_by_the_rules_for_paths_alone(tmp_path):
+    """Without the sandbox, which would stop it too."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    with Postrider(tmp_path / "server", SMALL + "sandbox off\nretry 1s for 1d\n") as server:
+        server.send()
+        server.wait_for_mail()
+        server.wait_until_empty()
+        for name in ("tmp", "new"):
+            folder = server.maildir()
+            (folder / name).rename(folder / "aside")
+            (folder / name).symlink_to(outside)
+            server.send()
+            (waits,) = wait_until(lambda: [m for m in server.queue() if server.queue_show(m["id"])["recipients"][0]["attempts"] > 0], 60, "an attempt")
+            assert waits["to"] == "ok@local.test" and not list(outside.iterdir())
+            (folder / name).unlink()
+            (folder / "aside").rename(folder / name)
+            server.wait_until_empty()
+        assert len(server.mails()) == 3 and not list(outside.iterdir())
+
+
 def test_l14_a_file_where_a_mailbox_should_be(world):
     def break_it(folder):
         folder.rename(folder.with_name("aside"))
@@ -228,7 +249,7 @@ def test_l15_links_in_the_spool(tmp_path):
     for number, name in enumerate(names):
         target = tmp_path / f"target{number}"
         target.write_text("canary\n")
-        server = Postrider(tmp_path / f"s{number}", SMALL)
+        server = Postrider(tmp_path / f"s{number}", SMALL + "sandbox off\n")
         (server.state / name).parent.mkdir(parents=True, exist_ok=True)
         (server.state / name).symlink_to(target)
         server.start(wait=False)
