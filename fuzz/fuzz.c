@@ -1,6 +1,8 @@
 /* fuzz - see fuzz.h. */
 #include "fuzz.h"
 
+#include "message/lines.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -40,6 +42,17 @@ fuzz_unfold(struct str value, struct arena *arena)
         if (value.ptr[i] != '\r' && value.ptr[i] != '\n')
             text_put_byte(&t, value.ptr[i]);
     return str_trim(text_str(&t));
+}
+
+struct str
+fuzz_repaired(struct str content, struct arena *arena)
+{
+    struct lines_repair r = { 0 };
+    struct text room = fuzz_text(arena, 2 * content.len + 2), out = fuzz_text(arena, 2 * content.len + 2);
+
+    text_put(&out, lines_repair(&r, content, room.ptr));
+    text_put(&out, lines_repair_end(&r));
+    return text_str(&out);
 }
 
 struct fuzz_lines

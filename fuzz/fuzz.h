@@ -31,6 +31,9 @@ uint8_t fuzz_choice(struct str *rest);
 /* A header field's value on one line: without line ends, and without the spaces at both ends. */
 struct str fuzz_unfold(struct str, struct arena *);
 
+/* Content with its line ends repaired, as message/lines.h does it. */
+struct str fuzz_repaired(struct str content, struct arena *);
+
 /* What a plain look at bytes finds in them; a line ends with CRLF. */
 struct fuzz_lines {
     bool bare_cr, bare_lf, nul; /* CR and LF that are not of a CRLF */

@@ -15,17 +15,6 @@
 #include "message/lines.h"
 #include "receiver.h"
 
-static struct str
-repaired(struct str content, struct arena *arena)
-{
-    struct lines_repair r = { 0 };
-    struct text room = fuzz_text(arena, 2 * content.len + 2), out = fuzz_text(arena, 2 * content.len + 2);
-
-    text_put(&out, lines_repair(&r, content, room.ptr));
-    text_put(&out, lines_repair_end(&r));
-    return text_str(&out);
-}
-
 static void
 put_chunks(struct text *t, struct str content, size_t size, bool empty_last, size_t *out_chunks)
 {
@@ -113,7 +102,7 @@ fuzz_one(struct str input, struct arena *arena)
     expect(&said, 221);
     CHECK(said.len == 0);
     CHECK(site.committed == (taken ? 2 : 1));
-    struct str sent = repaired(content, arena);
+    struct str sent = fuzz_repaired(content, arena);
     if (taken)
         CHECK(str_eq(str_new(site.messages[0].content, site.messages[0].len), sent));
     struct str came = str_new(site.messages[taken].content, site.messages[taken].len);

@@ -77,17 +77,6 @@ hostile_run(void *arg)
 
 /* ---- reading what the client said -------------------------------------------------------------------------------- */
 
-static struct str
-repaired(struct str content, struct arena *arena)
-{
-    struct lines_repair r = { 0 };
-    struct text room = fuzz_text(arena, 2 * content.len + 2), out = fuzz_text(arena, 2 * content.len + 2);
-
-    text_put(&out, lines_repair(&r, content, room.ptr));
-    text_put(&out, lines_repair_end(&r));
-    return text_str(&out);
-}
-
 static void
 check_form(struct str content, bool binary)
 {
@@ -116,7 +105,7 @@ take_data(struct str *heard, const struct hostile_sent *sent, struct arena *aren
     CHECK(u.ended || sent->t->stage <= CLIENT_AT_FINAL);
     if (sent->convertible)
         return;
-    struct str wanted = repaired(sent->content, arena);
+    struct str wanted = fuzz_repaired(sent->content, arena);
     if (!u.ended)
         CHECK(str_starts(wanted, str_slice(came, 0, came.len < wanted.len ? came.len : wanted.len)));
     else
@@ -144,7 +133,7 @@ check_chunks(struct str came, bool ended, const struct hostile_sent *sent, struc
     check_form(came, sent->binary);
     if (sent->convertible)
         return;
-    struct str wanted = sent->binary ? sent->content : repaired(sent->content, arena);
+    struct str wanted = sent->binary ? sent->content : fuzz_repaired(sent->content, arena);
     CHECK(ended ? str_eq(came, wanted) : str_starts(wanted, came));
 }
 
