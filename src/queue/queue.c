@@ -275,7 +275,7 @@ queue_add(struct queue *q, struct moment t, const struct spool_message *message)
     m->id = message->id;
     /* RFC 4865: what is to be held until a time begins to age then. */
     m->accepted_wall = e->hold_until > e->accepted_wall ? e->hold_until : e->accepted_wall;
-    m->born = t.now - message->age;
+    m->born = e->hold_until > t.wall ? t.now + (e->hold_until - t.wall) : t.now - message->age;
     m->size = e->size;
     m->deaths = message->deaths;
     m->held = message->held;
