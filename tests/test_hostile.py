@@ -40,59 +40,6 @@ def server(tmp_path_factory):
         assert one.figures()["balanced"] == 1
 
 
-class Client:
-    def __init__(self, port, buffers=0, greet=True):
-        self.socket = socket.socket()
-        if buffers:
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffers)
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffers)
-        self.socket.settimeout(60)
-        self.socket.connect(("127.0.0.1", port))
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.here = b""
-        if greet:
-            assert self.reply()[0] == 220
-            self.say(b"EHLO client.test\r\n", 250)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.socket.close()
-
-    def send(self, data):
-        self.socket.sendall(data)
-
-    def reply(self):
-        """(code, text); (0, "") at the end of the connection."""
-        lines = []
-        while True:
-            while b"\r\n" not in self.here:
-                try:
-                    data = self.socket.recv(65536)
-                except (ConnectionResetError, BrokenPipeError):
-                    data = b""
-                if not data:
-                    return 0, ""
-                self.here += data
-            line, self.here = self.here.split(b"\r\n", 1)
-            assert re.match(rb"[2-5][0-9][0-9]([ -]|$)", line), line
-            assert len(line) <= 510
-            lines.append(line[4:].decode())
-            if line[3:4] != b"-":
-                return int(line[:3]), "\n".join(lines)
-
-    def say(self, data, code):
-        self.send(data)
-        got, text = self.reply()
-        assert got == code, (data[:80], got, text)
-        return text
-
-    def begin(self, to=b"ok@local.test"):
-        self.say(b"MAIL FROM:<a@client.test>\r\n", 250)
-        self.say(b"RCPT TO:<" + to + b">\r\n", 250)
-
-
 def rss(server):
     """Resident bytes of all roles together, without the sanitizer's shadow being looked at twice."""
     total = 0

@@ -143,6 +143,8 @@ MX_CASES = [
     ("to-loopback", "failed", "5.4.4", set()),
     ("to-loopback2", "delivered", "2.", {"10"}),
     ("long-names", "delivered", "2.", {"10"}),
+    ("the-tenth", "delivered", "2.", {"10"}),
+    ("the-eleventh", "deferred", "4.4.1", set()),
     ("not-there-at-all", "failed", "5.1.2", set()),
     ("lame", "deferred", None, set()),
     ("[192.0.2.11]", "delivered", "2.", {"11"}),
@@ -163,6 +165,9 @@ def world(tmp_path_factory, network):
     # Names so long that together they are more than one field of a link may have.
     zone = ZONE.splitlines() + [f"long-names MX {i} dead-{i}.{LONG}.{LONG}\ndead-{i}.{LONG}.{LONG} A 192.0.2.{100 + i}"
                                 for i in range(9)] + ["long-names MX 50 ten"]
+    # LIMIT_MX_HOSTS is 10: the tenth of a list is tried, the eleventh is not.
+    zone += [f"{name} MX {i} closed-{i}\n" for name, dead in (("the-tenth", 9), ("the-eleventh", 10)) for i in range(dead)]
+    zone += [f"closed-{i} A 192.0.2.{60 + i}" for i in range(10)] + ["the-tenth MX 50 ten", "the-eleventh MX 50 ten"]
     zone += [f"{name} MX {p} {name}-{h}\n{name}-{h} A {address}"
              for name, hosts in TABLE_HOSTS.items() for p, (h, address) in hosts.items()]
     hosts = {"10": "192.0.2.10", "11": "192.0.2.11", "6": "2001:db8::6"}

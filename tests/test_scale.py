@@ -112,11 +112,35 @@ def test_idle_sessions_cost_little(tmp_path):
             # Stacks are given back after a second of waiting.
             cost = wait_until(lambda: below((memory(pid) - receivers[pid][0]) / taken[pid], 16 * KIB), 30, "16 KiB a session")
             slowest = max(greets_within(server.port) for _ in range(20))
+            if FULL:
+                fill_a_receiver(server, crowd, receivers)
             print(f"{taken[pid]} idle sessions on one receiver ({sum(taken.values())} on both): {cost / KIB:.1f} KiB of PSS each; "
                   f"the slowest of 20 new ones greeted in {slowest * 1000:.1f} ms")
         finally:
             crowd.end()
         assert slowest < 0.05
+
+
+def fill_a_receiver(server, crowd, receivers):
+    """LIMIT_SESSIONS is 10,000 of a receiver: the last one is greeted, one more is told to come again, and nothing else ends."""
+    def sessions():
+        return {pid: sockets_of(pid) - before for pid, (_, before) in receivers.items()}
+
+    while max(sessions().values()) < 9999:
+        crowd.grow(max(min(9999 - max(sessions().values()), 1000), 1))
+    extra, greetings = [], []
+    try:
+        while not any(greeting.startswith(b"421 4.") for greeting in greetings):
+            assert len(extra) < 20000 and max(sessions().values()) <= 10001, sessions()
+            s = socket.create_connection(("127.0.0.1", server.port), timeout=30, source_address=("127.0.0.250", 0))
+            extra.append(s)
+            greetings.append(s.recv(512))
+        extra.pop().close()
+        wait_until(lambda: max(sessions().values()) == 10000, 30, "the end of the one that was refused")
+        print(f"one receiver full at {max(sessions().values())} sessions: {greetings[-1].decode().strip()}")
+    finally:
+        for s in extra:
+            s.close()
 
 
 def below(value, limit):

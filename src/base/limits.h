@@ -41,7 +41,6 @@ enum {
     LIMIT_LISTENER_NAME        = 63,
     LIMIT_ALIAS_DEPTH          = 20,    /* an alias that leads to an alias that leads to ... */
     LIMIT_HEADER_BYTES         = 1 << 20,
-    LIMIT_HEADER_FIELDS        = 10000,
     LIMIT_MIME_DEPTH           = 100,
     LIMIT_MX_HOSTS             = 10,    /* tried for one attempt */
     LIMIT_MX_ADDRESSES         = 5,     /* of each */

@@ -629,6 +629,7 @@ run_lookup(struct rt *rt, void *arg)
 static void
 chooses_hosts(struct test *t)
 {
+    static_assert(LIMIT_MX_ADDRESSES == 5, "two of the cases count so far");
     static const struct lookup_case cases[] = {
         { "by preference", STR("20 b=fail; 10 a=fail; 30 c=fail"), STR("abc L4.4.3") },
         { "nobody exists: fail", STR("10 a=none; 20 b=none"), STR("ab F5.4.4") },
@@ -638,6 +639,10 @@ chooses_hosts(struct test *t)
         { "zero network, IPv6 loopback, multicast: never", STR("10 a=0.1.2.3,::1,224.0.0.1"), STR("a L4.4.4") },
         { "we are the best: a loop", STR("10 me.example=fail; 20 b=fail"), STR(" F5.4.6") },
         { "we are the best by address: a loop", STR("10 a=192.0.2.25; 20 b=fail"), STR("a F5.4.6") },
+        { "the fifth address is looked at", STR("10 a=127.0.0.1,127.0.0.1,127.0.0.1,127.0.0.1,192.0.2.25"),
+          STR("a F5.4.6"), .allow = true },
+        { "the sixth is not", STR("10 a=127.0.0.1,127.0.0.1,127.0.0.1,127.0.0.1,127.0.0.1,192.0.2.25"),
+          STR("a L4.4.1"), .allow = true },
         { "we are among equals: a loop", STR("10 a=192.0.2.25; 10 ME.example.=none"), STR("a F5.4.6") },
         { "we are the second: only the better one", STR("10 a=fail; 20 me.example=fail; 30 c=fail"), STR("a L4.4.3") },
         { "own address further on", STR("10 a=fail; 20 b=192.0.2.25; 30 c=fail"), STR("ab L4.4.3") },

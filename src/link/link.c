@@ -206,6 +206,8 @@ take_hello(struct link *l, const struct frame *f)
 static struct err
 take_reply(struct link *l, const struct frame *f, struct str body)
 {
+    if ((int32_t)(l->last_call - f->call) < 0) /* call numbers wrap */
+        return ERR(ERR_PROTOCOL, "link: a reply to a call that was not made");
     list_each (node, &l->waiters) {
         struct waiter *w = container_of(node, struct waiter, node);
         if (w->call != f->call)

@@ -292,6 +292,7 @@ static const struct {
     { "unknown flag", STR(HELLO "\0\0\0\0\x03\0\x04\0\0\0\0\0"), ERR_PROTOCOL },
     { "an empty part of a message", STR(HELLO "\0\0\0\0\x03\0\x02\0\0\0\0\0" "\x01\0\0\0\x03\0\0\0\0\0\0\0x"), ERR_PROTOCOL },
     { "descriptors that did not come", STR(HELLO "\0\0\0\0\x03\0\0\x01\0\0\0\0"), ERR_PROTOCOL },
+    { "reply to a call that was not made", STR(HELLO "\0\0\0\0\x03\0\x01\0\x01\0\0\0"), ERR_PROTOCOL },
     { "reply to nothing asked", STR(HELLO "\0\0\0\0\x03\0\x01\0\0\0\0\0"), ERR_PROTOCOL },
     { "unknown type", STR(HELLO "\0\0\0\0\x04\0\0\0\0\0\0\0"), ERR_PROTOCOL },
     { "ends in a header", STR(HELLO "\0\0\0\0\x03"), ERR_CLOSED },

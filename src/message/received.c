@@ -99,8 +99,9 @@ void
 received_count(struct received_counter *c, struct str bytes)
 {
     static const struct str name = STR("received:");
+    size_t i;
 
-    for (size_t i = 0; i < bytes.len && !c->ended; i++) {
+    for (i = 0; i < bytes.len && !c->ended; i++) {
         char byte = bytes.ptr[i];
         if (byte == '\n') {
             c->ended = !c->mid_line && c->matched == 0;
@@ -117,4 +118,5 @@ received_count(struct received_counter *c, struct str bytes)
             c->mid_line = true;
         }
     }
+    c->bytes += i;
 }

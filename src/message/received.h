@@ -30,6 +30,7 @@ struct str received_protocol(const struct received *);
 /* Counts the Received fields of a header that arrives in pieces of any size. Starts zeroed. */
 struct received_counter {
     size_t count;
+    uint64_t bytes;   /* of the header, with the empty line that ends it */
     uint8_t matched;  /* bytes of "received:" at the beginning of this line */
     bool mid_line;    /* this line is another field */
     bool ended;       /* the empty line was seen */

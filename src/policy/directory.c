@@ -90,7 +90,7 @@ struct walk {
     size_t head, count, cap;
     struct recipient *recipients;
     size_t recipient_count, recipient_cap;
-    bool too_many;
+    enum expansion expansion;
 };
 
 static struct str
@@ -117,7 +117,7 @@ add_final(struct walk *w, struct str address, struct str reverse_path)
     if (!see(w, S("f"), address))
         return;
     if (w->recipient_count == LIMIT_RCPT_EXPANDED) {
-        w->too_many = true;
+        w->expansion = EXPANSION_TOO_MANY;
         return;
     }
     if (w->recipient_count == w->recipient_cap) {
@@ -148,8 +148,12 @@ push_targets(struct walk *w, const struct found *alias, struct str reverse_path,
 {
     const struct entry *entry = alias->entry;
 
-    if (!see(w, S("a"), entry_address(w->arena, alias)) || depth > LIMIT_ALIAS_DEPTH)
+    if (!see(w, S("a"), entry_address(w->arena, alias)))
         return;
+    if (depth > LIMIT_ALIAS_DEPTH) {
+        w->expansion = EXPANSION_TOO_DEEP;
+        return;
+    }
     reverse_path = owner_of(w->arena, alias, reverse_path);
     if (entry->target_count > w->cap - w->count) {
         size_t cap = 2 * (w->count + entry->target_count);
@@ -187,7 +191,7 @@ follow(struct walk *w, const struct item *item)
         add_final(w, entry_address(arena, &found), item->reverse_path);
 }
 
-bool
+enum expansion
 directory_expand(const struct directory *d, const struct found *found, struct arena *arena,
                  struct recipient **out_recipients, size_t *out_count)
 {
@@ -195,14 +199,14 @@ directory_expand(const struct directory *d, const struct found *found, struct ar
 
     map_init(&w.seen, d->mem, d->seed);
     push_targets(&w, found, (struct str){ NULL, 0 }, 1);
-    while (w.head < w.count && !w.too_many) {
+    while (w.head < w.count && w.expansion == EXPANSION_WHOLE) {
         struct item item = w.items[w.head++];
         follow(&w, &item);
     }
     map_done(&w.seen);
     *out_recipients = w.recipients;
     *out_count = w.recipient_count;
-    return !w.too_many;
+    return w.expansion;
 }
 
 /* ---- RCPT ------------------------------------------------------------------------------------------------------ */
@@ -223,11 +227,12 @@ answer_alias(const struct directory *d, const struct found *found, struct str ad
     struct recipient *finals;
     size_t count;
 
-    if (!directory_expand(d, found, arena, &finals, &count)) {
+    enum expansion expansion = directory_expand(d, found, arena, &finals, &count);
+    if (expansion == EXPANSION_TOO_MANY) {
         *out = (struct directory_verdict){ .answer = DIRECTORY_TOO_MANY };
         return;
     }
-    if (count == 0) {
+    if (expansion == EXPANSION_TOO_DEEP || count == 0) {
         *out = (struct directory_verdict){ .answer = DIRECTORY_LOOP };
         return;
     }

@@ -36,7 +36,7 @@ enum directory_answer {
     DIRECTORY_MOVED,       /* 551 5.1.6: write to `elsewhere` */
     DIRECTORY_NOT_RELAYED, /* 550 5.7.1: not ours, and the client is a stranger */
     DIRECTORY_UNQUALIFIED, /* 553 5.1.3: no domain, or none that could be */
-    DIRECTORY_LOOP,        /* 550 5.4.6: an alias that leads to nobody but itself */
+    DIRECTORY_LOOP,        /* 550 5.4.6: an alias that leads to nobody but itself, or too far */
     DIRECTORY_TOO_MANY,    /* 452 4.5.3: expands to more than LIMIT_RCPT_EXPANDED */
     DIRECTORY_AMBIGUOUS,   /* 553 5.1.4: VRFY of a name that several domains have */
 };

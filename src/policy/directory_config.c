@@ -820,9 +820,13 @@ check_alias(struct setting_reader *r, struct directory *d, const struct domain *
 
     arena_reset(scratch);
     check_targets(r, d, domain, entry, scratch);
-    if (!directory_expand(d, &found, scratch, &recipients, &count))
+    enum expansion expansion = directory_expand(d, &found, scratch, &recipients, &count);
+    if (expansion == EXPANSION_TOO_MANY)
         conf_error(r->problems, entry->alias_where, CONF_NO_SUGGESTION, "\"%.*s\" leads to more than %d addresses",
                    STR_ARG(entry->name), LIMIT_RCPT_EXPANDED);
+    else if (expansion == EXPANSION_TOO_DEEP)
+        conf_error(r->problems, entry->alias_where, CONF_NO_SUGGESTION,
+                   "\"%.*s\" leads over more than %d aliases in a row", STR_ARG(entry->name), LIMIT_ALIAS_DEPTH);
     else if (count == 0)
         conf_error(r->problems, entry->alias_where, CONF_NO_SUGGESTION, "\"%.*s\" leads to nobody but itself",
                    STR_ARG(entry->name));

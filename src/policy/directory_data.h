@@ -81,8 +81,10 @@ struct found {
     const struct entry *entry;
 };
 struct found directory_find(const struct directory *, const struct domain *, struct str local, struct arena *);
-/* Every final recipient that the entry leads to. False: more than LIMIT_RCPT_EXPANDED. */
-bool directory_expand(const struct directory *, const struct found *, struct arena *, struct recipient **out_recipients,
-                      size_t *out_count);
+enum expansion { EXPANSION_WHOLE, EXPANSION_TOO_MANY, EXPANSION_TOO_DEEP };
+/* Every final recipient that the entry leads to; more than LIMIT_RCPT_EXPANDED, or over more than LIMIT_ALIAS_DEPTH
+ * aliases in a row: only some of them. */
+enum expansion directory_expand(const struct directory *, const struct found *, struct arena *,
+                                struct recipient **out_recipients, size_t *out_count);
 
 #endif

@@ -526,6 +526,14 @@ refuses(struct test *t)
           STR("/m:2:25: nobody in a.b is called \"zzz\"") },
         { "an alias to itself", STR("domain a.b { alias x -> y; alias y -> x }"),
           STR("/m:1:20: \"x\" leads to nobody but itself") },
+        { "over more than 20 aliases: nobody on the way may be left out",
+          STR("domain a.b { "
+              "alias a1 -> a2 x@z.e; alias a2 -> a3; alias a3 -> a4; alias a4 -> a5; alias a5 -> a6; "
+              "alias a6 -> a7; alias a7 -> a8; alias a8 -> a9; alias a9 -> a10; alias a10 -> a11; "
+              "alias a11 -> a12; alias a12 -> a13; alias a13 -> a14; alias a14 -> a15; alias a15 -> a16; "
+              "alias a16 -> a17; alias a17 -> a18; alias a18 -> a19; alias a19 -> a20; alias a20 -> a21; "
+              "alias a21 -> y@z.e }"),
+          STR("/m:1:20: \"a1\" leads over more than 20 aliases in a row") },
         { "an alias without an arrow", STR("domain a.b { alias x y }"),
           STR("/m:1:14: something is missing here: write \"alias NAME ... -> ADDRESS ...\"") },
         { "an alias with a tight arrow", STR("domain a.b { alias x->y }"),

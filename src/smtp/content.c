@@ -48,7 +48,7 @@ emit(struct content *c, struct content_parts *out, struct str part)
     received_count(&c->received, part);
     if (c->received.count > LIMIT_RECEIVED_HOPS)
         fault(c, CONTENT_LOOP);
-    if (!c->received.ended && c->size > LIMIT_HEADER_BYTES)
+    if (c->received.bytes > LIMIT_HEADER_BYTES)
         fault(c, CONTENT_BIG_HEADER);
 }
 

@@ -205,6 +205,22 @@ limits(struct test *t)
         feed(&c, str_slice(str_new(big, len), 0, 600), &none, &ended), feed(&c, S("\r\n"), &none, &ended);
     EXPECT_INT(t, c.fault, CONTENT_BIG_HEADER);
 
+    test_case(t, "a header of just the limit with its empty line, and longer by one, however it is cut");
+    for (size_t over = 0; over < 2; over++)
+        for (size_t cut = 1; cut < 4; cut++) {
+            size_t header = LIMIT_HEADER_BYTES + over;
+            memset(big, 'x', header);
+            for (size_t at = 998; at < header; at += 1000)
+                memcpy(big + at, "\r\n", 2);
+            memcpy(big + header - 4, "\r\n\r\n", 4);
+            content_init(&c, true, false, 0);
+            feed(&c, str_slice(str_new(big, header), 0, header / cut), &none, &ended);
+            feed(&c, str_from(str_new(big, header), header / cut), &none, &ended);
+            feed(&c, S("body\r\n.\r\n"), &none, &ended);
+            EXPECT_INT(t, c.received.bytes, header);
+            EXPECT_INT(t, c.fault, over ? CONTENT_BIG_HEADER : CONTENT_FINE);
+        }
+
     test_case(t, "8-bit");
     content_init(&c, true, false, 0);
     feed(&c, S("abcdefghijklmnopq\r\n"), &none, &ended);

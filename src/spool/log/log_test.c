@@ -587,6 +587,40 @@ checked_bytes(const struct fixture *f, const struct specimen *s)
     return record_head_size(&r) + r.data_size;
 }
 
+/* Content up to a limit is one record with its envelope; a byte more, and it is in two. */
+CASE(content_of_just_the_limit)
+{
+    struct fixture_envelope *e = malloc(sizeof *e);
+    char *content = malloc(LIMIT_CONTENT_INLINE + 1), *back = malloc(LIMIT_CONTENT_INLINE + 2);
+
+    f->settings.segment_bytes = 1 << 20;
+    for (size_t over = 0; over < 2; over++) {
+        struct specimens specimens = { 0 };
+        size_t size = LIMIT_CONTENT_INLINE + over, got = 0, part;
+        struct draft *draft;
+        fixture_open(f);
+        fixture_envelope(f, over, e);
+        e->envelope.size = size;
+        fixture_fill(over, content, size);
+        FIXTURE_OK(f, f->ops->begin(f->spool, fixture_id(over), size, FOREVER, &draft));
+        FIXTURE_OK(f, f->ops->put(draft, str_new(content, size), FOREVER));
+        FIXTURE_OK(f, f->ops->commit(draft, &e->envelope, NULL, NULL, FOREVER));
+        fixture_close(f);
+        EXPECT_INT(f->t, verify(f, &specimens).problems, 0);
+        EXPECT_INT(f->t, specimens.of[RECORD_CHUNK].size > 0, over);
+        fixture_open(f);
+        do {
+            FIXTURE_OK(f, f->ops->read(f->spool, fixture_id(over), got, back + got, size + 1 - got, FOREVER, &part));
+            got += part;
+        } while (part > 0);
+        EXPECT(f->t, got == size && memcmp(content, back, size) == 0);
+        fixture_close(f);
+    }
+    free(back);
+    free(content);
+    free(e);
+}
+
 /* Whatever the record is, verify sees it; the daemon loses one message at most, says so, and goes on. */
 CASE(flip_each_byte_of_a_record_of_each_type)
 {
@@ -1225,6 +1259,7 @@ CASE(an_idle_log_proves_its_last_batch)
 TEST_MAIN({ "cut anywhere", cut_anywhere }, { "recovery writes nothing", recovery_writes_nothing },
           { "killed under load", killed_under_load }, { "flip each byte of a record", flip_each_byte_of_a_record },
           { "flip each byte of a sealed record", flip_each_byte_of_a_sealed_record },
+          { "content of just the limit", content_of_just_the_limit },
           { "flip each byte of a record of each type", flip_each_byte_of_a_record_of_each_type }, { "zero each block", zero_each_block },
           { "a write error breaks it", a_write_error_breaks_it },
           { "nothing is answered before its sync", nothing_is_answered_before_its_sync },

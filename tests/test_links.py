@@ -1,0 +1,159 @@
+"""Links between roles that say what no role says. The test takes the socket of a role that runs (pidfd_getfd), and speaks
+in its name: whoever hears it closes the link and nothing else, the supervisor makes a new one, and mail goes on.
+
+What the command line's socket is told is in test_hostile.py; each byte of each message, in role/border_test.c.
+"""
+import contextlib
+import ctypes
+import itertools
+import os
+import re
+import select
+import socket
+import subprocess
+import typing
+
+import pytest
+
+from harness import Postrider, wait_until
+from peers import ScriptedServer
+
+FULL = os.environ.get("POSTRIDER_FULL") == "1"
+SYS_PIDFD_GETFD = 438
+TYPES = range(1, 25)  # of borders, and one more
+NEVER = 0x7FFFFFFF    # a call that nobody made
+MORE, REPLY = 2, 1
+
+SITE = """
+hostname mx.local.test
+state {state}
+listen mx {{ address 127.0.0.1:{port}; relay from 127.0.0.1 }}
+domain local.test {{ mailbox ok; alias postmaster -> ok; deliver maildir {mail}/{{domain}}/{{local}} }}
+route default {{ via 127.0.0.1:{next_port}; tls off }}
+"""
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root may take another process's socket")
+
+
+def frame(kind, body=b"", call=NEVER, flags=0, length=None):
+    return (len(body) if length is None else length).to_bytes(4, "little") + kind.to_bytes(2, "little") + \
+        flags.to_bytes(2, "little") + call.to_bytes(4, "little") + body
+
+
+HEADERS = {  # each field wrong
+    "a body over the limit by one": frame(1, length=65537),
+    "a body of 4 GiB": frame(1, length=0xFFFFFFFF),
+    "an unknown type": frame(999),
+    "type 0": frame(0),
+    "an unknown flag": frame(1, flags=4),
+    "descriptors that did not come": frame(1, flags=0x100),
+    "a reply to nothing asked": frame(1, flags=REPLY),
+    "a message without end": b"".join(frame(1, b"x" * 65536, flags=MORE) for _ in range(65)),
+    "a second hello": frame(0xFFFF, b"\1\0\0\0\5\0\0\0" + b"0.1.0", call=0),
+}
+# A body that its border may take by chance is followed by what is wrong on any.
+BODIES = {f"type {kind}, {why}": frame(kind, body, call=call) + frame(kind, flags=REPLY)
+          for kind in TYPES for call in (0, NEVER)
+          for why, body in ((f"empty, call {call}", b""), (f"ones, call {call}", b"\xff" * 40),
+                            (f"zeros, call {call}", b"\0" * 200))}
+SOME = dict(itertools.islice(BODIES.items(), 5, None, 29))
+
+
+class End(typing.NamedTuple):
+    role: str
+    pid: int
+    fd: int
+
+
+def links(server):
+    """[(End, End)]: the Unix sockets between the daemon's processes, as `ss` lists them."""
+    names = {pid: name for name, pid in server.role_pids().items()} | {server.process.pid: "supervisor"}
+    ends = {}
+    for line in subprocess.run(["ss", "-xpnH"], check=True, capture_output=True, text=True).stdout.splitlines():
+        words = line.split()
+        for pid, fd in re.findall(r"pid=(\d+),fd=(\d+)", line):
+            if int(pid) in names:
+                ends[words[5]] = (End(names[int(pid)], int(pid), int(fd)), words[7])
+    return [(end, ends[peer][0]) for inode, (end, peer) in ends.items() if peer in ends and inode < peer]
+
+
+def between_roles(server):
+    return [pair for pair in links(server) if "supervisor" not in (pair[0].role, pair[1].role)]
+
+
+def roles_of(pairs):
+    return sorted(tuple(sorted(end.role for end in pair)) for pair in pairs)
+
+
+def say_as(end, data):
+    """Writes into the link as if that role had; returns the socket."""
+    pidfd = os.pidfd_open(end.pid)
+    try:
+        fd = ctypes.CDLL(None, use_errno=True).syscall(SYS_PIDFD_GETFD, pidfd, end.fd, 0)
+        assert fd >= 0, os.strerror(ctypes.get_errno())
+    finally:
+        os.close(pidfd)
+    link = socket.socket(fileno=fd)
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # closed before it had heard all
+        while data:
+            select.select([], [link], [], 30)
+            data = data[link.send(data):]
+    return link
+
+
+def is_closed(link):
+    poll = select.poll()
+    poll.register(link, select.POLLHUP)
+    return bool(poll.poll(0))
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    with ScriptedServer() as next_hop, Postrider(tmp_path_factory.mktemp("links"), SITE, next_port=next_hop.port) as server:
+        server.next_hop = next_hop
+        wait_until(lambda: len(between_roles(server)) > 15, 30, "all links")
+        yield server
+        server.wait_until_empty()
+        assert server.figures()["balanced"] == 1
+
+
+def still_serves(server):
+    mails, relayed = len(server.mails()), len(server.next_hop.messages)
+    server.send(to=["ok@local.test", "x@elsewhere.test"])
+    server.wait_for_mail(count=mails + 1)
+    wait_until(lambda: len(server.next_hop.messages) > relayed, 60, "the relayed one")
+
+
+def test_nonsense_between_roles(world):
+    pids, wanted = world.role_pids(), roles_of(between_roles(world))
+    assert {"receiver", "store", "gate", "sender", "mailbox", "resolver", "checker", "console", "submission"} == {
+        name.split()[0] for pair in wanted for name in pair}
+    rounds = 0
+    for turn, (why, data) in enumerate({**HEADERS, **(BODIES if FULL else SOME)}.items()):
+        for side in (0, 1) if FULL else (turn % 2,):
+            taken = [say_as(pair[side], data) for pair in between_roles(world)]
+            try:
+                wait_until(lambda: all(map(is_closed, taken)), 30, f"the end of all links that heard {why}")
+            finally:
+                for link in taken:
+                    link.close()
+            wait_until(lambda: roles_of(between_roles(world)) == wanted, 30, f"new links after {why}")
+            assert world.role_pids() == pids, f"a role ended of {why}"
+            still_serves(world)
+            rounds += 1
+    print(f"{len(wanted)} links heard nonsense {rounds} times: each was closed and made anew, no role ended")
+
+
+def test_nonsense_on_a_control_link_ends_that_role_only(world):
+    """A role without its supervisor must end, and is started again; the supervisor and all others stay."""
+    for number, why in enumerate(("an unknown type", "a body over the limit by one", "an unknown flag")):
+        for name in sorted(world.role_pids()):
+            pids = world.role_pids()
+            pair = next(pair for pair in links(world) if {"supervisor", name} == {end.role for end in pair})
+            side = (pair[0].role == "supervisor") ^ (number % 2 == 0)
+            say_as(pair[side], HEADERS[why]).close()
+            wait_until(lambda: not os.path.exists(f"/proc/{pids[name]}"), 30, f"the end of {name}")
+            wait_until(lambda: set(pids.values()) & set(world.role_pids().values()) == set(pids.values()) - {pids[name]} and
+                       sorted(n.split()[0] for n in world.role_pids()) == sorted(n.split()[0] for n in pids), 30,
+                       f"another {name}, and nobody else's end")
+        still_serves(world)
