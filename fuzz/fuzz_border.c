@@ -5,8 +5,8 @@
  * Seeds:   zeros
  * Longest: 3000
  *
- * The first byte chooses the message. What is taken can be put in the size foretold, taken again, and put again the same; and
- * what is in it keeps the rules of its border.
+ * The first byte chooses the message, and whether it is the input itself or one of ours with some bytes changed. What is taken
+ * can be put in the size foretold, taken again, and put again the same; and what is in it keeps the rules of its border.
  */
 #include "fuzz.h"
 
@@ -193,12 +193,138 @@ control(struct str in, struct arena *arena)
     CHECK(setup.kind < ROLE_KINDS && str_eq(put_str_so_far(&once), in));
 }
 
+/* ---- messages of our own, with some bytes changed: further inside than chance alone would come ---- */
+
+static struct str
+word(struct str *rest, struct arena *arena)
+{
+    struct str field = str_slice(fuzz_field(rest), 0, 60);
+    struct text t = fuzz_text(arena, field.len + 1);
+
+    for (size_t i = 0; i < field.len; i++)
+        text_put_byte(&t, (unsigned char)field.ptr[i] < ' ' || field.ptr[i] == 0x7f ? 'x' : field.ptr[i]);
+    return text_str(&t);
+}
+
+static struct envelope
+make_envelope(struct str *rest, struct arena *arena)
+{
+    struct recipient *recipients = arena_alloc(arena, 2 * sizeof *recipients);
+
+    recipients[0] = (struct recipient){ .address = S("u@e.example"), .orcpt = word(rest, arena), .notify = NOTIFY_DELAY };
+    recipients[1] = (struct recipient){ .address = S("v@e.example"), .given = word(rest, arena), .origin = RECIPIENT_MEMBER,
+                                        .reverse_path = word(rest, arena) };
+    return (struct envelope){ .reverse_path = word(rest, arena), .helo = word(rest, arena), .client = S("192.0.2.1"),
+                              .session = S("s"), .size = rest->len, .trace = S("Received: x\r\n"),
+                              .recipients = recipients, .recipient_count = 2 };
+}
+
+static struct put
+make_submit(struct str *rest, struct arena *arena)
+{
+    struct recipient_status statuses[2] = { { .index = 0, .state = STATE_EXPANDED }, { .index = 1 } };
+    struct border_submit s = { .id = { 1, 2 }, .envelope = make_envelope(rest, arena), .statuses = statuses,
+                               .content = word(rest, arena) };
+    struct put p = room(arena, border_submit_size(&s));
+
+    border_put_submit(&p, &s);
+    return p;
+}
+
+static struct put
+make_job(struct str *rest, struct arena *arena)
+{
+    uint32_t indices[2] = { 0, 7 };
+    struct str mailboxes[2] = { word(rest, arena), S("e.example/v") };
+    struct delivery_host hosts[2] = { { .name = word(rest, arena), .preference = 10 }, { .name = S("mx.example") } };
+    struct prefix prefixes[1] = { { .bits = 8 } };
+    struct border_job j = { .id = { 3, 4 }, .kind = DELIVERY_SMTP, .port = 25, .domain = word(rest, arena), .helo = S("h"),
+                            .hosts = hosts, .host_count = 2, .envelope = make_envelope(rest, arena), .indices = indices,
+                            .mailboxes = mailboxes, .base = S("b /mail"), .allow_private = prefixes,
+                            .allow_private_count = 1, .content = word(rest, arena) };
+
+    CHECK(address_from_ip(S("10.0.0.0"), &prefixes[0].base) && address_parse(S("192.0.2.1:25"), &hosts[1].fixed));
+    struct put p = room(arena, border_job_size(&j));
+    border_put_job(&p, &j);
+    return p;
+}
+
+static struct put
+make_outcomes(struct str *rest, struct arena *arena)
+{
+    struct outcome o[2] = { { .kind = OUTCOME_FAILED, .enhanced = S("5.1.1"), .reply = word(rest, arena) },
+                            { .remote = word(rest, arena), .enhanced = S("2.0.0") } };
+    struct put p = room(arena, 1 + border_outcomes_size(o, 2));
+
+    put_u8(&p, 2); /* how many are expected */
+    border_put_outcomes(&p, o, 2);
+    return p;
+}
+
+static struct put
+make_compose(struct str *rest, struct arena *arena)
+{
+    struct dsn_recipient r = { .address = S("u@e.example"), .reply = word(rest, arena), .status = S("5.1.1"),
+                               .remote = word(rest, arena), .orcpt = word(rest, arena) };
+    struct border_compose c = { .dsn = { .id = { 5, 6 }, .hostname = S("mx.example"), .to = word(rest, arena),
+                                         .recipients = &r, .recipient_count = 1 }, .trace = S("Received: x\r\n") };
+    struct put p = room(arena, border_compose_size(&c));
+
+    border_put_compose(&p, &c);
+    return p;
+}
+
+static struct put
+make_listed(struct str *rest, struct arena *arena)
+{
+    struct border_listed l = { .id = { 7, 8 }, .reverse_path = word(rest, arena), .recipient = word(rest, arena),
+                               .place = S("e.example"), .reason = word(rest, arena) };
+    struct put p = room(arena, BORDER_LISTED_BYTES);
+
+    border_put_listed(&p, &l);
+    return p;
+}
+
+static struct put
+make_shown(struct str *rest, struct arena *arena)
+{
+    struct border_shown_recipient r = { .address = word(rest, arena), .last_reply = word(rest, arena) };
+    struct border_shown s = { .id = { 9, 1 }, .held_why = word(rest, arena), .reverse_path = word(rest, arena),
+                              .recipient_count = 1, .recipients = &r, .shown = 1 };
+    struct put p = room(arena, border_shown_size(&s));
+
+    border_put_shown(&p, &s);
+    return p;
+}
+
+static struct str
+change(struct put p, struct str how)
+{
+    struct take t = take_init(how);
+
+    CHECK(!p.full && p.len > 0);
+    for (int i = 0; i < 3 && t.rest.len >= 3; i++) {
+        size_t at = take_u16(&t);
+        p.ptr[at % p.len] ^= take_u8(&t);
+    }
+    return put_str_so_far(&p);
+}
+
 void
 fuzz_one(struct str input, struct arena *arena)
 {
     static void (*const messages[])(struct str, struct arena *) = { submit, job, outcomes, compose, listed, shown, small,
                                                                     control };
+    static struct put (*const makers[])(struct str *, struct arena *) = { make_submit, make_job, make_outcomes, make_compose,
+                                                                         make_listed, make_shown };
+    enum { MESSAGES = sizeof messages / sizeof *messages, MAKERS = sizeof makers / sizeof *makers };
     struct str rest = input;
+    size_t which = fuzz_choice(&rest) % (MESSAGES + MAKERS);
 
-    messages[fuzz_choice(&rest) % (sizeof messages / sizeof *messages)](rest, arena);
+    if (which < MESSAGES) {
+        messages[which](rest, arena);
+    } else {
+        struct put made = makers[which - MESSAGES](&rest, arena);
+        messages[which - MESSAGES](change(made, rest), arena);
+    }
 }

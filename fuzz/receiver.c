@@ -36,7 +36,7 @@ listen_to(void *arg)
     char memory[2048];
     size_t len;
 
-    while (!err_is(stream_read(r->client, memory, sizeof memory, FOREVER, &len)) && len > 0) {
+    while (r->client && !err_is(stream_read(r->client, memory, sizeof memory, FOREVER, &len)) && len > 0) {
         text_put(&r->output, str_new(memory, len));
         CHECK(!r->output.full);
     }
@@ -110,7 +110,9 @@ run_session(struct rt *rt, void *arg)
         stream_shut_down(r->client);
     if (!r->c->resets)
         CHECK(!err_is(scope_wait(&scope, within(rt, 3 * HOUR)))); /* every wait of the server ends */
-    stream_reset(r->client);
+    struct stream *client = r->client;
+    r->client = NULL; /* whoever listens may not have begun */
+    stream_reset(client);
     CHECK(!err_is(scope_wait(&scope, within(rt, 3 * HOUR))));
     scope_end(&scope);
     CHECK(r->served);
