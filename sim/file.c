@@ -48,7 +48,7 @@ struct file_job {
     disk_inode inode, inode2;
     struct str name, name2;
     unsigned flags;
-    bool is_dir, sync;
+    bool is_dir, sync, done;
     const struct str *parts;
     size_t part_count;
     void *memory;
@@ -78,8 +78,7 @@ job_is_done(struct sim *sim, struct sim_event *event)
 {
     struct file_job *j = container_of(event, struct file_job, event);
 
-    (void)sim;
-    list_remove(&j->node);
+    j->done = true;
     j->err = do_work(j);
     sim_note(sim, j->process, "disk", (uint64_t)j->call << 32 | (uint32_t)j->err.os, j->offset);
     sched_wake(j->fiber, ERR_NONE);
@@ -109,6 +108,7 @@ run(struct file_job *j, struct process *p, enum lane lane, int64_t until)
     list_push_back(&p->jobs, &j->node);
     sim_at(sim, &j->event, done);
     sched_park_firmly(&p->rt);
+    list_remove(&j->node);
     return j->err;
 }
 
@@ -164,12 +164,12 @@ drop_job(struct file_job *j, bool killed)
 
     sim_stop_event(sim, &j->event);
     list_remove(&j->node);
-    if (!killed || j->begins > sim->now || dice_chance(sim, 400))
-        return;
-    if (j->in_part && dice_chance(sim, 500))
-        j->in_part(j);
-    else
-        (void)do_work(j);
+    if (!j->done && killed && j->begins <= sim->now && dice_chance(sim, 600)) {
+        if (j->in_part && dice_chance(sim, 500))
+            j->in_part(j);
+        else
+            (void)do_work(j);
+    }
     if (j->opened)
         object_release(&j->opened->object);
 }

@@ -315,7 +315,7 @@ serve(void *arg)
     while (going && conn_line(&s->conn, &line))
         going = run_command(s, line);
     for (size_t i = 0; i < s->doubtful; i++)
-        ledger_doubt(&s->server->run->ledger, token_of(s, str_from_cstr(s->rcpt[i])), str_from_cstr(s->rcpt[i]));
+        ledger_doubt(&s->server->run->ledger, ledger_token_in(str_new(s->content, s->len)), str_from_cstr(s->rcpt[i]));
     conn_close(&s->conn);
     mem_free(rt_mem(rt), s->content, s->cap);
     mem_free(rt_mem(rt), s, sizeof *s);

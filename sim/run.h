@@ -67,7 +67,7 @@ struct run {
     size_t clients_busy;
     bool calm;               /* everybody behaves from now on */
     int64_t empty_at;        /* when an operator asked last, if the queue was empty then; else 0 */
-    uint32_t unbalanced;     /* answers in a row whose sums did not agree */
+    int64_t unbalanced_since; /* answers whose sums did not agree; 0: they do */
     int64_t busy_until;      /* when the last client was done */
     struct server *servers[SERVERS_MAX];
     size_t server_count;

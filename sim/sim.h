@@ -152,7 +152,7 @@ struct sim {
     char failure[512];       /* the first thing that went wrong, for people */
     void *ctx;               /* of whoever runs it */
     void (*log_line)(struct sim *, struct process *, struct str line); /* may be NULL */
-    struct process *free_processes, **keep_processes; /* with their stacks: see sim_new() */
+    struct process *free_processes; /* with their stacks: see sim_new() */
     bool as_root;
     int64_t booted;          /* of the daemon's machine: its monotonic clock begins there */
     uint32_t daemon_pid;
@@ -164,6 +164,7 @@ enum { SIM_USER = 1000 };
 /* Processes' memory is kept from run to run: fiber stacks are dear. */
 struct sim *sim_new(uint64_t seed, struct sim_options);
 void sim_free(struct sim *);
+void sim_forget_processes(void); /* what was kept */
 
 /* Turns until the time has come, the condition holds (NULL: never) or something failed. False: nothing can ever happen
  * any more, or the time has come. */

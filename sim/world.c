@@ -194,13 +194,25 @@ sim_running_process(void)
     return the_sim ? the_sim->running : NULL;
 }
 
+/* Processes' stacks are kept from run to run: the only state outside a run, and invisible in it. */
+static struct process *kept;
+
+void
+sim_forget_processes(void)
+{
+    while (kept) {
+        struct process *p = kept;
+        kept = p->next_free;
+        stacks_done(&p->rt.stacks);
+        free(p);
+    }
+}
+
 /* ---- a world ----------------------------------------------------------------------------------------------------- */
 
 struct sim *
 sim_new(uint64_t seed, struct sim_options options)
 {
-    static struct process *kept; /* from run to run: the only state outside a run, and invisible in it */
-    static struct process **keep = &kept;
     struct sim *sim = calloc(1, sizeof *sim);
 
     CHECK(sim);
@@ -222,9 +234,8 @@ sim_new(uint64_t seed, struct sim_options options)
     sim->disk_capacity = UINT64_C(64) << 20;
     sim->disk = disk_new(&sim->mem, sim->disk_capacity);
     sim->next_port = 40000;
-    sim->free_processes = *keep;
-    sim->keep_processes = keep;
-    *keep = NULL;
+    sim->free_processes = kept;
+    kept = NULL;
     the_sim = sim;
     return sim;
 }
@@ -250,7 +261,7 @@ sim_free(struct sim *sim)
     }
     disk_free(sim->disk);
     heap_done(&sim->events);
-    *sim->keep_processes = sim->free_processes;
+    kept = sim->free_processes;
     the_sim = NULL;
     free(sim);
 }
