@@ -38,13 +38,7 @@ retry_longest(const struct retry *r)
 int64_t
 retry_age(int64_t born, int64_t accepted_wall, struct moment t)
 {
-<<<<<<< HEAD
     int64_t running = t.now - born, wall = t.wall - accepted_wall, age = running < wall || wall < 0 ? running : wall;
-=======
-    int64_t running = t.now - born, wall = t.wall - accepted_wall;
-    /* A clock that was set back behind the acceptance would let mail wait for years: it knows nothing then. */
-    int64_t age = wall < 0 || running < wall ? running : wall;
->>>>>>> 1de9859 (wip)
 
     return age > 0 ? age : 0;
 }

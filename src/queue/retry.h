@@ -34,15 +34,9 @@ int64_t retry_delay(const struct retry *, uint32_t attempts, struct prng *);
 int64_t retry_longest(const struct retry *); /* of the steps */
 
 /*
-<<<<<<< HEAD
  * How long the message has been ours: accumulated running time of the spool or wall clock, whichever is smaller, so
  * neither a machine that was off for a week nor a clock that jumps ahead fails mail that was hardly tried. A wall clock
  * that stands before the acceptance is wrong, and does not count: or such mail would be tried for ever. `born` is
-=======
- * How long the message has been ours: accumulated running time of the spool or wall clock, whichever is smaller (running
- * time alone if the wall clock stands before the acceptance), so
- * neither a machine that was off for a week nor a clock that jumps ahead fails mail that was hardly tried. `born` is
->>>>>>> 1de9859 (wip)
  * the monotonic time at which its running time would have been 0.
  */
 int64_t retry_age(int64_t born, int64_t accepted_wall, struct moment);

@@ -48,11 +48,7 @@ age_is_the_smaller_of_both_clocks(struct test *t)
         { "born before this process", -500, 5000, 100, 5600, 600 },
         { "wall jumped ahead", 0, 5000, 10, 999999, 10 },
         { "wall jumped back", 0, 5000, 1000, 5003, 3 },
-<<<<<<< HEAD
         { "wall before acceptance is wrong", 0, 5000, 1000, 10, 1000 },
-=======
-        { "wall before acceptance: it knows nothing", 0, 5000, 1000, 10, 1000 },
->>>>>>> 1de9859 (wip)
     };
 
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
