@@ -269,15 +269,19 @@ queue_notice_settle(struct queue *q, struct moment t, uint64_t job, struct arena
     struct notice *n = find_composing(q, job);
     struct live *m = queue_find(q, n->key.id);
     size_t count = 0, at = 0;
+    bool untrue = false;
 
     for (struct pending *p = m ? m->first : NULL; (p = next_told(n, &at, p)); p = p->sibling) {
         count += still_concerns(n, p);
-        /* In flight now, it is not settled by this; if it comes back, its delay is told by another. */
-        if (n->key.kind == NOTICE_OF_DELAY && !still_concerns(n, p))
+        /* In flight now, it is not settled by this; if it comes back, its delay is told by another. So this one, which
+         * names it already, must not go out: it is composed again without it. */
+        if (n->key.kind == NOTICE_OF_DELAY && !still_concerns(n, p)) {
             p->delay_asked = false;
+            untrue = true;
+        }
     }
-    n->nothing_left = count == 0;
-    if (count == 0)
+    n->nothing_left = count == 0 || untrue;
+    if (n->nothing_left)
         return false;
     struct recipient_status *status = statuses_new(arena, count, out, n->key.id);
     at = 0;
