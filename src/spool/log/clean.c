@@ -680,12 +680,44 @@ space_presses(const struct spool *sp)
     return sp->free_count < RESERVE_SEGMENTS || space_for_mail(sp) < 2 * sp->settings.segment_bytes;
 }
 
+/* As it was when cleaning last won a segment: what lives, in how many segments. */
+static bool
+is_as_it_was(const struct spool *sp)
+{
+    uint64_t live = sp->live_bytes, then = sp->cleaned_live_bytes, change = live > then ? live - then : then - live;
+
+    return change < sp->settings.segment_bytes / 16 && sp->segment_count <= sp->cleaned_segments + 1;
+}
+
+/*
+ * Each batch takes whole blocks, so many small records that are moved one by one may fill as much as is freed. A round through
+ * all segments that has not won a single one is not begun again before something has changed.
+ */
+static bool
+is_in_vain(const struct spool *sp)
+{
+    return is_as_it_was(sp) && sp->cleaned_in_vain > sp->segment_count;
+}
+
+static void
+note_cleaned(struct spool *sp)
+{
+    if (is_as_it_was(sp) && sp->segment_count >= sp->cleaned_segments) {
+        sp->cleaned_in_vain++;
+        return;
+    }
+    sp->cleaned_in_vain = 0;
+    sp->cleaned_segments = sp->segment_count;
+    sp->cleaned_live_bytes = sp->live_bytes;
+}
+
 static bool
 much_is_dead(const struct spool *sp)
 {
     uint64_t used = sp->segment_count * sp->settings.segment_bytes, size = sp->settings.segment_bytes;
+    bool much = used > 2 * sp->live_bytes + 3 * size || (space_presses(sp) && used > sp->live_bytes + 2 * size);
 
-    return used > 2 * sp->live_bytes + 3 * size || (space_presses(sp) && used > sp->live_bytes + 2 * size);
+    return much && !is_in_vain(sp);
 }
 
 static struct segment *
@@ -783,6 +815,8 @@ keep_once(struct spool *sp, bool *out_did, int64_t until)
     if (e.kind == ERR_BUSY) /* its readers and settles were faster than we: later */
         return OK;
     *out_did = true;
+    if (!err_is(e))
+        note_cleaned(sp);
     return e;
 }
 

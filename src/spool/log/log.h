@@ -232,6 +232,8 @@ struct spool {
     uint64_t draft_bytes;            /* promised to drafts */
     size_t draft_memory;
     uint64_t live_bytes, open_recipients;
+    uint64_t cleaned_live_bytes; /* when cleaning last won a segment; and how many were left, how often in vain since */
+    uint32_t cleaned_segments, cleaned_in_vain;
     struct message_id *own_ended;    /* a ring */
     struct map ended;
     size_t ended_count;
