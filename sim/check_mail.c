@@ -257,6 +257,10 @@ read_mail_file(void *arg, disk_inode inode, struct str path)
 
     if (str_find(path, S("/new/")) == path.len)
         return; /* tmp/: nobody looks there */
+    if (str_find(content, S("Content-Type: multipart/report")) < content.len) { /* a notice that could not be delivered */
+        l->double_bounces++;
+        return;
+    }
     ledger_delivered(l, field_value(str_from(content, str_find_byte(content, '\n') + 1), S("Delivered-To:")), content, true);
 }
 

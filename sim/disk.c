@@ -627,6 +627,16 @@ disk_sync(struct disk *d, disk_inode i)
 }
 
 void
+disk_write_back(struct disk *d, size_t most)
+{
+    while (d->op_count > most) {
+        struct op *o = container_of(d->ops.next, struct op, node);
+        apply(d, o, NULL);
+        op_free(d, o);
+    }
+}
+
+void
 disk_sync_all(struct disk *d)
 {
     while (!list_is_empty(&d->ops)) {

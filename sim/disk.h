@@ -82,6 +82,8 @@ struct str disk_bytes(const struct disk *, disk_inode);
 
 void disk_sync(struct disk *, disk_inode);
 void disk_sync_all(struct disk *);
+/* As the kernel does in the background: the oldest operations become durable until at most `most` are left. */
+void disk_write_back(struct disk *, size_t most);
 
 enum disk_fate { DISK_LOST, DISK_KEPT, DISK_TORN };
 /* Who decides. Asked once for each operation, oldest first; of a torn write, once for each sector that it touches. */

@@ -13,7 +13,7 @@
 #include <errno.h>
 #include <string.h>
 
-enum { NAME_BYTES = 512, BACKGROUND_STEP = 1 << 20 };
+enum { UNSYNCED_MAX = 200, NAME_BYTES = 512 };
 
 struct open_file { /* what a descriptor of a file or directory refers to */
     struct object object;
@@ -574,6 +574,7 @@ static struct err
 work_write(struct file_job *j)
 {
     TRY(write_up_to(j, SIZE_MAX));
+    disk_write_back(disk_of(j), UNSYNCED_MAX);
     return j->sync ? sync_inode(j, j->inode, CALL_SYNC, "sync a file") : OK;
 }
 

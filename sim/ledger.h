@@ -52,7 +52,7 @@ struct ledger {
     size_t count, cap;
     int64_t lifetime;       /* as configured */
     int64_t slack;          /* that a failure may come before its time: jitter, a clock that jumped */
-    uint64_t accepted, delivered, duplicates, bounced;
+    uint64_t accepted, delivered, duplicates, bounced, double_bounces;
 };
 
 void ledger_init(struct ledger *, struct sim *);

@@ -59,7 +59,7 @@ draw_letter(struct client *c, struct letter *letter)
     size_t count = 1 + (prng_below(p, 3) == 0 ? prng_below(p, RCPTS_MAX) : 0);
     for (size_t i = 0; i < count; i++) {
         const char *place = places[prng_below(p, c->plan->trusted ? PLACES : PLACES_LOCAL)];
-        if (strncmp(place, "never", 5) == 0 && prng_below(p, 4))
+        if (strncmp(place, "never", 5) == 0 && !c->run->plan.never)
             place = "ok-%u-4@good.test";
         (void)snprintf(letter->rcpt[letter->rcpt_count++], sizeof letter->rcpt[0], "%s", place);
     }

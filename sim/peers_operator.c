@@ -12,7 +12,7 @@
 #include <string.h>
 
 #define ASK_NS (20 * SECOND)       /* between two questions, while much happens */
-#define ASK_CALM_NS (5 * SECOND)
+#define ASK_CALM_NS (10 * SECOND)
 
 #define UNBALANCED_NS (10 * MINUTE) /* longer than any disk stalls */
 

@@ -136,6 +136,15 @@ take_message(struct session *s, size_t i)
         ledger_delivered(&run->ledger, address, content, false);
 }
 
+/* Whose final reply may never have been read. */
+static void
+note_doubts(struct session *s)
+{
+    for (size_t i = 0; i < s->doubtful; i++)
+        ledger_doubt(&s->server->run->ledger, ledger_token_in(str_new(s->content, s->len)), str_from_cstr(s->rcpt[i]));
+    s->doubtful = 0;
+}
+
 static bool
 final_reply(struct session *s, size_t i)
 {
@@ -156,6 +165,7 @@ final_reply(struct session *s, size_t i)
         return false;
     }
     if (s->mood == MUTE_AFTER_DOT) {
+        note_doubts(s);
         (void)rt_sleep(rt_of(s), within(rt_of(s), 12 * MINUTE));
         return false;
     }
@@ -314,8 +324,7 @@ serve(void *arg)
     bool going = !s->conn.broken && say(s, s->server->lmtp ? "220 lmtp.test LMTP" : "220 server.test ESMTP");
     while (going && conn_line(&s->conn, &line))
         going = run_command(s, line);
-    for (size_t i = 0; i < s->doubtful; i++)
-        ledger_doubt(&s->server->run->ledger, ledger_token_in(str_new(s->content, s->len)), str_from_cstr(s->rcpt[i]));
+    note_doubts(s);
     conn_close(&s->conn);
     mem_free(rt_mem(rt), s->content, s->cap);
     mem_free(rt_mem(rt), s, sizeof *s);

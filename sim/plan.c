@@ -62,11 +62,12 @@ draw_world(struct run *run)
     sim->dns_fails = (uint32_t)ONE_OF(run, 0, 0, 30);
     sim->disk_capacity = ONE_OF(run, 16, 64) << 20;
     disk_set_capacity(sim->disk, sim->disk_capacity);
-    run->plan.segment_bytes = ONE_OF(run, 64, 64, 128, 256, 1024) << 10;
+    run->plan.segment_bytes = ONE_OF(run, 64, 64, 64, 128, 256, 512) << 10;
     run->plan.hostility = (uint32_t)ONE_OF(run, 0, 100, 250, 500);
+    run->plan.never = below(run, 4) == 0;
     run->plan.big = (uint32_t)ONE_OF(run, 0, 20, 200);
-    run->plan.active = (int64_t)ONE_OF(run, 10, 60, 300, 600) * SECOND;
-    run->plan.lifetime = (int64_t)ONE_OF(run, 30, 40, 60) * MINUTE;
+    run->plan.active = (int64_t)ONE_OF(run, 10, 30, 60, 120, 300) * SECOND;
+    run->plan.lifetime = (int64_t)ONE_OF(run, 15, 20, 30) * MINUTE;
 }
 
 static void

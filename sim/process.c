@@ -174,7 +174,7 @@ process_end(struct process *p, int status, bool killed)
     struct sim *sim = p->sim;
 
     CHECK(!p->ended);
-    p->ended = true;
+    p->ended = sim->any_ended = true;
     p->status = status;
     sim_note(sim, p, "end", (uint64_t)status, killed);
     if (killed && !p->is_peer)
@@ -210,21 +210,6 @@ process_kill(struct process *p, int status)
     struct fiber *f = p->rt.running;
     if (f)
         context_leave(&f->context, &p->rt.reactor);
-}
-
-bool
-process_can_run(const struct process *p)
-{
-    return !p->ended && (sched_has_ready(&p->rt) || (p->main_ended && !p->cancelled) ||
-                         sched_next_alarm(&p->rt) <= p->sim->now - p->boot);
-}
-
-int64_t
-process_next_alarm(const struct process *p)
-{
-    int64_t due = sched_next_alarm(&p->rt);
-
-    return due == FOREVER ? FOREVER : due + p->boot;
 }
 
 static void
@@ -428,9 +413,10 @@ child_release(struct child *c)
 void
 process_bury(struct sim *sim)
 {
+    sim->any_ended = false;
     list_each_safe(node, &sim->processes) {
         struct process *p = container_of(node, struct process, node);
-        if (!p->ended || p->kept)
+        if (!p->ended)
             continue;
         list_remove(&p->node);
         p->next_free = sim->free_processes;

@@ -105,7 +105,9 @@ answer_from_table(const struct sim *sim, struct str name, enum dns_type type, st
             continue;
         struct dns_record *record = &out->records[out->count++];
         *record = (struct dns_record){ .ttl = TTL, .preference = r->preference, .ip = r->ip,
-                                       .name = arena_keep(arena, str_from_cstr(r->target)) };
+                                       .name = { NULL, 0 } };
+        if (r->target[0])
+            record->name = arena_keep(arena, str_from_cstr(r->target));
     }
     out->status = out->count ? DNS_FOUND : exists ? DNS_NODATA : DNS_NXDOMAIN;
     out->rcode = exists ? DNS_NOERROR : DNS_RCODE_NXDOMAIN;

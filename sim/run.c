@@ -10,7 +10,7 @@
 #include <time.h>
 
 #define STOP_WITHIN (3 * MINUTE)  /* for the whole daemon to end in good order */
-#define QUIET_NS (2 * MINUTE)     /* when all is told, something may still come twice */
+#define QUIET_NS (1 * MINUTE)     /* when all is told, something may still come twice */
 
 /* ---- the spool beforehand: small segments ------------------------------------------------------------------------ */
 

@@ -34,6 +34,7 @@ struct plan {
     struct client_plan clients[CLIENTS_MAX];
     size_t client_count;
     uint32_t hostility;      /* of 1000: how often a peer misbehaves */
+    bool never;              /* some recipients are deferred until they expire */
     uint32_t big;            /* of 1000 messages are large */
     int64_t active;          /* how long mail comes and faults happen */
     int64_t lifetime;

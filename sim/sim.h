@@ -71,7 +71,6 @@ struct process {
     char name[32];           /* "sender", "client 3" */
     bool is_peer;
     bool ended, dying;
-    bool kept;               /* not to be buried: somebody looks at it */
     int status;              /* as child_wait() gives it */
     int64_t boot;            /* virtual time at which this machine's monotonic clock began */
     int exit_code;           /* what main returned */
@@ -148,6 +147,7 @@ struct sim {
     struct str config;       /* what host_read_file() gives for SIM_CONFIG_PATH */
     uint64_t hash;
     uint64_t turns;
+    bool any_ended;          /* and is not buried */
     bool failed;
     char failure[512];       /* the first thing that went wrong, for people */
     void *ctx;               /* of whoever runs it */
@@ -191,8 +191,18 @@ void sim_note(struct sim *, const struct process *, const char *kind, uint64_t a
 struct process *process_start(struct sim *, const char *name, struct host *, int (*main)(struct rt *, void *arg), void *arg);
 /* One turn of it. */
 void process_turn(struct sim *, struct process *);
-bool process_can_run(const struct process *);
-int64_t process_next_alarm(const struct process *); /* virtual time */
+/* Not of one that has ended. */
+static inline bool
+process_has_ready(const struct process *p)
+{
+    return !p->ended && (!list_is_empty(&p->rt.ready) || (p->main_ended && !p->cancelled));
+}
+/* In virtual time. */
+static inline int64_t
+process_next_alarm(const struct process *p)
+{
+    return p->ended || p->rt.alarms.count == 0 ? FOREVER : p->rt.alarms.nodes[0]->due + p->boot;
+}
 /* Ends it where it stands. status: 256 + signal. Its memory is dropped, its handles closed; if it is the running one, this
  * does not return. */
 void process_kill(struct process *, int status);

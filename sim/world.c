@@ -119,33 +119,24 @@ call_events(struct sim *sim)
 
 /* ---- the turn ---------------------------------------------------------------------------------------------------- */
 
-/* One that can run, drawn among all that can; NULL: none. */
+/* One that can run, drawn among all that can; NULL: none, and *out_next is when one of them can. One walk for both: this is
+ * where a run spends its time. */
 static struct process *
-draw_process(struct sim *sim)
+draw_process(struct sim *sim, int64_t *out_next)
 {
     struct process *can[256];
     size_t count = 0;
+    int64_t next = FOREVER;
 
-    list_each(node, &sim->processes) {
+    for (struct list *node = sim->processes.next; node != &sim->processes; node = node->next) {
         struct process *p = container_of(node, struct process, node);
-        if (count < sizeof can / sizeof *can && process_can_run(p))
+        int64_t alarm = process_next_alarm(p);
+        next = alarm < next ? alarm : next;
+        if (count < sizeof can / sizeof *can && (alarm <= sim->now || process_has_ready(p)))
             can[count++] = p;
     }
+    *out_next = next;
     return count == 0 ? NULL : can[count == 1 ? 0 : dice_below(sim, count)];
-}
-
-static int64_t
-next_time(struct sim *sim)
-{
-    struct heap_node *first = heap_first(&sim->events);
-    int64_t next = first ? first->due : FOREVER;
-
-    list_each(node, &sim->processes) {
-        struct process *p = container_of(node, struct process, node);
-        int64_t alarm = p->ended ? FOREVER : process_next_alarm(p);
-        next = alarm < next ? alarm : next;
-    }
-    return next;
 }
 
 bool
@@ -156,11 +147,13 @@ sim_run(struct sim *sim, int64_t until, bool (*enough)(struct sim *, void *arg),
 
     while (!sim->failed) {
         call_events(sim);
-        struct process *p = draw_process(sim);
+        int64_t next;
+        struct process *p = draw_process(sim, &next);
         if (p) {
             process_turn(sim, p);
             faults_after_turn(sim);
-            process_bury(sim);
+            if (sim->any_ended)
+                process_bury(sim);
             sim->now += (int64_t)dice_below(sim, TURN_NS_MAX);
             sim->turns++;
             if (sim->turns - turns_then > STUCK_TURNS) {
@@ -173,7 +166,9 @@ sim_run(struct sim *sim, int64_t until, bool (*enough)(struct sim *, void *arg),
         }
         if (enough && enough(sim, arg))
             return true;
-        int64_t next = next_time(sim);
+        const struct heap_node *first = heap_first(&sim->events);
+        if (first && first->due < next)
+            next = first->due;
         if (next >= until) {
             if (until != FOREVER && sim->now < until)
                 sim->now = until;
