@@ -53,7 +53,14 @@ def literals(path):
         if len(parts) > 1:
             strings.append(b"".join(parts))
             strings.append(b"\xff".join(parts[1:]))
-    return strings
+    return strings + [spoken(string) for string in strings if b"S: " in string]
+
+
+def spoken(script):
+    """A script of smtp/test_peer.h as content, 0xff, and what its server says; a connection's end is another 0xff."""
+    says = b"".join(line[3:] + b"\r\n" if line.startswith(b"S: ") else b"\xff" if line == b"==" else b""
+                    for line in script.splitlines())
+    return b"Subject: x\r\n\r\n.a\r\nb\r\n\xff" + says
 
 
 def files(folder):
