@@ -27,7 +27,7 @@ struct delivering {
     uint8_t dns, how, step;
     struct hostile connection[CONNECTIONS];
     size_t connections;
-    bool lmtp;
+    bool delivered; /* somebody got a good outcome */
     struct delivery_job job;
     struct delivery_settings settings;
 };
@@ -106,7 +106,7 @@ somebody_took_it(const struct delivering *d)
 }
 
 static void
-check_outcomes(const struct delivering *d, const struct outcome *outcomes)
+check_outcomes(struct delivering *d, const struct outcome *outcomes)
 {
     for (size_t i = 0; i < d->job.recipient_count; i++) {
         const struct outcome *o = &outcomes[i];
@@ -118,8 +118,7 @@ check_outcomes(const struct delivering *d, const struct outcome *outcomes)
         CHECK(!outcome_is_good(o) || o->enhanced.ptr[0] == '2');
         CHECK(o->kind != OUTCOME_DEFERRED || o->enhanced.ptr[0] == '4');
         CHECK(o->kind != OUTCOME_FAILED || o->enhanced.ptr[0] == '5');
-        if (outcome_is_good(o) && !d->job.probe)
-            CHECK(somebody_took_it(d));
+        d->delivered |= outcome_is_good(o) && !d->job.probe;
     }
 }
 
@@ -148,6 +147,7 @@ run_delivery(struct rt *rt, void *arg)
         connections_free(connections);
     scope_wait(&d->servers, FOREVER);
     scope_end(&d->servers);
+    CHECK(!d->delivered || somebody_took_it(d)); /* now that they have heard all */
     for (size_t i = 0; i < d->connections; i++) {
         fuzz_show("a server heard", text_str(&d->connection[i].heard));
         mem_free(own_mem, d->connection[i].heard.ptr, HEARD_MAX);
