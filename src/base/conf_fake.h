@@ -1,6 +1,6 @@
 /*
- * conf_fake - for tests: a struct conf_world of a few files in memory, and what reading them takes. Of patterns it knows
- * "*" at the end; of the environment, HOST.
+ * conf_fake - for tests: a struct conf_world of a few files in memory, and what reading them takes. Of patterns it
+ * knows "*" at the end; of the environment, HOST.
  */
 #ifndef BASE_CONF_FAKE_H
 #define BASE_CONF_FAKE_H

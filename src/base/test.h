@@ -50,7 +50,8 @@ void test_edge_free(struct str);
 
 /*
  * A file of the shared conformance data, by its path there; the directory is $POSTRIDER_SHARED, or a directory "shared"
- * beside the source tree. Absent if there is none: the test is then skipped and should return. Free with test_file_free().
+ * beside the source tree. Absent if there is none: the test is then skipped and should return. Free with
+ * test_file_free().
  */
 struct str test_shared_file(struct test *, const char *path);
 /* A file of our own source tree, which is the working directory or one of its parents; else as above. */

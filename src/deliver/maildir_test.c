@@ -297,7 +297,8 @@ PLACE_TEST(leaves_nothing_behind_when_it_fails)
     EXPECT_INT(t, list(p, S("local.test/ok/new"), &names), 0);
 }
 
-/* A process that was killed may have made directories that are in the page cache only: the next one does not rely on them. */
+/* A process that was killed may have made directories that are in the page cache only: the next one does not rely on
+ * them. */
 PLACE_TEST(syncs_what_leads_there_once)
 {
     uint64_t known[MAILDIR_KNOWN] = { 0 };

@@ -510,7 +510,8 @@ says_which_hosts_serve(struct test *t)
     run_cases(t, cases, sizeof cases / sizeof *cases);
 }
 
-/* What is damaged on our disk will not be better tomorrow, nor elsewhere; and half of it is never passed for the whole. */
+/* What is damaged on our disk will not be better tomorrow, nor elsewhere; and half of it is never passed for the
+ * whole. */
 static void
 fails_what_is_damaged(struct test *t)
 {

@@ -58,8 +58,8 @@ struct link_settings {
 struct err link_open(struct rt *, struct handle, const struct link_settings *, struct link **out);
 /* The same over a stream that is already there (the command line's socket). Takes the stream. */
 struct link *link_on_stream(struct stream *, const struct link_settings *);
-/* No more messages; calls that wait end with ERR_UNKNOWN; `closed` is not called. Frees the link. Suspends until its two
- * fibers have ended, so not from `handle` or `closed`: those use link_free_later(). */
+/* No more messages; calls that wait end with ERR_UNKNOWN; `closed` is not called. Frees the link. Suspends until its
+ * two fibers have ended, so not from `handle` or `closed`: those use link_free_later(). */
 void link_free(struct link *);
 void link_free_later(struct link *);
 /* Ends the link as a violation would: `closed` is called from the reading fiber. Fine inside `handle`. */

@@ -139,8 +139,8 @@ bool queue_retry(struct queue *, struct moment, struct message_id); /* now, what
 /* As failed for good, or as if it never was; recipients in flight follow if they come back. Then queue_next_settle() */
 bool queue_bounce(struct queue *, struct moment, struct message_id);
 bool queue_remove(struct queue *, struct moment, struct message_id);
-/* ETRN: mail for this domain (in lower case) is tried as soon as queue_tick() comes to it, once a minute at most. Returns
- * the recipients there, 0: none. */
+/* ETRN: mail for this domain (in lower case) is tried as soon as queue_tick() comes to it, once a minute at most.
+ * Returns the recipients there, 0: none. */
 size_t queue_start_domain(struct queue *, struct moment, struct str domain);
 /* All that waits for a time now is tried as soon as queue_tick() comes to it. */
 void queue_start_all(struct queue *, struct moment);

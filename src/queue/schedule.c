@@ -238,8 +238,8 @@ domain_place_some(struct queue *q, struct moment t, struct queue_domain *d, size
     return false;
 }
 
-/* All that waited for the answer, and all that stood in a lane that is no longer right: some at once, the others, who may
- * be a million, as queue_tick() comes to them. */
+/* All that waited for the answer, and all that stood in a lane that is no longer right: some at once, the others, who
+ * may be a million, as queue_tick() comes to them. */
 static void
 place_again(struct queue *q, struct moment t, struct queue_domain *d, struct list *displaced)
 {

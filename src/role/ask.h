@@ -17,8 +17,8 @@ struct asker {
 struct dns ask_dns(struct asker *);
 
 /*
- * A draft on the way to the store. It begins in memory: a message whose content stays below ASK_INLINE_MAX is handed over
- * with one call, a longer one is begun and sent in pieces.
+ * A draft on the way to the store. It begins in memory: a message whose content stays below ASK_INLINE_MAX is handed
+ * over with one call, a longer one is begun and sent in pieces.
  */
 enum { ASK_INLINE_MAX = 56 << 10 };
 struct ask_draft;

@@ -1,7 +1,8 @@
 /*
- * border - the typed messages between roles: what each call and its answer hold, and nothing else. Every _take is fed by a
- * process that may have been taken over: it checks all it reads, and what it gives back borrows from the message or lives in
- * the arena. (They stand in role/ and not in link/ because they speak of envelopes, outcomes and DNS answers.)
+ * border - the typed messages between roles: what each call and its answer hold, and nothing else. Every _take is fed
+ * by a process that may have been taken over: it checks all it reads, and what it gives back borrows from the message
+ * or lives in the arena. (They stand in role/ and not in link/ because they speak of envelopes, outcomes and DNS
+ * answers.)
  *
  * border                 calls                                                one-way
  * receiver  -> store     SUBMIT BEGIN PUT COMMIT HAS ETRN                     ABORT
@@ -119,8 +120,8 @@ bool border_take_outcomes(struct take *, struct arena *, struct outcome *out, si
 /* ---- notices, store to sender ---- */
 
 /*
- * COMPOSE: what a notice says, and where the original's content is READ. The answer is the whole content of the notice; empty:
- * the original could not be read.
+ * COMPOSE: what a notice says, and where the original's content is READ. The answer is the whole content of the notice;
+ * empty: the original could not be read.
  */
 struct border_compose {
     struct dsn dsn;

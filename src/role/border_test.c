@@ -1,4 +1,5 @@
-/* border_test - every message between roles comes back as it was put; cut anywhere or with any byte changed it harms nobody. */
+/* border_test - every message between roles comes back as it was put; cut anywhere or with any byte changed it harms
+ * nobody. */
 #include "role/border.h"
 
 #include "base/test.h"
@@ -326,8 +327,8 @@ cut_anywhere_it_is_refused(struct test *t)
     }
 }
 
-/* Whatever it then says, it is within bounds: the sanitizers and the unmapped page look. A length or count must not lead to
- * more memory than the message's own limits allow: the arena would abort. */
+/* Whatever it then says, it is within bounds: the sanitizers and the unmapped page look. A length or count must not
+ * lead to more memory than the message's own limits allow: the arena would abort. */
 static void
 flipped_bytes_do_no_harm(struct test *t)
 {

@@ -6,9 +6,10 @@
  * VERIFY  forward-path  ->  as ADMIT; 0: the next hop takes it
  *
  * Recipients of a `recipients verify` domain are asked of its next hop by RCPT, from the null sender, without a
- * message; those of a backup, of the MX hosts that are preferred over us. The answer is kept: an hour if good, five minutes if
- * bad; while the next hop does not answer, an old good answer counts for a week, so that a gateway goes on while the host
- * behind it is down. One that kept us waiting in vain is left alone for half a minute, or every recipient would wait as long.
+ * message; those of a backup, of the MX hosts that are preferred over us. The answer is kept: an hour if good, five
+ * minutes if bad; while the next hop does not answer, an old good answer counts for a week, so that a gateway goes on
+ * while the host behind it is down. One that kept us waiting in vain is left alone for half a minute, or every
+ * recipient would wait as long.
  */
 #include "base/map.h"
 #include "policy/rate.h"

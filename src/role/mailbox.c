@@ -1,6 +1,6 @@
 /*
- * mailbox - delivers into Maildirs as one user of this machine, below the directories that the supervisor opened. Several
- * deliveries at a time, each on the runtime's disk threads.
+ * mailbox - delivers into Maildirs as one user of this machine, below the directories that the supervisor opened.
+ * Several deliveries at a time, each on the runtime's disk threads.
  */
 #include "base/check.h"
 #include "deliver/maildir.h"

@@ -1,7 +1,7 @@
 /*
  * receiver - accepts SMTP sessions and answers the session's questions: admission from the gate, recipients from the
- * directory, reverse names from the checking resolver, drafts from the store. Two pools are this same code: `receiver` for
- * the mx listeners, `submission` for the socket that local programs use.
+ * directory, reverse names from the checking resolver, drafts from the store. Two pools are this same code: `receiver`
+ * for the mx listeners, `submission` for the socket that local programs use.
  *
  * It accepts on inherited sockets and opens nothing: no socket(), connect() or open() after the sandbox.
  */

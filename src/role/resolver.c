@@ -1,6 +1,6 @@
 /*
- * resolver - answers BORDER_QUERY by libunbound. Two instances are this same code: `resolver` for routing, and `checker` for
- * names that strangers chose, so that these cannot starve routing.
+ * resolver - answers BORDER_QUERY by libunbound. Two instances are this same code: `resolver` for routing, and
+ * `checker` for names that strangers chose, so that these cannot starve routing.
  */
 #include "dns/resolver.h"
 #include "role/border.h"

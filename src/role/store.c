@@ -1,6 +1,6 @@
 /*
- * store - see store.h. The pump is one fiber: it gives the queue its time, and does what the queue asks for until there is
- * nothing more: settles to the spool, questions to the resolver, jobs to senders and mailboxes.
+ * store - see store.h. The pump is one fiber: it gives the queue its time, and does what the queue asks for until there
+ * is nothing more: settles to the spool, questions to the resolver, jobs to senders and mailboxes.
  */
 #include "role/store.h"
 
@@ -122,7 +122,8 @@ run_question(void *arg)
     mem_free(rt_mem(s->rt), q, sizeof *q);
 }
 
-/* Which hands are free. A suspect waits for a process of its own, which any sender becomes by being given nothing else. */
+/* Which hands are free. A suspect waits for a process of its own, which any sender becomes by being given nothing
+ * else. */
 static unsigned
 free_hands(struct store *s)
 {

@@ -1,6 +1,7 @@
 /*
- * store - the process that owns spool and queue. Its parts: store.c (the role, and the pump that does what the queue says),
- * store_intake.c (drafts of receivers), store_jobs.c (delivery and notices), store_operator.c (questions of the console).
+ * store - the process that owns spool and queue. Its parts: store.c (the role, and the pump that does what the queue
+ * says), store_intake.c (drafts of receivers), store_jobs.c (delivery and notices), store_operator.c (questions of the
+ * console).
  */
 #ifndef ROLE_STORE_H
 #define ROLE_STORE_H

@@ -1,6 +1,6 @@
 /*
- * store_intake - messages on their way in. A receiver hands over a small one whole (SUBMIT), a longer one in pieces: BEGIN,
- * PUT and so on, COMMIT. Each call is answered by an error byte; after COMMIT or SUBMIT that byte is the 250.
+ * store_intake - messages on their way in. A receiver hands over a small one whole (SUBMIT), a longer one in pieces:
+ * BEGIN, PUT and so on, COMMIT. Each call is answered by an error byte; after COMMIT or SUBMIT that byte is the 250.
  *
  * A draft belongs to the link it was begun on and dies with it. One call at a time for each draft.
  */

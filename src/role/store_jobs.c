@@ -1,9 +1,10 @@
 /*
- * store_jobs - what the queue hands out, done: a delivery goes to a sender or mailbox and comes back as outcomes; a notice
- * goes to a sender to be composed and comes back as content, which is committed together with the end of what it reports.
+ * store_jobs - what the queue hands out, done: a delivery goes to a sender or mailbox and comes back as outcomes; a
+ * notice goes to a sender to be composed and comes back as content, which is committed together with the end of what it
+ * reports.
  *
- * A process that dies with a job leaves it in doubt. If it crashed, the job is a suspect (queue_job_lost); if it was killed
- * from outside or told to end, the message is tried again as it was.
+ * A process that dies with a job leaves it in doubt. If it crashed, the job is a suspect (queue_job_lost); if it was
+ * killed from outside or told to end, the message is tried again as it was.
  */
 #include "role/store.h"
 

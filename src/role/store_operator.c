@@ -1,4 +1,5 @@
-/* store_operator - what an operator asks of the store, through the console: figures, listings, one message, and acts. */
+/* store_operator - what an operator asks of the store, through the console: figures, listings, one message, and
+ * acts. */
 #include "base/check.h"
 #include "role/store.h"
 #include "runtime/log.h"

@@ -39,8 +39,8 @@ static const struct {
     { ROLE_CONSOLE, ROLE_GATE },
 };
 
-/* In the order of starting. Of those whose work is parsing and converting, as many as the machine has processors for; at
- * least two, so that there is another one while a suspect has one for itself, or while one starts again. */
+/* In the order of starting. Of those whose work is parsing and converting, as many as the machine has processors for;
+ * at least two, so that there is another one while a suspect has one for itself, or while one starts again. */
 enum { WORKERS_MIN = 2, WORKERS_MAX = 8 };
 static const struct {
     enum role_kind kind;

@@ -16,7 +16,8 @@ struct err terminal_write(enum terminal_output, struct str);
 bool terminal_is_one(enum terminal_output);
 bool terminal_input_is_one(void);
 
-/* A file by a path from the command line: follows links to wherever they lead. flags: FILE_READ and so on; mode 0666. */
+/* A file by a path from the command line: follows links to wherever they lead. flags: FILE_READ and so on; mode
+ * 0666. */
 struct err terminal_open(struct rt *, struct str path, unsigned flags, struct file **out);
 
 /* The addresses of a host by the system's own means (/etc/hosts, DNS), port 0. ERR_NOT_FOUND: there are none. */

@@ -128,8 +128,8 @@ bool client_can_say(struct str);
 struct err client_send(struct client *, struct client_transaction *, struct arena *);
 
 /*
- * Asks whether the server would take mail for this address: MAIL FROM:<>, RCPT TO, and no message. *out is the answer to
- * RCPT, or to MAIL where that was refused already: then out_asked is false, and it says nothing about the address.
+ * Asks whether the server would take mail for this address: MAIL FROM:<>, RCPT TO, and no message. *out is the answer
+ * to RCPT, or to MAIL where that was refused already: then out_asked is false, and it says nothing about the address.
  */
 struct err client_probe(struct client *, struct str forward_path, struct arena *, bool *out_asked, struct remote_reply *out);
 

@@ -2,8 +2,8 @@
  * spool - durable storage of messages. Two implementations, spool/log and (later) spool/pg, pass the one spool_test.c.
  *
  * spool_commit() that returns OK means: the message survives power loss. What became of its recipients is recorded by
- * spool_settle(). The spool knows nothing of routes, retries or SMTP. One fiber-safe handle per store role: many fibers call
- * concurrently; commits that arrive together share one sync (group commit, spool.md "Commit").
+ * spool_settle(). The spool knows nothing of routes, retries or SMTP. One fiber-safe handle per store role: many fibers
+ * call concurrently; commits that arrive together share one sync (group commit, spool.md "Commit").
  */
 #ifndef SPOOL_SPOOL_H
 #define SPOOL_SPOOL_H
@@ -87,8 +87,9 @@ struct spool_ops {
      */
     struct err (*open)(struct rt *, struct dir *, const struct spool_settings *, struct spool **out, int64_t until);
     /*
-     * Starts recovery beside the caller, once after open: calls found(arg, ...) for every live message of before, newest
-     * first, from a fiber of its own, then done(arg). found may suspend; what it is given lives until it returns.
+     * Starts recovery beside the caller, once after open: calls found(arg, ...) for every live message of before,
+     * newest first, from a fiber of its own, then done(arg). found may suspend; what it is given lives until it
+     * returns.
      */
     struct err (*recover)(struct spool *, void (*found)(void *arg, const struct spool_message *),
                           void (*done)(void *arg, struct err), void *arg, int64_t until);
@@ -103,11 +104,11 @@ struct spool_ops {
     uint64_t (*draft_size)(const struct draft *);
     struct err (*draft_read)(struct draft *, uint64_t offset, void *memory, size_t len, int64_t until, size_t *out_len);
     /*
-     * OK: survives power loss, and the draft is no more. An error: it will never be delivered, and the draft is no more;
-     * after a write or sync error the process must end (spool.md "Commit"): spool_is_broken().
-     * Waits for the moment in which recovery learns all ids. ERR_EXISTS: the id turned out to be in use.
-     * statuses: NULL (all pending) or one for each recipient (expanded ones are ended at acceptance).
-     * settles: a notice and the end of what it reports are one record; NULL for ordinary mail.
+     * OK: survives power loss, and the draft is no more. An error: it will never be delivered, and the draft is no
+     * more; after a write or sync error the process must end (spool.md "Commit"): spool_is_broken(). Waits for the
+     * moment in which recovery learns all ids. ERR_EXISTS: the id turned out to be in use. statuses: NULL (all pending)
+     * or one for each recipient (expanded ones are ended at acceptance). settles: a notice and the end of what it
+     * reports are one record; NULL for ordinary mail.
      */
     struct err (*commit)(struct draft *, const struct envelope *, const struct recipient_status *statuses,
                          const struct spool_settle *settles, int64_t until);
@@ -115,15 +116,15 @@ struct spool_ops {
 
     /*
      * New states of some recipients of one message; when all are ended and no notice is owed, the message is no more.
-     * lazy: returns at once, seen by get() and written with the next commit or within 5 ms, or when there is space again;
-     * else durable when it returns. Those of one message are written in the order of the calls.
-     * ERR_NOT_FOUND: there is no such live message.
+     * lazy: returns at once, seen by get() and written with the next commit or within 5 ms, or when there is space
+     * again; else durable when it returns. Those of one message are written in the order of the calls. ERR_NOT_FOUND:
+     * there is no such live message.
      */
     struct err (*settle)(struct spool *, const struct spool_settle *, bool lazy, int64_t until);
 
     /*
-     * Committed and alive, or ended while this spool was open (of those, at least the last 65,536). Right at any time: while
-     * recovery does not know yet, it waits.
+     * Committed and alive, or ended while this spool was open (of those, at least the last 65,536). Right at any time:
+     * while recovery does not know yet, it waits.
      */
     struct err (*has)(struct spool *, struct message_id, int64_t until, bool *out);
     struct err (*get)(struct spool *, struct message_id, struct arena *, int64_t until, struct spool_message *out);

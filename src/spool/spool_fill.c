@@ -1,6 +1,6 @@
 /*
- * spool_fill - for tests only: fills a spool with messages of every kind, lets some end and defers others, and prints, one JSON
- * object a line, what then lives there. The independent reader (tests/spool_reader.py) must find the same.
+ * spool_fill - for tests only: fills a spool with messages of every kind, lets some end and defers others, and prints,
+ * one JSON object a line, what then lives there. The independent reader (tests/spool_reader.py) must find the same.
  *
  *     spool_fill DIRECTORY MESSAGES SEGMENT_BYTES close|kill
  *

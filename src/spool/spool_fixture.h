@@ -1,6 +1,6 @@
 /*
- * spool_fixture - for tests only: a spool in a directory of its own, messages whose envelope and content follow from a number,
- * so that what comes back can be checked without remembering it, and a recovery that collects what it found.
+ * spool_fixture - for tests only: a spool in a directory of its own, messages whose envelope and content follow from a
+ * number, so that what comes back can be checked without remembering it, and a recovery that collects what it found.
  */
 #ifndef SPOOL_SPOOL_FIXTURE_H
 #define SPOOL_SPOOL_FIXTURE_H

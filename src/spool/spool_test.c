@@ -1,5 +1,6 @@
 /*
- * spool_test - what any spool does, whatever it is made of. An implementation passes when this passes with its operations.
+ * spool_test - what any spool does, whatever it is made of. An implementation passes when this passes with its
+ * operations.
  */
 #include "spool/spool_fixture.h"
 

@@ -1,10 +1,10 @@
 /*
- * verify - reads a spool directory without changing it, and says what is in it and what is wrong with it: what `postrider
- * spool verify` and `postrider spool dump` print. Works beside a running daemon too; what is written meanwhile may then show
- * as a torn batch at the end.
+ * verify - reads a spool directory without changing it, and says what is in it and what is wrong with it: what
+ * `postrider spool verify` and `postrider spool dump` print. Works beside a running daemon too; what is written
+ * meanwhile may then show as a torn batch at the end.
  *
- * One line a thing: with json an object a line (its first name says what it is: "segment", "record", "message", "recipient",
- * "problem", "remark", "summary"), else text for people.
+ * One line a thing: with json an object a line (its first name says what it is: "segment", "record", "message",
+ * "recipient", "problem", "remark", "summary"), else text for people.
  */
 #ifndef SPOOL_VERIFY_H
 #define SPOOL_VERIFY_H

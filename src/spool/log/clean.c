@@ -1,11 +1,12 @@
 /*
- * clean - the keeper, one fiber beside the commits: it puts damaged bytes into quarantine, moves what is still needed out of
- * old segments and frees them, and sees to it that there are free ones.
+ * clean - the keeper, one fiber beside the commits: it puts damaged bytes into quarantine, moves what is still needed
+ * out of old segments and frees them, and sees to it that there are free ones.
  *
- * A segment is freed when nothing that lives needs it any more and all that was moved out is synced; then both its headers say
- * so, and that is synced before anything relies on it. DONE marks in it are said again only while a segment that may hold an
- * ACCEPT or STATE of theirs is in use. Which one: the oldest, whose DONE marks are free, unless half of it lives; then the
- * deadest. Since space in use is over twice what lives when cleaning begins, the deadest is always worth it.
+ * A segment is freed when nothing that lives needs it any more and all that was moved out is synced; then both its
+ * headers say so, and that is synced before anything relies on it. DONE marks in it are said again only while a segment
+ * that may hold an ACCEPT or STATE of theirs is in use. Which one: the oldest, whose DONE marks are free, unless half
+ * of it lives; then the deadest. Since space in use is over twice what lives when cleaning begins, the deadest is
+ * always worth it.
  */
 #include "spool/log/log.h"
 
@@ -17,7 +18,7 @@ enum { CLEANERS = 16, PASSES = 4, YIELD_EVERY = 1000 };
 #define SPACE_LOOK_NS (SECOND)
 #define WAIT_FOR_READERS_NS (2 * MILLISECOND)
 
-/* ---- quarantine ------------------------------------------------------------------------------------------------------- */
+/* ---- quarantine -------------------------------------------------------------------------------------------------- */
 
 void
 damage_add(struct spool *sp, struct segment *seg, uint64_t offset, uint64_t len, struct message_id id, struct str what)
@@ -112,7 +113,7 @@ quarantine_all(struct spool *sp, int64_t until)
     return OK;
 }
 
-/* ---- one message anew ------------------------------------------------------------------------------------------------- */
+/* ---- one message anew -------------------------------------------------------------------------------------------- */
 
 struct restate {
     struct append append;
@@ -301,7 +302,7 @@ message_restate(struct spool *sp, struct message_id id, struct segment *from, in
     return e.kind == ERR_NOT_FOUND ? OK : e;
 }
 
-/* ---- one segment ------------------------------------------------------------------------------------------------------ */
+/* ---- one segment ------------------------------------------------------------------------------------------------- */
 
 struct cleaning { /* several fibers share the work, so that a batch has many of their records */
     struct spool *sp;
@@ -384,8 +385,9 @@ clean_some(void *arg)
 }
 
 /*
- * Large messages have content where no index speaks of them. The list may be long, and changes while others run: each goes to
- * its end once it was looked at, until the mark that stood there comes to the front. What is written anew joins behind it.
+ * Large messages have content where no index speaks of them. The list may be long, and changes while others run: each
+ * goes to its end once it was looked at, until the mark that stood there comes to the front. What is written anew joins
+ * behind it.
  */
 static struct err
 clean_elsewhere(struct spool *sp, struct segment *seg)
@@ -477,7 +479,7 @@ clean_index(struct spool *sp, struct segment *seg, int64_t until)
     return c.err;
 }
 
-/* ---- free segments ---------------------------------------------------------------------------------------------------- */
+/* ---- free segments ----------------------------------------------------------------------------------------------- */
 
 /* Both headers say that it is free, and that is synced. */
 static struct err
@@ -662,7 +664,7 @@ clean_segment(struct spool *sp, struct segment *seg, int64_t until)
     return ERR(ERR_BUSY, "clean spool segment");
 }
 
-/* ---- what next -------------------------------------------------------------------------------------------------------- */
+/* ---- what next --------------------------------------------------------------------------------------------------- */
 
 /* Sealed ones first; an unsealed one that is not the current one is left from before a crash. */
 static struct segment *
@@ -690,8 +692,8 @@ is_as_it_was(const struct spool *sp)
 }
 
 /*
- * Each batch takes whole blocks, so many small records that are moved one by one may fill as much as is freed. A round through
- * all segments that has not won a single one is not begun again before something has changed.
+ * Each batch takes whole blocks, so many small records that are moved one by one may fill as much as is freed. A round
+ * through all segments that has not won a single one is not begun again before something has changed.
  */
 static bool
 is_in_vain(const struct spool *sp)
@@ -866,7 +868,7 @@ keeper_drop(struct spool *sp)
         damage_free(sp, container_of(sp->damages.next, struct damage, link));
 }
 
-/* ---- space ------------------------------------------------------------------------------------------------------------ */
+/* ---- space ------------------------------------------------------------------------------------------------------- */
 
 struct err
 space_look(struct spool *sp, int64_t until)
@@ -881,7 +883,8 @@ space_look(struct spool *sp, int64_t until)
     return OK;
 }
 
-/* What the free segments beyond the reserve hold, what is left of the current one, and what the disk would still give. */
+/* What the free segments beyond the reserve hold, what is left of the current one, and what the disk would still
+ * give. */
 uint64_t
 space_for_mail(const struct spool *sp)
 {

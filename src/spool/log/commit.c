@@ -1,11 +1,11 @@
 /*
- * commit - everything that is appended to the log goes through one fiber: it takes all that waits, writes it as one batch,
- * syncs once, and answers all; what arrives meanwhile is the next batch. So the more there is to do, the cheaper each commit
- * is, without a timer and without a setting.
+ * commit - everything that is appended to the log goes through one fiber: it takes all that waits, writes it as one
+ * batch, syncs once, and answers all; what arrives meanwhile is the next batch. So the more there is to do, the cheaper
+ * each commit is, without a timer and without a setting.
  *
- * Settles that nobody waits for ride along, or go alone after LAZY_NS. When the log goes idle, one PROOF more is written, so
- * that the last batch too is known to have been synced. After an error of write or sync nothing is tried again on that file:
- * all who wait get the error, the spool is broken, and the process ends (spool.md "Commit").
+ * Settles that nobody waits for ride along, or go alone after LAZY_NS. When the log goes idle, one PROOF more is
+ * written, so that the last batch too is known to have been synced. After an error of write or sync nothing is tried
+ * again on that file: all who wait get the error, the spool is broken, and the process ends (spool.md "Commit").
  */
 #include "spool/log/log.h"
 
@@ -23,7 +23,7 @@ struct batch {
     struct list appends;
 };
 
-/* ---- appends -------------------------------------------------------------------------------------------------------- */
+/* ---- appends ----------------------------------------------------------------------------------------------------- */
 
 void
 append_init(struct append *a, struct spool *sp, uint8_t type, struct message_id id, size_t body_size)
@@ -150,7 +150,7 @@ queue_take(struct spool *sp, struct append *a)
     sp->urgent -= !a->lazy;
 }
 
-/* ---- one batch ------------------------------------------------------------------------------------------------------ */
+/* ---- one batch --------------------------------------------------------------------------------------------------- */
 
 static void
 add_part(struct spool *sp, struct batch *b, struct str part)
@@ -324,11 +324,11 @@ batch_write(struct spool *sp, struct batch *b)
     return e;
 }
 
-/* ---- segment after segment -------------------------------------------------------------------------------------------- */
+/* ---- segment after segment --------------------------------------------------------------------------------------- */
 
 /*
- * Index and last header, synced: so everything in k is on disk before the first record of k+1 is written. The last header says
- * that all before it is on disk, so chunks that nobody waited for are synced before it is written.
+ * Index and last header, synced: so everything in k is on disk before the first record of k+1 is written. The last
+ * header says that all before it is on disk, so chunks that nobody waited for are synced before it is written.
  */
 static struct err
 seal(struct spool *sp, struct segment *seg)
@@ -451,7 +451,7 @@ roll(struct spool *sp, enum need need)
     return OK;
 }
 
-/* ---- the fiber -------------------------------------------------------------------------------------------------------- */
+/* ---- the fiber --------------------------------------------------------------------------------------------------- */
 
 void
 spool_break(struct spool *sp, struct err e)
@@ -480,9 +480,9 @@ fail_all(struct spool *sp, struct err e)
 }
 
 /*
- * No segment to go on in. Mail is refused. What drains the queue waits for cleaning, which has a segment of its own and goes
- * first; when cleaning finds nothing to free, or cannot go on either, whoever waits gets the error. Lazy settles have been
- * promised: they wait until somebody makes space.
+ * No segment to go on in. Mail is refused. What drains the queue waits for cleaning, which has a segment of its own and
+ * goes first; when cleaning finds nothing to free, or cannot go on either, whoever waits gets the error. Lazy settles
+ * have been promised: they wait until somebody makes space.
  */
 static void
 run_short(struct spool *sp, const struct append *first, struct err e)

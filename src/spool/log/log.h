@@ -9,8 +9,8 @@
  *     recover.c    what lies in the directory, and which messages live
  *     clean.c      moving what is needed out of old segments; free segments, space, quarantine
  *
- * Order in memory follows the log: an append is *prepared* (recipient states change, in the order of the batch) when its
- * batch is made, and *finished* (places change) when the batch is written, also in that order.
+ * Order in memory follows the log: an append is *prepared* (recipient states change, in the order of the batch) when
+ * its batch is made, and *finished* (places change) when the batch is written, also in that order.
  */
 #ifndef SPOOL_LOG_LOG_H
 #define SPOOL_LOG_LOG_H
@@ -285,7 +285,8 @@ uint64_t segment_room_end(const struct spool *, const struct segment *, uint32_t
 /* What a walk over a segment meets, in order. */
 struct walk {
     void *arg;
-    /* A record whose check and data hash hold; bytes: all of it. data_ok false: only its data fails. False ends the walk. */
+    /* A record whose check and data hash hold; bytes: all of it. data_ok false: only its data fails. False ends the
+     * walk. */
     bool (*record)(void *arg, const struct record *, uint64_t offset, struct str head, struct str data, bool data_ok);
     /* Bytes that are no record but should be; torn: above the last proof. */
     bool (*damage)(void *arg, uint64_t offset, uint64_t len, bool torn);
@@ -364,8 +365,8 @@ size_t log_scan(struct spool *, uint64_t after, struct spool_place *out, size_t 
 /* ---- read.c ---- */
 
 /*
- * A base read back: the head's bytes in the arena, its parts, and all of the message with its settles applied. ERR_NOT_FOUND: no
- * such message; ERR_CORRUPT: its bytes are damaged (and queued for the quarantine).
+ * A base read back: the head's bytes in the arena, its parts, and all of the message with its settles applied.
+ * ERR_NOT_FOUND: no such message; ERR_CORRUPT: its bytes are damaged (and queued for the quarantine).
  */
 struct loaded {
     struct record record;
@@ -392,7 +393,8 @@ struct err recover_open(struct spool *, int64_t until); /* looks at all segments
 void recover_run(void *spool);                          /* the fiber */
 void recover_note_end(struct spool *, struct message_id);
 void recover_drop(struct spool *);
-/* The entries of a sealed segment, from its index or, where that is damaged, from a walk. The caller frees with mem_free. */
+/* The entries of a sealed segment, from its index or, where that is damaged, from a walk. The caller frees with
+ * mem_free. */
 struct err index_read(struct spool *, struct segment *, int64_t until, struct index_entry **out, uint32_t *out_count);
 
 /* ---- clean.c ---- */

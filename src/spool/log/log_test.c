@@ -22,11 +22,11 @@
     }                                                                                                                  \
     static void name##_body(struct fixture *f)
 
-/* ---- a disk that lies or fails --------------------------------------------------------------------------------------- */
+/* ---- a disk that lies or fails ----------------------------------------------------------------------------------- */
 
 /*
- * In the place of the C library's: counts, and fails when it is told to. It is called from the disk threads. After a failure a
- * file that failed must not be synced again, since that could succeed though the data is gone.
+ * In the place of the C library's: counts, and fails when it is told to. It is called from the disk threads. After a
+ * failure a file that failed must not be synced again, since that could succeed though the data is gone.
  */
 static atomic_long syncs_done, syncs_until_failure = -1, syncs_in_hope, writes_until_failure = -1;
 static _Atomic ino_t failed_files[16], synced_files[64];
@@ -101,7 +101,7 @@ fdatasync(int fd)
     return result;
 }
 
-/* ---- copies ----------------------------------------------------------------------------------------------------------- */
+/* ---- copies ------------------------------------------------------------------------------------------------------ */
 
 static void
 copy_file(const char *from, const char *to)
@@ -241,7 +241,7 @@ until_kept(struct fixture *f)
     test_expect(f->t, false, "the keeper comes to an end", __FILE__, __LINE__);
 }
 
-/* ---- crashes ---------------------------------------------------------------------------------------------------------- */
+/* ---- crashes ----------------------------------------------------------------------------------------------------- */
 
 enum { FEW = 24 };
 
@@ -372,7 +372,8 @@ CASE(recovery_writes_nothing)
     free(copy);
 }
 
-/* Committing, deferring and ending by many fibers; now and then the process "dies": a copy must hold what was promised. */
+/* Committing, deferring and ending by many fibers; now and then the process "dies": a copy must hold what was
+ * promised. */
 enum { LOAD = 1200, LOAD_FIBERS = 12 };
 struct load {
     struct fixture *f;
@@ -461,7 +462,7 @@ CASE(killed_under_load)
     free(l);
 }
 
-/* ---- bad disks -------------------------------------------------------------------------------------------------------- */
+/* ---- bad disks --------------------------------------------------------------------------------------------------- */
 
 /* Each byte of one record, and what lies there besides. */
 static void
@@ -902,7 +903,8 @@ CASE(chunks_leave_the_reserve)
     fixture_close(f);
 }
 
-/* What was promised to the one who settled lazily is written when there is space again, in whatever state that finds us. */
+/* What was promised to the one who settled lazily is written when there is space again, in whatever state that finds
+ * us. */
 CASE(lazy_settles_outlast_a_full_disk)
 {
     static char words[150];
@@ -961,8 +963,8 @@ settle_late(void *arg)
     l->ended = true;
 }
 
-/* Who settles while the message is written anew comes before whoever settles after him: or a failure whose notice is sent
- * would be owed again. */
+/* Who settles while the message is written anew comes before whoever settles after him: or a failure whose notice is
+ * sent would be owed again. */
 CASE(settles_are_written_in_the_order_of_the_calls)
 {
     struct late late = { .f = f, .number = 1 }; /* of two recipients */
@@ -1130,7 +1132,7 @@ CASE(verify_says_what_is_there)
     }
 }
 
-/* ---- a long life ------------------------------------------------------------------------------------------------------ */
+/* ---- a long life ------------------------------------------------------------------------------------------------- */
 
 CASE(space_is_bounded)
 {

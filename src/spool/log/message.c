@@ -30,7 +30,7 @@ message_new(struct spool *sp, struct message_id id)
     return m;
 }
 
-/* ---- what is needed of a segment -------------------------------------------------------------------------------------- */
+/* ---- what is needed of a segment --------------------------------------------------------------------------------- */
 
 void
 segment_count_live(struct spool *sp, struct segment *seg, int64_t bytes)
@@ -141,7 +141,7 @@ message_needs(const struct message *m, const struct segment *seg)
     return false;
 }
 
-/* ---- recipients ------------------------------------------------------------------------------------------------------- */
+/* ---- recipients -------------------------------------------------------------------------------------------------- */
 
 static size_t
 states_size(const struct message *m)
@@ -237,7 +237,7 @@ message_adopt(struct spool *sp, struct message *m, const struct loaded *l)
     mem_free(sp->mem, extents, count * sizeof *extents);
 }
 
-/* ---- fresh content ---------------------------------------------------------------------------------------------------- */
+/* ---- fresh content ----------------------------------------------------------------------------------------------- */
 
 static size_t
 fresh_size(const struct fresh *f)
@@ -280,7 +280,7 @@ message_forget_fresh(struct spool *sp, struct message *m)
         fresh_free(sp, m->own_fresh);
 }
 
-/* ---- the end ---------------------------------------------------------------------------------------------------------- */
+/* ---- the end ----------------------------------------------------------------------------------------------------- */
 
 void
 message_release(struct spool *sp, struct message *m)
@@ -314,8 +314,8 @@ message_end(struct spool *sp, struct message *m)
 }
 
 /*
- * A DONE without anybody's asking, lest an old state comes back: its own was damaged; or its base is, so that nobody can be
- * told any more, and who is open has failed.
+ * A DONE without anybody's asking, lest an old state comes back: its own was damaged; or its base is, so that nobody
+ * can be told any more, and who is open has failed.
  */
 void
 message_retire(struct spool *sp, struct message *m)

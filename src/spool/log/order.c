@@ -1,7 +1,7 @@
 /*
- * order - the live messages in order of acceptance, for listings: one list through all of them. New mail goes to its end;
- * what recovery finds comes in the order of the log, where cleaning has moved old messages to the front, and is sorted once
- * when all is there. A listing comes page by page, so the place where the last page ended is remembered.
+ * order - the live messages in order of acceptance, for listings: one list through all of them. New mail goes to its
+ * end; what recovery finds comes in the order of the log, where cleaning has moved old messages to the front, and is
+ * sorted once when all is there. A listing comes page by page, so the place where the last page ended is remembered.
  */
 #include "spool/log/log.h"
 
@@ -36,7 +36,8 @@ order_remove(struct spool *sp, struct message *m)
     list_remove(&m->link);
 }
 
-/* Merges two sorted lists into *out. Other fibers may run meanwhile, and messages end: all lists are whole at any time. */
+/* Merges two sorted lists into *out. Other fibers may run meanwhile, and messages end: all lists are whole at any
+ * time. */
 static void
 merge(struct spool *sp, struct list *a, struct list *b, struct list *out, size_t *steps)
 {

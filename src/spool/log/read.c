@@ -1,12 +1,13 @@
 /*
- * read - messages and content back from the segments. Places may change while the disk is asked (cleaning moves, settles
- * come), so after each wait the message is looked up again, and what was read is used only if its version is still the same.
+ * read - messages and content back from the segments. Places may change while the disk is asked (cleaning moves,
+ * settles come), so after each wait the message is looked up again, and what was read is used only if its version is
+ * still the same.
  */
 #include "spool/log/log.h"
 
 #include <string.h>
 
-/* ---- heads ------------------------------------------------------------------------------------------------------------ */
+/* ---- heads ------------------------------------------------------------------------------------------------------- */
 
 struct err
 head_read(struct spool *sp, struct place place, uint32_t head_size, struct arena *arena, int64_t until, struct record *out)
@@ -37,7 +38,7 @@ record_read(struct spool *sp, struct segment *seg, uint32_t offset, struct arena
     return head_read(sp, (struct place){ seg, offset, 0 }, (uint32_t)record_head_size(out), arena, until, out);
 }
 
-/* ---- one message with its settles --------------------------------------------------------------------------------------- */
+/* ---- one message with its settles -------------------------------------------------------------------------------- */
 
 static bool
 apply_settle(struct spool_message *m, struct take *t)
@@ -227,7 +228,7 @@ log_get(struct spool *sp, struct message_id id, struct arena *arena, int64_t unt
     return OK;
 }
 
-/* ---- content ---------------------------------------------------------------------------------------------------------- */
+/* ---- content ----------------------------------------------------------------------------------------------------- */
 
 static struct err
 data_read(struct spool *sp, struct segment *seg, struct extent extent, void *memory, int64_t until)

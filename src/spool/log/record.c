@@ -22,9 +22,9 @@
  *                  24 state u32                                                            176 spool time   i64
  *                  28 zero u32          ... zeros ...          4088 check u64 = XXH3-64, seed 0, of all before it
  *
- * A segment's life: free (both headers say so, synced) -> open (first header and last, new secret, written with the first
- * batch) -> sealed (index and last header; the first stays "open") -> free. The first header wins if it says free; a last
- * header of another life (another secret) says nothing.
+ * A segment's life: free (both headers say so, synced) -> open (first header and last, new secret, written with the
+ * first batch) -> sealed (index and last header; the first stays "open") -> free. The first header wins if it says
+ * free; a last header of another life (another secret) says nothing.
  */
 #include "spool/log/record.h"
 
@@ -50,7 +50,7 @@ load(const unsigned char *at, size_t bytes)
     return value;
 }
 
-/* ---- records -------------------------------------------------------------------------------------------------------- */
+/* ---- records ----------------------------------------------------------------------------------------------------- */
 
 size_t
 record_head_size(const struct record *r)
@@ -133,7 +133,7 @@ record_hash_data(struct str data)
     return data.len ? XXH3_64bits(data.ptr, data.len) : 0;
 }
 
-/* ---- PROOF, CHECKPOINT ---------------------------------------------------------------------------------------------- */
+/* ---- PROOF, CHECKPOINT ------------------------------------------------------------------------------------------- */
 
 void
 proof_put(struct put *p, const struct proof *proof)
@@ -438,7 +438,7 @@ base_extent(const struct base *b, uint32_t i)
     return (struct extent){ load(at, 8), (uint32_t)load(at + 8, 4), (uint32_t)load(at + 12, 4) };
 }
 
-/* ---- segment header and index --------------------------------------------------------------------------------------- */
+/* ---- segment header and index ------------------------------------------------------------------------------------ */
 
 static const struct str magic = STR("PRSPOOL\n");
 

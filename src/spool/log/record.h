@@ -2,9 +2,9 @@
  * record - what the log is made of, as bytes. Pure: no files, no clock. The drawings are in record.c and in
  * postrider-spool(5).
  *
- * A record is a *head* (header, body, check), which says what happened, and *data* (content), which may be empty. The check
- * covers the head and is seeded with the segment's secret, so that neither the remains of a recycled segment nor a record
- * that somebody mailed to us ever verifies; the head holds the hash of the data.
+ * A record is a *head* (header, body, check), which says what happened, and *data* (content), which may be empty. The
+ * check covers the head and is seeded with the segment's secret, so that neither the remains of a recycled segment nor
+ * a record that somebody mailed to us ever verifies; the head holds the hash of the data.
  */
 #ifndef SPOOL_LOG_RECORD_H
 #define SPOOL_LOG_RECORD_H
@@ -49,7 +49,8 @@ struct record {
 /* Bytes of head, and of the whole with its padding. */
 size_t record_head_size(const struct record *);
 size_t record_size(const struct record *);
-/* Writes header and check around the body, which stands already at head + RECORD_HEADER and is record->body.len long. */
+/* Writes header and check around the body, which stands already at head + RECORD_HEADER and is record->body.len
+ * long. */
 void record_seal(unsigned char *head, const struct record *, uint64_t secret);
 /*
  * Could a record stand here? False: surely not. Reads the header only (so body.ptr is meant, not looked at), and says
@@ -57,8 +58,8 @@ void record_seal(unsigned char *head, const struct record *, uint64_t secret);
  */
 bool record_peek(struct str bytes, struct record *out);
 /*
- * How many bytes, a multiple of RECORD_ALIGN, stand before the first place where record_peek() may say yes, or before what is
- * too short for it to say anything.
+ * How many bytes, a multiple of RECORD_ALIGN, stand before the first place where record_peek() may say yes, or before
+ * what is too short for it to say anything.
  */
 size_t record_find(struct str bytes);
 /* The check holds; bytes has all of the head. */
@@ -90,8 +91,9 @@ void tally_move(struct tally *, uint8_t was, uint8_t is);
 uint64_t tally_ended(const struct tally *);
 
 /*
- * A settle: what SETTLE and DONE carry, what an ACCEPT says of the message that it reports on, and how ACCEPT and STATE write
- * down the whole state of their own. `was` is each recipient's state before, so that counters can be replayed from it alone.
+ * A settle: what SETTLE and DONE carry, what an ACCEPT says of the message that it reports on, and how ACCEPT and STATE
+ * write down the whole state of their own. `was` is each recipient's state before, so that counters can be replayed
+ * from it alone.
  */
 struct settle_head {
     uint64_t base_first, base_last; /* DONE: the segments (sequence) where the message's ACCEPT and STATEs may lie */
@@ -115,7 +117,8 @@ struct settle_reader {
     struct take *strings; /* the one that was passed: at its end when all statuses are read */
     uint32_t next;
 };
-/* Takes the head; then settle_next() for each status. False: not a settle that we could have put (or, next: no more). */
+/* Takes the head; then settle_next() for each status. False: not a settle that we could have put (or, next: no
+ * more). */
 bool settle_take(struct take *, struct settle_reader *out);
 bool settle_next(struct settle_reader *, struct recipient_status *out, uint8_t *out_was);
 

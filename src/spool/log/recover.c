@@ -1,10 +1,10 @@
 /*
  * recover - from files to live messages. It writes nothing, so a crash in the middle of it changes nothing.
  *
- * When the spool is opened: the headers of all segments; a sync, then a walk over each unsealed one (one, but after damage).
- * Then new mail may come. Beside it: the indexes of all segments, newest record first, so that an end is seen before what it
- * ends. A message whose base is found is whole, for all that is newer has been seen: heads are read and shown from the first
- * index on, newest first; most of them when all indexes are read and every live id is known.
+ * When the spool is opened: the headers of all segments; a sync, then a walk over each unsealed one (one, but after
+ * damage). Then new mail may come. Beside it: the indexes of all segments, newest record first, so that an end is seen
+ * before what it ends. A message whose base is found is whole, for all that is newer has been seen: heads are read and
+ * shown from the first index on, newest first; most of them when all indexes are read and every live id is known.
  */
 #include "spool/log/log.h"
 
@@ -40,7 +40,7 @@ struct recovery {
     size_t listed_size;
 };
 
-/* ---- headers ---------------------------------------------------------------------------------------------------------- */
+/* ---- headers ----------------------------------------------------------------------------------------------------- */
 
 struct headers {
     bool first_ok, last_ok;
@@ -147,7 +147,8 @@ look_at(struct spool *sp, uint32_t number, struct list *used, int64_t until)
         segment_free(sp, seg);
         return e;
     }
-    /* Before its new life is believed: a segment that is free only in the page cache may come back, and its dead with it. */
+    /* Before its new life is believed: a segment that is free only in the page cache may come back, and its dead with
+     * it. */
     bool known = choose_header(&headers, &h);
     if (known && h.state == SEGMENT_FREE && !sp->read_only)
         e = sync_segment(sp, seg, until);
@@ -188,7 +189,7 @@ look_at(struct spool *sp, uint32_t number, struct list *used, int64_t until)
     return OK;
 }
 
-/* ---- unsealed segments ------------------------------------------------------------------------------------------------ */
+/* ---- unsealed segments ------------------------------------------------------------------------------------------- */
 
 struct opening {
     struct spool *sp;
@@ -302,7 +303,7 @@ walk_unsealed(struct spool *sp, struct segment *seg, bool count, int64_t until)
     return OK;
 }
 
-/* ---- open --------------------------------------------------------------------------------------------------------------- */
+/* ---- open -------------------------------------------------------------------------------------------------------- */
 
 static void
 enter_sorted(struct spool *sp, struct list *used)
@@ -337,7 +338,8 @@ keep_index(struct spool *sp, struct recovery *r, struct segment *seg)
         memcpy(known->own_entries, seg->own_index, seg->index_count * sizeof *seg->own_index);
 }
 
-/* A new spool on a small disk gets small segments: two are held in reserve, and one or two more are always in the making. */
+/* A new spool on a small disk gets small segments: two are held in reserve, and one or two more are always in the
+ * making. */
 static struct err
 choose_size(struct spool *sp, int64_t until)
 {
@@ -502,7 +504,7 @@ recover_drop(struct spool *sp)
     sp->own_recovery = NULL;
 }
 
-/* ---- indexes ------------------------------------------------------------------------------------------------------------ */
+/* ---- indexes ----------------------------------------------------------------------------------------------------- */
 
 static struct err
 index_read_footer(struct spool *sp, struct segment *seg, int64_t until, struct index_entry **out)
@@ -548,7 +550,7 @@ index_read(struct spool *sp, struct segment *seg, int64_t until, struct index_en
     return OK;
 }
 
-/* ---- who lives ------------------------------------------------------------------------------------------------------------ */
+/* ---- who lives --------------------------------------------------------------------------------------------------- */
 
 static void
 add_dead(struct recovery *r, struct message_id dead)
@@ -651,7 +653,7 @@ known_index(const struct recovery *r, const struct segment *seg)
     return NULL;
 }
 
-/* ---- one by one ----------------------------------------------------------------------------------------------------------- */
+/* ---- one by one -------------------------------------------------------------------------------------------------- */
 
 static struct err
 show_one(struct spool *sp, struct message *m, struct arena *arena)
@@ -694,7 +696,7 @@ show_some(struct spool *sp, size_t *count)
     return e;
 }
 
-/* ---- the whole -------------------------------------------------------------------------------------------------------- */
+/* ---- the whole --------------------------------------------------------------------------------------------------- */
 
 static struct err
 find_live(struct spool *sp)

@@ -1,6 +1,6 @@
 /*
- * segment - the files of the log: names, open descriptors, reading with and without the cache, and the walk over all records
- * of one, which never stops at what is damaged.
+ * segment - the files of the log: names, open descriptors, reading with and without the cache, and the walk over all
+ * records of one, which never stops at what is damaged.
  */
 #include "spool/log/log.h"
 
@@ -67,7 +67,7 @@ segment_free(struct spool *sp, struct segment *seg)
     mem_free(sp->mem, seg, sizeof *seg);
 }
 
-/* ---- those in use, by sequence ------------------------------------------------------------------------------------- */
+/* ---- those in use, by sequence ----------------------------------------------------------------------------------- */
 
 void
 segment_enter(struct spool *sp, struct segment *seg)
@@ -117,7 +117,7 @@ segment_by_sequence(const struct spool *sp, uint64_t sequence)
     return at < sp->segment_count && sp->own_segments[at]->sequence == sequence ? sp->own_segments[at] : NULL;
 }
 
-/* ---- files ---------------------------------------------------------------------------------------------------------- */
+/* ---- files ------------------------------------------------------------------------------------------------------- */
 
 /* Keeps descriptors few: the one that was not used for longest gives way. */
 static void
@@ -195,7 +195,7 @@ segment_read(struct spool *sp, struct segment *seg, uint64_t offset, void *memor
     return e;
 }
 
-/* ---- the cache of heads: windows of what has been written ------------------------------------------------------------ */
+/* ---- the cache of heads: windows of what has been written -------------------------------------------------------- */
 
 static struct window *
 window_find(struct spool *sp, uint64_t sequence, uint64_t index)
@@ -271,7 +271,7 @@ segment_drop_cache(struct spool *sp, struct segment *seg)
             sp->own_windows[i].sequence = sp->own_windows[i].used_at = 0;
 }
 
-/* ---- the index of an unsealed one ------------------------------------------------------------------------------------- */
+/* ---- the index of an unsealed one -------------------------------------------------------------------------------- */
 
 void
 segment_index_add(struct spool *sp, struct segment *seg, const struct index_entry *e)
@@ -333,7 +333,7 @@ record_index(const struct record *r, uint64_t offset, void (*each)(void *arg, co
     each(arg, &e);
 }
 
-/* ---- the walk --------------------------------------------------------------------------------------------------------- */
+/* ---- the walk ---------------------------------------------------------------------------------------------------- */
 
 struct gap {
     uint64_t offset, len, first_lsn; /* LSN of the first record that is missing there */
@@ -478,9 +478,9 @@ meet_record(struct walker *w, const struct record *r, uint64_t pos, struct str b
 }
 
 /*
- * Batch after batch, record after record. What does not verify begins a gap, and from there each multiple of 8 is tried until
- * something does: so damage costs only the records that it touches. In an unsealed segment what follows the last batch is what
- * a former life left there; it is searched too, and never verifies.
+ * Batch after batch, record after record. What does not verify begins a gap, and from there each multiple of 8 is tried
+ * until something does: so damage costs only the records that it touches. In an unsealed segment what follows the last
+ * batch is what a former life left there; it is searched too, and never verifies.
  */
 static struct err
 walk_records(struct walker *w, bool sealed)

@@ -1,6 +1,6 @@
 /*
- * spool_log - the log spool behind spool_ops: open and close, drafts, commit, settle, and what is asked of it. log.h says which
- * file does what.
+ * spool_log - the log spool behind spool_ops: open and close, drafts, commit, settle, and what is asked of it. log.h
+ * says which file does what.
  */
 #include "spool/log/log.h"
 
@@ -21,7 +21,7 @@ spool_report(struct spool *sp, struct spool_report report)
         sp->settings.report(sp->settings.report_arg, &report);
 }
 
-/* ---- open and close --------------------------------------------------------------------------------------------------- */
+/* ---- open and close ---------------------------------------------------------------------------------------------- */
 
 static void
 forget_all(struct spool *sp)
@@ -149,7 +149,7 @@ log_close(struct spool *sp, int64_t until)
     forget_all(sp);
 }
 
-/* ---- drafts ----------------------------------------------------------------------------------------------------------- */
+/* ---- drafts ------------------------------------------------------------------------------------------------------ */
 
 static bool
 is_known(const struct spool *sp, struct message_id id)
@@ -379,7 +379,7 @@ log_abort(struct draft *d)
         keeper_wake(sp);
 }
 
-/* ---- settling --------------------------------------------------------------------------------------------------------- */
+/* ---- settling ---------------------------------------------------------------------------------------------------- */
 
 /* Its message, if the settle can be applied to it. */
 static struct message *
@@ -398,8 +398,8 @@ settled_message(const struct spool *sp, struct message_id id, const unsigned cha
 }
 
 /*
- * The order of settles is decided here. A settle that says all of what earlier ones said replaces them; since get() then reads
- * one record where it would read many, it is made to say all whenever it names all recipients.
+ * The order of settles is decided here. A settle that says all of what earlier ones said replaces them; since get()
+ * then reads one record where it would read many, it is made to say all whenever it names all recipients.
  */
 static void
 prepare_settle(struct spool *sp, struct append *a, struct message *m)
@@ -492,7 +492,8 @@ refs_max(const struct message *m)
     return m->recipients > MANY_RECIPIENTS ? REFS_MAX_MANY : REFS_MAX;
 }
 
-/* So that get() never has to read a long tail of settles, and memory stays small: now and then the whole is written anew. */
+/* So that get() never has to read a long tail of settles, and memory stays small: now and then the whole is written
+ * anew. */
 static struct err
 fold(struct spool *sp, struct message_id id, int64_t until)
 {
@@ -543,7 +544,7 @@ log_settle(struct spool *sp, const struct spool_settle *s, bool lazy, int64_t un
     return e;
 }
 
-/* ---- commit ----------------------------------------------------------------------------------------------------------- */
+/* ---- commit ------------------------------------------------------------------------------------------------------ */
 
 struct commit {
     struct append append;
@@ -699,7 +700,8 @@ end_if_nothing_is_open(struct spool *sp, struct message_id id)
         (void)log_settle(sp, &nothing, true, FOREVER);
 }
 
-/* A second message with the id of an older one would take its place: so all ids are known before the first is committed. */
+/* A second message with the id of an older one would take its place: so all ids are known before the first is
+ * committed. */
 static struct err
 await_index(struct spool *sp, int64_t until)
 {
@@ -747,7 +749,7 @@ log_commit(struct draft *d, const struct envelope *envelope, const struct recipi
     return e;
 }
 
-/* ---- questions -------------------------------------------------------------------------------------------------------- */
+/* ---- questions --------------------------------------------------------------------------------------------------- */
 
 static struct err
 log_has(struct spool *sp, struct message_id id, int64_t until, bool *out)

@@ -26,7 +26,7 @@ struct verify {
 static const char *const type_names[] = { "?", "CHUNK", "ACCEPT", "SETTLE", "STATE", "DONE", "PROOF", "CHECKPOINT" };
 static const char *const state_names[] = { "?", "free", "open", "sealed" };
 
-/* ---- lines ------------------------------------------------------------------------------------------------------------ */
+/* ---- lines ------------------------------------------------------------------------------------------------------- */
 
 static struct text *
 line_begin(struct verify *v)
@@ -120,7 +120,7 @@ hear(void *arg, const struct spool_report *r)
         say(v, r->damage, r->what, r->file, 0, 0);
 }
 
-/* ---- records ---------------------------------------------------------------------------------------------------------- */
+/* ---- records ----------------------------------------------------------------------------------------------------- */
 
 static void
 dump_statuses(struct verify *v, struct take *t, struct message_id id)
@@ -267,7 +267,7 @@ verify_segment(struct verify *v, struct segment *seg, int64_t until)
     return OK;
 }
 
-/* ---- messages --------------------------------------------------------------------------------------------------------- */
+/* ---- messages ---------------------------------------------------------------------------------------------------- */
 
 static struct err
 read_content(struct verify *v, struct message_id id, uint64_t *out_size)
