@@ -5,6 +5,7 @@ Needs root and loop devices. The file system holds the spool only, so that socke
 import collections
 import contextlib
 import fcntl
+import json
 import os
 import pathlib
 import signal
@@ -138,6 +139,23 @@ def test_a_disk_filled_by_others_refuses_and_recovers(tmp_path):
         print(f"full: {accepted} more of 8 MiB, then {code} {reply}; the file gone: mail is taken again without a restart")
 
 
+def shut_down_between_syncs(server, disk):
+    """
+    ext4 may answer a sync that is under way at that moment with success, though what it covers is lost: the conversion of
+    unwritten extents fails silently then (seen on Linux 6.18 with a program of twenty lines, once in forty times; never on
+    blocks that were written before). A power failure cannot do that, since nobody would hear the answer. So the store is
+    stopped where no system call of it is under way.
+    """
+    store = server.role_pids()["store 0"]
+    os.kill(store, signal.SIGSTOP)
+    try:
+        tasks = pathlib.Path(f"/proc/{store}/task")
+        wait_until(lambda: all(b") T " in (task / "stat").read_bytes() for task in tasks.iterdir()), 30, "stopped threads")
+        disk.shut_down()
+    finally:
+        os.kill(store, signal.SIGCONT)
+
+
 def replace_disk(server, disk):
     """Unmounts and mounts again, while the supervisor cannot start a store into the empty directory below."""
     os.kill(server.process.pid, signal.SIGSTOP)
@@ -156,11 +174,11 @@ def test_a_file_system_that_is_shut_down_loses_nothing_accepted(tmp_path):
     accepted = tmp_path / "accepted"
     with Disk(tmp_path, 384) as disk, Postrider(tmp_path, SITE, next_port=free_port()) as server:
         with Tool(tmp_path, "load", "load", "--server", f"127.0.0.1:{server.port}", "--to", "ok@local.test", "--keep-going",
-                  "--log-accepted", str(accepted), "--sessions", "20", "--seconds", "3600", "--size", "5000", "--quiet") as load:
+                  "--log-accepted", str(accepted), "--sessions", "20", "--seconds", "3600", "--size", "5000", "--quiet", "--json") as load:
             for round_number in range(3):
                 before = len(accepted_counts(accepted)) if accepted.exists() else 0
                 wait_until(lambda: accepted.exists() and len(accepted_counts(accepted)) > before + 200, 60, "load")
-                disk.shut_down()
+                shut_down_between_syncs(server, disk)
                 with pytest.raises((smtplib.SMTPException, OSError)) as refused:
                     server.send()
                 code = getattr(refused.value, "smtp_code", None)
@@ -168,6 +186,7 @@ def test_a_file_system_that_is_shut_down_loses_nothing_accepted(tmp_path):
                 replace_disk(server, disk)
                 wait_until(lambda: accepts_again(server), 60, "mail taken again")
             output = load.end()
+            counts = json.loads(output.splitlines()[0])
         server.wait_until_empty(120)
         # Without those that the test itself sent, which have no name.
         copies = collections.Counter(copy.name for copy in copies_in(server.maildir(), "ok@local.test") if copy.name)
@@ -175,5 +194,6 @@ def test_a_file_system_that_is_shut_down_loses_nothing_accepted(tmp_path):
         lost = set(names) - set(copies)
         assert not lost, f"{len(lost)} of {len(names)} lost"
         again = copies.total() - len(copies)
+        assert counts["refused"] == 0 and counts["deferred"] > 0, "clients get 4xx, and nothing worse"
         print(f"{round_number + 1} shutdowns of the file system: {len(names)} accepted, none lost, {again} twice\n{output}")
         assert not [event for event in server.log_events("attempt") if event["result"] == "failed"]

@@ -60,7 +60,8 @@ def sanitized(path):
     return b"__asan_init" in path.read_bytes()
 
 
-def test_strace_of_each_role_shows_only_its_allow_list(tmp_path):
+@pytest.mark.parametrize("pretend", [None, "landlock=0,no-guard-advice"])
+def test_strace_of_each_role_shows_only_its_allow_list(tmp_path, pretend):
     release = binary("RELEASE")
     if sanitized(release):
         pytest.skip("the sanitizers need more calls: POSTRIDER_RELEASE names a build without them")
@@ -68,7 +69,8 @@ def test_strace_of_each_role_shows_only_its_allow_list(tmp_path):
     traces.mkdir()
     strace = ["strace", "-D", "-ff", "-qq", "-ttt", "-s", "8", "-o", str(traces / "trace")]
     with Postrider(tmp_path / "b", SITE.replace("; relay from 127.0.0.1", "")) as second, \
-            Postrider(tmp_path / "a", SITE, binary_path=release, command=strace, next_port=second.port) as server:
+            Postrider(tmp_path / "a", SITE, binary_path=release, command=strace, next_port=second.port,
+                      environment={"POSTRIDER_PRETEND": pretend} if pretend else {}) as server:
         server.send()
         server.send(to="ok@local.test", content=b"Subject: long\r\n\r\n" + b"x" * 900 * 1024 + b"\r\n")
         server.send(to="other@nowhere.test", sender="ok@local.test")  # refused by the next hop: a notice is composed

@@ -422,6 +422,11 @@ pipelines_without_deadlock(struct test *t)
           "S: 250 ok\nS# 250-xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx 90\nS: 250 ok\n"
           MAIL "P 999\nC: RCPT TO:<u999@b.example>\nC: DATA\nS: 354 go\nD\nS: 250 ok\n" QUIT),
           STR("250 250,250,250,250 354 250 end"), STR("a\r\n"), .rcpt_count = 1000, .tiny = true },
+        { "1000 recipients by LMTP, answered one by one", STR("S: 220 hi\nC: LHLO me.example\nS: 250-hi\n"
+          "S: 250 PIPELINING\n" MAIL "S# 250-xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx 90\nS: 250 ok\n"
+          "P 1000\nC: DATA\nS: 354 go\nD\nS# 250 ok 1000\n" QUIT),
+          STR("250 250,250,250,250 354 250,250,250,250 end"), STR("a\r\n"), .rcpt_count = 1000, .tiny = true,
+          .lmtp = true },
         { "1000 recipients in turn", STR(PLAIN MAIL "S: 250 ok\nP 1000\nC: DATA\nS: 354 go\nD\nS: 250 ok\n" QUIT),
           STR("250 250,250,250,250 354 250 end"), STR("a\r\n"), .rcpt_count = 1000, .tiny = true },
     };
