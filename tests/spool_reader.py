@@ -20,6 +20,7 @@ BLOCK = 4096
 HEADER = struct.Struct("<BBHIQQQIIQ")  # type, flags, 0, body length, LSN, id (two words), data length, 0, data hash
 CHECK = 8
 CHUNK, ACCEPT, SETTLE, STATE, DONE, PROOF, CHECKPOINT = range(1, 8)
+DOUBTED = 100  # a DONE that may not be one
 SKIPPABLE, COVERS, WITHIN = 1, 2, 4
 FREE, OPEN, SEALED = 1, 2, 3
 STATES = ["pending", "delivered", "failed, notice owed", "failed, notice sent", "failed, no notice", "relayed", "expanded",
@@ -145,7 +146,7 @@ class Segment:
 
     def header(self, at):
         block = self.data[at:at + BLOCK] if at >= 0 else b""
-        if len(block) != BLOCK or block[:8] != b"PRSPOOL\n" or xxh3(block[:-8]) != struct.unpack("<Q", block[-8:])[0]:
+        if len(block) != BLOCK or block[:8] != b"PRSPOOL\n" or xxh3(block[:504]) != struct.unpack_from("<Q", block, 504)[0]:
             return None
         take = Take(block, 8)
         names = ["version", "compat", "read_only", "incompat", "state", "zero"]
@@ -236,6 +237,7 @@ class Segment:
                 self.spool.remark("the last batch is not whole", self.name, offset, size)
             else:
                 self.spool.problem("damaged records", self.name, offset, size)
+        self.whole = not gaps
         if self.lost and not gaps:
             self.spool.problem(f"{self.lost} records are missing", self.name)
         self.records = [r for r in self.records if r[5] is not None or r[2] <= self.proven or r[0] == CHUNK]
@@ -275,6 +277,8 @@ class Spool:
         self.by_sequence = {s.head["sequence"]: s for s in self.segments}
         if len(self.by_sequence) != len(self.segments):
             self.problem("two segments have one number", path)
+        for segment in self.segments:
+            segment.records = [r for r in segment.records if r[2] <= segment.proven or self.has_pieces(r)]
         for older, newer in zip(self.segments, self.segments[1:]):
             if newer.head["first_lsn"] <= older.last_lsn:
                 self.problem("LSNs of two segments overlap", newer.name)
@@ -291,6 +295,11 @@ class Spool:
     def remark(self, *args):
         self.say(self.remarks, *args)
 
+    @staticmethod
+    def is_doubted(segment, lsn):
+        """An end in a batch that is not whole may follow from a settle that is lost: it is a settle until another DONE comes."""
+        return not segment.whole and lsn > segment.proven
+
     def events(self):
         """(LSN, type, id, settle or base, record, segment), oldest first, of all that concerns messages."""
         for segment in self.segments:
@@ -298,12 +307,16 @@ class Spool:
                 kind, _, lsn, number, body, _, offset, _, _ = record
                 try:
                     if kind in (SETTLE, DONE):
+                        if kind == DONE and self.is_doubted(segment, lsn):
+                            kind = DOUBTED
                         yield lsn, kind, number, read_settle(Take(body)), record, segment
                     elif kind in (ACCEPT, STATE):
                         base = read_base(body)
                         yield lsn, kind, number, base, record, segment
                         if "settles" in base:
                             kind = DONE if base["settles"]["ends"] else SETTLE
+                            if kind == DONE and self.is_doubted(segment, lsn):
+                                kind = DOUBTED
                             yield lsn, kind, base["settles_id"], base["settles"], record, segment
                 except Bad as bad:
                     self.problem(str(bad), segment.name, offset)
@@ -320,7 +333,8 @@ class Spool:
                 self.messages.pop(number, None)
             elif number in self.messages:
                 self.messages[number]["settles"].append(what)
-        for number, message in self.messages.items():
+                self.messages[number]["doubted"] = kind == DOUBTED
+        for number, message in list(self.messages.items()):
             self.resolve(number, message)
 
     def resolve(self, number, message):
@@ -339,20 +353,37 @@ class Spool:
                     status = dict(status, reply=before["reply"], remote=before["remote"])
                 message["statuses"][status["index"]] = status
         if not any(s["state"] in OPEN_STATES or s["notices"] & SUCCESS_OWED for s in message["statuses"]):
+            if message.get("doubted"):
+                del self.messages[number]
+                return
             self.problem("all recipients have ended, and there is no DONE", id_text(*number))
         message["content"] = self.content(number, message)
+
+    def piece(self, sequence, offset, size):
+        segment = self.by_sequence.get(sequence)
+        piece = segment and segment.record_at(offset, 0, len(segment.data))
+        return piece[5] if piece and piece[5] is not None and len(piece[5]) == size else None
+
+    def has_pieces(self, record):
+        """A crash came before the sync of all of them: the message was never accepted."""
+        if record[0] not in (ACCEPT, STATE):
+            return True
+        try:
+            extents = read_base(record[4])["extents"]
+        except Bad:
+            return True
+        return all(extent[0] == 0 or self.piece(*extent) is not None for extent in extents)
 
     def content(self, number, message):
         pieces = []
         base, record = message["base"], message["record"]
         extents = base["extents"] or [(message["segment"].head["sequence"], record[6], len(record[5] or b""))]
-        for sequence, offset, size in extents:
-            segment = self.by_sequence.get(sequence)
-            piece = segment and segment.record_at(offset, 0, len(segment.data))
-            if not piece or piece[5] is None or len(piece[5]) != size:
+        for extent in extents:
+            piece = self.piece(*extent)
+            if piece is None:
                 self.problem("content of a message is lost", id_text(*number))
                 return None
-            pieces.append(piece[5])
+            pieces.append(piece)
         content = b"".join(pieces)
         if len(content) != base["content_size"]:
             self.problem("content of a message has another size", id_text(*number))

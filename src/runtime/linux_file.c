@@ -552,6 +552,24 @@ file_sync(struct file *file, enum lane lane, int64_t until)
     return run(file->rt, lane, &j, work_sync, until);
 }
 
+/* The kernel keeps what is not written back yet, and on some file systems all of it: then that is where the truth is. */
+static void
+work_forget(struct job *job)
+{
+    struct file_job *j = container_of(job, struct file_job, job);
+    int error = posix_fadvise(j->fd, 0, 0, POSIX_FADV_DONTNEED);
+
+    j->err = error ? err_from_os(error, "forget a file's cache") : OK;
+}
+
+struct err
+file_forget_cache(struct file *file, enum lane lane, int64_t until)
+{
+    struct file_job j = { .fd = file->fd };
+
+    return run(file->rt, lane, &j, work_forget, until);
+}
+
 struct err
 file_write_sync(struct file *file, const struct str *parts, size_t count, uint64_t offset, enum lane lane,
                 int64_t until)

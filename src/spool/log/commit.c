@@ -87,8 +87,8 @@ append_end(struct spool *sp, struct append *a, struct err e)
     event_wake(sp->rt, &sp->written);
 }
 
-void
-append_queue(struct spool *sp, struct append *a)
+static void
+queue_put(struct spool *sp, struct append *a, bool first)
 {
     CHECK(!sp->read_only);
     CHECK(append_size(a) <= record_size_max(sp));
@@ -98,12 +98,21 @@ append_queue(struct spool *sp, struct append *a)
     }
     if (a->lazy && list_is_empty(&sp->queue))
         sp->lazy_until = within(sp->rt, LAZY_NS);
-    list_push_back(&sp->queue, &a->link);
+    if (first)
+        list_push_front(&sp->queue, &a->link);
+    else
+        list_push_back(&sp->queue, &a->link);
     sp->queued++;
     sp->urgent += !a->lazy;
     if (a->need != NEED_DRAIN) /* cleaning goes first; and mail is refused at once, whatever waits */
         sp->starved = false;
     event_wake(sp->rt, &sp->work);
+}
+
+void
+append_queue(struct spool *sp, struct append *a)
+{
+    queue_put(sp, a, false);
 }
 
 void
@@ -327,16 +336,12 @@ batch_write(struct spool *sp, struct batch *b)
 /* ---- segment after segment --------------------------------------------------------------------------------------- */
 
 /*
- * Index and last header, synced: so everything in k is on disk before the first record of k+1 is written. The last
- * header says that all before it is on disk, so chunks that nobody waited for are synced before it is written.
+ * Index and last header, each synced: so everything in k is on disk before the first record of k+1 is written. The last header
+ * says that all before it is on disk, so the index, and chunks that nobody waited for, are synced before it is written.
  */
 static struct err
 seal(struct spool *sp, struct segment *seg)
 {
-    if (sp->synced_lsn != seg->last_lsn) {
-        TRY(file_sync(seg->own_file, LANE_COMMIT, FOREVER));
-        sp->counters.syncs++;
-    }
     uint64_t index_bytes = (uint64_t)seg->index_count * INDEX_ENTRY;
     unsigned char *index = mem_alloc(sp->mem, (size_t)index_bytes + BLOCK);
 
@@ -352,9 +357,10 @@ seal(struct spool *sp, struct segment *seg)
     seg->header.spool_time = spool_now(sp);
     segment_header_put(sp->own_block, &seg->header);
     struct str part = str_new(index, (size_t)index_bytes);
-    struct err e = file_write(seg->own_file, &part, 1, seg->used, LANE_COMMIT, FOREVER);
+    struct err e = file_write_sync(seg->own_file, &part, 1, seg->used, LANE_COMMIT, FOREVER);
     mem_free(sp->mem, index, (size_t)index_bytes + BLOCK);
     TRY(e);
+    sp->counters.syncs++;
     part = str_new(sp->own_block, BLOCK);
     CHECK(seg->used + index_bytes <= seg->header.bytes - BLOCK);
     TRY(file_write_sync(seg->own_file, &part, 1, seg->header.bytes - BLOCK, LANE_COMMIT, FOREVER));
@@ -407,6 +413,16 @@ begin_segment(struct spool *sp, struct segment *seg)
     return OK;
 }
 
+/* It counts what batches before its own have done, and begins its own: what follows it is counted beside it. */
+static struct err
+prepare_checkpoint(struct spool *sp, struct append *a)
+{
+    struct put p = append_put(a);
+
+    tally_put(&p, &sp->tally);
+    return OK;
+}
+
 static struct append *
 make_checkpoint(struct spool *sp)
 {
@@ -414,6 +430,7 @@ make_checkpoint(struct spool *sp)
 
     append_init(a, sp, RECORD_CHECKPOINT, (struct message_id){ 0, 0 },
                 CHECKPOINT_FIXED + (size_t)sp->segment_count * CHECKPOINT_SEGMENT);
+    a->prepare = prepare_checkpoint;
     a->finish = append_drop;
     a->need = NEED_DRAIN;
     struct put p = append_put(a);
@@ -427,7 +444,7 @@ make_checkpoint(struct spool *sp)
 void
 checkpoint_queue(struct spool *sp)
 {
-    append_queue(sp, make_checkpoint(sp));
+    queue_put(sp, make_checkpoint(sp), true);
 }
 
 /* The current segment has no room for what comes: a free one takes over. ERR_NO_SPACE: there is none. */

@@ -321,7 +321,7 @@ unsigned char *append_body(const struct append *);
 struct put append_put(const struct append *);
 void spool_break(struct spool *, struct err);
 
-void checkpoint_queue(struct spool *); /* behind what waits already; rides with the next batch */
+void checkpoint_queue(struct spool *); /* before what waits already; rides with the next batch */
 /* What a record changes in the counters, from its body alone: also used by recovery. */
 void tally_settle(struct tally *, struct take *);
 void tally_accept(struct tally *, struct str body);

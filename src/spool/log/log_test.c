@@ -872,7 +872,7 @@ CASE(a_segment_is_synced_before_it_says_so)
         struct segment *seg = f->spool->current;
         long before = atomic_load(&syncs_done);
         FIXTURE_OK(f, f->ops->put(d, str_new(content, sizeof content), FOREVER));
-        if (seg && f->spool->current != seg) /* one for the chunks, one for the last header, one for the CHECKPOINT */
+        if (seg && f->spool->current != seg) /* one for chunks and index, one for the last header, one for the CHECKPOINT */
             EXPECT(f->t, atomic_load(&syncs_done) >= before + 3);
     }
     f->ops->abort(d);
@@ -1258,6 +1258,80 @@ CASE(an_idle_log_proves_its_last_batch)
     fixture_close(f);
 }
 
+/* Power failed before the sync that covers pieces and ACCEPT: the pieces did not arrive, and nobody was told of the message. */
+CASE(a_message_that_lacks_a_piece_was_never_accepted)
+{
+    struct fixture *copy = malloc(sizeof *copy);
+    struct spool_counters c;
+    struct draft *d;
+    struct fixture_envelope *e = malloc(sizeof *e);
+    char content[20000] = "x";
+
+    f->settings.segment_bytes = 64 << 10;
+    fixture_open(f);
+    fixture_envelope(f, 1, e);
+    e->envelope.size = sizeof content;
+    FIXTURE_OK(f, f->ops->begin(f->spool, fixture_id(1), sizeof content, FOREVER, &d));
+    FIXTURE_OK(f, f->ops->put(d, str_new(content, sizeof content), FOREVER));
+    FIXTURE_OK(f, f->ops->commit(d, &e->envelope, NULL, NULL, FOREVER));
+    EXPECT(f->t, f->spool->synced_lsn != f->spool->proof_lsn);
+    copy_begin(copy, f);
+    flip_bit(copy, f->spool->current->number, BLOCK + 1000);
+    fixture_open(copy);
+    EXPECT(f->t, copy->damages > 0);
+    EXPECT_INT(f->t, copy->found_count, 0);
+    copy->ops->counters(copy->spool, &c);
+    EXPECT_INT(f->t, c.accepted, 0);
+    fixture_close(copy);
+    until_kept(f); /* and proved */
+    while (f->spool->synced_lsn != f->spool->proof_lsn)
+        (void)rt_sleep(f->rt, within(f->rt, MILLISECOND));
+    copy_again(copy, f);
+    flip_bit(copy, f->spool->current->number, BLOCK + 1000);
+    fixture_open(copy);
+    EXPECT(f->t, fixture_was_found(copy, 1)); /* now it is damage, and somebody can be told */
+    copy->ops->counters(copy->spool, &c);
+    EXPECT_INT(f->t, c.accepted, fixture_recipient_count(1));
+    fixture_close(copy);
+    fixture_close(f);
+    fixture_done_with(copy);
+    free(copy);
+    free(e);
+}
+
+static void
+commit_two(void *arg)
+{
+    fixture_commit(arg, 2);
+}
+
+/* The keeper asks for one at any time: what waits to be written then is counted, too. */
+CASE(a_checkpoint_forgets_nothing)
+{
+    struct fixture *copy = malloc(sizeof *copy);
+    struct spool_counters c;
+    struct scope scope;
+
+    fixture_open(f);
+    fixture_commit(f, 1);
+    scope_init(&scope, f->rt);
+    scope_start(&scope, "commit", commit_two, f);
+    while (list_is_empty(&f->spool->queue))
+        fiber_yield(f->rt);
+    checkpoint_queue(f->spool);
+    FIXTURE_OK(f, scope_wait(&scope, FOREVER));
+    scope_end(&scope);
+    copy_begin(copy, f);
+    fixture_open(copy);
+    copy->ops->counters(copy->spool, &c);
+    EXPECT_INT(f->t, c.accepted, fixture_recipient_count(1) + fixture_recipient_count(2));
+    EXPECT_INT(f->t, c.pending, c.accepted);
+    fixture_close(copy);
+    fixture_close(f);
+    fixture_done_with(copy);
+    free(copy);
+}
+
 TEST_MAIN({ "cut anywhere", cut_anywhere }, { "recovery writes nothing", recovery_writes_nothing },
           { "killed under load", killed_under_load }, { "flip each byte of a record", flip_each_byte_of_a_record },
           { "flip each byte of a sealed record", flip_each_byte_of_a_sealed_record },
@@ -1277,4 +1351,6 @@ TEST_MAIN({ "cut anywhere", cut_anywhere }, { "recovery writes nothing", recover
           { "verify says what is there", verify_says_what_is_there }, { "space is bounded", space_is_bounded },
           { "large messages and drafts move", large_messages_and_drafts_move },
           { "damaged content stays damaged when moved", damaged_content_stays_damaged_when_moved },
-          { "an idle log proves its last batch", an_idle_log_proves_its_last_batch })
+          { "an idle log proves its last batch", an_idle_log_proves_its_last_batch },
+          { "a message that lacks a piece was never accepted", a_message_that_lacks_a_piece_was_never_accepted },
+          { "a checkpoint forgets nothing", a_checkpoint_forgets_nothing })

@@ -20,7 +20,9 @@
  *                  16 read-only u32     56 created,            88 end of the batches u64   116 zero         u32
  *                  20 incompat u32         spool time i64                                  120 tally, 7 x u64
  *                  24 state u32                                                            176 spool time   i64
- *                  28 zero u32          ... zeros ...          4088 check u64 = XXH3-64, seed 0, of all before it
+ *                  28 zero u32          ... zeros ...          504 check u64 = XXH3-64, seed 0, of all before it
+ *                  All of it is one sector: a disk that loses power writes it whole or not at all, so no crash leaves a
+ *                  segment without a header. Zeros follow, and say nothing.
  *
  * A segment's life: free (both headers say so, synced) -> open (first header and last, new secret, written with the
  * first batch) -> sealed (index and last header; the first stays "open") -> free. The first header wins if it says
@@ -32,6 +34,8 @@
 
 #include <string.h>
 #include <xxhash.h>
+
+enum { HEADER_CHECK = 504 }; /* where it stands */
 
 static void
 store(unsigned char *at, uint64_t value, size_t bytes)
@@ -445,7 +449,7 @@ static const struct str magic = STR("PRSPOOL\n");
 void
 segment_header_put(unsigned char block[BLOCK], const struct segment_header *h)
 {
-    struct put p = put_init(block, BLOCK);
+    struct put p = put_init(block, HEADER_CHECK);
 
     memset(block, 0, BLOCK);
     put_raw(&p, magic);
@@ -470,7 +474,7 @@ segment_header_put(unsigned char block[BLOCK], const struct segment_header *h)
     tally_put(&p, &h->tally);
     put_i64(&p, h->spool_time);
     CHECK(!p.full);
-    store(block + BLOCK - 8, XXH3_64bits(block, BLOCK - 8), 8);
+    store(block + HEADER_CHECK, XXH3_64bits(block, HEADER_CHECK), 8);
 }
 
 bool
@@ -479,7 +483,7 @@ segment_header_take(struct str block, struct segment_header *out)
     struct take t = take_init(block);
 
     if (block.len != BLOCK || !str_eq(take_raw(&t, magic.len), magic) ||
-        load((const unsigned char *)block.ptr + BLOCK - 8, 8) != XXH3_64bits(block.ptr, BLOCK - 8))
+        load((const unsigned char *)block.ptr + HEADER_CHECK, 8) != XXH3_64bits(block.ptr, HEADER_CHECK))
         return false;
     out->version = take_u32(&t);
     out->compat = take_u32(&t);

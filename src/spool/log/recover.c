@@ -15,7 +15,10 @@ enum {
     SEGMENT_BYTES_SMALL = 4 << 20,
     SEGMENTS_OF_DISK = 32,
 };
-enum { SUSPECT = 128 }; /* index entry, while walking: the data is damaged */
+enum { /* flags of an index entry, while walking */
+    SUSPECT = 128, /* its data is damaged */
+    PIECED = 64,   /* its content lies in records of its own: whether they are whole is not known yet */
+};
 enum {
     YIELD_EVERY = 1000,
     SHOW_EARLY = 256, /* messages, so that the first deliveries need not wait for all indexes; commits do */
@@ -125,14 +128,34 @@ drop_file(struct spool *sp, struct segment *seg, int64_t until)
     return sp->read_only ? OK : dir_unlink(sp->dir, text_str(&name), LANE_BACKGROUND, until);
 }
 
+/*
+ * Sync before belief: what the page cache holds, the disk may not have, and the segment that it calls free may come back. After
+ * a sync that failed, that of a process before us, it may even be that the disk will never have it, and no sync says so any
+ * more: then only the disk itself can tell.
+ */
 static struct err
 sync_segment(struct spool *sp, struct segment *seg, int64_t until)
 {
     TRY(segment_pin(sp, seg, until));
     struct err e = file_sync(seg->own_file, LANE_BACKGROUND, until);
-    segment_unpin(sp, seg);
     sp->counters.syncs += !err_is(e);
+    if (!err_is(e))
+        e = file_forget_cache(seg->own_file, LANE_BACKGROUND, until);
+    segment_unpin(sp, seg);
     return e;
+}
+
+/* Of a sealed one all but the last header was synced before that says so; if it is lost, the segment is open. */
+static struct err
+read_true_headers(struct spool *sp, struct segment *seg, int64_t until, struct headers *out)
+{
+    struct segment_header h;
+
+    TRY(read_headers(sp, seg, until, out));
+    if (sp->read_only || (choose_header(out, &h) && h.state == SEGMENT_SEALED))
+        return OK;
+    TRY(sync_segment(sp, seg, until));
+    return read_headers(sp, seg, until, out);
 }
 
 static struct err
@@ -141,22 +164,13 @@ look_at(struct spool *sp, uint32_t number, struct list *used, int64_t until)
     struct segment *seg = segment_new(sp, number);
     struct headers headers;
     struct segment_header h;
-    struct err e = read_headers(sp, seg, until, &headers);
+    struct err e = read_true_headers(sp, seg, until, &headers);
 
     if (err_is(e)) {
         segment_free(sp, seg);
         return e;
     }
-    /* Before its new life is believed: a segment that is free only in the page cache may come back, and its dead with
-     * it. */
-    bool known = choose_header(&headers, &h);
-    if (known && h.state == SEGMENT_FREE && !sp->read_only)
-        e = sync_segment(sp, seg, until);
-    if (err_is(e)) {
-        segment_free(sp, seg);
-        return e;
-    }
-    if (!known) {
+    if (!choose_header(&headers, &h)) {
         if (headers.blank)
             return drop_file(sp, seg, until);
         report_file(sp, seg, true, S("a segment has lost both its headers: its records cannot be read"));
@@ -178,6 +192,7 @@ look_at(struct spool *sp, uint32_t number, struct list *used, int64_t until)
     seg->last_lsn = h.last_lsn;
     seg->used = h.end;
     seg->written = h.end == h.bytes;
+    seg->free_since = rt_now(sp->rt);
     if (h.sequence >= sp->next_sequence)
         sp->next_sequence = h.sequence + 1;
     if (h.state == SEGMENT_FREE) {
@@ -195,7 +210,8 @@ struct opening {
     struct spool *sp;
     struct segment *segment;
     bool count; /* newer than the newest sealed one, whose footer has the counters so far */
-    bool suspect;
+    uint8_t doubt;           /* of the record at hand: SUSPECT, PIECED */
+    uint64_t checkpoint_lsn; /* what is older was counted by a CHECKPOINT */
 };
 
 static void
@@ -204,7 +220,7 @@ add_index(void *arg, const struct index_entry *e)
     struct opening *o = arg;
     struct index_entry entry = *e;
 
-    entry.flags |= o->suspect ? SUSPECT : 0;
+    entry.flags |= o->doubt;
     segment_index_add(o->sp, o->segment, &entry);
     if (e->type == RECORD_DONE && !(e->flags & RECORD_WITHIN))
         o->segment->done_bytes += e->size;
@@ -238,16 +254,26 @@ count_record(struct spool *sp, const struct record *r)
 }
 
 static bool
+is_pieced(const struct record *r)
+{
+    struct base base;
+
+    return (r->type == RECORD_ACCEPT || r->type == RECORD_STATE) && base_take(r->body, &base) && base.head.extent_count > 0;
+}
+
+static bool
 meet_record(void *arg, const struct record *r, uint64_t offset, struct str head, struct str data, bool data_ok)
 {
     struct opening *o = arg;
 
     (void)head;
     (void)data;
-    o->suspect = !data_ok;
+    o->doubt = (uint8_t)((data_ok ? 0 : SUSPECT) | (is_pieced(r) ? PIECED : 0));
     record_index(r, offset, add_index, o);
-    if (o->count && data_ok)
+    if (o->count && !o->doubt)
         count_record(o->sp, r);
+    if (r->type == RECORD_CHECKPOINT && !o->doubt)
+        o->checkpoint_lsn = r->lsn;
     return true;
 }
 
@@ -262,20 +288,87 @@ meet_damage(void *arg, uint64_t offset, uint64_t len, bool torn)
     return true;
 }
 
-/* A record with damaged data counts if it was acknowledged: then its envelope at least is not lost. */
-static void
-drop_torn(struct segment *seg, uint64_t proven)
+static struct err
+pieces_are_whole(struct spool *sp, const struct record *r, int64_t until, bool *out)
 {
-    uint32_t kept = 0;
+    struct base base;
 
+    *out = base_take(r->body, &base);
+    for (uint32_t i = 0; i < base.head.extent_count && *out; i++) {
+        struct extent extent = base_extent(&base, i);
+        if (extent.segment == 0) /* was lost before, and is said to be */
+            continue;
+        char *memory = mem_alloc(sp->mem, extent.len);
+        struct err e = extent_read(sp, extent, memory, until);
+        mem_free(sp->mem, memory, extent.len);
+        if (e.kind == ERR_CORRUPT)
+            *out = false;
+        else
+            TRY(e);
+    }
+    return OK;
+}
+
+/* Could it be that nobody was told of it? And is what belongs to it not all there? */
+static struct err
+is_torn(struct spool *sp, const struct index_entry *e, uint64_t proven, const struct record *r, int64_t until, bool *out)
+{
+    bool whole = true;
+
+    if (e->lsn > proven && e->flags & PIECED)
+        TRY(pieces_are_whole(sp, r, until, &whole));
+    *out = e->lsn > proven && (e->flags & SUSPECT || !whole);
+    return OK;
+}
+
+/*
+ * A record whose content is damaged counts if it was acknowledged: then its envelope at least is not lost. Else it was written
+ * in one go with its content, or its pieces, and a crash came before the sync: it is dropped, lest half a message arrives.
+ */
+static struct err
+drop_torn(struct opening *o, uint64_t proven, int64_t until)
+{
+    struct spool *sp = o->sp;
+    struct segment *seg = o->segment;
+    uint32_t kept = 0;
+    bool torn = false;
+    struct arena arena;
+    struct err err = OK;
+
+    arena_init(&arena, sp->mem, 4096, SIZE_MAX / 2);
     for (uint32_t i = 0; i < seg->index_count; i++) {
         struct index_entry e = seg->own_index[i];
-        if ((e.flags & SUSPECT) && e.lsn > proven)
+        struct record r;
+        bool doubted = e.flags & (SUSPECT | PIECED) && !err_is(err);
+        bool looked_at = e.lsn > proven || o->count;
+        if (doubted && looked_at && !(e.flags & RECORD_WITHIN)) { /* of one within, the record itself came just before */
+            arena_reset(&arena);
+            err = head_read(sp, (struct place){ seg, e.offset, e.size }, e.head_size, &arena, until, &r);
+            if (!err_is(err))
+                err = is_torn(sp, &e, proven, &r, until, &torn);
+            if (!err_is(err) && !torn && o->count && e.lsn > o->checkpoint_lsn)
+                count_record(sp, &r);
+        }
+        if (doubted && torn)
             continue;
-        e.flags &= (uint8_t)~SUSPECT;
+        e.flags &= (uint8_t)~(SUSPECT | PIECED);
         seg->own_index[kept++] = e;
     }
+    arena_done(&arena);
     seg->index_count = kept;
+    return err;
+}
+
+/*
+ * A batch is not whole: an end that stands in it may follow from a settle that is lost. As a settle it says what it says, and if
+ * that is the end of its message, another DONE is written.
+ */
+static void
+doubt_ends(struct segment *seg, uint64_t proven)
+{
+    for (uint32_t i = 0; i < seg->index_count; i++)
+        if (seg->own_index[i].type == RECORD_DONE && seg->own_index[i].lsn > proven)
+            seg->own_index[i].type = RECORD_SETTLE;
 }
 
 static struct err
@@ -285,15 +378,15 @@ walk_unsealed(struct spool *sp, struct segment *seg, bool count, int64_t until)
     struct walk walk = { &o, meet_record, meet_damage };
     struct walked walked;
 
-    if (!sp->read_only) /* sync before belief: what the page cache holds, the disk may not have */
-        TRY(sync_segment(sp, seg, until));
     TRY(segment_walk(sp, seg, &walk, until, &walked));
     if (walked.newer && !sp->read_only) {
         report_file(sp, seg, false, S("a segment has records of a newer version of postrider"));
         return ERR(ERR_READ_ONLY, "open spool: a newer version wrote it");
     }
-    drop_torn(seg, walked.proven);
     seg->used = walked.end;
+    TRY(drop_torn(&o, walked.proven, until));
+    if (!walked.clean)
+        doubt_ends(seg, walked.proven);
     seg->last_lsn = walked.last_lsn > walked.proven ? walked.last_lsn : walked.proven;
     seg->damaged = !walked.clean;
     if (walked.spool_time > sp->spool_time)
@@ -541,7 +634,7 @@ index_read(struct spool *sp, struct segment *seg, int64_t until, struct index_en
     struct walked walked;
     segment_index_drop(sp, seg);
     TRY(segment_walk(sp, seg, &walk, until, &walked));
-    drop_torn(seg, UINT64_MAX);
+    TRY(drop_torn(&o, UINT64_MAX, until));
     *out_count = seg->index_count;
     *out = mem_alloc(sp->mem, seg->index_count * sizeof **out);
     if (seg->index_count > 0)
