@@ -667,19 +667,31 @@ disk_fail_sync(struct disk *d, disk_inode i, const struct disk_choice *choice, b
     d->inodes[i]->ops++;
     list_each_safe(node, &d->ops) {
         struct op *o = container_of(node, struct op, node);
-        if (!concerns(&o->op, i, is_dir))
+        if (o->op.kind != DISK_WRITE || !concerns(&o->op, i, is_dir))
             continue;
         decide(d, o, choice);
         op_free(d, o);
     }
     d->inodes[i]->ops--;
-    if (drop_cache && !is_dir) {
-        struct inode *inode = d->inodes[i];
-        uint64_t before = blocks(inode->cache.bytes.len);
-        bytes_copy(d, &inode->cache.bytes, &inode->durable.bytes);
-        d->used = d->used + blocks(inode->cache.bytes.len) - before;
-    }
+    if (drop_cache && !is_dir)
+        disk_forget_cache(d, i);
     inode_unused(d, i);
+}
+
+void
+disk_forget_cache(struct disk *d, disk_inode i)
+{
+    struct inode *inode = d->inodes[i];
+    uint64_t size = inode->cache.bytes.len;
+
+    bytes_copy(d, &inode->cache.bytes, &inode->durable.bytes);
+    bytes_set_len(d, &inode->cache.bytes, size);
+    list_each(node, &d->ops) {
+        struct op *o = container_of(node, struct op, node);
+        if (o->op.kind == DISK_WRITE && o->op.inode == i && o->op.offset < size)
+            bytes_put(d, &inode->cache.bytes, o->bytes, o->op.len < size - o->op.offset ? o->op.len : size - o->op.offset,
+                      o->op.offset);
+    }
 }
 
 void

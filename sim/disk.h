@@ -13,8 +13,8 @@
  *               never loses both
  *
  * disk_sync() of a file makes its writes and sizes durable; of a directory, its names. One does not do the other's work.
- * A sync that fails (disk_fail_sync) leaves the cache as it is and forgets the operations: some have arrived, the others
- * never will, and no later sync says so: what Linux does.
+ * A sync that fails (disk_fail_sync) leaves the cache as it is and forgets the writes: some have arrived, the others
+ * never will, and no later sync says so: what Linux does. Sizes and names go through a journal; they stay unsynced.
  *
  * Nothing here waits, draws random numbers or knows time: the simulator (sim/file.c) adds these, and the enumeration of
  * crash states uses disk_clone() and disk_lose_power() alone.
@@ -94,6 +94,8 @@ struct disk_choice {
 };
 /* drop_cache: reads give from now on what is durable (some file systems), else what was written. */
 void disk_fail_sync(struct disk *, disk_inode, const struct disk_choice *, bool drop_cache);
+/* Of a file: reads give what is durable, and what is written and not synced yet. */
+void disk_forget_cache(struct disk *, disk_inode);
 /* The power fails: the cache becomes what is durable with what the choice keeps of the operations. Nothing may be held
  * (disk_release_all). */
 void disk_lose_power(struct disk *, const struct disk_choice *);

@@ -286,6 +286,8 @@ faults_disk_error(struct sim *sim, struct process *p, enum disk_call call)
 {
     struct faults *all = &sim->faults;
 
+    if (sim->disk_watch)
+        return sim->disk_watch->call(sim->disk_watch, p, call);
     if (p->is_peer || sim->faults_over || sim->now >= all->disk_error_until || !(all->disk_error_calls & call))
         return 0;
     if (all->disk_error_once)

@@ -68,7 +68,7 @@ disk_of(const struct file_job *j)
 static struct err
 do_work(struct file_job *j)
 {
-    int error = faults_disk_error(j->process->sim, j->process, j->call);
+    int error = j->call ? faults_disk_error(j->process->sim, j->process, j->call) : 0; /* a sync asks for itself */
 
     return error ? err_from_os(error, "use the disk") : j->work(j);
 }
@@ -384,8 +384,8 @@ sync_inode(struct file_job *j, disk_inode inode, enum disk_call call, const char
         disk_sync(sim->disk, inode);
         return OK;
     }
-    struct disk_choice choice = file_draws(sim);
-    disk_fail_sync(sim->disk, inode, &choice, dice_chance(sim, 300));
+    struct disk_choice choice = sim->disk_watch ? sim->disk_watch->failed_sync : file_draws(sim);
+    disk_fail_sync(sim->disk, inode, &choice, sim->disk_watch ? sim->disk_watch->drops_cache : dice_chance(sim, 300));
     return err_from_os(error, what);
 }
 
@@ -413,6 +413,21 @@ struct err
 file_sync(struct file *file, enum lane lane, int64_t until)
 {
     struct file_job j = { .work = work_sync, .inode = file->file->inode };
+
+    return run(&j, file->process, lane, until);
+}
+
+static struct err
+work_forget(struct file_job *j)
+{
+    disk_forget_cache(disk_of(j), j->inode);
+    return OK;
+}
+
+struct err
+file_forget_cache(struct file *file, enum lane lane, int64_t until)
+{
+    struct file_job j = { .work = work_forget, .call = CALL_OPEN, .inode = file->file->inode };
 
     return run(&j, file->process, lane, until);
 }

@@ -34,6 +34,8 @@ heap_resize(struct mem *mem, void *ptr, size_t old_size, size_t new_size)
     struct block *b = ptr ? (struct block *)ptr - 1 : NULL;
 
     CHECK(!b || b->size == old_size);
+    if (new_size > old_size && ++p->allocations == p->ends_at)
+        process_kill(p, EXIT_CHECK_FAILED);
     mem->in_use += new_size - old_size;
     if (b)
         list_remove(&b->node);

@@ -66,6 +66,8 @@ struct process {
     struct sim *sim;
     struct mem mem;
     struct list blocks;      /* its heap, to drop it whole */
+    uint64_t allocations;    /* so far */
+    uint64_t ends_at;        /* at which of them there is no memory left; 0: never */
     struct host *host;
     uint32_t pid, parent, uid, gid;
     char name[32];           /* "sender", "client 3" */
@@ -119,6 +121,14 @@ struct sim_disk_speed {
     int64_t stall_until;     /* nothing ends before */
 };
 
+/* Somebody who sees every call to the disk of every process, and decides in place of the faults which of them fail: the
+ * small cases of sim/states. */
+struct disk_watch {
+    int (*call)(struct disk_watch *, struct process *, enum disk_call); /* before it: errno, or 0 */
+    struct disk_choice failed_sync;      /* what a sync that fails leaves */
+    bool drops_cache;
+};
+
 struct sim {
     struct mem mem;
     struct sim_options options;
@@ -130,6 +140,7 @@ struct sim {
     struct list processes, hosts, listeners, connections, locks;
     struct host *home;
     struct disk *disk;
+    struct disk_watch *disk_watch; /* or NULL */
     struct sim_net net;
     struct sim_disk_speed disk_speed;
     struct sim_dns *dns;
