@@ -69,9 +69,16 @@ show_faults(const struct counts *c)
            (unsigned long long)c->states);
 }
 
+static void
+show_damage(const struct counts *c)
+{
+    printf("%llu blocks zeroed, %llu bytes with a flipped bit\n", (unsigned long long)c->blocks, (unsigned long long)c->bytes);
+}
+
 static const struct kind_of_proof kinds[] = {
     { "crash", crash_all, show_crash },
     { "faults", faults_all, show_faults },
+    { "damage", damage_all, show_damage },
 };
 
 static struct counts

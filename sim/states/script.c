@@ -276,8 +276,10 @@ static void
 complain(struct look *l, const char *what, uint32_t number)
 {
     l->whole = false;
-    if (!l->problem[0])
-        (void)snprintf(l->problem, sizeof l->problem, "%s (message %u)", what, number);
+    if (l->problem[0])
+        return;
+    (void)snprintf(l->problem, sizeof l->problem, "%s (message %u)", what, number);
+    l->number = number;
 }
 
 /* Is the envelope the one that was given? The envid says what the rest must be. */

@@ -128,7 +128,8 @@ struct look { /* out of a recovery */
     uint64_t pending, quarantined;
     bool read_only;          /* in: open it so */
     struct act *then;        /* in: after that, this one is done; NULL: nothing */
-    char problem[256];
+    char problem[256];       /* the first */
+    uint32_t number;         /* of the message that it is about; 0: none */
 };
 int look_main(struct rt *, void *look);
 
