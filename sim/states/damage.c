@@ -19,10 +19,12 @@
 
 enum { EXTENTS_MAX = 600, OWNERS_MAX = 2, PROBE = 50000, CONTENT_STEP = 61 };
 
+enum part { IN_HEAD, IN_DATA, IN_HEADER, IN_INDEX, IN_TAIL }; /* tail: no PROOF covers it, so it may be torn as well */
+
 struct stretch { /* of a segment's file: a record, or part of it */
     uint32_t file;           /* its number */
     uint64_t from, to;
-    enum { IN_HEAD, IN_DATA, IN_HEADER, IN_INDEX, IN_TAIL } in; /* tail: no PROOF covers it, so it may be torn as well */
+    enum part in;
     uint64_t lsn;            /* of a record */
     uint32_t owners[OWNERS_MAX]; /* messages; 0: none */
 };
@@ -36,7 +38,7 @@ struct map_of { /* which bytes are whose */
 };
 
 static void
-add_stretch(struct map_of *m, uint64_t from, uint64_t to, int in, uint32_t first, uint32_t second)
+add_stretch(struct map_of *m, uint64_t from, uint64_t to, enum part in, uint32_t first, uint32_t second)
 {
     CHECK(m->count < EXTENTS_MAX);
     if (from < to)
