@@ -79,6 +79,8 @@ all-dead       MX 20 dead2
 silent-first   MX 10 silent
 silent-first   MX 20 ten
 null           MX 0 .
+null-there     MX 0 .
+null-there     A 192.0.2.11
 loop           MX 10 mx.local.test.
 loop           MX 20 ten
 loop-equal     MX 10 ten
@@ -122,6 +124,7 @@ MX_CASES = [
     ("all-dead", "deferred", "4.4.1", set()),
     ("silent-first", "delivered", "2.", {"10"}),
     ("null", "failed", "5.1.10", set()),
+    ("null-there", "failed", "5.1.10", set()),
     ("loop", "failed", "5.4.6", set()),
     ("loop-equal", "failed", "5.4.6", set()),
     ("better", "delivered", "2.", {"11"}),

@@ -139,9 +139,7 @@ def fill_a_receiver(server, crowd, receivers):
         wait_until(lambda: max(sessions().values()) == 10000, 30, "the end of the one that was refused")
         full = max(sessions(), key=sessions().get)
         cost = wait_until(lambda: below((memory(full) - receivers[full][0]) / 10000, 16 * KIB), 30, "16 KiB a session")
-        slowest = max(greets_within(server.port) for _ in range(20))  # by the other one
-        print(f"{cost / KIB:.1f} KiB of PSS each of 10000; the slowest of 20 new ones greeted in {slowest * 1000:.1f} ms")
-        assert slowest < 0.05
+        print(f"{cost / KIB:.1f} KiB of PSS each of 10000")
         print(f"one receiver full at {max(sessions().values())} sessions: {greetings[-1].decode().strip()}")
     finally:
         for s in extra:
