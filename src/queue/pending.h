@@ -80,7 +80,7 @@ struct pending {
     uint8_t detail : 4; /* DOOMED: enum doom; SUCCESS_OWED: the state it ended in; TELLING: its place before */
     bool null_reverse_path : 1, is_postmaster : 1;
     bool delay_told : 1;             /* NOTICE_DELAYED */
-    bool composing : 1;              /* OWED, SUCCESS_OWED: a notice is being composed */
+    bool composing : 1;              /* a notice is, of its failure or success if that is owed, else of its delay */
     bool delay_asked : 1;            /* a delay notice is to be, or being, composed */
 };
 /* Groups beyond this are not told apart: such recipients travel alone. */

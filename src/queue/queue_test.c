@@ -1241,6 +1241,34 @@ nothing_leaves_while_its_delay_is_told(struct test *t)
     world_done(&w, t);
 }
 
+/* Two notices of one message's delay at a time: neither tells what the other does, nor takes it away. */
+static void
+notices_of_delay_do_not_meet(struct test *t)
+{
+    struct world w;
+    struct spool_settle settle;
+
+    world_init(&w, 1);
+    struct message_id id = add(&w, (struct mail){ .to = "a@hub.test b@home.test", .trusted = true, .age = 5 * HOUR });
+    struct queue_job b = next(&w, QUEUE_MAILBOX);
+    finish(&w, next(&w, QUEUE_NETWORK), &later);
+    struct queue_job first = next(&w, QUEUE_NOTICE);
+    EXPECT(t, queue_notice_settle(w.q, w.t, first.number, &w.arena, &settle));
+    EXPECT_STR(t, status_text(&w, &settle), S("0:pending"));
+    finish(&w, b, &later);
+    struct queue_job second = next(&w, QUEUE_NOTICE);
+    EXPECT(t, second.count == 1 && second.recipients[0] == 1);
+    queue_notice_failed(w.q, w.t, first.number);
+    EXPECT_STR(t, commit(&w, second), S("1:pending"));
+    pass(&w, MINUTE);
+    EXPECT_STR(t, commit(&w, next(&w, QUEUE_NOTICE)), S("0:pending"));
+    EXPECT(t, queue_retry(w.q, w.t, id));
+    EXPECT_INT(t, next(&w, QUEUE_NETWORK).count, 1);
+    EXPECT_INT(t, next(&w, QUEUE_MAILBOX).count, 1);
+    EXPECT(t, next(&w, ANY).number == 0);
+    world_done(&w, t);
+}
+
 /* ---- operators and poison ---------------------------------------------------------------------------------------- */
 
 static void
@@ -1799,6 +1827,22 @@ a_notice_tells_of_a_thousand(struct test *t)
     }
     EXPECT_INT(t, counts(&w).failed, MANY);
     EXPECT_INT(t, counts(&w).messages, 0);
+    m = (struct spool_message){ .id = { 1, 2 }, .envelope = m.envelope, .age = 5 * HOUR }; /* of a delay too */
+    m.envelope.trusted = true;
+    m.envelope.accepted_wall -= m.age;
+    CHECK(queue_add(w.q, w.t, &m));
+    for (struct queue_job job; (job = next(&w, QUEUE_MAILBOX)).number;)
+        finish_all(&w, job, &later);
+    for (size_t i = 0; i < 2; i++) {
+        struct queue_job job = next(&w, QUEUE_NOTICE);
+        EXPECT_INT(t, job.notice_kind, NOTICE_OF_DELAY);
+        EXPECT_INT(t, job.count, told[i]);
+        EXPECT(t, queue_notice_settle(w.q, w.t, job.number, &w.arena, &settle));
+        EXPECT_INT(t, settle.count, told[i]);
+        queue_notice_committed(w.q, w.t, job.number);
+        queue_audit(w.q);
+    }
+    EXPECT_INT(t, next(&w, QUEUE_NOTICE).number, 0);
     world_done(&w, t);
 }
 
@@ -1857,6 +1901,7 @@ TEST_MAIN({ "each recipient has its own fate", each_recipient_has_its_own_fate }
           { "expansion owes its notice", expansion_owes_its_notice },
           { "delay is told once after four hours", delay_is_told_once_after_four_hours },
           { "nothing leaves while its delay is told", nothing_leaves_while_its_delay_is_told },
+          { "notices of delay do not meet", notices_of_delay_do_not_meet },
           { "poison is held after two deaths", poison_is_held_after_two_deaths },
           { "several jobs of one message die once", several_jobs_of_one_message_die_once },
           { "operators decide", operators_decide },

@@ -96,7 +96,7 @@ concerns(const struct notice *n, const struct pending *p)
     case NOTICE_OF_FAILURE:
     case NOTICE_OF_DOUBLE_BOUNCE: return p->place == PLACE_OWED && !p->composing;
     case NOTICE_OF_SUCCESS: return p->place == PLACE_SUCCESS_OWED && !p->composing;
-    case NOTICE_OF_DELAY: return p->delay_asked && !p->delay_told && waits(p);
+    case NOTICE_OF_DELAY: return p->delay_asked && !p->delay_told && !p->composing && waits(p);
     case NOTICE_NONE: break;
     }
     UNREACHABLE();
@@ -119,13 +119,14 @@ gather(struct queue *q, struct moment t, struct notice *n, struct live *m)
 
     for (struct pending *p = m->first; p; p = p->sibling) {
         /* Who is in flight when its delay would be told may just be arriving: it is asked again if not. */
-        if (n->key.kind == NOTICE_OF_DELAY && p->sender_group == n->key.sender_group && !waits(p))
+        if (n->key.kind == NOTICE_OF_DELAY && p->sender_group == n->key.sender_group && !waits(p) &&
+            p->place != PLACE_TELLING)
             p->delay_asked = false;
         count += concerns(n, p);
     }
     if (count == 0)
         return false;
-    if (n->key.kind != NOTICE_OF_DELAY && count > QUEUE_NOTICE_RECIPIENTS)
+    if (count > QUEUE_NOTICE_RECIPIENTS)
         count = QUEUE_NOTICE_RECIPIENTS;
     n->own_indices = mem_alloc(q->mem, count * sizeof *n->own_indices);
     for (struct pending *p = m->first; p; p = p->sibling) {
@@ -136,7 +137,7 @@ gather(struct queue *q, struct moment t, struct notice *n, struct live *m)
             break;
         }
         n->own_indices[n->count++] = p->index;
-        p->composing = n->key.kind != NOTICE_OF_DELAY;
+        p->composing = true;
     }
     CHECK(n->count == count);
     return true;
@@ -236,6 +237,14 @@ still_concerns(const struct notice *n, const struct pending *p)
     UNREACHABLE();
 }
 
+/* Another may be composed about it. Whoever left while its delay was to be told may be in another already. */
+static void
+let_go(const struct notice *n, struct pending *p)
+{
+    if (n->key.kind != NOTICE_OF_DELAY || (p->place != PLACE_OWED && p->place != PLACE_SUCCESS_OWED))
+        p->composing = false;
+}
+
 /*
  * Until the commit has ended nothing that it settles may change: a delayed recipient that is delivered meanwhile would
  * be pending again in the spool, and be delivered twice. So those go to a place of their own.
@@ -277,6 +286,7 @@ queue_notice_settle(struct queue *q, struct moment t, uint64_t job, struct arena
          * names it already, must not go out: it is composed again without it. */
         if (n->key.kind == NOTICE_OF_DELAY && !still_concerns(n, p)) {
             p->delay_asked = false;
+            let_go(n, p);
             untrue = true;
         }
     }
@@ -316,6 +326,7 @@ queue_notice_committed(struct queue *q, struct moment t, uint64_t job)
             if (p->place != PLACE_TELLING)
                 continue;
             p->delay_told = true;
+            p->composing = false;
             go_on_after_telling(q, t, p);
         } else if (still_concerns(n, p)) {
             pending_end(q, p, p->place == PLACE_SUCCESS_OWED ? p->detail : STATE_FAILED_SENT);
@@ -334,9 +345,7 @@ compose_again(struct queue *q, struct moment t, struct notice *n, int64_t due)
     size_t at = 0;
 
     for (struct pending *p = m ? m->first : NULL; (p = next_told(n, &at, p)); p = p->sibling) {
-        if (!still_concerns(n, p))
-            continue;
-        p->composing = false;
+        let_go(n, p);
         if (p->place == PLACE_TELLING)
             go_on_after_telling(q, t, p);
     }

@@ -19,7 +19,7 @@ enum {
     QUEUE_IDLE_DOMAINS = 4096,  /* without mail, kept for their routes and what is known of their lanes */
     QUEUE_TICK_EVENTS = 250,    /* some 3 ms when there are a million */
     QUEUE_DEATHS_MAX = 2,
-    QUEUE_NOTICE_RECIPIENTS = 1000, /* in one notice of failure or success: it must fit a message to the sender */
+    QUEUE_NOTICE_RECIPIENTS = 1000, /* in one notice: it must fit a message to the sender */
 };
 #define ROUTE_TTL_MIN (5 * MINUTE)
 #define ROUTE_TTL_MAX (1 * DAY)
