@@ -230,6 +230,10 @@ def includes(depth):
     return {f"file{n}": f"include file{n + 1}\n" if n < depth else "" for n in range(1, depth + 1)}
 
 
+def listener(name, addresses):
+    return f"listen mx {name} {{ address {' '.join(f'127.0.0.1:{3000 + n}' for n in range(addresses))} }}\n"
+
+
 DOMAIN = "domain d.test {{ deliver maildir {{mail}}/d; mailbox ok; alias postmaster -> ok; {} }}\n"
 
 
@@ -239,11 +243,13 @@ DOMAIN = "domain d.test {{ deliver maildir {{mail}}/d; mailbox ok; alias postmas
      DOMAIN.format("alias list -> include:list"), {"list": members(10001)}, "10000"),
     ("ALIAS_DEPTH", DOMAIN.format("; ".join(aliases_in_a_row(20))), {},
      DOMAIN.format("; ".join(aliases_in_a_row(21))), {}, '"deep21" leads over more than 20 aliases in a row'),
+    ("LISTENER_NAME", listener("n" * 63, 1), {}, listener("n" * 64, 1), {}, "63 bytes"),
+    ("LISTEN_ADDRESSES", listener("many", 62), {}, listener("many", 63), {}, "64 addresses"),  # the site has two
     ("CONF_INCLUDES", "include file1\n", includes(9), "include file1\n", includes(11), "10"),
     ("CONFIG_BYTES", "include large\n", {"large": "# " + "x" * (63 << 20) + "\n"}, "include large\n",
      {"large": "# " + "x" * (64 << 20) + "\n"}, "is too long"),
 ], ids=lambda value: value if isinstance(value, str) and re.fullmatch("[A-Z_]+", value) else "")
-@shows("ALIAS_DEPTH", "MAILBOX_NAME", "RCPT_EXPANDED", "CONFIG_BYTES")
+@shows("ALIAS_DEPTH", "LISTENER_NAME", "LISTEN_ADDRESSES", "MAILBOX_NAME", "RCPT_EXPANDED", "CONFIG_BYTES")
 def test_configurations(tmp_path, limit, more, files, refused, files_refused, word):
     mail = str(tmp_path)
     code, text = check(tmp_path, more.replace("{mail}", mail), **files)
