@@ -250,6 +250,12 @@ run(struct role *role)
     for (int64_t until = within(role->rt, SECOND); unsent(c) && rt_now(role->rt) < until;)
         if (err_is(rt_sleep(role->rt, within(role->rt, MILLISECOND))))
             break;
+    while (!list_is_empty(&c->open)) { /* `closed` looks at the role, which ends with this function */
+        struct client *client = container_of(c->open.next, struct client, node);
+        list_remove(&client->node);
+        link_free(client->link);
+        mem_free(rt_mem(role->rt), client, sizeof *client);
+    }
 }
 
 static bool
