@@ -7,6 +7,7 @@
 #include "sim/run.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -320,6 +321,8 @@ main(int argc, char **argv)
     struct command c = { .from = 1, .to = 1, .shrink = true, .workers = sysconf(_SC_NPROCESSORS_ONLN) };
     char *end;
 
+    (void)mallopt(M_MMAP_THRESHOLD, 1 << 30); /* no page faults anew for each large block, and nothing given back */
+    (void)mallopt(M_TRIM_THRESHOLD, 1 << 30);
     for (int i = 1; i < argc; i++) {
         const char *word = argv[i], *value = i + 1 < argc ? argv[i + 1] : "";
         if (strcmp(word, "--seed") == 0) {

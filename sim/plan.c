@@ -73,7 +73,7 @@ draw_world(struct run *run)
 static void
 draw_clients(struct run *run)
 {
-    size_t count = 2 + below(run, 5);
+    size_t count = 2 + below(run, 4);
 
     for (size_t i = 0; i < count; i++) {
         struct client_plan *c = &run->plan.clients[i];
@@ -81,7 +81,7 @@ draw_clients(struct run *run)
         c->trusted = c->local || below(run, 3) > 0;
         (void)snprintf(c->name, sizeof c->name, "client%zu", i);
         (void)snprintf(c->ip, sizeof c->ip, "%s.%zu", c->trusted ? "198.51.100" : "203.0.113", 100 + i);
-        c->mails = (uint32_t)between(run, 3, 12);
+        c->mails = (uint32_t)between(run, 3, 10);
         c->messages_each = (uint32_t)between(run, 1, 5);
         run->plan.client_count++;
     }
