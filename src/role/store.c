@@ -338,6 +338,8 @@ configured(struct role *role)
     struct store *s = role->ctx;
     struct arena arena;
 
+    if (!s->queue) /* the spool is still being opened: the queue begins with what the site says then */
+        return;
     arena_init(&arena, rt_mem(s->rt), 4096, 16 << 20);
     struct queue_settings settings = queue_settings_of(s, &arena);
     queue_set_settings(s->queue, store_moment(s), &settings);
@@ -433,8 +435,8 @@ run(struct role *role)
     s->ending = true;
     scope_end(&s->work);
     store_intake_end(s);
-    if (!s->failed)
-        s->ops->close(s->spool, within(role->rt, 10 * SECOND));
+    /* Also a broken one: its recovery would go on finding messages for a role that is gone. */
+    s->ops->close(s->spool, within(role->rt, 10 * SECOND));
 }
 
 static void
