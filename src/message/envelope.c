@@ -150,11 +150,15 @@ envelope_size(const struct envelope *e)
     size_t size = HEAD_FIXED + e->reverse_path.len + e->envid.len + e->helo.len + e->client.len + e->session.len +
                   e->trace.len;
 
-    for (size_t i = 0; i < e->recipient_count; i++) {
-        const struct recipient *r = &e->recipients[i];
-        size += RECIPIENT_FIXED + r->address.len + r->orcpt.len + r->given.len + r->reverse_path.len;
-    }
+    for (size_t i = 0; i < e->recipient_count; i++)
+        size += recipient_size(&e->recipients[i]);
     return size;
+}
+
+size_t
+recipient_size(const struct recipient *r)
+{
+    return RECIPIENT_FIXED + r->address.len + r->orcpt.len + r->given.len + r->reverse_path.len;
 }
 
 static void

@@ -79,6 +79,7 @@ enum {
     LIMIT_ENVELOPE_TRACE      = 8 << 10,
     LIMIT_ENVELOPE_RECIPIENTS = 2 * LIMIT_RCPT_EXPANDED, /* final ones, and the aliases and lists that led to them */
     LIMIT_ENVELOPE_FIXED      = 16 << 10, /* all but the recipients, encoded */
+    LIMIT_ENVELOPE_RCPT_BYTES = 3840 << 10, /* the recipients of what comes in, encoded: a link's message holds it */
 };
 /*
  * Bytes that envelope_put() needs. It CHECKs what envelope_take() asks for: every address and parameter at most
@@ -86,6 +87,7 @@ enum {
  * for the trace, which is whole lines), and no recipient with an empty address.
  */
 size_t envelope_size(const struct envelope *);
+size_t recipient_size(const struct recipient *); /* its part of that */
 void envelope_put(struct put *, const struct envelope *);
 /* False: not an envelope that we could have put. */
 bool envelope_take(struct take *, struct arena *, struct envelope *out);

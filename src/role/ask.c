@@ -7,6 +7,9 @@
 #include <string.h>
 
 enum { ANSWER_SMALL = 4096 };
+static_assert(BORDER_SUBMIT_FIXED + LIMIT_ENVELOPE_FIXED + LIMIT_ENVELOPE_RCPT_BYTES +
+                      BORDER_SUBMIT_RECIPIENT * LIMIT_RCPT_EXPANDED <= LINK_MESSAGE_MAX - ASK_INLINE_MAX,
+              "what a session may commit fits a link's message");
 
 /* ---- DNS ---- */
 
@@ -176,8 +179,7 @@ ask_draft_commit(struct ask_draft *d, const struct envelope *envelope, const str
     struct err e = d->begun ? draft_flush(d, until) : OK;
     size_t size = border_submit_size(&submit);
 
-    if (size > LINK_MESSAGE_MAX - ASK_INLINE_MAX)
-        e = ERR(ERR_LIMIT, "the envelope is too long");
+    CHECK(size <= LINK_MESSAGE_MAX - ASK_INLINE_MAX);
     if (!err_is(e)) {
         unsigned char *memory = mem_alloc(mem, size);
         struct put p = put_init(memory, size);

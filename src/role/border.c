@@ -65,7 +65,8 @@ border_take_address(struct take *t)
 size_t
 border_submit_size(const struct border_submit *s)
 {
-    return 64 + envelope_size(&s->envelope) + 6 * s->envelope.recipient_count + s->content.len;
+    return BORDER_SUBMIT_FIXED + envelope_size(&s->envelope) + BORDER_SUBMIT_RECIPIENT * s->envelope.recipient_count +
+           s->content.len;
 }
 
 void

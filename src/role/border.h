@@ -74,6 +74,7 @@ struct border_submit {
     struct recipient_status *statuses; /* all of them, in the arena; NULL: all pending */
     struct str content;
 };
+enum { BORDER_SUBMIT_FIXED = 64, BORDER_SUBMIT_RECIPIENT = 6 }; /* bytes beside those of the envelope */
 size_t border_submit_size(const struct border_submit *);
 void border_put_submit(struct put *, const struct border_submit *);
 bool border_take_submit(struct take *, struct arena *, struct border_submit *out);

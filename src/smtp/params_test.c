@@ -224,6 +224,10 @@ keeps_each_once(struct test *t)
     EXPECT_INT(t, r.list[5000].origin, RECIPIENT_GIVEN);
     EXPECT_INT(t, r.list[5000].notify, NOTIFY_DELAY);
     EXPECT_STR(t, r.list[5000].reverse_path, ((struct str){0}));
+
+    test_case(t, "their bytes are those of the envelope");
+    struct envelope none = {0}, all = {.recipients = r.list, .recipient_count = r.count};
+    EXPECT_INT(t, r.bytes, envelope_size(&all) - envelope_size(&none));
     arena_done(&arena);
 }
 

@@ -46,6 +46,21 @@ grow(struct recipients *r)
         *slot_of(r, &r->list[i]) = (uint32_t)(i + 1);
 }
 
+bool
+recipients_fit(const struct recipients *r, const struct rcpt_request *request, const struct recipient *found,
+               size_t count)
+{
+    size_t bytes = r->bytes;
+
+    for (size_t i = 0; i < count; i++) { /* at most: who is there already takes no more, and a list drops ORCPT */
+        struct recipient one = found[i];
+        one.orcpt = request->orcpt;
+        one.given = request->address;
+        bytes += recipient_size(&one);
+    }
+    return r->count + count <= LIMIT_RCPT_EXPANDED && bytes <= LIMIT_ENVELOPE_RCPT_BYTES;
+}
+
 /* RFC 3461 section 5.2.7.3 (c): members are asked as the alias was, but for SUCCESS, which the alias itself answers.
  * With nothing left to ask for, the sender wanted no other notice either. */
 static uint8_t
@@ -87,7 +102,10 @@ recipients_add(struct recipients *r, const struct rcpt_request *request, const s
         if (*slot == 0) {
             r->count++;
             *slot = (uint32_t)r->count;
+        } else {
+            r->bytes -= recipient_size(&r->list[*slot - 1]);
         }
+        r->bytes += recipient_size(&one);
         r->list[*slot - 1] = one;
     }
 }

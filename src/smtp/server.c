@@ -530,9 +530,9 @@ take_recipient(struct session *s, struct str args, int64_t until)
         return verdict.reply;
     CHECK(!verdict.reply || verdict.reply->code / 10 == 25);
     CHECK(verdict.count > 0);
-    if (verdict.count > LIMIT_RCPT_EXPANDED)
+    if (!recipients_fit(&(struct recipients){ 0 }, &request, verdict.recipients, verdict.count))
         return &reply_list_too_large;
-    if (t->recipients.count + verdict.count > LIMIT_RCPT_EXPANDED)
+    if (!recipients_fit(&t->recipients, &request, verdict.recipients, verdict.count))
         return &reply_too_many_recipients;
     recipients_add(&t->recipients, &request, verdict.recipients, verdict.count);
     t->accepted++;

@@ -216,6 +216,7 @@ draft_commit(void *ctx, void *draft, const struct envelope *envelope, int64_t un
     struct fake_draft *d = draft;
 
     CHECK(envelope->recipient_count > 0);
+    CHECK(envelope_size(envelope) <= LIMIT_ENVELOPE_FIXED + LIMIT_ENVELOPE_RCPT_BYTES);
     int64_t done = within(f->rt, f->commit_takes);
     struct err e = f->commit_error;
     if (f->commit_takes > 0 && !err_is(rt_sleep(f->rt, done < until ? done : until)) && done > until)

@@ -745,7 +745,7 @@ limits_test(struct test *t)
 /* Sends many RCPTs and reads the replies beside: counts by code. */
 struct flood {
     struct peer *p;
-    int count;
+    int count, padding; /* padding: digits more in each name and ORCPT */
 };
 static void
 send_rcpts(void *arg)
@@ -753,9 +753,12 @@ send_rcpts(void *arg)
     struct flood *f = arg;
 
     for (int i = 0; i < f->count; i++) {
-        char line[64];
+        char line[LIMIT_COMMAND_LINE];
         struct text text = text_init(line, sizeof line);
-        text_putf(&text, "RCPT TO:<user%d@local.test>\r\n", i);
+        text_putf(&text, "RCPT TO:<user%0*d@local.test>", f->padding, i);
+        if (f->padding > 0)
+            text_putf(&text, " ORCPT=rfc822;user%0*d", f->padding, i);
+        text_put(&text, S("\r\n"));
         if (!peer_send(f->p, text_str(&text)))
             return;
     }
@@ -764,7 +767,7 @@ send_rcpts(void *arg)
 static void
 takes_many_recipients(struct peer *p)
 {
-    struct flood flood = {p, 10001};
+    struct flood flood = {p, 10001, 0};
     struct scope scope;
     int ok = 0, later = 0, code;
 
@@ -790,6 +793,47 @@ static void
 many_recipients_test(struct test *t)
 {
     in_world(t, takes_many_recipients);
+}
+
+/* The envelope has a limit in bytes too; who has no room comes in another transaction. */
+static void
+takes_long_recipients(struct peer *p)
+{
+    struct flood flood = {p, 5000, 450};
+    struct scope scope;
+    int ok = 0, later = 0;
+
+    p->settings.rcpt_max = LIMIT_RCPT_EXPANDED;
+    peer_connect(p);
+    peer_begin(p);
+    peer_send(p, S("MAIL FROM:<>\r\n"));
+    peer_expect(p, S("250"));
+    scope_init(&scope, p->rt);
+    scope_start(&scope, "rcpts", send_rcpts, &flood);
+    for (int i = 0, code = 0; i < flood.count && code >= 0; i++) {
+        code = peer_read(p);
+        ok += code == 250 && later == 0;
+        later += code == 452 && peer_said(p, S("4.5.3"));
+    }
+    EXPECT(p->t, ok > LIMIT_RCPT_PER_TRANSACTION && later > 0);
+    EXPECT_INT(p->t, ok + later, flood.count);
+    scope_end(&scope);
+    peer_send(p, S("DATA\r\n"));
+    peer_expect(p, S("354"));
+    peer_send(p, S("Subject: x\r\n\r\nhi\r\n.\r\n"));
+    peer_expect(p, S("250"));
+    EXPECT_INT(p->t, last_message(p)->recipient_count, (size_t)ok);
+
+    test_case(p->t, "the next transaction begins with room");
+    peer_send(p, S("MAIL FROM:<>\r\nRCPT TO:<ok@local.test>\r\n"));
+    peer_expect(p, S("250 250"));
+    peer_leave(p);
+}
+
+static void
+long_recipients_test(struct test *t)
+{
+    in_world(t, takes_long_recipients);
 }
 
 static void
@@ -1429,6 +1473,7 @@ nonsense_test(struct test *t)
 TEST_MAIN({"dialogs", dialogs_test}, {"every command at every point", order_test},
           {"envelopes and trace", envelopes_test}, {"a large message", large_test},
           {"limits exceeded by one", limits_test}, {"10,001 recipients", many_recipients_test},
+          {"more bytes of recipients than fit", long_recipients_test},
           {"10,000 chunks of a byte", tiny_chunks_test}, {"gives up on time", gives_up_test},
           {"minutes apart", minutes_test}, {"tells in time", tells_in_time_test},
           {"a store in trouble", trouble_test}, {"who may enter", door_test},
