@@ -1,6 +1,7 @@
 """send, sink, load and sendmail: against each other, and against Python's smtplib and email package."""
 import email
 import email.policy
+import fcntl
 import hashlib
 import json
 import os
@@ -9,10 +10,13 @@ import signal
 import smtplib
 import socket
 import subprocess
+import termios
 import threading
 import time
 
 import pytest
+
+from harness import wait_until
 
 SOURCE = pathlib.Path(os.environ.get("POSTRIDER_SOURCE", pathlib.Path(__file__).resolve().parent.parent))
 POSTRIDER = os.environ.get("POSTRIDER_SANITIZED", SOURCE / "build" / "postrider")
@@ -413,6 +417,24 @@ def test_sendmail_speaks_smtp_for_a_program(submission, end):
     codes = [line[:3] for line in said.stdout.splitlines() if line[3:4] == b" "]
     assert codes == [b"220", b"250", b"250", b"250", b"354", b"250", b"221"]
     assert submission.messages() == [b"S: s\r\n\r\nx\r\n"]
+
+
+def test_sendmail_speaks_smtp_for_a_program_that_writes_byte_by_byte(tmp_path):
+    """What ends its lines is known from the first one, though its CR and LF are read apart."""
+    theirs, ours = os.pipe()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "submission.sock"))
+        listener.listen()
+        with subprocess.Popen([POSTRIDER, "sendmail", "-bs", "--socket", tmp_path / "submission.sock"], stdin=theirs,
+                              stdout=subprocess.PIPE) as process:
+            with listener.accept()[0] as server:
+                for part in (b"EHLO x\r", b"\nQUIT\r\n"):
+                    os.write(ours, part)
+                    wait_until(lambda: fcntl.ioctl(theirs, termios.FIONREAD, bytes(4)) == bytes(4))
+                os.close(ours)
+                os.close(theirs)
+                assert b"".join(iter(lambda: server.recv(100), b"")) == b"EHLO x\r\nQUIT\r\n"
+            assert process.wait(60) == 0
 
 
 @pytest.mark.parametrize("verb", ["send", "sink", "load", "sendmail"])

@@ -621,7 +621,7 @@ pass_input(void *arg)
     struct pipe *p = arg;
     struct lines_repair repair = { 0 };
     char bytes[4096], room[2 * sizeof bytes + 2];
-    bool told = false, repairs = false;
+    bool told = false, repairs = false, after_cr = false; /* after_cr: the last byte was one */
     size_t len;
 
     while (!err_is(terminal_read(p->rt, bytes, sizeof bytes, FOREVER, &len)) && len > 0) {
@@ -629,8 +629,9 @@ pass_input(void *arg)
         size_t lf = str_find_byte(some, '\n');
         if (!told && lf < len) {
             told = true;
-            repairs = lf == 0 || bytes[lf - 1] != '\r';
+            repairs = lf == 0 ? !after_cr : bytes[lf - 1] != '\r';
         }
+        after_cr = bytes[len - 1] == '\r';
         if (err_is(stream_write(p->stream, repairs ? lines_repair(&repair, some, room) : some, FOREVER)))
             return;
     }
