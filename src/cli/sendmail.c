@@ -455,10 +455,11 @@ send_once(struct mail *m, struct client *client)
 {
     const struct client_features *features = client_features(client);
     size_t most = features->rcpt_max ? features->rcpt_max : LIMIT_RCPT_PER_TRANSACTION;
+    size_t room = most < m->target_count ? most : m->target_count;
     struct arena *arena = &m->arena;
     struct str rest = m->content;
-    const struct recipient **rcpt = arena_alloc(arena, m->target_count * sizeof *rcpt);
-    struct target **pending = arena_alloc(arena, m->target_count * sizeof *pending);
+    const struct recipient **rcpt = arena_alloc(arena, room * sizeof *rcpt);
+    struct target **pending = arena_alloc(arena, room * sizeof *pending);
     struct client_transaction t = {
         .reverse_path = m->sender,
         .envid = m->envid.len ? m->envid : (struct str){ NULL, 0 },
@@ -468,11 +469,11 @@ send_once(struct mail *m, struct client *client)
         .size = m->content.len,
         .rcpt = rcpt,
         .content = { client_read_str, &rest },
-        .rcpt_reply = arena_alloc(arena, m->target_count * sizeof *t.rcpt_reply),
-        .final_reply = arena_alloc(arena, m->target_count * sizeof *t.final_reply),
+        .rcpt_reply = arena_alloc(arena, room * sizeof *t.rcpt_reply),
+        .final_reply = arena_alloc(arena, room * sizeof *t.final_reply),
     };
 
-    for (size_t i = 0; i < m->target_count && t.rcpt_count < most; i++) {
+    for (size_t i = 0; i < m->target_count && t.rcpt_count < room; i++) {
         if (m->targets[i].fate != PENDING)
             continue;
         pending[t.rcpt_count] = &m->targets[i];
