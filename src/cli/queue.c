@@ -128,7 +128,7 @@ print_listed(struct command *c, const struct border_listed *l)
     put_next(c, &t, l->next_wall);
     if (l->reason.len) {
         text_put(&t, S("\n    ("));
-        utf8_put_visible(&t, str_slice(l->reason, 0, REASON_SHOWN));
+        utf8_put_visible(&t, utf8_cut(l->reason, REASON_SHOWN));
         text_put(&t, S(")"));
     }
     text_put(&t, S("\n"));

@@ -142,23 +142,31 @@ host_write_file(struct rt *rt, struct str path, struct str bytes, unsigned mode,
     return e;
 }
 
+/* fchmod() does not take an O_PATH, and a socket opens no other way. */
+static int
+change_mode(int fd, unsigned mode)
+{
+    char same[40];
+    struct text t = text_init(same, sizeof same);
+
+    text_putf(&t, "/proc/self/fd/%d", fd);
+    return chmod(text_cstr(&t), mode);
+}
+
 /* Whoever owns the directory may have put a link where root made something a moment ago: links are not followed. */
 static void
 own(struct work *w)
 {
-    char same[40];
-    struct text t = text_init(same, sizeof same);
     struct stat st;
     int fd = open(w->path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
 
-    text_putf(&t, "/proc/self/fd/%d", fd); /* fchmod() does not take an O_PATH, and a socket opens no other way */
     if (fd < 0 || fstat(fd, &st) != 0)
         w->err = err_from_os(errno, "open");
     else if (S_ISLNK(st.st_mode))
         w->err = err_from_os(ELOOP, "open");
     else if ((w->uid >= 0 || w->gid >= 0) && fchownat(fd, "", (uid_t)w->uid, (gid_t)w->gid, AT_EMPTY_PATH) != 0)
         w->err = err_from_os(errno, "change the owner");
-    else if (chmod(same, w->mode) != 0)
+    else if (change_mode(fd, w->mode) != 0)
         w->err = err_from_os(errno, "change the mode");
     if (fd >= 0)
         close(fd);
