@@ -16,7 +16,7 @@ state {state}
 listen mx {{ address 127.0.0.1:{port}; relay from 127.0.0.1; hostname mx.local.test }}
 domain local.test {{ mailbox sender; alias postmaster -> sender; deliver maildir {mail}/{{domain}}/{{local}} }}
 domain backup.test {{ recipients any; relay mx }}
-domain asked.test {{ recipients verify; relay mx }}
+domain asked.test mute.test {{ recipients verify; relay mx }}
 route wait.test {{ via smtp://192.0.2.250; tls off }}
 route default {{ direct; tls off; connect-wait 4s; reply-wait 4s }}
 retry 1h for 1d {{ delay-notice off }}
@@ -179,6 +179,7 @@ def world(tmp_path_factory, network):
             "mx.test": [line for line in zone if line.strip()], "local.test": ["mx A 192.0.2.1"],
             "backup.test": ["@ MX 5 ten", "ten A 192.0.2.10", "@ MX 10 mx.local.test."],
             "asked.test": ["@ MX 5 knows", "knows A 192.0.2.30", "@ MX 10 mx.local.test.", "@ MX 20 ten.backup.test."],
+            "mute.test": ["@ MX 5 silent", "silent A 203.0.113.1", "@ MX 10 mx.local.test."],
         }, broken=["lame.test", "lame.mx.test"]))
         servers = {name: stack.enter_context(ScriptedServer(port=25, host=address)) for name, address in hosts.items()}
         stack.enter_context(ScriptedServer({"RCPT": lambda line, _: None if "<known@" in line else "550 5.1.1 nobody"},
@@ -291,6 +292,14 @@ def test_a_backup_asks_better_hosts_whom_they_know(world):
         assert client.rcpt("known@asked.test")[0] == 250
         code, words = client.rcpt("nobody@asked.test")
         assert code == 550 and b"5.1.1" in words
+
+
+def test_a_host_that_is_silent_costs_no_other_domain_its_answer(world):
+    """mute.test is described together with asked.test; its better host takes no connection for half a minute."""
+    with smtplib.SMTP("127.0.0.1", world["server"].port, timeout=90) as client:
+        client.ehlo("client.test")
+        client.mail("a@client.test")
+        assert [client.rcpt(who)[0] for who in ("x@mute.test", "y@mute.test", "nobody-else@asked.test")] == [450, 450, 550]
 
 
 @pytest.mark.parametrize("kind", ["one", "two"])

@@ -37,16 +37,16 @@ struct verified { /* what a next hop said of one address; the address follows */
     char address[];
 };
 
-struct silence { /* of a next hop */
-    const struct directory_route *route;
+struct silence { /* of a next hop; its key in the map follows */
     int64_t until;
+    char key[];
 };
 
 struct gate {
     struct role *role;
     struct clients *clients;
     struct map verified;
-    struct map silent;  /* by the bytes of the pointer to the route: as many as the configuration has, at most */
+    struct map silent;
     struct list recent;
     struct asker resolver;
     struct scope probes;
@@ -332,21 +332,35 @@ answer_alone(struct gate *g, uint64_t peer, uint32_t call, struct str address)
     answer_code(g, peer, call, yes ? known->code : 450);
 }
 
-static struct silence *
-silence_of(struct gate *g, const struct directory_route *route)
+/* Domains that are described together share a route; its one hop is silent for all of them, but each has MX hosts of its
+ * own. `route` must outlive the key. */
+static struct str
+silence_key(const struct directory_route *const *route, struct str address)
 {
-    return map_get(&g->silent, str_new((const char *)&route, sizeof route));
+    return (*route)->kind == DIRECTORY_ROUTE_MX ? domain_of(address) : str_new((const char *)route, sizeof *route);
+}
+
+static bool
+is_silent(struct gate *g, const struct directory_route *route, struct str address)
+{
+    const struct silence *s = map_get(&g->silent, silence_key(&route, address));
+
+    return s && rt_now(g->role->rt) < s->until;
 }
 
 static void
-note_silence(struct gate *g, const struct directory_route *route)
+note_silence(struct gate *g, const struct directory_route *route, struct str address)
 {
-    struct silence *s = silence_of(g, route);
+    struct str key = silence_key(&route, address);
+    struct silence *s = map_get(&g->silent, key);
 
+    if (!s && g->silent.count >= VERIFY_MAX) /* more than anybody has domains: they are asked all the same */
+        return;
     if (!s) {
-        s = mem_new(rt_mem(g->role->rt), struct silence);
-        s->route = route;
-        map_put(&g->silent, str_new((const char *)&s->route, sizeof s->route), s);
+        s = mem_alloc(rt_mem(g->role->rt), sizeof *s + key.len);
+        for (size_t i = 0; i < key.len; i++)
+            s->key[i] = key.ptr[i];
+        map_put(&g->silent, str_new(s->key, key.len), s);
     }
     s->until = within(g->role->rt, VERIFY_SILENT_NS);
 }
@@ -365,7 +379,7 @@ run_question(void *arg)
     arena_init(&arena, rt_mem(g->role->rt), 4096, MX_ARENA_BYTES + HOSTS_TRIED * QUESTION_HOST_BYTES);
     bool said = probe(g, route, address, &arena, within(g->role->rt, VERIFY_CONNECT_NS), &reply);
     if (!said && rt_now(g->role->rt) - began > VERIFY_SLOW_NS)
-        note_silence(g, route);
+        note_silence(g, route, address);
     if (said && (reply.code / 100 == 2 || reply.code / 100 == 5)) {
         verified_put(g, address, reply.code);
         answer_code(g, q->peer, q->call, reply.code);
@@ -392,11 +406,9 @@ verify(struct gate *g, struct peer *peer, struct link_message *m)
         return true;
     }
     const struct directory_route *route = directory_route(g->role->site->directory, domain_of(address));
-    const struct silence *silence = silence_of(g, route);
     bool asks = route->kind == DIRECTORY_ROUTE_VIA || route->kind == DIRECTORY_ROUTE_LMTP ||
                 route->kind == DIRECTORY_ROUTE_MX;
-    if (!asks ||
-        (silence && rt_now(g->role->rt) < silence->until) || g->running >= VERIFY_RUNNING_MAX) {
+    if (!asks || is_silent(g, route, address) || g->running >= VERIFY_RUNNING_MAX) {
         answer_alone(g, peer->serial, m->call, address);
         return true;
     }
