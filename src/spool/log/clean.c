@@ -295,11 +295,14 @@ message_restate(struct spool *sp, struct message_id id, struct segment *from, in
     arena_done(&arena);
     if (e.kind == ERR_CORRUPT) { /* its head is lost, and with it the message; the bytes are in quarantine */
         struct message *m = message_find(sp, id);
-        if (m && m->unwritten == 0)
+        if (m && m->unwritten == 0 && !m->ending)
             message_retire(sp, m);
-        return OK;
     }
-    return e.kind == ERR_NOT_FOUND ? OK : e;
+    if (e.kind != ERR_CORRUPT && e.kind != ERR_NOT_FOUND)
+        return e;
+    for (struct message *m; (m = message_find(sp, id)) != NULL && m->ending && !sp->broken;) /* until that is on disk */
+        TRY(event_wait(sp->rt, &sp->written, until));
+    return OK;
 }
 
 /* ---- one segment ------------------------------------------------------------------------------------------------- */

@@ -146,7 +146,7 @@ append_wait(struct spool *sp, struct append *a)
 }
 
 static struct append *
-queue_first(struct spool *sp)
+queue_first(const struct spool *sp)
 {
     return list_is_empty(&sp->queue) ? NULL : container_of(sp->queue.next, struct append, link);
 }
@@ -528,11 +528,20 @@ run_short(struct spool *sp, const struct append *first, struct err e)
 }
 
 static bool
-fits_in_current(struct spool *sp, const struct append *a)
+fits_in_current(const struct spool *sp, const struct append *a)
 {
     struct batch empty = { .segment = sp->current, .bytes = sizeof sp->proof_head };
 
     return sp->current && batch_fits(sp, &empty, a);
+}
+
+/* What waits cannot be written before somebody makes space. What is small may, when something larger had to be refused. */
+bool
+commit_is_stuck(const struct spool *sp)
+{
+    const struct append *first = queue_first(sp);
+
+    return first && (sp->starved || (sp->hopeless && !fits_in_current(sp, first)));
 }
 
 static void
@@ -578,7 +587,7 @@ wait_for_work(struct spool *sp)
 
         if (sp->stopping || sp->broken || (sp->urgent > 0 && !sp->starved))
             return true;
-        if (sp->starved || (sp->hopeless && !list_is_empty(&sp->queue))) {
+        if (commit_is_stuck(sp)) {
             until = FOREVER; /* a free segment wakes us */
         } else if (!list_is_empty(&sp->queue)) {
             until = sp->lazy_until;

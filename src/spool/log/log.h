@@ -320,6 +320,7 @@ size_t record_size_max(const struct spool *);
 unsigned char *append_body(const struct append *);
 struct put append_put(const struct append *);
 void spool_break(struct spool *, struct err);
+bool commit_is_stuck(const struct spool *);
 
 void checkpoint_queue(struct spool *); /* before what waits already; rides with the next batch */
 /* What a record changes in the counters, from its body alone: also used by recovery. */
@@ -333,7 +334,7 @@ struct message *message_new(struct spool *, struct message_id);
 void message_release(struct spool *, struct message *); /* all that it owns, and itself; it stays in the map */
 void message_free(struct spool *, struct message *);    /* the same, and takes it out of the map */
 void message_end(struct spool *, struct message *);  /* the same, and has() remembers it */
-void message_retire(struct spool *, struct message *); /* the same, and writes a DONE */
+void message_retire(struct spool *, struct message *); /* queues a DONE; when it is written, the same */
 /* What a base that was read says: recipients, order, content elsewhere. */
 struct loaded;
 void message_adopt(struct spool *, struct message *, const struct loaded *);

@@ -945,6 +945,25 @@ CASE(lazy_settles_outlast_a_full_disk)
     fixture_close(f);
 }
 
+/* That there is no space for something large keeps nothing waiting that fits. */
+CASE(what_fits_is_written_when_more_would_not)
+{
+    struct spool_counters c;
+
+    fixture_open(f);
+    fixture_commit(f, 1);
+    until_kept(f);
+    f->spool->hopeless = true; /* as it is when the large one was refused */
+    FIXTURE_OK(f, fixture_settle(f, 1, STATE_DELIVERED, S("250"), true));
+    f->ops->counters(f->spool, &c);
+    EXPECT(f->t, !c.stuck);
+    for (int i = 0; i < 10000 && f->spool->messages.count > 0; i++)
+        (void)rt_sleep(f->rt, within(f->rt, MILLISECOND));
+    EXPECT_INT(f->t, f->spool->messages.count, 0);
+    EXPECT(f->t, f->spool->hopeless);
+    fixture_close(f);
+}
+
 struct late {
     struct fixture *f;
     uint64_t number;
@@ -1066,6 +1085,26 @@ CASE(a_damaged_head_ends_its_message)
         fixture_open(f);
         EXPECT(f->t, !fixture_was_found(f, 5));
     }
+    fixture_close(f);
+}
+
+/* The bytes of what is ended by us are needed until its DONE is on disk: or an older base, elsewhere, would live again. */
+CASE(nothing_is_forgotten_before_its_end_is_synced)
+{
+    f->settings.fresh_bytes_max = 0;
+    fixture_open(f);
+    fixture_commit(f, 5);
+    struct segment *seg = message(f, 5)->base.segment;
+    flip_bit(f, seg->number, message(f, 5)->base.offset + 70);
+    segment_drop_cache(f->spool, seg);
+    long before = atomic_load(&syncs_done);
+    FIXTURE_OK(f, message_restate(f->spool, fixture_id(5), seg, FOREVER));
+    EXPECT(f->t, message_find(f->spool, fixture_id(5)) == NULL);
+    EXPECT(f->t, atomic_load(&syncs_done) > before);
+    EXPECT_INT(f->t, seg->live_bytes, 0);
+    fixture_close(f);
+    fixture_open(f);
+    EXPECT(f->t, !fixture_was_found(f, 5) && f->spool->messages.count == 0);
     fixture_close(f);
 }
 
@@ -1344,6 +1383,8 @@ TEST_MAIN({ "cut anywhere", cut_anywhere }, { "recovery writes nothing", recover
           { "a segment is synced before it says so", a_segment_is_synced_before_it_says_so },
           { "chunks leave the reserve", chunks_leave_the_reserve },
           { "lazy settles outlast a full disk", lazy_settles_outlast_a_full_disk },
+          { "what fits is written when more would not", what_fits_is_written_when_more_would_not },
+          { "nothing is forgotten before its end is synced", nothing_is_forgotten_before_its_end_is_synced },
           { "settles are written in the order of the calls", settles_are_written_in_the_order_of_the_calls },
           { "drafts are committed while they move", drafts_are_committed_while_they_move },
           { "a damaged head ends its message", a_damaged_head_ends_its_message },

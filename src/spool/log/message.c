@@ -313,9 +313,22 @@ message_end(struct spool *sp, struct message *m)
         keeper_wake(sp);
 }
 
+/* Only now: until it is synced, the bytes of the message must stay where they are, or an older base of it comes back. */
+static void
+finish_retired(struct spool *sp, struct append *a)
+{
+    struct message *m = message_find(sp, a->id);
+
+    CHECK(m && m->ending);
+    m->ending = false;
+    if (!err_is(a->err))
+        message_end(sp, m);
+    append_drop(sp, a);
+}
+
 /*
  * A DONE without anybody's asking, lest an old state comes back: its own was damaged; or its base is, so that nobody
- * can be told any more, and who is open has failed.
+ * can be told any more, and who is open has failed. Written soon; then the message is no more.
  */
 void
 message_retire(struct spool *sp, struct message *m)
@@ -340,11 +353,10 @@ message_retire(struct spool *sp, struct message *m)
     for (uint32_t i = 0; i < settle.count; i++)
         settle_patch_was(append_body(a), i, message_state(m, statuses[i].index));
     settle_patch(append_body(a), message_base_first(sp, m), m->base.segment->sequence, true);
-    a->lazy = true;
-    a->need = NEED_DRAIN;
-    a->finish = append_drop;
+    a->need = NEED_CLEAN;
+    a->finish = finish_retired;
     mem_free(sp->mem, statuses, m->open * sizeof *statuses);
-    message_end(sp, m);
+    m->ending = true;
     append_queue(sp, a);
 }
 

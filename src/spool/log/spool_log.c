@@ -797,7 +797,7 @@ log_counters(const struct spool *sp, struct spool_counters *out)
     out->space_bytes = sp->segment_count * sp->settings.segment_bytes;
     uint64_t free = space_for_mail(sp);
     out->free_bytes = free > sp->draft_bytes ? free - sp->draft_bytes : 0;
-    out->stuck = !list_is_empty(&sp->queue) && (sp->starved || sp->hopeless);
+    out->stuck = commit_is_stuck(sp);
     out->recovering = sp->recovering;
 }
 
