@@ -1212,8 +1212,10 @@ read_command(struct session *s, struct str *out_line)
             s->report.commands++;
             remember_command(s, S("(too long)"));
             say(s, count_wrong(s, &reply_line_too_long));
-            if (s->phase == CHUNKS) /* it may have been a BDAT: what follows would be a message with a hole */
+            if (s->phase == CHUNKS) { /* it may have been a BDAT: what follows would be a message with a hole */
+                log_refusal(s, &reply_line_too_long);
                 s->phase = CHUNK_REFUSED;
+            }
             until = within(s->rt, s->settings->command_wait);
             break;
         case INPUT_LINE_BARE_LF:

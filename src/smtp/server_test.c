@@ -1199,6 +1199,22 @@ reports_trouble(struct peer *p)
             EXPECT_INT(p->t, p->site->refusals_logged, logged + 1);
             peer_leave(p);
         }
+
+    test_case(p->t, "a line too long between chunks: logged once, when the message was lost");
+    size_t logged = p->site->refusals_logged;
+    char line[2 * LIMIT_COMMAND_LINE + 2];
+    memset(line, 'x', sizeof line - 2);
+    memcpy(line + sizeof line - 2, "\r\n", 2);
+    p->site->begin_error = p->site->put_error = p->site->commit_error = OK;
+    peer_connect(p);
+    peer_begin(p);
+    peer_send(p, S("MAIL FROM:<>\r\nRCPT TO:<ok@local.test>\r\nBDAT 1\r\nx"));
+    peer_expect(p, S("250 250 250"));
+    peer_send(p, str_new(line, sizeof line));
+    peer_send(p, S("BDAT 2 LAST\r\n\r\n"));
+    peer_expect(p, S("500 503"));
+    EXPECT_INT(p->t, p->site->refusals_logged, logged + 1);
+    peer_leave(p);
     EXPECT_INT(p->t, p->site->committed, 0);
 }
 
