@@ -9,9 +9,16 @@
 
 enum { PATH_BYTES = 1024 };
 
-struct bytes { /* zero from `len` to the end of what is allocated */
-    char *ptr;
-    uint64_t len, cap;
+struct buffer { /* shared by the views, and by disks that were cloned, until somebody writes */
+    uint32_t refs;
+    uint64_t cap;
+    char ptr[];
+};
+
+struct bytes {
+    struct buffer *buffer; /* or NULL; zero from `top` on */
+    uint64_t len;
+    uint64_t top;          /* what is written behind the length is there, unseen, until the length grows */
 };
 
 struct name {
@@ -62,48 +69,71 @@ inode_of(const struct disk *d, disk_inode i)
 static void
 bytes_free(struct disk *d, struct bytes *b)
 {
-    mem_free(d->mem, b->ptr, b->cap);
+    if (b->buffer && --b->buffer->refs == 0)
+        mem_free(d->mem, b->buffer, sizeof *b->buffer + b->buffer->cap);
     *b = (struct bytes){ NULL, 0, 0 };
 }
 
+/* So that it can be written, up to there. */
 static void
-bytes_reserve(struct disk *d, struct bytes *b, uint64_t cap)
+bytes_own(struct disk *d, struct bytes *b, uint64_t cap)
 {
-    if (cap <= b->cap)
+    struct buffer *old = b->buffer;
+    uint64_t grown = old && old->cap ? old->cap : DISK_BLOCK;
+
+    if (old && old->refs == 1 && cap <= old->cap)
         return;
-    uint64_t grown = b->cap ? b->cap * 2 : DISK_BLOCK;
     while (grown < cap)
         grown *= 2;
-    b->ptr = mem_resize(d->mem, b->ptr, b->cap, grown);
-    b->cap = grown;
+    b->buffer = mem_alloc(d->mem, sizeof *old + grown);
+    b->buffer->refs = 1;
+    b->buffer->cap = grown;
+    if (b->top)
+        memcpy(b->buffer->ptr, old->ptr, b->top);
+    if (old && --old->refs == 0)
+        mem_free(d->mem, old, sizeof *old + old->cap);
 }
 
-/* What is written behind the length is there, unseen, until the length grows: a block without its inode's size. */
 static void
 bytes_put(struct disk *d, struct bytes *b, const char *from, uint64_t len, uint64_t offset)
 {
-    bytes_reserve(d, b, offset + len);
-    if (len)
-        memcpy(b->ptr + offset, from, len);
+    if (len == 0)
+        return;
+    bytes_own(d, b, offset + len);
+    memcpy(b->buffer->ptr + offset, from, len);
+    if (b->top < offset + len)
+        b->top = offset + len;
+}
+
+static void
+bytes_cut(struct disk *d, struct bytes *b, uint64_t len)
+{
+    if (len >= b->top)
+        return;
+    bytes_own(d, b, b->top);
+    memset(b->buffer->ptr + len, 0, b->top - len);
+    b->top = len;
 }
 
 static void
 bytes_set_len(struct disk *d, struct bytes *b, uint64_t len)
 {
-    bytes_reserve(d, b, len);
+    bytes_own(d, b, len);
     if (len < b->len)
-        memset(b->ptr + len, 0, b->len - len);
+        bytes_cut(d, b, len);
     b->len = len;
 }
 
+/* What is behind the length comes along. */
 static void
-bytes_copy(struct disk *d, struct bytes *to, const struct bytes *from)
+bytes_share(struct disk *d, struct bytes *to, const struct bytes *from)
 {
-    if (to->cap)
-        memset(to->ptr, 0, to->cap);
-    to->len = 0;
-    bytes_put(d, to, from->ptr, from->len, 0);
-    to->len = from->len;
+    struct bytes before = *to;
+
+    *to = *from;
+    if (to->buffer)
+        to->buffer->refs++;
+    bytes_free(d, &before);
 }
 
 /* ---- names ------------------------------------------------------------------------------------------------------- */
@@ -348,8 +378,7 @@ disk_free(struct disk *d)
 static void
 view_copy(struct disk *d, struct view *to, const struct view *from)
 {
-    bytes_put(d, &to->bytes, from->bytes.ptr, from->bytes.cap, 0); /* with what lies behind the length */
-    to->bytes.len = from->bytes.len;
+    bytes_share(d, &to->bytes, &from->bytes);
     list_each(node, &from->names) {
         struct name *n = container_of(node, struct name, node);
         struct name *copy = mem_alloc(d->mem, sizeof *copy + n->len);
@@ -516,7 +545,7 @@ disk_bytes(const struct disk *d, disk_inode i)
 {
     const struct bytes *b = &inode_of(d, i)->cache.bytes;
 
-    return str_new(b->ptr ? b->ptr : "", b->len);
+    return str_new(b->buffer ? b->buffer->ptr : "", b->len);
 }
 
 size_t
@@ -684,7 +713,8 @@ disk_forget_cache(struct disk *d, disk_inode i)
     struct inode *inode = d->inodes[i];
     uint64_t size = inode->cache.bytes.len;
 
-    bytes_copy(d, &inode->cache.bytes, &inode->durable.bytes);
+    bytes_share(d, &inode->cache.bytes, &inode->durable.bytes);
+    bytes_cut(d, &inode->cache.bytes, inode->cache.bytes.len);
     bytes_set_len(d, &inode->cache.bytes, size);
     list_each(node, &d->ops) {
         struct op *o = container_of(node, struct op, node);
@@ -726,9 +756,8 @@ disk_lose_power(struct disk *d, const struct disk_choice *choice)
         if (!inode->used || inode->is_dir)
             continue;
         struct bytes *b = &inode->durable.bytes;
-        if (b->cap > b->len) /* blocks that no size ever covered are nobody's */
-            memset(b->ptr + b->len, 0, b->cap - b->len);
-        bytes_copy(d, &inode->cache.bytes, b);
+        bytes_cut(d, b, b->len); /* blocks that no size ever covered are nobody's */
+        bytes_share(d, &inode->cache.bytes, b);
         d->used += blocks(b->len);
     }
 }
@@ -756,27 +785,30 @@ disk_next_number(const struct disk *d)
 
 /* ---- damage ------------------------------------------------------------------------------------------------------ */
 
+static void
+change(struct disk *d, struct bytes *b, uint64_t offset, uint64_t len, uint8_t keep, uint8_t flip)
+{
+    if (offset >= b->len)
+        return;
+    bytes_own(d, b, b->len);
+    if (b->top < b->len)
+        b->top = b->len;
+    for (uint64_t i = offset; i < offset + len && i < b->len; i++)
+        b->buffer->ptr[i] = (char)((b->buffer->ptr[i] & keep) ^ flip);
+}
+
 void
 disk_flip(struct disk *d, disk_inode i, uint64_t offset, uint8_t bits)
 {
-    struct inode *inode = inode_of(d, i);
-
-    if (offset < inode->cache.bytes.len)
-        inode->cache.bytes.ptr[offset] = (char)(inode->cache.bytes.ptr[offset] ^ (char)bits);
-    if (offset < inode->durable.bytes.len)
-        inode->durable.bytes.ptr[offset] = (char)(inode->durable.bytes.ptr[offset] ^ (char)bits);
+    change(d, &inode_of(d, i)->cache.bytes, offset, 1, 0xff, bits);
+    change(d, &inode_of(d, i)->durable.bytes, offset, 1, 0xff, bits);
 }
 
 void
 disk_blank(struct disk *d, disk_inode i, uint64_t offset, uint64_t len)
 {
-    struct inode *inode = inode_of(d, i);
-
-    for (int k = 0; k < 2; k++) {
-        struct bytes *b = k ? &inode->cache.bytes : &inode->durable.bytes;
-        if (offset < b->len)
-            memset(b->ptr + offset, 0, len < b->len - offset ? len : b->len - offset);
-    }
+    change(d, &inode_of(d, i)->cache.bytes, offset, len, 0, 0);
+    change(d, &inode_of(d, i)->durable.bytes, offset, len, 0, 0);
 }
 
 static void

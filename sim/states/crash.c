@@ -390,20 +390,23 @@ crash_tuples(struct bench *b, enum base_kind base, size_t length, bool at_once, 
     }
 }
 
+/* Deep: every workload of up to three acts on every base. Else three acts on the one that has lived, and where the next record
+ * needs the next segment, one act, and two at once. */
 void
 crash_all(struct bench *b)
 {
-    static const struct effort_of usual[] = { { EFFORT_USUAL, 3, true }, { EFFORT_USUAL, 1, false }, { EFFORT_BRIEF, 0, false } },
-                                  deep[] = { { EFFORT_DEEP, 20, true }, { EFFORT_DEEP, 3, true }, { EFFORT_USUAL, 1, true } };
+    static const struct effort_of usual[] = { { EFFORT_USUAL, 2, true }, { EFFORT_USUAL, 1, false }, { EFFORT_BRIEF, 0, false } };
+    static const struct effort_of deep[] = { { EFFORT_DEEP, 20, true }, { EFFORT_DEEP, 3, true }, { EFFORT_USUAL, 1, true } };
     const struct effort_of *efforts = b->deep ? deep : usual;
 
     for (enum base_kind base = 0; base < BASE_KINDS; base++) {
-        bool all = b->deep || base == BASE_LIVED_IN;
+        bool is_full = base == BASE_FULL || base == BASE_FULL_OF_ENDS;
         crash_tuples(b, base, 0, false, efforts[0]);
         crash_tuples(b, base, 1, false, efforts[0]);
-        crash_tuples(b, base, 2, false, efforts[all ? 1 : 2]);
-        crash_tuples(b, base, 2, true, efforts[all ? 1 : 2]);
-        if (all) {
+        if (b->deep || !is_full)
+            crash_tuples(b, base, 2, false, efforts[1]);
+        crash_tuples(b, base, 2, true, efforts[b->deep || !is_full ? 1 : 2]);
+        if (b->deep || base == BASE_LIVED_IN) {
             crash_tuples(b, base, 3, false, efforts[2]);
             crash_tuples(b, base, 3, true, efforts[2]);
         }

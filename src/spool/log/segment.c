@@ -364,9 +364,10 @@ fill(struct walker *w, uint64_t pos, size_t need, struct str *out_bytes)
         need = (size_t)(w->limit - pos);
     if (pos + need > w->at + w->len) {
         size_t kept = pos < w->at + w->len ? (size_t)(w->at + w->len - pos) : 0;
-        if (need + LIMIT_STEP > w->cap) {
-            w->own_buffer = mem_resize(w->sp->mem, w->own_buffer, w->cap, need + LIMIT_STEP);
-            w->cap = need + LIMIT_STEP;
+        size_t cap = need + LIMIT_STEP < w->limit ? need + LIMIT_STEP : (size_t)w->limit;
+        if (cap > w->cap) {
+            w->own_buffer = mem_resize(w->sp->mem, w->own_buffer, w->cap, cap);
+            w->cap = cap;
         }
         memmove(w->own_buffer, w->own_buffer + w->len - kept, kept);
         w->at = pos;
