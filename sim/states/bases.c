@@ -73,7 +73,8 @@ then_it_cleans(const struct spool *sp)
 static bool
 is_recycled(const struct segment *seg, const struct spool *sp)
 {
-    return seg->sequence > sp->next_number; /* files are made with numbers that only grow, and each is used once at first */
+    return seg->sequence >
+           sp->next_number; /* files are made with numbers that only grow, and each is used once at first */
 }
 
 static void

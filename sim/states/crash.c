@@ -1,20 +1,20 @@
 /*
  * crash - power fails, or everything is killed, at every call to the disk.
  *
- * A *point* is a moment between two calls to the disk (a write that is synced in one call is two). At each point of each
- * workload:
+ * A *point* is a moment between two calls to the disk (a write that is synced in one call is two). At each point of
+ * each workload:
  *
  *     power failure   what was not synced survives as tears.c chooses
  *     kill            the cache survives, with all that was written; of a write under way also only the first blocks
  *
- * Of a workload of several acts only the points from the last act's beginning on are looked at: those before are those of a
- * shorter workload. Then, for each state of the disk:
+ * Of a workload of several acts only the points from the last act's beginning on are looked at: those before are those
+ * of a shorter workload. Then, for each state of the disk:
  *
- *     1. `verify` finds no problem.
- *     2. Recovery finds what the model allows. One more message is accepted.
- *     3. Power fails, and nothing that was not synced survives: what was found, and that message, are there exactly. So what a
+ *     1. `verify` finds no problem. 2. Recovery finds what the model allows. One more message is accepted. 3. Power
+ *     fails, and nothing that was not synced survives: what was found, and that message, are there exactly. So what a
  *        recovery showed lasts, also what it read in the cache of one that was killed (sync before belief).
- *     4. For some states (of each point: nothing kept, all kept, the first tears; every kill): the recovery itself is crashed
+ *     4. For some states (of each point: nothing kept, all kept, the first tears; every kill): the recovery itself is
+ *     crashed
  *        at each of its points, briefly in the sense of tears.c, and what the next recovery finds is the same.
  */
 #include "sim/states/states.h"
@@ -63,7 +63,8 @@ points_take(struct points *p, const struct disk *disk)
 {
     struct point *last = p->count ? &p->at[p->count - 1] : NULL;
 
-    if (last && disk_next_number(last->disk) == disk_next_number(disk) && disk_op_count(last->disk) == disk_op_count(disk)) {
+    if (last && disk_next_number(last->disk) == disk_next_number(disk) &&
+        disk_op_count(last->disk) == disk_op_count(disk)) {
         last->model = *p->model; /* the same disk, and more was promised */
         last->believed = p->believed && *p->believed;
         return;
@@ -180,14 +181,16 @@ look_again(void *arg, const struct disk_choice *choice)
     struct disk *d = disk_clone(a->point->disk);
     disk_lose_power(d, choice);
     b->counts.again++;
-    if (looks(b, d, &look, "the recovery after a recovery that was crashed") && !model_allows(&a->model, &look.view, &was))
+    if (looks(b, d, &look, "the recovery after a recovery that was crashed") &&
+        !model_allows(&a->model, &look.view, &was))
         fail_view(b, "a recovery that was crashed changed what there is", &a->model, &look.view);
     disk_free(d);
 }
 
 /* powered: nothing was unsynced when it began, so that what it found was certain from the beginning. */
 static void
-crash_recovery(struct bench *b, struct points *points, const struct model *model, const struct view *found, bool powered)
+crash_recovery(struct bench *b, struct points *points, const struct model *model, const struct view *found,
+               bool powered)
 {
     for (size_t i = 0; i < points->count && !bench_is_over(b); i++) {
         struct point *p = &points->at[i];
@@ -337,7 +340,8 @@ describe(struct bench *b, enum base_kind base, const struct model *model, const 
 }
 
 static void
-crash_workload(struct bench *b, enum base_kind base, const uint8_t *kinds, size_t count, bool at_once, struct effort_of effort)
+crash_workload(struct bench *b, enum base_kind base, const uint8_t *kinds, size_t count, bool at_once,
+               struct effort_of effort)
 {
     static struct points points;
     struct model model = { .base = b->bases[base].view, .count = count, .at_once = at_once };
@@ -390,25 +394,24 @@ crash_tuples(struct bench *b, enum base_kind base, size_t length, bool at_once, 
     }
 }
 
-/* Deep: every workload of up to three acts on every base. Else three acts on the one that has lived, and where the next record
- * needs the next segment, one act, and two at once. */
+/*
+ * Deep: every workload of up to three acts on every base. Else three acts on the one that has lived, and where the next
+ * record  * needs the next segment, one act, and two at once.
+ */
 void
 crash_all(struct bench *b)
 {
-    static const struct effort_of usual[] = { { EFFORT_USUAL, 2, true }, { EFFORT_USUAL, 1, false }, { EFFORT_BRIEF, 0, false } };
-    static const struct effort_of deep[] = { { EFFORT_DEEP, 20, true }, { EFFORT_DEEP, 3, true }, { EFFORT_USUAL, 1, true } };
+    static const struct effort_of usual[] = {
+        {EFFORT_USUAL, 2, true}, {EFFORT_USUAL, 1, false}, {EFFORT_BRIEF, 0, false}};
+    static const struct effort_of deep[] = {{EFFORT_DEEP, 20, true}, {EFFORT_DEEP, 3, true}, {EFFORT_USUAL, 1, true}};
     const struct effort_of *efforts = b->deep ? deep : usual;
 
-    for (enum base_kind base = 0; base < BASE_KINDS; base++) {
-        bool is_full = base == BASE_FULL || base == BASE_FULL_OF_ENDS;
-        crash_tuples(b, base, 0, false, efforts[0]);
-        crash_tuples(b, base, 1, false, efforts[0]);
-        if (b->deep || !is_full)
-            crash_tuples(b, base, 2, false, efforts[1]);
-        crash_tuples(b, base, 2, true, efforts[b->deep || !is_full ? 1 : 2]);
-        if (b->deep || base == BASE_LIVED_IN) {
-            crash_tuples(b, base, 3, false, efforts[2]);
-            crash_tuples(b, base, 3, true, efforts[2]);
+    for (size_t length = 0; length <= 3; length++)
+        for (enum base_kind base = 0; base < BASE_KINDS; base++) {
+            bool is_full = base == BASE_FULL || base == BASE_FULL_OF_ENDS;
+            if (length <= 1 || b->deep || base == BASE_LIVED_IN || (length == 2 && !is_full))
+                crash_tuples(b, base, length, false, efforts[length ? length - 1 : 0]);
+            if (length == 2 || (length == 3 && (b->deep || base == BASE_LIVED_IN)))
+                crash_tuples(b, base, length, true, efforts[b->deep || !is_full ? length - 1 : 2]);
         }
-    }
 }

@@ -1,14 +1,16 @@
 /*
- * damage - one block zeroed, one byte flipped: at most the messages in it are lost, that is reported, all else is there (P3).
+ * damage - one block zeroed, one byte flipped: at most the messages in it are lost, that is reported, all else is there
+ * (P3).
  *
- * The spools are the bases with a past, closed in good order: several messages in several segments. Each block of 4 KiB of each
- * file is zeroed in turn; one bit of each byte is flipped in turn, in the used part: in headers, indexes and the heads of records
- * every byte, in content every 61st (deep: every one). For each:
+ * The spools are the bases with a past, closed in good order: several messages in several segments. Each block of 4 KiB
+ * of each file is zeroed in turn; one bit of each byte is flipped in turn, in the used part: in headers, indexes and
+ * the heads of records every byte, in content every 61st (deep: every one). For each:
  *
- *     1. A read-only recovery finds every message that has no record there exactly as it was, and no message that was not there
+ *     1. A read-only recovery finds every message that has no record there exactly as it was, and no message that was
+ *     not there
  *        but for those that have a record there (whose end may be what was damaged).
- *     2. What is lost or changed is reported; and `verify` calls damage in a record, a header or an index a problem.
- *     3. After a zeroed block: a recovery that may write finds the same, accepts one more message, puts damaged bytes into
+ *     2. What is lost or changed is reported; and `verify` calls damage in a record, a header or an index a problem. 3.
+ *     After a zeroed block: a recovery that may write finds the same, accepts one more message, puts damaged bytes into
  *        quarantine and cleans; and then the next recovery still finds all others, and that message.
  */
 #include "sim/states/states.h"
@@ -90,8 +92,8 @@ map_segment(struct map_of *m, struct spool *sp, struct segment *seg)
     add_stretch(m, 0, HEADER_BYTES, IN_HEADER, 0, 0);
     add_stretch(m, seg->header.bytes - BLOCK, seg->header.bytes - BLOCK + HEADER_BYTES, IN_HEADER, 0, 0);
     if (seg->state == SEGMENT_SEALED)
-        add_stretch(m, seg->header.index_offset, seg->header.index_offset + seg->header.index_count * INDEX_ENTRY, IN_INDEX,
-                    0, 0);
+        add_stretch(m, seg->header.index_offset, seg->header.index_offset + seg->header.index_count * INDEX_ENTRY,
+                    IN_INDEX, 0, 0);
     m->err = segment_walk(sp, seg, &walk, FOREVER, &walked);
     for (size_t i = 0; i < m->count && !err_is(m->err); i++)
         if (m->all[i].file == seg->number && m->all[i].lsn > walked.proven)
@@ -231,8 +233,8 @@ describe(struct bench *b, enum base_kind base, const struct harm *d, const char 
 {
     struct text text = text_init(b->what, sizeof b->what - 1);
 
-    text_putf(&text, "spool: %s; %s %llu to %llu of segment file %u", base_name(base), what, (unsigned long long)d->from,
-              (unsigned long long)d->to, d->file);
+    text_putf(&text, "spool: %s; %s %llu to %llu of segment file %u", base_name(base), what,
+              (unsigned long long)d->from, (unsigned long long)d->to, d->file);
     b->what[text.len] = '\0';
 }
 

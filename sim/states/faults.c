@@ -1,17 +1,18 @@
 /*
  * faults - the Nth call to the disk fails, for all N; the Nth allocation ends the process, for all N.
  *
- * The calls of a workload's last act are counted, and what follows it until the spool is closed. Then, for each of them and each
- * error that such a call can have (errors[]), the workload is done again: once so that only this call fails, once so that from it
- * on every call fails that can fail so. A sync that fails leaves nothing of what it covered, with and without the page cache
- * dropped; or all of it; or every second sector.
+ * The calls of a workload's last act are counted, and what follows it until the spool is closed. Then, for each of them
+ * and each error that such a call can have (errors[]), the workload is done again: once so that only this call fails,
+ * once so that from it on every call fails that can fail so. A sync that fails leaves nothing of what it covered, with
+ * and without the page cache dropped; or all of it; or every second sector.
  *
- * An act whose error was told while the spool could go on has come to nothing for good. Where the spool is broken the process
- * ends: the cache survives, and what was under way is whole or absent. In both cases, and also when power fails right then:
- * what was acknowledged is there (crash.c: check_state()). While the error lasts a recovery may fail, but does no harm.
+ * An act whose error was told while the spool could go on has come to nothing for good. Where the spool is broken the
+ * process ends: the cache survives, and what was under way is whole or absent. In both cases, and also when power fails
+ * right then: what was acknowledged is there (crash.c: check_state()). While the error lasts a recovery may fail, but
+ * does no harm.
  *
- * There is no memory left: the process ends there, by design. So does it here, at each allocation of the last act and what
- * follows; states of the disk that were looked at already are counted, and not looked at again.
+ * There is no memory left: the process ends there, by design. So does it here, at each allocation of the last act and
+ * what follows; states of the disk that were looked at already are counted, and not looked at again.
  */
 #include "sim/states/states.h"
 
@@ -134,7 +135,9 @@ check_without_power(struct bench *b, const struct disk *disk, const struct model
     disk_free(d);
 }
 
-/* Every call that can fail so fails, until somebody mends it: nothing is believed, nothing hangs, nothing is damaged. */
+/*
+ * Every call that can fail so fails, until somebody mends it: nothing is believed, nothing hangs, nothing is damaged.
+ */
 static void
 recover_in_vain(struct bench *b, struct disk *disk, struct fault_watch *f)
 {

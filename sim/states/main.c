@@ -3,9 +3,9 @@
  *
  *     postrider-states crash|faults|damage [--deep] [--jobs N] [--failures N]
  *
- * The work is shared by N processes, which take turns; the parent adds up what they counted. Exit code 1: something did not
- * hold; what, and after which acts, stands on standard output. It stops after the first failure of each process, or after the
- * number that is given.
+ * The work is shared by N processes, which take turns; the parent adds up what they counted. Exit code 1: something did
+ * not hold; what, and after which acts, stands on standard output. It stops after the first failure of each process, or
+ * after the number that is given.
  */
 #include "sim/states/states.h"
 
@@ -55,7 +55,8 @@ struct kind_of_proof {
 static void
 show_crash(const struct counts *c)
 {
-    printf("%llu workloads, %llu crash points; %llu states of the disk after them (and %llu that were the same as another), "
+    printf("%llu workloads, %llu crash points; %llu states of the disk after them (and %llu that were the same as "
+           "another), "
            "%llu of them kills; %llu crashed recoveries\n",
            (unsigned long long)c->workloads, (unsigned long long)c->points, (unsigned long long)c->states,
            (unsigned long long)c->same, (unsigned long long)c->kills, (unsigned long long)c->again);
@@ -64,15 +65,17 @@ show_crash(const struct counts *c)
 static void
 show_faults(const struct counts *c)
 {
-    printf("%llu workloads, %llu calls of the disk made to fail, %llu allocations; %llu states of the disk after them\n",
-           (unsigned long long)c->workloads, (unsigned long long)c->calls, (unsigned long long)c->allocations,
-           (unsigned long long)c->states);
+    printf(
+        "%llu workloads, %llu calls of the disk made to fail, %llu allocations; %llu states of the disk after them\n",
+        (unsigned long long)c->workloads, (unsigned long long)c->calls, (unsigned long long)c->allocations,
+        (unsigned long long)c->states);
 }
 
 static void
 show_damage(const struct counts *c)
 {
-    printf("%llu blocks zeroed, %llu bytes with a flipped bit\n", (unsigned long long)c->blocks, (unsigned long long)c->bytes);
+    printf("%llu blocks zeroed, %llu bytes with a flipped bit\n", (unsigned long long)c->blocks,
+           (unsigned long long)c->bytes);
 }
 
 static const struct kind_of_proof kinds[] = {

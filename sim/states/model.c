@@ -61,7 +61,8 @@ one_of_act(const struct act *act)
     static const uint32_t sizes[ACT_KINDS] = { [ACT_ACCEPT] = 300, [ACT_ACCEPT_TWO] = 1500, [ACT_ACCEPT_CHUNKS] = 10000,
                                                [ACT_FAIL] = 200 };
 
-    return (struct one){ .number = act->number, .size = sizes[act->kind], .recipients = act->kind == ACT_ACCEPT_TWO ? 2 : 1 };
+    return (struct one){
+        .number = act->number, .size = sizes[act->kind], .recipients = act->kind == ACT_ACCEPT_TWO ? 2 : 1};
 }
 
 /* ---- views ------------------------------------------------------------------------------------------------------- */
@@ -145,7 +146,8 @@ one_eq(const struct one *a, const struct one *b)
     if (a->number != b->number || a->size != b->size || a->recipients != b->recipients || a->held != b->held)
         return false;
     for (size_t i = 0; i < a->recipients; i++)
-        if (a->at[i].state != b->at[i].state || a->at[i].attempts != b->at[i].attempts || a->at[i].reply != b->at[i].reply)
+        if (a->at[i].state != b->at[i].state || a->at[i].attempts != b->at[i].attempts ||
+            a->at[i].reply != b->at[i].reply)
             return false;
     return true;
 }
@@ -219,7 +221,8 @@ bool
 act_choose(const struct model *model, struct act *act)
 {
     struct view v = view_to_act_on(model);
-    bool newest = act->kind == ACT_DELIVER_LAZY || act->kind == ACT_DEFER || act->kind == ACT_HOLD || act->kind == ACT_REMOVE;
+    bool newest =
+        act->kind == ACT_DELIVER_LAZY || act->kind == ACT_DEFER || act->kind == ACT_HOLD || act->kind == ACT_REMOVE;
 
     if (act->kind <= ACT_ABORT)
         return true;
@@ -293,8 +296,9 @@ view_put(struct text *out, const struct view *v)
         const struct one *m = &v->messages[i];
         text_putf(out, "%s%u%s(", i ? " " : "", m->number, m->held ? " held" : "");
         for (size_t k = 0; k < m->recipients; k++)
-            text_putf(out, "%s%.*s/%u/%u", k ? ", " : "", STR_ARG(recipient_state_name((enum recipient_state)m->at[k].state)),
-                      m->at[k].attempts, m->at[k].reply);
+            text_putf(out, "%s%.*s/%u/%u", k ? ", " : "",
+                      STR_ARG(recipient_state_name((enum recipient_state)m->at[k].state)), m->at[k].attempts,
+                      m->at[k].reply);
         text_put(out, S(")"));
     }
     text_putf(out, "; accepted %llu, delivered %llu, failed %llu, removed %llu", (unsigned long long)v->accepted,

@@ -51,11 +51,17 @@ letter_write(struct letter *l, uint32_t number, uint32_t size, size_t recipients
 {
     memset(l, 0, sizeof *l);
     (void)snprintf(l->from, sizeof l->from, "s%u.%u.%zu@a.example", number, size, recipients);
-    l->envelope = (struct envelope){ .reverse_path = notice ? S("") : str_from_cstr(l->from), .helo = S("client.example"),
-                                     .envid = str_from_cstr(l->from), .client = S("192.0.2.1"), .session = S("s1"),
-                                     .size = size, .accepted_wall = number, .notice = notice,
-                                     .trace = S("Received: from client.example\r\n"), .recipients = l->recipients,
-                                     .recipient_count = recipients };
+    l->envelope = (struct envelope){.reverse_path = notice ? S("") : str_from_cstr(l->from),
+                                    .helo = S("client.example"),
+                                    .envid = str_from_cstr(l->from),
+                                    .client = S("192.0.2.1"),
+                                    .session = S("s1"),
+                                    .size = size,
+                                    .accepted_wall = number,
+                                    .notice = notice,
+                                    .trace = S("Received: from client.example\r\n"),
+                                    .recipients = l->recipients,
+                                    .recipient_count = recipients};
     for (size_t i = 0; i < recipients; i++) {
         (void)snprintf(l->to[i], sizeof l->to[i], "r%u.%zu@b.example", number, i);
         l->recipients[i].address = str_from_cstr(l->to[i]);

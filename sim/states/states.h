@@ -1,8 +1,8 @@
 /*
  * states - the spool's small cases, all of them: `postrider-states`.
  *
- * The real spool (src/spool/log) runs as one process of the simulator over a simulated disk. A *workload* is a *base* (a spool
- * with a past) and up to three *acts* on it: see enum act_kind. Four kinds of proof:
+ * The real spool (src/spool/log) runs as one process of the simulator over a simulated disk. A *workload* is a *base*
+ * (a spool with a past) and up to three *acts* on it: see enum act_kind. Three kinds of proof:
  *
  *     crash.c    power fails, or everything is killed, at every call to the disk; recovery, crashed in its turn
  *     faults.c   the Nth call to the disk fails, the Nth allocation ends the process; for all N
@@ -11,11 +11,11 @@
  *     model.c    what must be there: acts, and the state that follows from them
  *     script.c   the processes: one does a workload, one recovers and looks, one verifies
  *     bases.c    the spools to begin with
- *     tears.c    what of the operations that were not synced may survive: which combinations are tried, and which are not
+ *     tears.c    which combinations survive of the operations that were not synced, and which are not tried
  *
- * What must hold is in the model: acts that were acknowledged are there; of those under way any, each whole or not at all (a
- * notice and the end of what it reports are one); of those refused none; nothing else. Not only messages: each recipient's
- * state, attempts and reply, the content's bytes, and the counters.
+ * What must hold is in the model: acts that were acknowledged are there; of those under way any, each whole or not at
+ * all (a notice and the end of what it reports are one); of those refused none; nothing else. Not only messages: each
+ * recipient's state, attempts and reply, the content's bytes, and the counters.
  */
 #ifndef SIM_STATES_STATES_H
 #define SIM_STATES_STATES_H
@@ -101,8 +101,10 @@ void content_fill(uint32_t number, char *memory, size_t size);
 enum { SEGMENT_BYTES = 64 << 10 };
 extern const struct spool_settings states_settings;
 
-/* Runs main as the only process over that disk, until it has ended or *finished; then it is killed, as the cache survives. False:
- * it failed, and sim->failure says how. */
+/*
+ * Runs main as the only process over that disk, until it has ended or *finished; then it is killed, as the cache
+ * survives. False:  * it failed, and sim->failure says how.
+ */
 bool run_over(struct sim *, struct disk *, int (*main)(struct rt *, void *arg), void *arg, const bool *finished);
 
 struct script {
@@ -144,10 +146,10 @@ int verify_main(struct rt *, void *verified);
 /* ---- bases.c ----------------------------------------------------------------------------------------------------- */
 
 enum base_kind {
-    BASE_NEW,           /* an empty directory */
-    BASE_LIVED_IN,      /* recycled segments; the next acts fit the current one */
-    BASE_FULL,          /* the next record needs the next segment, and then the oldest, where something lives, is cleaned */
-    BASE_FULL_OF_ENDS,  /* the same, but in the oldest are ends of messages that began elsewhere */
+    BASE_NEW,      /* an empty directory */
+    BASE_LIVED_IN, /* recycled segments; the next acts fit the current one */
+    BASE_FULL,     /* the next record needs the next segment, and then the oldest, where something lives, is cleaned */
+    BASE_FULL_OF_ENDS, /* the same, but in the oldest are ends of messages that began elsewhere */
     BASE_KINDS,
 };
 struct base_spool {
@@ -190,8 +192,10 @@ void bench_fail(struct bench *, const char *format, ...) __attribute__((format(p
 bool bench_is_over(const struct bench *); /* enough has failed */
 void bases_make(struct bench *);
 
-/* crash.c: all that must hold of a disk after the workload. The disk is used up. powered: nothing is unsynced. crash_again: the
- * recovery is crashed in its turn. */
+/*
+ * crash.c: all that must hold of a disk after the workload. The disk is used up. powered: nothing is unsynced.
+ * crash_again: the  * recovery is crashed in its turn.
+ */
 void check_state(struct bench *, struct disk *, const struct model *, bool powered, bool crash_again);
 
 void crash_all(struct bench *);

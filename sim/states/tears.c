@@ -4,21 +4,22 @@
  * Of n operations that matter (writes that change no byte do not; a write is looked at by its *sectors*, of 512 bytes,
  * that change something):
  *
- *   1. Whole operations: every subset, where there are at most ops_all of them. Else: none, all, each one alone, all but
- *      each one, the first k and the last k for every k.
- *   2. One write torn: every subset of its sectors where there are at most sectors_all of them; else the first k and the
- *      last k for every k, each sector alone, all but each one (and, deep, all but each two). Each of these with every
- *      subset of the other operations where there are at most others_all of them; else with all of them, none of them, those
- *      before it, and those behind it.
- *   3. Two writes torn at once, each to its first half, its last half or every second sector, all others kept; and none.
+ *   1. Whole operations: every subset, where there are at most ops_all of them. Else: none, all, each one alone, all
+ *      but each one, the first k and the last k for every k.
+ *   2. One write torn: every subset of its sectors where there are at most sectors_all of them; else the first k and
+ *      the last k for every k, each sector alone, all but each one (and, deep, all but each two). Each of these with
+ *      every subset of the other operations where there are at most others_all of them; else with all of them, none of
+ *      them, those before it, and those behind it. (Brief: of many sectors only the first half and the last.)
+ *   3. Two writes torn at once, each to its first half, its last half or every second sector, with all others kept and
+ *      with all others lost.
  *
  *               ops_all   sectors_all   others_all   two torn
  *      brief          3             2            0   no          recovery that is crashed in its turn
  *      usual          6             5            2   yes
  *      deep          10            10            4   yes
  *
- * Not tried: tears of two writes in all combinations, of three and more; sectors that are torn inside (disks do not); a sector
- * that turns into something else (damage.c does that).
+ * Not tried: tears of two writes in all combinations, of three and more; sectors that are torn inside (disks do not); a
+ * sector that turns into something else (damage.c does that).
  */
 #include "sim/states/states.h"
 
@@ -91,7 +92,8 @@ tears_put(struct text *out, const struct disk_choice *choice, const struct disk 
         const struct disk_op *op = disk_op(d, i);
         const struct tears_op *o = &t->ops[i];
         text_putf(out, "%s%s of file %u at %llu, %llu: %s", i ? "; " : "", kinds[op->kind], op->inode,
-                  (unsigned long long)op->offset, (unsigned long long)op->len, o->matters ? fates[o->fate] : "all the same");
+                  (unsigned long long)op->offset, (unsigned long long)op->len,
+                  o->matters ? fates[o->fate] : "all the same");
         for (size_t k = 0; o->fate == DISK_TORN && k < o->sector_count; k++)
             text_putf(out, " %c%u", o->keep[o->sectors[k]] ? '+' : '-', o->sectors[k]);
     }
@@ -195,7 +197,8 @@ look_at_sectors(const struct disk *d, struct tears_op *t, const struct disk_op *
         if (stop > end)
             stop = end;
         CHECK(sector < SECTORS_MAX);
-        if (sector_changes(none, alone, op, at, (size_t)(stop - at)) || sector_changes(before, with, op, at, (size_t)(stop - at)))
+        if (sector_changes(none, alone, op, at, (size_t)(stop - at)) ||
+            sector_changes(before, with, op, at, (size_t)(stop - at)))
             t->sectors[t->sector_count++] = sector;
         at = stop;
     }

@@ -206,8 +206,8 @@ struct err file_read(struct file *, void *memory, size_t len, uint64_t offset, e
 struct err file_write(struct file *, const struct str *parts, size_t count, uint64_t offset, enum lane, int64_t until);
 struct err file_sync(struct file *, enum lane, int64_t until);      /* fdatasync */
 /*
- * What is read next comes from the disk, as far as it is synced. After a sync that failed the page cache may hold what the
- * disk never got, and the next sync, in another process too, says nothing of it.
+ * What is read next comes from the disk, as far as it is synced. After a sync that failed the page cache may hold what
+ * the disk never got, and the next sync, in another process too, says nothing of it.
  */
 struct err file_forget_cache(struct file *, enum lane, int64_t until);
 /* file_write and fdatasync as one job: one hand-over to the disk thread instead of two. */
