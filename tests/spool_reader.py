@@ -20,7 +20,7 @@ BLOCK = 4096
 HEADER = struct.Struct("<BBHIQQQIIQ")  # type, flags, 0, body length, LSN, id (two words), data length, 0, data hash
 CHECK = 8
 CHUNK, ACCEPT, SETTLE, STATE, DONE, PROOF, CHECKPOINT = range(1, 8)
-DOUBTED = 100  # a DONE that may not be one
+DOUBTED = 100  # a DONE in a batch that is not whole: it may follow from a settle that is lost, and is one until another comes
 SKIPPABLE, COVERS, WITHIN = 1, 2, 4
 FREE, OPEN, SEALED = 1, 2, 3
 STATES = ["pending", "delivered", "failed, notice owed", "failed, notice sent", "failed, no notice", "relayed", "expanded",
@@ -237,7 +237,7 @@ class Segment:
                 self.spool.remark("the last batch is not whole", self.name, offset, size)
             else:
                 self.spool.problem("damaged records", self.name, offset, size)
-        self.whole = not gaps
+        self.torn_from = min((offset for offset, _, missing in gaps if missing > self.proven), default=len(self.data))
         if self.lost and not gaps:
             self.spool.problem(f"{self.lost} records are missing", self.name)
         self.records = [r for r in self.records if r[5] is not None or r[2] <= self.proven or r[0] == CHUNK]
@@ -295,11 +295,6 @@ class Spool:
     def remark(self, *args):
         self.say(self.remarks, *args)
 
-    @staticmethod
-    def is_doubted(segment, lsn):
-        """An end in a batch that is not whole may follow from a settle that is lost: it is a settle until another DONE comes."""
-        return not segment.whole and lsn > segment.proven
-
     def events(self):
         """(LSN, type, id, settle or base, record, segment), oldest first, of all that concerns messages."""
         for segment in self.segments:
@@ -307,7 +302,7 @@ class Spool:
                 kind, _, lsn, number, body, _, offset, _, _ = record
                 try:
                     if kind in (SETTLE, DONE):
-                        if kind == DONE and self.is_doubted(segment, lsn):
+                        if kind == DONE and offset > segment.torn_from:
                             kind = DOUBTED
                         yield lsn, kind, number, read_settle(Take(body)), record, segment
                     elif kind in (ACCEPT, STATE):
@@ -315,7 +310,7 @@ class Spool:
                         yield lsn, kind, number, base, record, segment
                         if "settles" in base:
                             kind = DONE if base["settles"]["ends"] else SETTLE
-                            if kind == DONE and self.is_doubted(segment, lsn):
+                            if kind == DONE and offset > segment.torn_from:
                                 kind = DOUBTED
                             yield lsn, kind, base["settles_id"], base["settles"], record, segment
                 except Bad as bad:

@@ -212,6 +212,7 @@ struct opening {
     bool count; /* newer than the newest sealed one, whose footer has the counters so far */
     uint8_t doubt;           /* of the record at hand: SUSPECT, PIECED */
     uint64_t checkpoint_lsn; /* what is older was counted by a CHECKPOINT */
+    uint64_t torn_from;      /* where the first record of a torn batch is missing */
 };
 
 static void
@@ -282,6 +283,8 @@ meet_damage(void *arg, uint64_t offset, uint64_t len, bool torn)
 {
     struct opening *o = arg;
 
+    if (torn && offset < o->torn_from)
+        o->torn_from = offset;
     damage_add(o->sp, o->segment, offset, len, (struct message_id){ 0, 0 },
                torn ? S("a batch that was not proved to be on disk is not whole: cut by a crash before anybody was told of it, or damaged since")
                     : S("records that were on disk are damaged"));
@@ -360,21 +363,22 @@ drop_torn(struct opening *o, uint64_t proven, int64_t until)
 }
 
 /*
- * A batch is not whole: an end that stands in it may follow from a settle that is lost. As a settle it says what it says, and if
- * that is the end of its message, another DONE is written.
+ * A batch is not whole: an end that stands in it, behind what is missing, may follow from a settle that is lost. As a
+ * settle it says what it says, and if that is the end of its message, another DONE is written. (One that is said again
+ * by cleaning says nothing as a settle, but then the one that it repeats is still there: nobody was told of this batch.)
  */
 static void
-doubt_ends(struct segment *seg, uint64_t proven)
+doubt_ends(struct segment *seg, uint64_t torn_from)
 {
     for (uint32_t i = 0; i < seg->index_count; i++)
-        if (seg->own_index[i].type == RECORD_DONE && seg->own_index[i].lsn > proven)
+        if (seg->own_index[i].type == RECORD_DONE && seg->own_index[i].offset > torn_from)
             seg->own_index[i].type = RECORD_SETTLE;
 }
 
 static struct err
 walk_unsealed(struct spool *sp, struct segment *seg, bool count, int64_t until)
 {
-    struct opening o = { .sp = sp, .segment = seg, .count = count };
+    struct opening o = { .sp = sp, .segment = seg, .count = count, .torn_from = UINT64_MAX };
     struct walk walk = { &o, meet_record, meet_damage };
     struct walked walked;
 
@@ -385,8 +389,7 @@ walk_unsealed(struct spool *sp, struct segment *seg, bool count, int64_t until)
     }
     seg->used = walked.end;
     TRY(drop_torn(&o, walked.proven, until));
-    if (!walked.clean)
-        doubt_ends(seg, walked.proven);
+    doubt_ends(seg, o.torn_from);
     seg->last_lsn = walked.last_lsn > walked.proven ? walked.last_lsn : walked.proven;
     seg->damaged = !walked.clean;
     if (walked.spool_time > sp->spool_time)
@@ -629,7 +632,7 @@ index_read(struct spool *sp, struct segment *seg, int64_t until, struct index_en
     if (e.kind != ERR_CORRUPT)
         return e;
     report_file(sp, seg, true, S("the index of a segment is damaged: its records are read instead"));
-    struct opening o = { .sp = sp, .segment = seg };
+    struct opening o = { .sp = sp, .segment = seg, .torn_from = UINT64_MAX };
     struct walk walk = { &o, meet_record, meet_damage };
     struct walked walked;
     segment_index_drop(sp, seg);
