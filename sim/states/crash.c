@@ -179,6 +179,7 @@ look_again(void *arg, const struct disk_choice *choice)
     if (bench_is_over(b))
         return;
     struct disk *d = disk_clone(a->point->disk);
+    how_put(b, "power failure in a recovery", choice, a->point->disk);
     disk_lose_power(d, choice);
     b->counts.again++;
     if (looks(b, d, &look, "the recovery after a recovery that was crashed") &&
@@ -354,6 +355,10 @@ crash_workload(struct bench *b, enum base_kind base, const uint8_t *kinds, size_
     points.from = count && !at_once ? count - 1 : 0;
     struct disk *disk = disk_clone(b->bases[base].disk);
     describe(b, base, &model, "undisturbed", 0, 0);
+    if (!bench_is_wanted(b)) {
+        disk_free(disk);
+        return;
+    }
     b->sim->disk_watch = &points.watch;
     bool good = run_over(b->sim, disk, script_main, &script, &script.finished);
     b->sim->disk_watch = NULL;

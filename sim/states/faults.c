@@ -272,7 +272,7 @@ fault_workload(struct bench *b, const struct workload *w, bool allocations)
 
     f = (struct fault_watch){ .watch.call = on_call, .from = w->count - 1, .sim = b->sim };
     describe(b, w);
-    if (!count_calls(b, w, &f, &last_allocation))
+    if (!bench_is_wanted(b) || !count_calls(b, w, &f, &last_allocation))
         return;
     b->counts.workloads++;
     uint64_t first = f.first_allocation;

@@ -1,7 +1,7 @@
 /*
  * main - postrider-states: see states.h.
  *
- *     postrider-states crash|faults|damage [--deep] [--jobs N] [--failures N]
+ *     postrider-states crash|faults|damage [--deep] [--jobs N] [--failures N] [--only WORDS]
  *
  * The work is shared by N processes, which take turns; the parent adds up what they counted. Exit code 1: something did
  * not hold; what, and after which acts, stands on standard output. It stops after the first failure of each process, or
@@ -24,6 +24,12 @@ bool
 bench_turn(struct bench *b)
 {
     return b->turn++ % b->parts == b->part;
+}
+
+bool
+bench_is_wanted(const struct bench *b)
+{
+    return !b->only || strstr(b->what, b->only);
 }
 
 bool
@@ -122,12 +128,14 @@ main(int argc, char **argv)
             bench.parts = (uint32_t)strtoul(argv[++i], NULL, 10);
         else if (strcmp(argv[i], "--failures") == 0 && i + 1 < argc)
             bench.failures_max = strtoul(argv[++i], NULL, 10);
+        else if (strcmp(argv[i], "--only") == 0 && i + 1 < argc)
+            bench.only = argv[++i];
         for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++)
             if (strcmp(argv[i], kinds[k].name) == 0)
                 kind = &kinds[k];
     }
     if (!kind || bench.parts == 0 || bench.parts > JOBS_MAX || bench.failures_max == 0) {
-        fprintf(stderr, "usage: postrider-states crash|faults|damage [--deep] [--jobs N] [--failures N]\n");
+        fprintf(stderr, "usage: postrider-states crash|faults|damage [--deep] [--jobs N] [--failures N] [--only WORDS]\n");
         return 2;
     }
     for (bench.part = 0; bench.part < bench.parts; bench.part++) {

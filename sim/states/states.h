@@ -184,8 +184,10 @@ struct bench { /* one of those that share the work */
     char what[512];          /* is being tried */
     char how[2000];          /* the power failed */
     uint64_t failures_max;
+    const char *only;        /* workloads in whose description this stands; NULL: all */
 };
 
+bool bench_is_wanted(const struct bench *); /* what is described in `what`: see `only` */
 /* Is the next piece of work ours? */
 bool bench_turn(struct bench *);
 void bench_fail(struct bench *, const char *format, ...) __attribute__((format(printf, 2, 3)));
