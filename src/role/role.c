@@ -241,7 +241,7 @@ add_bundle(struct role *role, struct link_message *m)
     role->former = role->loaded;
     role->loaded = fresh;
     role->site = fresh.site;
-    if (role->go && role->ops->configured)
+    if (role->prepared && role->ops->configured)
         role->ops->configured(role);
     return true;
 }
@@ -283,7 +283,7 @@ handle_control(void *ctx, struct link *link, struct link_message *m)
         role->draining = true;
         break;
     case CONTROL_LOST:
-        return role->ops->lost && role->ops->lost(role, m);
+        return role->ops->lost && (!role->prepared || role->ops->lost(role, m));
     default:
         return false;
     }
@@ -401,6 +401,7 @@ run_role(struct role *role)
     }
     if (ops->prepare)
         ops->prepare(role);
+    role->prepared = true;
     if (err_is(enter_sandbox(role, &report)))
         return 78;
     if (ops->start && !ops->start(role))

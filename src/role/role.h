@@ -107,6 +107,7 @@ struct role {
     struct event changed;  /* a peer came or went, or draining began */
     struct err control_error;
     bool go, running, draining, stopping, control_lost;
+    bool prepared; /* ops->prepare has been; what comes behind GO in one piece may come before */
     struct arena arena;      /* lives as long as the role */
     struct loaded loaded, former; /* former: of before the last reload */
     struct sandbox_path paths[ROLE_DIRS_MAX]; /* what `sandbox` points its rules at */
