@@ -8,6 +8,7 @@ import time
 import pytest
 
 from harness import Postrider, wait_until, without_trace
+from peers import Client
 
 SITE = """
 hostname mx.local.test
