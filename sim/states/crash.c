@@ -409,7 +409,9 @@ crash_all(struct bench *b)
     static const struct effort_of usual[] = {
         {EFFORT_USUAL, 2, true}, {EFFORT_USUAL, 1, false}, {EFFORT_BRIEF, 0, false}};
     static const struct effort_of deep[] = {{EFFORT_DEEP, 20, true}, {EFFORT_DEEP, 3, true}, {EFFORT_USUAL, 1, true}};
-    const struct effort_of *efforts = b->deep ? deep : usual;
+    static const struct effort_of quick[] = {
+        {EFFORT_USUAL, 0, false}, {EFFORT_BRIEF, 0, false}, {EFFORT_BRIEF, 0, false}};
+    const struct effort_of *efforts = b->deep ? deep : b->quick ? quick : usual;
 
     for (size_t length = 0; length <= 3; length++)
         for (enum base_kind base = 0; base < BASE_KINDS; base++) {

@@ -1,7 +1,7 @@
 /*
  * main - postrider-states: see states.h.
  *
- *     postrider-states crash|faults|damage [--deep] [--jobs N] [--failures N] [--only WORDS]
+ *     postrider-states crash|faults|damage [--deep | --quick] [--jobs N] [--failures N] [--only WORDS]
  *
  * The work is shared by N processes, which take turns; the parent adds up what they counted. Exit code 1: something did
  * not hold; what, and after which acts, stands on standard output. It stops after the first failure of each process, or
@@ -124,6 +124,8 @@ main(int argc, char **argv)
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--deep") == 0)
             bench.deep = true;
+        else if (strcmp(argv[i], "--quick") == 0)
+            bench.quick = true;
         else if (strcmp(argv[i], "--jobs") == 0 && i + 1 < argc)
             bench.parts = (uint32_t)strtoul(argv[++i], NULL, 10);
         else if (strcmp(argv[i], "--failures") == 0 && i + 1 < argc)
@@ -135,7 +137,7 @@ main(int argc, char **argv)
                 kind = &kinds[k];
     }
     if (!kind || bench.parts == 0 || bench.parts > JOBS_MAX || bench.failures_max == 0) {
-        fprintf(stderr, "usage: postrider-states crash|faults|damage [--deep] [--jobs N] [--failures N] [--only WORDS]\n");
+        fprintf(stderr, "usage: postrider-states crash|faults|damage [--deep | --quick] [--jobs N] [--failures N] [--only WORDS]\n");
         return 2;
     }
     for (bench.part = 0; bench.part < bench.parts; bench.part++) {

@@ -178,7 +178,7 @@ struct bench { /* one of those that share the work */
     uint32_t part, parts;
     uint64_t turn;
     bool deep;
-    enum { WITHOUT_REST, REST } rest;
+    bool quick;              /* recoveries are not crashed in their turn */
     struct base_spool bases[BASE_KINDS];
     struct counts counts;
     char what[512];          /* is being tried */
