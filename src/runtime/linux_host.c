@@ -178,7 +178,43 @@ job_own(void *arg)
     own(arg);
 }
 
-/* Only what is made here is given an owner: a directory that was there is the operator's. */
+/* The directory itself (an owner it was given) and its name in the one above. What we may not read we did not make. */
+static void
+sync_made(struct work *w)
+{
+    static const char *const which[] = { ".", ".." };
+    int fd = open(w->path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+
+    if (fd < 0)
+        w->err = err_from_os(errno, "open");
+    for (size_t i = 0; i < 2 && !err_is(w->err); i++) {
+        int synced = openat(fd, which[i], O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (synced < 0 && errno != EACCES)
+            w->err = err_from_os(errno, "open");
+        else if (synced >= 0 && fsync(synced) != 0 && errno != EINVAL && errno != EROFS)
+            w->err = err_from_os(errno, "sync a directory");
+        if (synced >= 0)
+            close(synced);
+    }
+    if (fd >= 0)
+        close(fd);
+}
+
+/* One that is there may be so in the page cache only, since who made it was killed before it was synced: so it is now. */
+static bool
+make_one(struct work *w, bool last)
+{
+    if (mkdir(w->path, last ? w->mode : 0755) == 0) {
+        if (last)
+            own(w); /* a directory that was there is the operator's */
+    } else if (errno != EEXIST) {
+        w->err = err_from_os(errno, "make a directory");
+    }
+    if (!err_is(w->err))
+        sync_made(w);
+    return !err_is(w->err);
+}
+
 static void
 job_make_dir(void *arg)
 {
@@ -186,15 +222,10 @@ job_make_dir(void *arg)
 
     for (char *slash = w->path + 1; (slash = strchr(slash, '/')); *slash++ = '/') {
         *slash = '\0';
-        if (mkdir(w->path, 0755) != 0 && errno != EEXIST) {
-            w->err = err_from_os(errno, "make a directory");
+        if (!make_one(w, false))
             return;
-        }
     }
-    if (mkdir(w->path, w->mode) == 0)
-        own(w);
-    else if (errno != EEXIST)
-        w->err = err_from_os(errno, "make a directory");
+    make_one(w, true);
 }
 
 static struct err
