@@ -3,25 +3,19 @@
 POSTRIDER_FULL=1 runs the full counts.
 """
 import collections
-import contextlib
-import json
 import os
-import pathlib
 import random
 import re
-import signal
 import subprocess
-import sys
 import time
-import typing
 
-from harness import Postrider, binary, is_alive, wait_until
-from peers import Tool, Witness, accepted_counts, copies_in, ports_of
+from crash.faults import in_flight, kill_something, read_spool, unexplained
+from harness import Postrider, binary
+from peers import Tool, Witness, accepted_counts, copies_in
 
 FULL = os.environ.get("POSTRIDER_FULL") == "1"
 KILLS = 300 if FULL else 30
 SENDMAILS = 1000 if FULL else 60
-READER = pathlib.Path(__file__).resolve().parent / "spool_reader.py"
 
 SITE = """
 hostname mx.local.test
@@ -33,101 +27,18 @@ retry 1s 1s 2s for 1h
 """
 
 
-def read_spool(state):
-    """The independent reader's judgement of the spool as it lies there; returns {(queue id, recipient)} that are pending."""
-    result = subprocess.run([sys.executable, str(READER), str(state / "spool")], capture_output=True, text=True,
-                            timeout=120, check=False)
-    assert result.returncode == 0, f"the spool is not sound:\n{result.stdout[-3000:]}{result.stderr[-3000:]}"
-    return {(message["id"], recipient["address"]) for message in json.loads(result.stdout)["messages"]
-            for recipient in message["recipients"] if recipient["state"] == "pending"}
-
-
-def suspend(pids, what):
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, what)
-
-
-class Kill(typing.NamedTuple):
-    """One kill, and what others than the daemon saw of it."""
-    victim: str
-    began: float
-    over: float      # from here on the dead may be started again
-    pending: set     # (queue id, recipient) of which the spool says on disk that it waits: what Python reads there
-    ports: set       # of the victim's connections, as the kernel lists them
-
-    def may_have_taken_the_reply_of(self, copy):
-        """Whether this copy had come, or was on its way, from a process that died here before its outcome was on disk."""
-        role = self.victim.split()[0]
-        if (copy.queue_id, copy.recipient) not in self.pending:
-            return False
-        if role in ("all", "supervisor", "store"):
-            return copy.born <= self.over + LINGER  # senders and mailboxes outlive the store, with nobody to tell
-        if role == "sender":
-            return copy.port in self.ports
-        return role == "mailbox" and copy.port == 0 and copy.born <= self.over
-
-
-LINGER = 5  # seconds
-
-
-def kill_something(server, chooser):
-    """Freezes supervisor and store, kills one role or all, reads the spool as it is at that moment."""
-    roles = server.role_pids()
-    victim = chooser.choice(sorted(roles) + ["supervisor", "all"])
-    began = time.time()
-    if victim in ("all", "supervisor"):
-        # A supervisor that dies takes its roles with it: their control links close.
-        suspend([server.process.pid, *(roles.values() if victim == "all" else ())], signal.SIGKILL)
-        server.process.wait()
-        wait_until(lambda: not any(is_alive(pid) for pid in roles.values()), 30, "the end of all roles")
-        server.process = None
-        pending, over = read_spool(server.state), time.time()
-        server.start()
-        return Kill(victim, began, over, pending, set())
-    frozen = {server.process.pid, roles[victim], roles.get("store 0", roles[victim])}
-    suspend(frozen, signal.SIGSTOP)
-    try:
-        ports = ports_of(roles[victim])
-        suspend([roles[victim]], signal.SIGKILL)
-        wait_until(lambda: not is_alive(roles[victim]), 30, "its end")
-        return Kill(victim, began, time.time(), read_spool(server.state), ports)
-    finally:
-        suspend(frozen, signal.SIGCONT)
-
-
-def check_duplicates(copies, kills):
-    """
-    At most one duplicate of a recipient for each death that took its final reply, so none but of those in flight at a kill:
-    for each copy that another follows, a kill of its own hit the process that delivered it, or the store before it noted
-    that. Returns how many followed.
-    """
-    extra, by_recipient = 0, collections.defaultdict(list)
-    for copy in copies:
-        by_recipient[copy.queue_id, copy.recipient].append(copy)
-    for several in by_recipient.values():
-        several.sort(key=lambda copy: copy.born)
-        unused = list(kills)
-        for first, second in zip(several, several[1:]):
-            taker = next((kill for kill in unused
-                          if kill.began <= second.born and kill.may_have_taken_the_reply_of(first)), None)
-            assert taker, f"{first} and {second}: twice, and no kill between took the reply"
-            unused.remove(taker)
-            extra += 1
-    return extra
-
-
-def in_flight(kill, copies):
-    """How many recipients this kill could double: their copy had come, and the spool did not say so yet."""
-    return len({(copy.queue_id, copy.recipient) for copy in copies
-                if copy.born <= kill.over and kill.may_have_taken_the_reply_of(copy)})
+class Judged(Postrider):
+    def pending(self):
+        pending, problems = read_spool(self.state / "spool")
+        assert not problems, problems
+        return pending
 
 
 def test_nothing_is_lost_when_roles_are_killed(tmp_path):
     chooser = random.Random(int(os.environ.get("POSTRIDER_SEED", "1")))
     accepted = {"local": tmp_path / "accepted.local", "relayed": tmp_path / "accepted.relayed"}
     kills = []
-    with Witness() as witness, Postrider(tmp_path, SITE, next_port=witness.port) as server:
+    with Witness() as witness, Judged(tmp_path, SITE, next_port=witness.port) as server:
         loads = [
             Tool(tmp_path, f"load-{kind}", "load", "--server", f"127.0.0.1:{server.port}", "--to", to, "--keep-going",
                  "--log-accepted", str(accepted[kind]), "--sessions", "10", "--seconds", "3600", "--rate", "40",
@@ -148,8 +59,9 @@ def test_nothing_is_lost_when_roles_are_killed(tmp_path):
             lost = [name for name, count in took[kind].items() if came[name] < count]
             assert not lost, f"{len(lost)} of {len(took[kind])} {kind} lost: {sorted(lost)[:5]}"
         everything = copies["local"] + copies["relayed"]
-        extra = check_duplicates(everything, kills)
-        flying = sum(in_flight(kill, everything) for kill in kills)
+        extra, bad = unexplained(everything, kills)
+        assert not bad, f"{len(bad)} twice, and no kill between took the reply: {bad[:3]}"
+        flying = in_flight(kills, everything)
         figures = server.figures()
         assert figures["balanced"] == 1 and figures["held"] == 0
     died = collections.Counter(kill.victim for kill in kills)

@@ -4,17 +4,15 @@ Needs root and loop devices. The file system holds the spool only, so that socke
 """
 import collections
 import contextlib
-import fcntl
 import json
 import os
 import pathlib
 import signal
 import smtplib
-import struct
-import subprocess
 
 import pytest
 
+from crash.disks import MIB, LoopDisk, can_mount, unmount
 from harness import Postrider, free_port, wait_until
 from peers import Tool, accepted_counts, copies_in, sink_at
 
@@ -26,46 +24,12 @@ domain local.test {{ mailbox ok; alias postmaster -> ok; deliver maildir {mail}/
 route default {{ via 127.0.0.1:{next_port}; tls off }}
 retry 1s 1s 2s for 1h
 """
-SHUT_DOWN = 0x8004587D  # _IOR('X', 125, __u32): EXT4_IOC_SHUTDOWN
-NO_LOG_FLUSH = 2
-MIB = 1 << 20
-
-
-def can_mount():
-    return os.geteuid() == 0 and pathlib.Path("/dev/loop-control").exists()
-
-
 pytestmark = pytest.mark.skipif(not can_mount(), reason="only root can mount a loop device")
 
 
-class Disk:
+def spool_disk(tmp_path):
     """A small ext4 in a file, mounted at the spool's place."""
-
-    def __init__(self, folder, mebibytes):
-        self.image = pathlib.Path(folder) / "disk"
-        self.at = pathlib.Path(folder) / "state/spool"
-        self.at.mkdir(parents=True)
-        with open(self.image, "wb") as image:
-            image.truncate(mebibytes * MIB)
-        subprocess.run(["mkfs.ext4", "-q", "-F", "-m", "0", str(self.image)], check=True)
-
-    def mount(self):
-        subprocess.run(["mount", "-o", "loop", str(self.image), str(self.at)], check=True)
-
-    def shut_down(self):
-        """As if the power had failed: what was not synced is lost, and every call fails from now on."""
-        fd = os.open(self.at, os.O_RDONLY)
-        try:
-            fcntl.ioctl(fd, SHUT_DOWN, struct.pack("I", NO_LOG_FLUSH))
-        finally:
-            os.close(fd)
-
-    def __enter__(self):
-        self.mount()
-        return self
-
-    def __exit__(self, *_):
-        subprocess.run(["umount", "--lazy", str(self.at)], capture_output=True, check=False)
+    return LoopDisk(tmp_path, mebibytes=384, at=tmp_path / "state/spool")
 
 
 def send_until_refused(server, to, size, most):
@@ -89,7 +53,7 @@ def accepts_again(server):
 
 def test_a_spool_filled_by_mail_refuses_and_drains(tmp_path):
     next_port = free_port()
-    with Disk(tmp_path, 384) as disk, Postrider(tmp_path, SITE, next_port=next_port) as server:
+    with spool_disk(tmp_path) as disk, Postrider(tmp_path, SITE, next_port=next_port) as server:
         accepted, code, reply = send_until_refused(server, "x@elsewhere.test", 8 * MIB, 100)
         assert code == 452 and "4.3.1" in reply, (code, reply)
         assert accepted >= 5  # the rest is the reserve, and what cleaning needs
@@ -120,7 +84,7 @@ def quietly(action):
 
 
 def test_a_disk_filled_by_others_refuses_and_recovers(tmp_path):
-    with Disk(tmp_path, 384) as disk, Postrider(tmp_path, SITE, next_port=free_port()) as server:
+    with spool_disk(tmp_path) as disk, Postrider(tmp_path, SITE, next_port=free_port()) as server:
         server.send()
         server.wait_for_mail()
         hog = disk.at / "hog"
@@ -151,7 +115,7 @@ def shut_down_between_syncs(server, disk):
     try:
         tasks = pathlib.Path(f"/proc/{store}/task")
         wait_until(lambda: all(b") T " in (task / "stat").read_bytes() for task in tasks.iterdir()), 30, "stopped threads")
-        disk.shut_down()
+        disk.fail()
     finally:
         os.kill(store, signal.SIGCONT)
 
@@ -160,19 +124,15 @@ def replace_disk(server, disk):
     """Unmounts and mounts again, while the supervisor cannot start a store into the empty directory below."""
     os.kill(server.process.pid, signal.SIGSTOP)
     try:
-        wait_until(lambda: try_to_unmount(disk), 30, "the end of the store that had it open")
+        wait_until(lambda: unmount(disk.at), 30, "the end of the store that had it open")
         disk.mount()
     finally:
         os.kill(server.process.pid, signal.SIGCONT)
 
 
-def try_to_unmount(disk):
-    return subprocess.run(["umount", str(disk.at)], capture_output=True, check=False).returncode == 0
-
-
 def test_a_file_system_that_is_shut_down_loses_nothing_accepted(tmp_path):
     accepted = tmp_path / "accepted"
-    with Disk(tmp_path, 384) as disk, Postrider(tmp_path, SITE, next_port=free_port()) as server:
+    with spool_disk(tmp_path) as disk, Postrider(tmp_path, SITE, next_port=free_port()) as server:
         with Tool(tmp_path, "load", "load", "--server", f"127.0.0.1:{server.port}", "--to", "ok@local.test", "--keep-going",
                   "--log-accepted", str(accepted), "--sessions", "20", "--seconds", "3600", "--size", "5000", "--quiet", "--json") as load:
             for round_number in range(3):
