@@ -148,7 +148,7 @@ def test_no_250_leaves_before_its_sync_returned(tmp_path):
     with Postrider(tmp_path, SITE, binary_path=binary("RELEASE"), command=tracer) as server:
         with Tool(tmp_path, "load", "load", "--server", f"127.0.0.1:{server.port}", "--to", "ok@local.test", "--messages",
                   str(count), "--sessions", "20", "--size", "1000", "--log-accepted", str(log), "--quiet") as load:
-            assert load.process.wait(120) == 0, load.end()
+            assert load.process.wait(900) == 0, load.end()
         server.wait_until_empty()
     names = dict(line.split()[:2] for line in log.read_text(encoding="utf-8").splitlines())
     assert len(names) == count
