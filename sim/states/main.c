@@ -5,7 +5,8 @@
  *
  * The work is shared by N processes, which take turns; the parent adds up what they counted. Exit code 1: something did
  * not hold; what, and after which acts, stands on standard output. It stops after the first failure of each process, or
- * after the number that is given.
+ * after the number that is given. --quick: recoveries are not crashed in their turn. --only: of crash and faults, the
+ * workloads in whose description these words stand, as "full; acts: hold" does.
  */
 #include "sim/states/states.h"
 
