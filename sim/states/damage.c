@@ -7,11 +7,10 @@
  * the heads of records every byte, in content every 61st (deep: every one). For each:
  *
  *     1. A read-only recovery finds every message that has no record there exactly as it was, and no message that was
- *     not there
- *        but for those that have a record there (whose end may be what was damaged).
- *     2. What is lost or changed is reported; and `verify` calls damage in a record, a header or an index a problem. 3.
- *     After a zeroed block: a recovery that may write finds the same, accepts one more message, puts damaged bytes into
- *        quarantine and cleans; and then the next recovery still finds all others, and that message.
+ *        not there but for those that have a record there (whose end may be what was damaged).
+ *     2. What is lost or changed is reported; and `verify` calls damage in a record, a header or an index a problem.
+ *     3. After a zeroed block: a recovery that may write finds the same, accepts one more message, puts damaged bytes
+ *        into quarantine and cleans; and then the next recovery still finds all others, and that message.
  */
 #include "sim/states/states.h"
 
