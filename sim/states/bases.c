@@ -94,6 +94,7 @@ live_in(struct making *m)
         some_traffic(m);
         deliver(m, large);
         rest(m);
+        CHECK(m->last_number < 10000);
     } while (!is_recycled(sp->current, sp) || sp->current->used > SEGMENT_BYTES / 4);
     (void)make(m, ACT_ACCEPT_TWO);
     (void)make(m, ACT_DEFER);
