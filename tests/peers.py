@@ -435,14 +435,15 @@ def system_user(name):
 
 
 class Peer:
-    """Another MTA on a loopback port, which passes everything on to 127.0.0.1:next_port."""
+    """Another MTA on a loopback port, which passes everything on to 127.0.0.1:next_port; by_data: it offers no CHUNKING."""
 
-    def __init__(self, next_port=None):
+    def __init__(self, next_port=None, by_data=False):
         # They run as users of their own, who may not look below pytest's folders.
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="postrider-peer-"))
         self.folder.chmod(0o755)
         self.port = free_port()
         self.next_port = next_port
+        self.by_data = by_data
         self.process = None
 
     def __enter__(self):
@@ -482,6 +483,7 @@ disable_dns_lookups = yes
 smtp_host_lookup = native
 smtpd_peername_lookup = no
 smtpd_recipient_limit = 3000
+smtpd_discard_ehlo_keywords = {"chunking" if self.by_data else ""}
 default_transport = smtp:[127.0.0.1]:{self.next_port}
 relay_transport = $default_transport
 """)
@@ -525,6 +527,7 @@ rfc1413_query_timeout = 0s
 acl_smtp_rcpt = a
 acl_smtp_data = a
 tls_advertise_hosts =
+chunking_advertise_hosts = {"" if self.by_data else "*"}
 recipients_max = 0
 smtp_accept_max = 0
 smtp_accept_queue_per_connection = 0
