@@ -90,6 +90,9 @@ struct process {
     struct list children;
     struct log_sink log;
     uint64_t steps;          /* calls of the seam that others can see */
+    uint64_t steps_then;     /* before its last turn */
+    int64_t turn_ended;
+    uint32_t idle_turns;     /* in a row and without a pause, each without a step */
     struct process *next_free;
 };
 

@@ -12,6 +12,8 @@
 enum { FAIRNESS = 12 }; /* a process runs at most so many fibers before another has its turn */
 #define TURN_NS_MAX 30000
 #define STUCK_TURNS 4000000 /* without time going on */
+#define IDLE_TURNS 20000    /* of one process that does nothing: some 0.3 s of a core */
+#define PAUSE MILLISECOND
 
 /* ---- dice -------------------------------------------------------------------------------------------------------- */
 
@@ -139,6 +141,19 @@ draw_process(struct sim *sim, int64_t *out_next)
     return count == 0 ? NULL : can[count == 1 ? 0 : dice_below(sim, count)];
 }
 
+/* A process that runs again and again, and nobody can see what for, would take a whole core. */
+static void
+check_idle(struct sim *sim, struct process *p)
+{
+    bool idle = p->steps == p->steps_then && sim->now - p->turn_ended < PAUSE;
+
+    p->idle_turns = idle ? p->idle_turns + 1 : 0;
+    p->steps_then = p->steps;
+    p->turn_ended = sim->now;
+    if (p->idle_turns > IDLE_TURNS && !p->ended)
+        sim_fail(sim, "%s runs again and again and does nothing", p->name);
+}
+
 bool
 sim_run(struct sim *sim, int64_t until, bool (*enough)(struct sim *, void *arg), void *arg)
 {
@@ -151,6 +166,7 @@ sim_run(struct sim *sim, int64_t until, bool (*enough)(struct sim *, void *arg),
         struct process *p = draw_process(sim, &next);
         if (p) {
             process_turn(sim, p);
+            check_idle(sim, p);
             faults_after_turn(sim);
             if (sim->any_ended)
                 process_bury(sim);

@@ -382,13 +382,13 @@ first_due(const struct heap *h, int64_t best)
 }
 
 int64_t
-queue_due(const struct queue *q)
+queue_due(const struct queue *q, unsigned can)
 {
     int64_t due = list_is_empty(&q->starting) && list_is_empty(&q->placing) ? lanes_due(&q->lanes) : INT64_MIN;
 
     due = first_due(&q->timers, due);
     due = first_due(&q->domain_timers, due);
-    return first_due(&q->notice_timers, due);
+    return can & QUEUE_NOTICE ? first_due(&q->notice_timers, due) : due;
 }
 
 /* The next one of a domain that was started, which waited then already. NULL: that was all. */

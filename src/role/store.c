@@ -125,7 +125,7 @@ run_question(void *arg)
 /* Which hands are free. A suspect waits for a process of its own, which any sender becomes by being given nothing
  * else. */
 static unsigned
-free_hands(struct store *s)
+free_hands(const struct store *s)
 {
     size_t senders = 0, mailboxes = 0;
 
@@ -139,6 +139,13 @@ free_hands(struct store *s)
     }
     unsigned can = s->sender_jobs < senders * STORE_HANDS_SENDER ? QUEUE_NETWORK | QUEUE_NOTICE | QUEUE_ALONE : 0;
     return can | (s->mailbox_jobs < mailboxes * STORE_HANDS_MAILBOX ? QUEUE_MAILBOX : 0);
+}
+
+/* What can be begun now: nothing while what is delivered could not be written down. */
+static unsigned
+can_begin(const struct store *s)
+{
+    return s->stuck || s->ending || role_is_ending(s->role) ? 0 : free_hands(s);
 }
 
 static void
@@ -169,9 +176,8 @@ pump(struct store *s)
         scope_start(&s->work, "question", run_question, q);
     }
     s->ops->counters(s->spool, &c);
-    s->stuck = c.stuck; /* what is delivered now could not be written down */
-    while (!s->stuck && !role_is_ending(s->role) && !s->ending && (can = free_hands(s)) &&
-           queue_next_job(s->queue, store_moment(s), can, 0, &job))
+    s->stuck = c.stuck;
+    while ((can = can_begin(s)) && queue_next_job(s->queue, store_moment(s), can, 0, &job))
         store_start_job(s, &job);
 }
 
@@ -185,7 +191,7 @@ run_pump(void *arg)
         pump(s);
         if (s->kicked)
             fiber_yield(s->rt);
-        else if (event_wait(s->rt, &s->kick, queue_due(s->queue)).kind == ERR_CANCELLED)
+        else if (event_wait(s->rt, &s->kick, queue_due(s->queue, can_begin(s))).kind == ERR_CANCELLED)
             break;
     }
 }
