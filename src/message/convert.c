@@ -1,8 +1,8 @@
 /*
  * convert - see convert.h.
  *
- * What is put out never makes a boundary where there was none: an encoded line that we begin ourselves does not begin
- * with "-", and base64 has no such character.
+ * What is put out never makes a boundary where there was none: no line that we encode begins with "--", and base64 has no such
+ * character.
  */
 #include "message/convert.h"
 
@@ -13,7 +13,7 @@
 #include <string.h>
 
 enum {
-    FIELD_MAX = 4 << 10,          /* a longer header field has its 8-bit bytes replaced by "?" */
+    FIELD_MAX = 4 << 10,          /* a longer header field has its 8-bit bytes replaced, like an address */
     FIELD_OUT_MAX = 16 * FIELD_MAX,
     QP_WIDTH = 75,                /* and the "=" of a soft line break: RFC 2045 section 6.7 (5) */
     BASE64_LINE = 57,             /* bytes that make 76 characters */
@@ -46,13 +46,14 @@ struct convert {
     size_t field_len;
     bool field_spilled;        /* longer than FIELD_MAX: it goes on as it comes */
     bool field_cr;             /* such a one: a CR is held back, an LF may follow */
+    char field_substitute;     /* such a one: for its 8-bit bytes */
 
     bool in_body;              /* of an entity with this action */
     enum action body_action;
     size_t column;             /* of the line that we write; base64: not 0 if there was one before */
     char space;                /* a space or tab held back: encoded if the line ends behind it */
     uint8_t escape;            /* digits of an escape that must still come */
-    bool broke_line;           /* this line is one that we began */
+    bool dash;                 /* the line that we write began with "-" */
     unsigned char group[BASE64_LINE];
     size_t group_len;
 };
@@ -179,10 +180,18 @@ mend_line(char *bytes, size_t len)
 }
 
 static void
-put_ascii(struct text *t, struct str s)
+put_ascii(struct text *t, struct str s, char substitute)
 {
     for (size_t i = 0; i < s.len; i++)
-        text_put_byte(t, s.ptr[i] & 0x80 ? '?' : s.ptr[i]);
+        text_put_byte(t, s.ptr[i] & 0x80 ? substitute : s.ptr[i]);
+}
+
+/* What stands for an 8-bit byte in a field. A "?" would end a word of those that say what a part is: "message/rfc822" with such a
+ * byte behind it would become a message, with parts that nobody saw before. */
+static char
+substitute_for(struct str field)
+{
+    return str_starts_nocase(field, S("Content-")) ? '_' : '?';
 }
 
 /* ---- header fields ---- */
@@ -192,6 +201,7 @@ struct folder {
     struct text *out;
     size_t column;
     bool space; /* one is due before the next word */
+    char substitute;
 };
 
 static void
@@ -203,7 +213,7 @@ fold_put(struct folder *f, struct str word)
         f->column = fits ? f->column + 1 : 1;
         f->space = false;
     }
-    put_ascii(f->out, word);
+    put_ascii(f->out, word, f->substitute);
     f->column += word.len;
 }
 
@@ -370,7 +380,18 @@ convert_parameter(struct folder *f, struct str name, struct str value)
     }
 }
 
-/* Content-Type and Content-Disposition: parameters whose value has 8-bit bytes. */
+static bool
+is_parameter_name(struct str s)
+{
+    bool is_token = s.len > 0;
+
+    for (size_t i = 0; i < s.len; i++)
+        is_token &= s.ptr[i] > ' ' && s.ptr[i] <= '~' && !str_has_byte(S("()<>@,;:\\\"/[]?=*"), s.ptr[i]);
+    return is_token;
+}
+
+/* Content-Type and Content-Disposition: parameters whose value has 8-bit bytes. All else keeps its form, so that nobody finds
+ * another type or boundary than before. */
 static void
 convert_parameters(struct convert *c, struct folder *f, struct str value)
 {
@@ -386,15 +407,21 @@ convert_parameters(struct convert *c, struct folder *f, struct str value)
         struct str item = str_trim(str_slice(value, 0, len));
         bool more = len < value.len;
         value = str_from(value, len + 1);
-        struct str content = item, name = str_trim(str_cut(&content, '='));
+        struct str rest = item, name = str_trim(str_cut(&rest, '=')), content = str_trim(rest);
+        rest = S("");
+        if (content.len && content.ptr[0] == '"') {
+            struct str inside = take_delimited(&content, '"', false);
+            rest = str_trim(content); /* a comment, or nothing that belongs here */
+            content = str_is_ascii(inside) ? inside : without_quoted_pairs(inside, c);
+        }
         f->space = true;
-        if (str_is_ascii(item) || str_is_absent(content) || !str_is_ascii(name)) {
+        if (str_is_ascii(content) || !is_parameter_name(name)) {
             fold_put(f, item);
         } else {
-            content = str_trim(content);
-            if (content.len && content.ptr[0] == '"')
-                content = without_quoted_pairs(take_delimited(&content, '"', false), c);
             convert_parameter(f, name, content);
+            f->space = true;
+            if (rest.len)
+                fold_put(f, rest);
         }
         if (more)
             text_put_byte(f->out, ';');
@@ -413,10 +440,10 @@ convert_field(struct convert *c, struct text *out)
     struct header_field field;
 
     if (!header_take(&rest, &field) || rest.len > 0) {
-        put_ascii(out, bytes);
+        put_ascii(out, bytes, substitute_for(bytes));
         return;
     }
-    struct folder f = { .out = out, .column = field.name.len + 1, .space = true };
+    struct folder f = { .out = out, .column = field.name.len + 1, .space = true, .substitute = substitute_for(bytes) };
     struct str value = str_trim(field.value);
     bool addresses = false;
     for (size_t i = 0; i < sizeof address_fields / sizeof *address_fields; i++)
@@ -427,13 +454,15 @@ convert_field(struct convert *c, struct text *out)
         convert_addresses(c, &f, value);
     else if (str_eq_nocase(field.name, S("Content-Type")) || str_eq_nocase(field.name, S("Content-Disposition")))
         convert_parameters(c, &f, value);
+    else if (str_eq_nocase(field.name, S("Content-Transfer-Encoding"))) /* one that nobody knows, and it stays so */
+        fold_put(&f, value);
     else
         convert_text(&f, value);
     text_put(out, S("\r\n"));
     if (out->full) { /* hostile beyond use */
         out->len = 0;
         out->full = false;
-        put_ascii(out, bytes);
+        put_ascii(out, bytes, substitute_for(bytes));
     }
 }
 
@@ -469,8 +498,10 @@ put_new_fields(struct convert *c, uint32_t entity, struct str empty_line, struct
     enum action action = action_for(needs, c->to);
 
     if (action == ACTION_PASS || action == ACTION_MEND_QP || action == ACTION_MEND_BASE64) {
-        /* Without an empty line the fields that we give the message within would be this header's. */
-        text_put(out, empty_line.len || class_of(needs) != MIME_MESSAGE ? empty_line : S("\r\n"));
+        /* Without an empty line the fields that we give the message within would be this header's, and so would a line that
+         * was no field before its 8-bit bytes were gone. */
+        bool stays = action == ACTION_PASS && class_of(needs) != MIME_MESSAGE && class_of(needs) != MIME_MULTIPART;
+        text_put(out, empty_line.len || stays ? empty_line : S("\r\n"));
         return;
     }
     if (needs & MIME_IS_ROOT && !(needs & MIME_HAS_VERSION))
@@ -502,7 +533,7 @@ convert_line(struct convert *c)
     if (start == 0 && colon < line.len && str_is_ascii(str_slice(line, 0, colon)))
         start = colon + 1;
     if (is_ascii_wanted(c) && !str_is_ascii(line)) {
-        struct folder f = { .out = out, .column = start };
+        struct folder f = { .out = out, .column = start, .substitute = '?' };
         text_put(out, str_slice(line, 0, start));
         convert_text(&f, str_from(line, start));
     } else {
@@ -530,15 +561,16 @@ soft_break(struct convert *c, struct text *out)
 {
     text_put(out, S("=\r\n"));
     c->column = 0;
-    c->broke_line = true;
 }
 
-/* At the start of a line of our own making a "-" could begin a boundary. */
+/* A line that begins with "--" could become a boundary, by our line break in front of it or by what we put for other bytes. */
 static void
 put_plain_or_hex(struct convert *c, struct text *out, char byte, bool plain)
 {
-    if (c->broke_line && c->column == 0 && byte == '-')
+    if (c->column == 1 && c->dash && byte == '-')
         plain = false;
+    if (c->column == 0)
+        c->dash = byte == '-';
     if (plain)
         text_put_byte(out, byte);
     else
@@ -578,7 +610,6 @@ end_line(struct convert *c, struct text *out)
 {
     text_put(out, S("\r\n"));
     c->column = 0;
-    c->broke_line = false;
     c->escape = 0;
 }
 
@@ -592,17 +623,15 @@ mend_qp_add(struct convert *c, struct text *out, char byte)
     put_plain_or_hex(c, out, byte, (byte >= ' ' && byte <= '~') || byte == '\t');
 }
 
-/* Said to be base64: what is no digit means nothing to whoever decodes it. */
+/* Said to be base64: what is no digit means nothing to whoever decodes it. Without "-" no boundary comes of what is left. */
 static void
 mend_base64_add(struct convert *c, struct text *out, char byte)
 {
-    if (byte & 0x80 || byte == '\0' || byte == '\r' || (c->broke_line && c->column == 0 && byte == '-'))
+    if (byte & 0x80 || byte == '\0' || byte == '\r' || byte == '-')
         return;
     text_put_byte(out, byte);
-    if (++c->column >= LINE_MAX) {
+    if (++c->column >= LINE_MAX)
         end_line(c, out);
-        c->broke_line = true;
-    }
 }
 
 static void
@@ -677,7 +706,7 @@ copy_piece(struct convert *c, struct text *out)
     if (part.len < c->piece.bytes.len && str_ends(part, S("\r"))) /* its LF may come next */
         part.len--;
     if (is_ascii_wanted(c))
-        put_ascii(out, part);
+        put_ascii(out, part, '?');
     else
         text_put(out, part);
     if (c->piece.place == MIME_OUTER)
@@ -695,8 +724,10 @@ copy_field(struct convert *c, struct text *out)
         if (c->field_cr)
             text_put_byte(out, byte == '\n' ? '\r' : ' ');
         c->field_cr = byte == '\r';
-        if (byte == '\0' || (is_ascii_wanted(c) && byte & 0x80))
+        if (byte == '\0')
             byte = '?';
+        else if (is_ascii_wanted(c) && byte & 0x80)
+            byte = c->field_substitute;
         if (!c->field_cr)
             text_put_byte(out, byte);
         c->piece.bytes = str_from(c->piece.bytes, 1);
@@ -734,7 +765,6 @@ body_piece(struct convert *c, struct text *out)
         c->in_body = true;
         c->body_action = action_of(c, c->piece.entity);
         c->column = 0;
-        c->broke_line = false;
         c->escape = 0;
     }
     if (c->body_action == ACTION_PASS || c->body_action == ACTION_LABEL)
@@ -768,8 +798,9 @@ field_piece(struct convert *c, struct text *out)
     if (c->field_spilled)
         return copy_field(c, out);
     if (bytes.len > FIELD_MAX - c->field_len) {
+        c->field_substitute = substitute_for(str_new(c->field, c->field_len));
         for (size_t i = 0; i < c->field_len && is_ascii_wanted(c); i++)
-            c->field[i] = c->field[i] & 0x80 ? '?' : c->field[i];
+            c->field[i] = c->field[i] & 0x80 ? c->field_substitute : c->field[i];
         c->field_cr = c->field_len > 0 && c->field[c->field_len - 1] == '\r';
         c->field_len -= c->field_cr;
         mend_line(c->field, c->field_len);

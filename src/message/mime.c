@@ -138,7 +138,7 @@ take_token(struct str *s)
     size_t len = 0;
 
     skip_cfws(s);
-    while (len < s->len && !byte_is_space(s->ptr[len]) && !str_has_byte(S("()<>@,;:\\\"/[]?=\r\n"), s->ptr[len]))
+    while (len < s->len && !byte_is_space(s->ptr[len]) && !str_has_byte(S("()<>@,;:\\\"/[]?=\r\n\0"), s->ptr[len]))
         len++;
     struct str token = str_slice(*s, 0, len);
     *s = str_from(*s, len);
@@ -297,7 +297,7 @@ end_header(struct mime *m, struct str empty_line)
     }
 }
 
-/* A message/rfc822 body begins with a header: as soon as the piece that ended the outer one is on its way. */
+/* A message/rfc822 body begins with a header, be it an empty one: as soon as the piece that ended the outer one is on its way. */
 static void
 begin_encapsulated(struct mime *m)
 {
@@ -336,8 +336,6 @@ close_levels(struct mime *m, size_t depth)
 static void
 take_boundary(struct mime *m, struct str line, int level, bool closes)
 {
-    if (m->where == WHERE_HEADER) /* a header that had no empty line */
-        end_header(m, S(""));
     if (m->eol.len)
         queue_piece(m, MIME_OUTER, m->eol, true);
     m->eol = S("");
@@ -392,7 +390,7 @@ may_still_matter(const struct mime *m, struct str start)
 
 /*
  * Decides what the line that begins with `start` is. Boundaries and empty lines that end a header are whole in it, and
- * are used up: returns how many bytes of it were.
+ * are used up: returns how many bytes of it were. None, and the line still not known: a header ended before it.
  */
 static size_t
 begin_line(struct mime *m, struct str start)
@@ -401,6 +399,11 @@ begin_line(struct mime *m, struct str start)
     int level = m->depth > 0 ? find_boundary(m, start, &closes) : -1;
 
     if (level >= 0 && start.len < HELD_MAX) {
+        if (m->where == WHERE_HEADER) { /* one that had no empty line */
+            end_header(m, S(""));
+            begin_encapsulated(m);
+            return 0;
+        }
         take_boundary(m, start, level, closes);
         return start.len;
     }
@@ -420,7 +423,6 @@ begin_line(struct mime *m, struct str start)
         return 0;
     }
     end_header(m, S(""));
-    m->line = m->entity.class == MIME_MESSAGE ? LINE_NONE : LINE_CONTENT;
     begin_encapsulated(m);
     return 0;
 }
@@ -527,7 +529,7 @@ step(struct mime *m, struct str *bytes, bool final)
         return false;
     }
     size_t used = begin_line(m, start);
-    bool again = used == 0 && m->line == LINE_NONE; /* the same line, now as an encapsulated header's first */
+    bool again = used == 0 && m->line == LINE_NONE; /* the same line, now behind the header */
     if (m->held_len > 0 && !again) {
         m->held_len = 0;
         if (used == 0)
@@ -571,7 +573,7 @@ mime_end(struct mime *m, struct mime_piece *out)
         enum mime_place place = m->where == WHERE_BODY ? MIME_BODY : MIME_OUTER;
         if (m->where == WHERE_HEADER) {
             end_header(m, S(""));
-            m->where = WHERE_OUTER;
+            begin_encapsulated(m);
         } else if (m->after_cr) {
             queue_piece(m, place, S("\r"), false);
             m->after_cr = false;
