@@ -5,8 +5,8 @@
  * A segment is freed when nothing that lives needs it any more and all that was moved out is synced; then both its
  * headers say so, and that is synced before anything relies on it. DONE marks in it are said again only while a segment
  * that may hold an ACCEPT or STATE of theirs is in use. Which one: the oldest, whose DONE marks are free, unless half
- * of it lives; then the deadest. Since space in use is over twice what lives when cleaning begins, the deadest is
- * always worth it.
+ * of it lives or space presses; then the deadest, which takes the least of what is left. Since space in use is over
+ * twice what lives when cleaning begins, the deadest is always worth it.
  */
 #include "spool/log/log.h"
 
@@ -526,19 +526,11 @@ enter_free(struct spool *sp, struct segment *seg, bool written)
     event_wake(sp->rt, &sp->work);
 }
 
-bool
-space_is_left(const struct spool *sp, enum need need)
-{
-    return sp->free_count > (need == NEED_CLEAN ? 0 : need == NEED_DRAIN ? 1 : RESERVE_SEGMENTS);
-}
-
 struct segment *
-free_take(struct spool *sp, enum need need)
+free_take(struct spool *sp)
 {
     struct segment *taken = NULL;
 
-    if (!space_is_left(sp, need))
-        return NULL;
     list_each(node, &sp->free) {
         struct segment *seg = container_of(node, struct segment, link);
         if (!taken || (seg->written && !taken->written))
@@ -563,7 +555,7 @@ unlink_segment(struct spool *sp, struct segment *seg, int64_t until)
 static bool
 may_grow(const struct spool *sp)
 {
-    uint64_t files = sp->segment_count + sp->free_count;
+    uint64_t files = sp->segment_count + sp->free_count + sp->making;
 
     return sp->settings.space_max == 0 || (files + 1) * sp->settings.segment_bytes <= sp->settings.space_max;
 }
@@ -581,7 +573,7 @@ fill_new(struct spool *sp, struct segment *seg, enum lane lane)
 
 /* Its space is claimed, so that a full disk shows here and not in the middle of a batch. */
 struct err
-segment_make(struct spool *sp, enum lane lane, struct segment **out)
+segment_make(struct spool *sp, enum lane lane)
 {
     char memory[32];
     struct text name = text_init(memory, sizeof memory);
@@ -592,19 +584,22 @@ segment_make(struct spool *sp, enum lane lane, struct segment **out)
     struct segment *seg = segment_new(sp, sp->next_number);
     seg->header.bytes = sp->settings.segment_bytes;
     segment_name(seg->number, &name);
+    sp->making++;
     struct err e = file_open(sp->dir, text_str(&name), FILE_READ | FILE_WRITE | FILE_CREATE | FILE_NEW, 0600, lane, FOREVER,
                              &file);
     if (!err_is(e)) {
         file_close(file);
         e = fill_new(sp, seg, lane);
     }
-    if (err_is(e)) {
+    if (err_is(e))
         (void)unlink_segment(sp, seg, FOREVER);
-        return e;
-    }
+    sp->making--;
     sp->fs_free_at = 0;
-    *out = seg;
-    return OK;
+    if (err_is(e))
+        event_wake(sp->rt, &sp->work); /* who waits for it need not */
+    else
+        enter_free(sp, seg, false);
+    return e;
 }
 
 /* Zeros over all of it, in steps that give way: a commit into blocks that were written once changes no metadata. */
@@ -734,7 +729,7 @@ choose_victim(const struct spool *sp)
         struct segment *seg = sp->own_segments[i];
         if (seg->state != SEGMENT_SEALED)
             continue;
-        if (!best && seg->live_bytes <= seg->header.bytes / 2) /* the oldest of all */
+        if (!best && seg->live_bytes <= seg->header.bytes / 2 && !space_presses(sp)) /* the oldest of all */
             return seg;
         if (!best || seg->live_bytes + seg->done_bytes < best->live_bytes + best->done_bytes)
             best = seg;
@@ -775,17 +770,18 @@ keep_free(struct spool *sp, bool *out_did, int64_t until)
     struct segment *seg;
 
     if (sp->free_count < want) {
-        struct err e = segment_make(sp, LANE_BACKGROUND, &seg);
+        struct err e = segment_make(sp, LANE_BACKGROUND);
         if (e.kind == ERR_NO_SPACE)
             return OK;
         TRY(e);
-        enter_free(sp, seg, false);
         *out_did = true;
     }
     if (traffic && sp->free_count >= want && !written_is_free(sp) && (seg = unwritten_free(sp)) != NULL) {
         list_remove(&seg->link);
         sp->free_count--;
+        sp->making++;
         struct err e = prewrite(sp, seg, until);
+        sp->making--;
         enter_free(sp, seg, !err_is(e));
         TRY(e);
         *out_did = true;
@@ -832,6 +828,17 @@ keeper_wake(struct spool *sp)
     event_wake(sp->rt, &sp->keep);
 }
 
+/* Who waits for a free segment need not. */
+static void
+give_up_hope(struct spool *sp)
+{
+    if (!sp->starved)
+        return;
+    sp->starved = false;
+    sp->hopeless = true;
+    event_wake(sp->rt, &sp->work);
+}
+
 void
 keeper_run(void *arg)
 {
@@ -848,11 +855,10 @@ keeper_run(void *arg)
             text_put(&text, S("the spool could not be cleaned: "));
             err_text(e, &text);
             spool_report(sp, (struct spool_report){ .what = text_str(&text) });
+            give_up_hope(sp);
             e = rt_sleep(sp->rt, within(sp->rt, SECOND));
         } else if (!did && sp->starved) {
-            sp->starved = false;
-            sp->hopeless = true;
-            event_wake(sp->rt, &sp->work);
+            give_up_hope(sp);
         } else if (!did && !sp->keep_wanted && e.kind != ERR_CANCELLED) {
             bool free_list_long = sp->free_count > RESERVE_SEGMENTS + SPARE_SEGMENTS;
             bool reserve_short = sp->free_count < RESERVE_SEGMENTS;
@@ -891,7 +897,8 @@ space_look(struct spool *sp, int64_t until)
 uint64_t
 space_for_mail(const struct spool *sp)
 {
-    uint64_t size = sp->settings.segment_bytes, usable = size - size / 16, files = sp->segment_count + sp->free_count;
+    uint64_t size = sp->settings.segment_bytes, usable = size - size / 16;
+    uint64_t free = sp->free_count + sp->making, files = sp->segment_count + free;
     uint64_t more = sp->fs_free / size, current = 0;
 
     if (sp->settings.space_max > 0) {
@@ -902,6 +909,8 @@ space_for_mail(const struct spool *sp)
         uint64_t end = segment_room_end(sp, sp->current, sp->current->index_count / 8 + 16);
         current = sp->current->used < end ? end - sp->current->used : 0;
     }
-    uint64_t segments = sp->free_count + more;
+    uint64_t segments = free + more;
+    if (segments < RESERVE_SEGMENTS)
+        return 0;
     return current + (segments > RESERVE_SEGMENTS ? (segments - RESERVE_SEGMENTS) * usable : 0);
 }

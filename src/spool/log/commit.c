@@ -432,7 +432,7 @@ make_checkpoint(struct spool *sp)
                 CHECKPOINT_FIXED + (size_t)sp->segment_count * CHECKPOINT_SEGMENT);
     a->prepare = prepare_checkpoint;
     a->finish = append_drop;
-    a->need = NEED_DRAIN;
+    a->need = NEED_CLEAN; /* it is the first in its segment, whatever waits */
     struct put p = append_put(a);
     checkpoint_put(&p, &sp->tally, spool_now(sp), sp->segment_count);
     for (uint32_t i = 0; i < sp->segment_count; i++)
@@ -447,14 +447,26 @@ checkpoint_queue(struct spool *sp)
     queue_put(sp, make_checkpoint(sp), true);
 }
 
+/* What must be left is made first, if the keeper is late with it. ERR_NO_SPACE: it cannot be. */
+static struct err
+keep_left(struct spool *sp, uint32_t count, enum need need)
+{
+    while (sp->free_count < count) {
+        struct err e = segment_make(sp, LANE_COMMIT);
+        if (e.kind == ERR_NO_SPACE && sp->making > 0 && need != NEED_CLEAN)
+            event_wait_firmly(sp->rt, &sp->work); /* the keeper has one in hand */
+        else
+            TRY(e);
+    }
+    return OK;
+}
+
 /* The current segment has no room for what comes: a free one takes over. ERR_NO_SPACE: there is none. */
 static struct err
 roll(struct spool *sp, enum need need)
 {
-    struct segment *next = free_take(sp, need);
-
-    if (!next)
-        TRY(segment_make(sp, LANE_COMMIT, &next));
+    TRY(keep_left(sp, need + 1, need));
+    struct segment *next = free_take(sp);
     struct err e = sp->current ? seal(sp, sp->current) : OK;
     if (!err_is(e))
         e = begin_segment(sp, next);
@@ -497,20 +509,21 @@ fail_all(struct spool *sp, struct err e)
 }
 
 /*
- * No segment to go on in. Mail is refused. What drains the queue waits for cleaning, which has a segment of its own and
- * goes first; when cleaning finds nothing to free, or cannot go on either, whoever waits gets the error. Lazy settles
- * have been promised: they wait until somebody makes space.
+ * No space to go on in. Mail is refused. What drains the queue waits for cleaning, which goes first; when cleaning
+ * finds nothing to free, or cannot go on either, what is left of the current segment is for all that drains, and then
+ * whoever waits gets the error. Lazy settles have been promised: they wait until somebody makes space.
  */
 static void
-run_short(struct spool *sp, const struct append *first, struct err e)
+run_short(struct spool *sp, enum need need, struct err e)
 {
-    bool hopeless = sp->hopeless || sp->stopping || first->need == NEED_CLEAN;
+    bool hopeless = sp->hopeless || sp->stopping;
     struct list cleaning;
 
     list_init(&cleaning);
     list_each_safe(node, &sp->queue) {
         struct append *a = container_of(node, struct append, link);
-        if (a->need == NEED_MAIL || (hopeless && (!a->lazy || sp->stopping))) {
+        if (a->need == NEED_MAIL || (a->need == NEED_CLEAN && need == NEED_CLEAN) ||
+            (a->need == NEED_DRAIN && hopeless && (!a->lazy || sp->stopping))) {
             queue_take(sp, a);
             append_end(sp, a, e);
         } else if (a->need == NEED_CLEAN) {
@@ -518,6 +531,7 @@ run_short(struct spool *sp, const struct append *first, struct err e)
             list_push_front(&cleaning, &a->link);
         }
     }
+    sp->hopeless |= need == NEED_CLEAN;
     sp->starved = !sp->hopeless && list_is_empty(&cleaning) && !list_is_empty(&sp->queue);
     list_each_safe(node, &cleaning) {
         list_remove(node);
@@ -535,6 +549,12 @@ fits_in_current(const struct spool *sp, const struct append *a)
     return sp->current && batch_fits(sp, &empty, a);
 }
 
+static bool
+enough_is_left(const struct spool *sp, const struct append *a)
+{
+    return sp->free_count >= a->need || (a->need != NEED_MAIL && (sp->hopeless || sp->stopping));
+}
+
 /* What waits cannot be written before somebody makes space. What is small may, when something larger had to be refused. */
 bool
 commit_is_stuck(const struct spool *sp)
@@ -544,24 +564,33 @@ commit_is_stuck(const struct spool *sp)
     return first && (sp->starved || (sp->hopeless && !fits_in_current(sp, first)));
 }
 
+static struct err
+make_room(struct spool *sp, const struct append *a)
+{
+    if (!fits_in_current(sp, a))
+        return roll(sp, a->need);
+    return enough_is_left(sp, a) ? OK : keep_left(sp, a->need, a->need);
+}
+
 static void
 write_batch(struct spool *sp)
 {
     struct append *a = queue_first(sp);
     struct batch b;
 
-    if (a && !fits_in_current(sp, a)) {
-        struct err e = roll(sp, a->need);
+    if (a) {
+        enum need need = a->need;
+        struct err e = make_room(sp, a);
         if (err_is(e)) {
             if (!sp->broken)
-                run_short(sp, a, e);
+                run_short(sp, need, e);
             return;
         }
     }
     if (!sp->current)
         return;
     batch_begin(sp, &b, sp->current);
-    while ((a = queue_first(sp)) != NULL && batch_fits(sp, &b, a)) {
+    while ((a = queue_first(sp)) != NULL && batch_fits(sp, &b, a) && enough_is_left(sp, a)) {
         queue_take(sp, a);
         batch_add(sp, &b, a);
     }

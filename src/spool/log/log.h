@@ -129,11 +129,15 @@ struct draft {
 
 /* ---- appending ---- */
 
-/* What may have which of the last free segments, so that the queue can always drain: spool.md "Space". */
+/*
+ * How many free segments must be left beside the one that it is written into, so that the queue can always drain:
+ * spool.md "Space". That holds for what is left of the current one, too: if cleaning has taken the last one, it is
+ * cleaning's until there is another.
+ */
 enum need {
-    NEED_CLEAN, /* all of them: it frees more than it takes */
-    NEED_DRAIN, /* settles and notices leave one for cleaning, and wait for it */
-    NEED_MAIL,  /* leaves the reserve */
+    NEED_CLEAN = 0,                /* it frees more than it takes */
+    NEED_DRAIN = 1,                /* settles and notices leave one for cleaning, and wait for it */
+    NEED_MAIL = RESERVE_SEGMENTS,
 };
 
 struct append {
@@ -199,6 +203,7 @@ struct spool {
     uint32_t segment_count, segment_cap;
     struct list free;
     uint32_t free_count, next_number;
+    uint32_t making;                 /* free ones that are being written, in nobody's list */
     struct segment *current;         /* the last of own_segments, or NULL */
     struct list open_files;
     size_t open_count;
@@ -404,9 +409,8 @@ void keeper_run(void *spool); /* the fiber */
 void keeper_wake(struct spool *);
 void keeper_drop(struct spool *);
 bool keeper_is_needed(const struct spool *);
-struct segment *free_take(struct spool *, enum need); /* NULL: none */
-bool space_is_left(const struct spool *, enum need);   /* in free segments */
-struct err segment_make(struct spool *, enum lane, struct segment **out); /* a new file; ERR_NO_SPACE: too little is left */
+struct segment *free_take(struct spool *);  /* there must be one */
+struct err segment_make(struct spool *, enum lane); /* a free one more, a new file; ERR_NO_SPACE: too little is left */
 uint64_t space_for_mail(const struct spool *);      /* bytes that new mail may still use */
 struct err space_look(struct spool *, int64_t until);
 /* Writes all of the message as one STATE; content that lies in `from` moves along, other content is referred to. */
