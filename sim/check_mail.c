@@ -238,6 +238,16 @@ ledger_doubt(struct ledger *l, uint32_t token, struct str address)
 }
 
 void
+ledger_deferred(struct ledger *l, struct target *t)
+{
+    int64_t now = l->sim->now;
+
+    t->hurries += t->deferred > 0 && now - t->deferred_at < l->soonest;
+    t->deferred++;
+    t->deferred_at = now;
+}
+
+void
 ledger_refused(struct ledger *l, uint32_t token, struct str address)
 {
     struct mail *m = ledger_find(l, token);
@@ -258,6 +268,9 @@ read_mail_file(void *arg, disk_inode inode, struct str path)
     if (str_find(path, S("/new/")) == path.len)
         return; /* tmp/: nobody looks there */
     if (str_find(content, S("Content-Type: multipart/report")) < content.len) { /* a notice that could not be delivered */
+        const struct mail *m = ledger_find(l, ledger_token_in(content));
+        if (m && m->null_sender)
+            sim_fail(l->sim, "P4: a notice about message %u, which is from nobody", m->token);
         l->double_bounces++;
         return;
     }
@@ -276,9 +289,17 @@ ledger_read_maildirs(struct ledger *l)
 /* ---- the promises ------------------------------------------------------------------------------------------------ */
 
 static bool
-may_have_expired(const struct ledger *l, const struct mail *m)
+is_never(const struct target *t)
 {
-    return l->sim->now - m->begun_at >= l->lifetime - l->slack;
+    return str_starts(str_from_cstr(t->address), S("never"));
+}
+
+/* It was old, and there was a reason to wait so long: once faults are over each next hop takes what comes, but of those that
+ * never do or not at first, and those whose server was waited for until then; or until a large message before it was through a thin line. */
+static bool
+may_have_expired(const struct ledger *l, const struct mail *m, const struct target *t)
+{
+    return l->sim->now - m->begun_at >= l->lifetime - l->slack && (is_never(t) || t->deferred > 0 || t->doubts > 0 || l->thin);
 }
 
 static bool
@@ -291,8 +312,10 @@ is_nowhere(const struct target *t)
 static bool
 may_have_failed(const struct ledger *l, const struct mail *m, const struct target *t)
 {
-    return t->refusals > 0 || is_nowhere(t) || may_have_expired(l, m);
+    return t->refusals > 0 || is_nowhere(t) || may_have_expired(l, m, t);
 }
+
+enum { HURRIES_MAX = 3 };
 
 static void
 check_target(struct ledger *l, const struct mail *m, const struct target *t)
@@ -317,6 +340,10 @@ check_target(struct ledger *l, const struct mail *m, const struct target *t)
     if (t->deliveries > 1 + t->doubts + deaths)
         sim_fail(sim, "P5: message %u came %u times to %s, with %u doubtful replies and %llu deaths", m->token,
                  t->deliveries, t->address, t->doubts, (unsigned long long)deaths);
+    /* When its delay is told, and at its end, it is tried once more; a death may have taken what was to be waited for. */
+    if (t->hurries > HURRIES_MAX + deaths)
+        sim_fail(sim, "P6: %u of %u tries of message %u for %s came at once after a 4xx", t->hurries, t->deferred, m->token,
+                 t->address);
     if (t->delay_notices > 1)
         sim_fail(sim, "P4: %u delay notices about message %u for %s", t->delay_notices, m->token, t->address);
     l->delivered += t->deliveries > 0;

@@ -271,6 +271,19 @@ faults_at_step(struct sim *sim, struct process *p)
     sim->faults.armed = left;
 }
 
+bool
+faults_were_gentle(const struct sim *sim)
+{
+    static const uint8_t gentle[] = { FAULT_RELOAD, FAULT_CLOCK_JUMP, FAULT_DNS_OUTAGE, FAULT_DISK_STALL };
+    uint64_t left = 0;
+
+    for (size_t i = 0; i < FAULT_KINDS; i++)
+        left += sim->faults.injected[i];
+    for (size_t i = 0; i < sizeof gentle; i++)
+        left -= sim->faults.injected[gentle[i]];
+    return left == 0;
+}
+
 void
 faults_after_turn(struct sim *sim)
 {

@@ -68,6 +68,8 @@ enum disk_call { CALL_OPEN = 1, CALL_READ = 2, CALL_WRITE = 4, CALL_SYNC = 8, CA
 /* Sets the alarms of all that are not off. */
 void faults_arm(struct sim *);
 void faults_death(struct sim *);
+/* Nothing has happened yet that may break a connection or make the daemon end one. */
+bool faults_were_gentle(const struct sim *);
 /* A step of a process: may kill it (and not return). */
 void faults_at_step(struct sim *, struct process *);
 /* What a step began is ended: called between turns. */

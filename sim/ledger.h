@@ -30,6 +30,8 @@ struct target {
     uint32_t doubts;        /* final replies that the daemon may not have got */
     uint32_t refusals;      /* 5xx that the daemon may have got */
     uint32_t deferred;      /* times that a server said 4xx for its name's sake */
+    int64_t deferred_at;    /* the latest of them */
+    uint32_t hurries;       /* tries that came too soon after it */
     uint32_t failed_notices, delay_notices; /* each notice counted once */
 };
 
@@ -51,6 +53,8 @@ struct ledger {
     struct mail **mails;
     size_t count, cap;
     int64_t lifetime;       /* as configured */
+    bool thin;              /* some messages take minutes to go through the network */
+    int64_t soonest;        /* after a 4xx the next try comes no sooner */
     int64_t slack;          /* that a failure may come before its time: jitter, a clock that jumped */
     uint64_t accepted, delivered, duplicates, bounced, double_bounces;
 };
@@ -70,6 +74,7 @@ void ledger_delivered(struct ledger *, struct str address, struct str content, b
 /* A notice from the null sender arrived at the address of a message's sender. */
 void ledger_notice(struct ledger *, struct str to, struct str content);
 void ledger_doubt(struct ledger *, uint32_t token, struct str address);
+void ledger_deferred(struct ledger *, struct target *);
 void ledger_refused(struct ledger *, uint32_t token, struct str address);
 uint32_t ledger_token_in(struct str content);
 

@@ -1065,6 +1065,16 @@ net_connections(const struct sim *sim)
     return count;
 }
 
+size_t
+net_outside(const struct process *p)
+{
+    size_t count = 0;
+
+    list_each(node, &p->streams)
+        count += !container_of(node, struct stream, node)->end->connection->is_unix;
+    return count;
+}
+
 void
 net_break(struct sim *sim, size_t nth, bool silently)
 {

@@ -334,6 +334,8 @@ run_session(struct client *c, struct letter *letters, size_t count)
         letters[i].original = m->original;
         code = run_transaction(c, &letters[i], m);
         conclude(c, &letters[i], m, code);
+        if ((code == 0 || code == 421) && c->manner == FINE && faults_were_gentle(sim))
+            sim_fail(sim, "%s was cut off in the middle of message %u, and nothing had broken", c->plan->name, m->token);
         going = !c->conn.broken && code != 0 && code != 421;
         if (going && code / 100 != 2)
             going = ask(c, &code, "RSET\r\n");

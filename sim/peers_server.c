@@ -108,8 +108,11 @@ run_rcpt(struct session *s, struct str address)
         ledger_refused(&run->ledger, token_of(s, address), address);
         return "550 5.1.1 no such user";
     }
-    if (str_starts(address, S("never")) || (str_starts(address, S("later")) && t && t->deferred++ < 2))
+    if (str_starts(address, S("never")) || (str_starts(address, S("later")) && t && t->deferred < 2)) {
+        if (t)
+            ledger_deferred(&run->ledger, t);
         return "451 4.2.1 come again later";
+    }
     memcpy(s->rcpt[s->rcpt_count], address.ptr, address.len);
     s->rcpt[s->rcpt_count++][address.len] = '\0';
     return "250 2.1.5 recipient fine";
@@ -264,6 +267,8 @@ static bool
 run_command(struct session *s, struct str line)
 {
     s->doubtful = 0; /* whoever says something more has had its reply */
+    if (s->server->run->calm)
+        s->mood = WELL;
     if (str_starts_nocase(line, S("EHLO")) || str_starts_nocase(line, S("LHLO"))) {
         if (dice_chance(s->server->run->sim, 150))
             return say(s, "250 plain.test"); /* knows no extensions */

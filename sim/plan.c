@@ -36,7 +36,9 @@ write_config(struct run *run)
     struct text t = text_init(run->plan.config, sizeof run->plan.config);
     unsigned step = (unsigned)ONE_OF(run, 5, 10, 30, 60), more = (unsigned)ONE_OF(run, 60, 120, 300);
 
-    text_putf(&t, "hostname mx.sim.test\nstate %s\nlisten mx { address 192.0.2.1:25; relay from 198.51.100.0/24 }\n", STATE_DIR);
+    run->plan.first_wait = step * SECOND;
+    text_putf(&t, "hostname mx.sim.test\nstate %s\nlisten mx { address 192.0.2.1:25; relay from 198.51.100.0/24\n"
+                  "    connections %u per-client }\n", STATE_DIR, (unsigned)ONE_OF(run, 2, 20));
     text_putf(&t, "domain local.test { mailbox user0 user1 user2; alias postmaster -> user0; alias one -> user2\n"
                   "    alias all -> user0, user1, ok-0-9@good.test\n    deliver maildir /var/mail/{domain}/{local} }\n");
     text_putf(&t, "domain lmtp.test { mailbox m0 m1 no; alias postmaster -> m0; deliver lmtp://192.0.2.50:24 }\n");

@@ -10,6 +10,8 @@
 #include <time.h>
 
 #define STOP_WITHIN (3 * MINUTE)  /* for the whole daemon to end in good order */
+#define THIN_BYTES 10000          /* each way in a second; what is large has some 100,000 */
+#define REST_WITHIN (20 * MINUTE) /* for deadlines of what waits for somebody who is gone */
 #define QUIET_NS (1 * MINUTE)     /* when all is told, something may still come twice */
 
 /* ---- the spool beforehand: small segments ------------------------------------------------------------------------ */
@@ -209,6 +211,7 @@ live(struct run *run, const struct run_options *options)
         sim_fail(sim, "P9: the world does not come to rest: %zu clients are busy", run->clients_busy);
     }
     (void)sim_run(sim, sim->now + QUIET_NS, NULL, NULL);
+    check_rest(sim, REST_WITHIN);
     if (sim->failed)
         return;
     stop_daemon(run);
@@ -218,6 +221,15 @@ live(struct run *run, const struct run_options *options)
     ledger_check(&run->ledger);
     if (!sim->failed)
         check_spool(run);
+}
+
+/* A window of bytes for each turn to and fro, of which some are late. */
+static bool
+is_thin(const struct sim_net *net)
+{
+    int64_t turn = 2 * net->delay_max + (net->loss ? SECOND : 0);
+
+    return net->window * SECOND / turn < THIN_BYTES;
 }
 
 void
@@ -240,6 +252,8 @@ run_seed(uint64_t seed, const struct run_options *options, struct run_result *ou
         run->plan.hostility = 0;
     run->ledger.lifetime = run->plan.lifetime;
     run->ledger.slack = run->plan.lifetime / 8;
+    run->ledger.thin = run->plan.big > 0 && is_thin(&sim->net);
+    run->ledger.soonest = run->plan.first_wait - run->plan.first_wait / 5;
     live(run, options);
     *out = (struct run_result){ .failed = sim->failed, .hash = sim->hash, .turns = sim->turns, .virtual_ns = sim->now,
                                 .mails = run->ledger.count, .accepted = run->ledger.accepted,

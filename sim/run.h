@@ -37,7 +37,7 @@ struct plan {
     bool never;              /* some recipients are deferred until they expire */
     uint32_t big;            /* of 1000 messages are large */
     int64_t active;          /* how long mail comes and faults happen */
-    int64_t lifetime;
+    int64_t lifetime, first_wait; /* between tries */
     uint64_t segment_bytes;  /* of the spool, made beforehand; 0: as the daemon chooses */
     char config[4096];
 };
@@ -82,6 +82,9 @@ run_of(const struct sim *sim)
 }
 
 void run_seed(uint64_t seed, const struct run_options *, struct run_result *out);
+
+/* check_rest.c: P9, when all is quiet. What still waits has so long to give up: the longest deadline of a client or server. */
+void check_rest(struct sim *, int64_t patience);
 
 /* plan.c */
 void plan_draw(struct run *);

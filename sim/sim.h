@@ -253,6 +253,8 @@ struct disk_choice file_draws(struct sim *);
 void net_lose_home(struct sim *);
 /* A TCP connection that is open now breaks: the nth of those there are. */
 size_t net_connections(const struct sim *);
+/* Of this process, with other machines. */
+size_t net_outside(const struct process *);
 void net_break(struct sim *, size_t nth, bool silently);
 void net_free(struct sim *);
 

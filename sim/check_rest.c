@@ -1,0 +1,151 @@
+/*
+ * check_rest - P9: what the daemon's processes hold when the world has been quiet. Who waits for nobody any more must be
+ * gone: no fiber but those that serve, no connection to the outside, no block of memory that a session or a job left
+ * behind; and every process is there once, with all of its links.
+ */
+#include "sim/run.h"
+
+#include "base/check.h"
+
+#include <string.h>
+
+enum {
+    FIBERS_MAX = 5,
+    BLOCKS_A_LINK = 6,        /* of a heap, with its two stacks of buffers */
+    BYTES_A_LINK = 192 << 10,
+    BYTES_OWN = 1 << 20,
+};
+#define COUNT_ANY UINT32_MAX
+
+/* Links: one to the supervisor, one to each process of ARCHITECTURE.md's borders. */
+static const struct rest {
+    const char *role;
+    uint32_t processes, links;
+    uint32_t blocks;          /* beside those of its links; COUNT_ANY: a spool's index is as large as it is */
+    const char *fibers[FIBERS_MAX];
+} rests[] = {
+    { "supervisor", 1, 11, 40, { "main", "signals" } },
+    { "store", 1, 9, COUNT_ANY, { "main", "commit", "spool recovery", "pump", "space" } },
+    { "resolver", 1, 5, 24, { "main" } },
+    { "checker", 1, 4, 24, { "main" } },
+    { "gate", 1, 6, 24, { "main" } },
+    { "sender", 2, 3, 40, { "main", "smtp client keeper" } },
+    { "mailbox", 1, 2, 24, { "main" } },
+    { "console", 1, 3, 24, { "main", "accept" } },
+    { "submission", 1, 4, 24, { "main", "accept" } },
+    { "receiver", 2, 4, 24, { "main", "accept" } },
+};
+enum { RESTS = sizeof rests / sizeof *rests };
+
+static bool
+is_of_fiber(const struct fiber *f, const char *name)
+{
+    return strcmp(f->name, name) == 0;
+}
+
+static bool
+is_expected(const struct rest *r, const struct fiber *f)
+{
+    if (is_of_fiber(f, "link reader") || is_of_fiber(f, "link writer"))
+        return true;
+    if (r == rests) /* the supervisor has two for each process */
+        return is_of_fiber(f, "process") || is_of_fiber(f, "reaper") || is_of_fiber(f, "main") || is_of_fiber(f, "signals");
+    for (size_t i = 0; i < FIBERS_MAX && r->fibers[i]; i++)
+        if (is_of_fiber(f, r->fibers[i]))
+            return true;
+    return false;
+}
+
+static uint32_t
+count_fibers(const struct process *p, const char *name)
+{
+    uint32_t count = 0;
+
+    list_each(node, &p->rt.all)
+        count += is_of_fiber(container_of(node, struct fiber, in_all), name);
+    return count;
+}
+
+static bool
+fibers_rest(const struct rest *r, const struct process *p, struct text *why)
+{
+    list_each(node, &p->rt.all) {
+        const struct fiber *f = container_of(node, struct fiber, in_all);
+        if (is_expected(r, f))
+            continue;
+        text_putf(why, "%s has a fiber \"%s\"", p->name, f->name);
+        return false;
+    }
+    for (size_t i = 0; i < FIBERS_MAX && r->fibers[i]; i++)
+        if (count_fibers(p, r->fibers[i]) > 1) {
+            text_putf(why, "%s has %u fibers \"%s\"", p->name, count_fibers(p, r->fibers[i]), r->fibers[i]);
+            return false;
+        }
+    return true;
+}
+
+static bool
+process_rests(const struct rest *r, struct process *p, struct text *why)
+{
+    uint32_t links = count_fibers(p, "link reader"), blocks = 0;
+
+    list_each(node, &p->blocks)
+        blocks++;
+    if (!fibers_rest(r, p, why))
+        return false;
+    if (links != r->links)
+        text_putf(why, "%s has %u links, not %u", p->name, links, r->links);
+    else if (net_outside(p) > 0)
+        text_putf(why, "%s has %zu connections to the outside", p->name, net_outside(p));
+    else if (r->blocks != COUNT_ANY && blocks > r->blocks + BLOCKS_A_LINK * links)
+        text_putf(why, "%s has %u blocks of memory with %u links", p->name, blocks, links);
+    else if (r->blocks != COUNT_ANY && p->mem.in_use > BYTES_OWN + BYTES_A_LINK * links)
+        text_putf(why, "%s has %zu bytes of memory with %u links", p->name, p->mem.in_use, links);
+    return why->len == 0;
+}
+
+static bool
+is_at_rest(struct sim *sim, struct text *why)
+{
+    uint32_t found[RESTS] = { 0 };
+
+    list_each(node, &sim->processes) {
+        struct process *p = container_of(node, struct process, node);
+        if (p->host != sim->home || p->ended)
+            continue;
+        for (size_t i = 0; i < RESTS; i++) {
+            if (strcmp(p->name, rests[i].role) != 0)
+                continue;
+            found[i]++;
+            if (!process_rests(&rests[i], p, why))
+                return false;
+        }
+    }
+    for (size_t i = 0; i < RESTS; i++)
+        if (found[i] != rests[i].processes) {
+            text_putf(why, "there are %u processes \"%s\"", found[i], rests[i].role);
+            return false;
+        }
+    return true;
+}
+
+static bool
+rests_now(struct sim *sim, void *arg)
+{
+    char memory[256];
+    struct text why = text_init(memory, sizeof memory);
+
+    (void)arg;
+    return is_at_rest(sim, &why);
+}
+
+void
+check_rest(struct sim *sim, int64_t patience)
+{
+    char memory[256];
+    struct text why = text_init(memory, sizeof memory);
+
+    if (sim_run(sim, sim->now + patience, rests_now, NULL) || sim->failed || is_at_rest(sim, &why))
+        return;
+    sim_fail(sim, "P9: all is quiet, and %.*s", (int)why.len, why.ptr);
+}
