@@ -292,18 +292,21 @@ link_processes(struct process *a, struct process *b)
     return e;
 }
 
-/* A failure towards another process is that one's: it is dying and will be linked when it starts again. */
+static void relink_soon(struct process *a, struct process *b);
+
+/* One that is dying will be linked when it starts again; but there may be no descriptors for a link between two that live. */
 static void
 link_to_all(struct process *p)
 {
     list_each (node, &p->s->processes) {
         struct process *other = container_of(node, struct process, node);
-        if (other != p && other->linked && !other->draining && are_peers(p, other))
-            link_processes(p, other);
+        if (other != p && other->linked && !other->draining && are_peers(p, other) && err_is(link_processes(p, other)))
+            relink_soon(p, other);
     }
 }
 
-/* Two processes whose link was closed because one broke its rules; both live, so nothing else would link them again. */
+/* Two processes that could not be linked, or whose link was closed because one broke its rules; both live, so nothing else
+ * would link them. */
 struct relink {
     struct supervisor *s;
     struct process *a, *b;
@@ -329,12 +332,21 @@ run_relink(void *arg)
     struct supervisor *s = r->s;
 
     /* Not at once: a process that sends nonsense must not keep us busy. */
-    if (!err_is(rt_sleep(s->rt, within(s->rt, RELINK_NS))) && !err_is(begin_starting(s))) {
-        if (is_there(s, r->a, r->pid_a) && is_there(s, r->b, r->pid_b))
-            link_processes(r->a, r->b);
+    for (bool linked = false; !linked && !err_is(rt_sleep(s->rt, within(s->rt, RELINK_NS))) && !err_is(begin_starting(s));) {
+        bool both = is_there(s, r->a, r->pid_a) && is_there(s, r->b, r->pid_b);
+        linked = !both || !err_is(link_processes(r->a, r->b));
         end_starting(s);
     }
     mem_free(rt_mem(s->rt), r, sizeof *r);
+}
+
+static void
+relink_soon(struct process *a, struct process *b)
+{
+    struct relink *r = mem_new(rt_mem(a->s->rt), struct relink);
+
+    *r = (struct relink){ a->s, a, b, a->pid, b->pid };
+    scope_start(&a->s->fibers, "relink", run_relink, r);
 }
 
 static bool
@@ -353,9 +365,7 @@ relink_later(struct process *a, struct link_message *m)
         if (b == a || b->kind != kind || b->index != index || !are_peers(a, b) ||
             (b->generation != generation && kind != ROLE_STORE))
             continue;
-        struct relink *r = mem_new(rt_mem(s->rt), struct relink);
-        *r = (struct relink){ s, a, b, a->pid, b->pid };
-        scope_start(&s->fibers, "relink", run_relink, r);
+        relink_soon(a, b);
         break;
     }
     return true;
