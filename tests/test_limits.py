@@ -14,7 +14,7 @@ SITE = """
 hostname mx.local.test
 state {state}
 listen mx {{ address 127.0.0.1:{port} }}
-listen mx trusted {{ address 127.0.0.1:{trusted}; relay from 127.0.0.1; max-size 8MiB }}
+listen mx trusted {{ address 127.0.0.1:{trusted}; relay from 127.0.0.1; max-size 8MiB; wrong-commands 3; idle-commands 10 }}
 domain local.test {{
     mailbox ok
     alias postmaster -> ok
@@ -175,6 +175,15 @@ def test_commands(server, limit, first, line, count, code):
     with Client(server.port) as client:
         for one in first:
             client.say(one, 250)
+        for _ in range(count):
+            client.say(line, code)
+        client.say(line, 421)
+        assert client.reply()[0] == 0
+
+
+@pytest.mark.parametrize(("line", "count", "code"), [(b"FROB\r\n", 3, 500), (b"NOOP\r\n", 9, 250)])
+def test_commands_may_be_limited_otherwise(server, line, count, code):
+    with Client(server.trusted) as client:
         for _ in range(count):
             client.say(line, code)
         client.say(line, 421)

@@ -157,6 +157,14 @@ static const struct setting listener_table[] = {
       .max = (uint64_t)HOUR, .fallback = STR("5m"), .help = STR("How long a client may think about its next command") },
     { STR("content-wait"), STR("TIME"), SETTING_TIME, IN_LISTENER(settings.block_wait), .min = (uint64_t)MINUTE,
       .max = (uint64_t)HOUR, .fallback = STR("3m"), .help = STR("How long content may pause") },
+    { STR("content-rate"), STR("SIZE"), SETTING_SIZE, IN_LISTENER(settings.rate_bytes), .max = 1 << 20,
+      .fallback = STR("100B"),
+      .help = STR("How much content must come each second, over every 5 minutes of waiting for it; 0: however slow") },
+    { STR("wrong-commands"), STR("NUMBER"), SETTING_COUNT, IN_LISTENER(settings.wrong_commands_max), .min = 1,
+      .max = 10000, .fallback = STR("20"), .help = STR("How many commands a session may get wrong before it is closed") },
+    { STR("idle-commands"), STR("NUMBER"), SETTING_COUNT, IN_LISTENER(settings.idle_commands_max), .min = 10,
+      .max = 100000, .fallback = STR("100"),
+      .help = STR("How many commands a session may give from one message to the next before it is closed") },
 };
 static const struct setting_table listener_settings_table = SETTING_TABLE(listener_table);
 
