@@ -1862,6 +1862,44 @@ a_notice_tells_of_a_thousand(struct test *t)
     world_done(&w, t);
 }
 
+/* Such as a thousand with long addresses and long replies: they are told in smaller parts. */
+static void
+a_notice_that_is_too_long_is_told_in_parts(struct test *t)
+{
+    enum { MANY = 1500 };
+    struct world w;
+    struct recipient *recipients;
+    struct spool_settle settle;
+    size_t told[] = { 250, 1000, 250 };
+
+    world_init(&w, 1);
+    recipients = arena_alloc(&w.arena, MANY * sizeof *recipients);
+    for (size_t i = 0; i < MANY; i++)
+        recipients[i] = (struct recipient){ .address = S("a@home.test"), .reverse_path = { NULL, 0 } };
+    struct spool_message m = { .id = { 1, 1 }, .envelope = { .reverse_path = S("s@sender.test"), .client = S("192.0.2.1"),
+                               .accepted_wall = w.t.wall, .recipients = recipients, .recipient_count = MANY } };
+    CHECK(queue_add(w.q, w.t, &m));
+    EXPECT(t, queue_bounce(w.q, w.t, m.id));
+    EXPECT(t, queue_next_settle(w.q, w.t, &w.arena, &settle));
+    for (size_t most = 1000; most > 250; most /= 2) {
+        struct queue_job job = next(&w, QUEUE_NOTICE);
+        EXPECT_INT(t, job.count, most);
+        queue_notice_failed(w.q, w.t, job.number);
+        queue_audit(w.q);
+        pass(&w, HOUR);
+    }
+    for (size_t i = 0; i < 3; i++) {
+        struct queue_job job = next(&w, QUEUE_NOTICE);
+        EXPECT_INT(t, job.count, told[i]);
+        EXPECT(t, queue_notice_settle(w.q, w.t, job.number, &w.arena, &settle));
+        queue_notice_committed(w.q, w.t, job.number);
+        queue_audit(w.q);
+    }
+    EXPECT_INT(t, counts(&w).failed, MANY);
+    EXPECT_INT(t, counts(&w).messages, 0);
+    world_done(&w, t);
+}
+
 /* Those who were under way together when it was found down say nothing new. */
 static void
 a_host_goes_down_once(struct test *t)
@@ -1889,7 +1927,9 @@ TEST_MAIN({ "each recipient has its own fate", each_recipient_has_its_own_fate }
           { "hands get what they can do", hands_get_what_they_can_do },
           { "many recipients go in hundreds", many_recipients_go_in_hundreds },
           { "an answer for many is worked off bit by bit", an_answer_for_many_is_worked_off_bit_by_bit },
-          { "a notice tells of a thousand", a_notice_tells_of_a_thousand }, { "a host goes down once", a_host_goes_down_once },
+          { "a notice tells of a thousand", a_notice_tells_of_a_thousand },
+          { "a notice that is too long is told in parts", a_notice_that_is_too_long_is_told_in_parts },
+          { "a notice that is too long is told in parts", a_notice_that_is_too_long_is_told_in_parts }, { "a host goes down once", a_host_goes_down_once },
           { "reverse-paths never share a transaction", reverse_paths_never_share_a_transaction },
           { "retries until it expires", retries_until_it_expires },
           { "the last words are told at expiry", the_last_words_are_told_at_expiry },

@@ -111,11 +111,11 @@ is_busy(const struct live *m)
     return false;
 }
 
-/* Fills own_indices. False: there is nothing to tell. */
+/* Fills own_indices. False: there is nothing to tell. A notice that failed may have been too long: half as many. */
 static bool
 gather(struct queue *q, struct moment t, struct notice *n, struct live *m)
 {
-    size_t count = 0;
+    size_t count = 0, most = QUEUE_NOTICE_RECIPIENTS >> (n->failures < 9 ? n->failures : 9);
 
     for (struct pending *p = m->first; p; p = p->sibling) {
         /* Who is in flight when its delay would be told may just be arriving: it is asked again if not. */
@@ -126,8 +126,8 @@ gather(struct queue *q, struct moment t, struct notice *n, struct live *m)
     }
     if (count == 0)
         return false;
-    if (count > QUEUE_NOTICE_RECIPIENTS)
-        count = QUEUE_NOTICE_RECIPIENTS;
+    if (count > most)
+        count = most;
     n->own_indices = mem_alloc(q->mem, count * sizeof *n->own_indices);
     for (struct pending *p = m->first; p; p = p->sibling) {
         if (!concerns(n, p))

@@ -546,7 +546,7 @@ compose(struct work *w, const struct spool_message *m)
     if (content.len)
         e = commit_notice(w, id, &dsn, content);
     else
-        e = ERR(ERR_IO, "the original could not be read");
+        e = ERR(ERR_IO, "the original cannot be read now, or the notice is too long");
     if (err_is(e)) {
         queue_notice_failed(s->queue, store_moment(s), w->job.number);
         return;
