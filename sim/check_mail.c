@@ -321,7 +321,7 @@ static void
 check_target(struct ledger *l, const struct mail *m, const struct target *t)
 {
     struct sim *sim = l->sim;
-    bool must = m->state == MAIL_ACCEPTED;
+    bool must = m->state == MAIL_ACCEPTED && !m->removed;
     uint64_t deaths = sim->faults.process_deaths;
 
     if (must && t->deliveries == 0 && t->failed_notices == 0 && !t->silent)

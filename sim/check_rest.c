@@ -24,7 +24,7 @@ static const struct rest {
     uint32_t blocks;          /* beside those of its links; COUNT_ANY: a spool's index is as large as it is */
     const char *fibers[FIBERS_MAX];
 } rests[] = {
-    { "supervisor", 1, 11, 40, { "main", "signals" } },
+    { "supervisor", 1, 11, 80, { "main", "signals" } }, /* it knows of each link between two others */
     { "store", 1, 9, COUNT_ANY, { "main", "commit", "spool recovery", "pump", "space" } },
     { "resolver", 1, 5, 24, { "main" } },
     { "checker", 1, 4, 24, { "main" } },

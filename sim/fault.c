@@ -275,7 +275,7 @@ bool
 faults_were_gentle(const struct sim *sim)
 {
     static const uint8_t gentle[] = { FAULT_RELOAD, FAULT_CLOCK_JUMP, FAULT_DNS_OUTAGE, FAULT_DISK_STALL };
-    uint64_t left = 0;
+    uint64_t left = sim->faults.planted;
 
     for (size_t i = 0; i < FAULT_KINDS; i++)
         left += sim->faults.injected[i];
@@ -294,19 +294,36 @@ faults_after_turn(struct sim *sim)
         inject(sim, f, NULL);
 }
 
+static int
+ask_watch(struct process *p, enum seam_call call)
+{
+    int error = p->sim->call_watch->call(p->sim->call_watch, p, call);
+
+    p->sim->faults.planted += error != 0;
+    return error;
+}
+
 int
-faults_disk_error(struct sim *sim, struct process *p, enum disk_call call)
+faults_disk_error(struct sim *sim, struct process *p, enum seam_call call)
 {
     struct faults *all = &sim->faults;
 
-    if (sim->disk_watch)
-        return sim->disk_watch->call(sim->disk_watch, p, call);
+    if (sim->call_watch)
+        return ask_watch(p, call);
     if (p->is_peer || sim->faults_over || sim->now >= all->disk_error_until || !(all->disk_error_calls & call))
         return 0;
     if (all->disk_error_once)
         all->disk_error_until = 0;
     sim_note(sim, p, "disk error", (uint64_t)all->disk_error, call);
     return all->disk_error;
+}
+
+int
+faults_call(struct process *p, enum seam_call call)
+{
+    struct call_watch *watch = p->sim->call_watch;
+
+    return watch && watch->sees_all && !p->is_peer ? ask_watch(p, call) : 0;
 }
 
 bool

@@ -51,11 +51,12 @@ struct faults {
     struct fault list[FAULTS_MAX];
     size_t count;
     uint64_t injected[FAULT_KINDS];
+    uint64_t planted;         /* calls that a call_watch let fail */
     /* In force now. */
     int64_t disk_error_until, no_files_until, dns_out_until;
     int disk_error;
     bool disk_error_once;
-    uint8_t disk_error_calls; /* bits of enum disk_call */
+    uint8_t disk_error_calls; /* bits of enum seam_call */
     /* What duplicates may come from: processes that ended otherwise than in good order. Those that died in one instant count
      * once, since one of them took the reply. */
     uint64_t process_deaths;
@@ -63,7 +64,34 @@ struct faults {
     bool armed;               /* a fault by step is waiting */
 };
 
-enum disk_call { CALL_OPEN = 1, CALL_READ = 2, CALL_WRITE = 4, CALL_SYNC = 8, CALL_DIR = 16, CALL_SYNC_DIR = 32 };
+/* Calls of the seam that can fail, by what they can fail with. Those to the disk come first. */
+enum seam_call {
+    CALL_OPEN = 1,
+    CALL_READ = 2,
+    CALL_WRITE = 4,
+    CALL_SYNC = 8,
+    CALL_DIR = 16,            /* names: make, rename, unlink */
+    CALL_SYNC_DIR = 32,
+    CALL_CONNECT = 64,
+    CALL_ACCEPT = 128,
+    CALL_LISTEN = 256,
+    CALL_PAIR = 512,
+    CALL_TAKE = 1024,         /* a handle becomes a stream or a listener */
+    CALL_DUPLICATE = 2048,    /* a stream's, listener's or directory's handle, to pass on */
+    CALL_RECEIVE = 4096,      /* by TCP */
+    CALL_SEND = 8192,
+    CALL_LINK_RECEIVE = 1 << 14, /* by a Unix socket */
+    CALL_LINK_SEND = 1 << 15,
+    CALL_HANDLES = 1 << 16,   /* that came with bytes: there is no descriptor left for them */
+    CALL_SPAWN = 1 << 17,
+    CALL_SIGNALS = 1 << 18,
+    CALL_HOST = 1 << 19,      /* host.h */
+    CALL_SANDBOX = 1 << 20,
+    CALL_RESOLVER = 1 << 21,  /* to open it */
+    CALL_QUERY = 1 << 22,     /* a question to the DNS */
+    CALL_MEMORY = 1 << 23,    /* an allocation: the process ends there */
+    CALL_KINDS = 24,
+};
 
 /* Sets the alarms of all that are not off. */
 void faults_arm(struct sim *);
@@ -75,7 +103,9 @@ void faults_at_step(struct sim *, struct process *);
 /* What a step began is ended: called between turns. */
 void faults_after_turn(struct sim *);
 /* errno for this call, or 0. */
-int faults_disk_error(struct sim *, struct process *, enum disk_call);
+int faults_disk_error(struct sim *, struct process *, enum seam_call);
+/* errno for a call that is none to the disk, or 0: only a call_watch lets these fail. */
+int faults_call(struct process *, enum seam_call);
 bool faults_no_files(struct sim *);
 /* Everything that lasts is over: from now on the world is well. */
 void faults_end(struct sim *);

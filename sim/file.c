@@ -42,7 +42,7 @@ struct file_job {
     struct fiber *fiber;
     struct err (*work)(struct file_job *);
     void (*in_part)(struct file_job *); /* of a process that was killed; NULL: it is done whole or not at all */
-    enum disk_call call;
+    enum seam_call call;
     int64_t begins;
     struct err err;
     disk_inode inode, inode2;
@@ -139,7 +139,7 @@ file_object_end(struct object *o)
 static struct dir *
 dir_of(struct process *p, struct open_file *f)
 {
-    struct dir *d = mem_new(&p->mem, struct dir);
+    struct dir *d = process_alloc_new(p, struct dir);
 
     *d = (struct dir){ .process = p, .file = f };
     list_push_back(&p->dirs, &d->node);
@@ -149,7 +149,7 @@ dir_of(struct process *p, struct open_file *f)
 static struct file *
 file_of(struct process *p, struct open_file *f)
 {
-    struct file *file = mem_new(&p->mem, struct file);
+    struct file *file = process_alloc_new(p, struct file);
 
     *file = (struct file){ .process = p, .file = f };
     list_push_back(&p->files, &file->node);
@@ -283,6 +283,8 @@ dir_open_at(struct dir *dir, struct str name, enum lane lane, int64_t until, str
 struct handle
 dir_handle(struct rt *rt, struct dir *dir)
 {
+    if (faults_call(process_of(rt), CALL_DUPLICATE))
+        return HANDLE_NONE;
     dir->file->object.refs++;
     return object_give(process_of(rt), &dir->file->object);
 }
@@ -375,7 +377,7 @@ file_draws(struct sim *sim)
 
 /* An error of a sync is not only an error: what it covered is lost, and the next one says nothing of it. */
 static struct err
-sync_inode(struct file_job *j, disk_inode inode, enum disk_call call, const char *what)
+sync_inode(struct file_job *j, disk_inode inode, enum seam_call call, const char *what)
 {
     struct sim *sim = j->process->sim;
     int error = faults_disk_error(sim, j->process, call);
@@ -384,8 +386,8 @@ sync_inode(struct file_job *j, disk_inode inode, enum disk_call call, const char
         disk_sync(sim->disk, inode);
         return OK;
     }
-    struct disk_choice choice = sim->disk_watch ? sim->disk_watch->failed_sync : file_draws(sim);
-    disk_fail_sync(sim->disk, inode, &choice, sim->disk_watch ? sim->disk_watch->drops_cache : dice_chance(sim, 300));
+    struct disk_choice choice = sim->call_watch ? sim->call_watch->failed_sync : file_draws(sim);
+    disk_fail_sync(sim->disk, inode, &choice, sim->call_watch ? sim->call_watch->drops_cache : dice_chance(sim, 300));
     return err_from_os(error, what);
 }
 

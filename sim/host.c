@@ -19,7 +19,8 @@ a_moment(struct rt *rt)
     process_step(process_of(rt));
     TRY(sched_enter(rt));
     fiber_yield(rt);
-    return OK;
+    int error = faults_call(process_of(rt), CALL_HOST);
+    return error ? err_from_os(error, "use the machine") : OK;
 }
 
 /* ---- files ------------------------------------------------------------------------------------------------------- */
@@ -162,7 +163,10 @@ host_env(struct rt *rt, struct str name)
 struct err
 host_name(struct rt *rt, struct arena *arena, struct str *out)
 {
-    (void)rt;
+    int error = faults_call(process_of(rt), CALL_HOST);
+
+    if (error)
+        return err_from_os(error, "ask for the host's name");
     *out = arena_keep(arena, S("mx.sim.test"));
     return OK;
 }
@@ -172,8 +176,12 @@ host_name(struct rt *rt, struct arena *arena, struct str *out)
 struct err
 sandbox_enter(struct rt *rt, const struct sandbox_rules *rules, struct sandbox_report *out_report)
 {
+    int error = faults_call(process_of(rt), CALL_SANDBOX);
+
     (void)rules;
     process_step(process_of(rt));
+    if (error)
+        return err_from_os(error, "enter the sandbox");
     *out_report = (struct sandbox_report){ .no_new_privileges = true, .files = true, .calls = true };
     return OK;
 }

@@ -39,6 +39,7 @@ struct mail {
     uint32_t token, original; /* original: of the first attempt */
     uint8_t state;          /* enum mail_state */
     bool null_sender, delay_told;
+    bool removed;           /* an operator took it out of the queue, or tried: it need not arrive */
     char sender[80];
     struct target targets[TARGETS_MAX];
     size_t target_count;

@@ -4,7 +4,7 @@
  * Workers are processes of this machine, each with a share of the seeds; each tells its results by a pipe, one struct a
  * seed, so that a worker that crashes names the seed it died on.
  */
-#include "sim/run.h"
+#include "sim/nth.h"
 
 #include <errno.h>
 #include <malloc.h>
@@ -32,7 +32,7 @@ struct totals {
 };
 
 static const char help[] =
-    "usage: postrider-sim [--seed N [--trace | --logs] [--no-shrink] | --seeds A..B | --minutes M]\n"
+    "usage: postrider-sim [--seed N [--trace | --logs] [--no-shrink] | --seeds A..B | --minutes M | --nth [POINT]]\n"
     "\n"
     "  --seed N          one run; a failing one is shrunk: faults and clients are left out while it still fails\n"
     "  --seeds A..B      that many runs, on all cores\n"
@@ -41,11 +41,17 @@ static const char help[] =
     "  --faults-off HEX  leave out the faults whose bits are set; --clients-off HEX: clients; --calm: all faults\n"
     "  --twice           run each seed twice and compare\n"
     "  --workers N       processes; otherwise one for each core\n"
-    "  --report FILE     the totals as a table, for RELIABILITY.md\n";
+    "  --report FILE     the totals as a table, for RELIABILITY.md\n"
+    "\n"
+    "  --nth             each call of the whole daemon fails, with each error that it can give (sim/nth.h); --every K: of K\n"
+    "                    of these points one; --only WORKLOAD\n"
+    "  --nth POINT       this one, WORKLOAD:ROLE:CALL:N:ERROR:once or :lasts, with --trace or --logs\n"
+    "  --nth-list        how many calls there are\n";
 
 struct command {
     uint64_t from, to;
-    bool many, shrink, twice;
+    bool many, shrink, twice, nth;
+    struct nth_options nth_options;
     int64_t minutes;
     long workers;
     const char *report;
@@ -352,6 +358,17 @@ main(int argc, char **argv)
         } else if (strcmp(word, "--report") == 0) {
             c.report = value;
             i++;
+        } else if (strcmp(word, "--nth") == 0 || strcmp(word, "--nth-list") == 0) {
+            c.nth = true;
+            c.nth_options.list = word[5] != '\0';
+            if (value[0] && value[0] != '-')
+                c.nth_options.point = argv[++i];
+        } else if (strcmp(word, "--every") == 0) {
+            c.nth_options.every = strtoull(value, NULL, 10);
+            i++;
+        } else if (strcmp(word, "--only") == 0) {
+            c.nth_options.only = value;
+            i++;
         } else if (strcmp(word, "--trace") == 0) {
             c.options.sim = (struct sim_options){ true, true };
         } else if (strcmp(word, "--logs") == 0) {
@@ -367,7 +384,9 @@ main(int argc, char **argv)
             return strcmp(word, "--help") == 0 ? 0 : 64;
         }
     }
-    int failed = c.many ? run_many(&c) : run_one(&c);
+    c.nth_options.workers = c.workers;
+    c.nth_options.sim = c.options.sim;
+    int failed = c.nth ? nth_main(&c.nth_options) : c.many ? run_many(&c) : run_one(&c);
     sim_forget_processes();
     return failed;
 }

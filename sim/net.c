@@ -445,7 +445,7 @@ connection_new(struct sim *sim, bool is_unix)
 static struct stream *
 stream_of(struct process *p, struct end *e)
 {
-    struct stream *s = mem_new(&p->mem, struct stream);
+    struct stream *s = process_alloc_new(p, struct stream);
 
     *s = (struct stream){ .process = p, .end = e };
     CHECK(!e->user);
@@ -523,6 +523,11 @@ stream_from_handle(struct rt *rt, struct handle handle, struct stream **out)
     struct object *o = object_take(p, handle);
 
     CHECK(o->kind == OBJECT_STREAM);
+    int error = faults_call(p, CALL_TAKE);
+    if (error) {
+        object_release(o);
+        return err_from_os(error, "take over a socket");
+    }
     *out = stream_of(p, container_of(o, struct end, object));
     return OK;
 }
@@ -535,6 +540,9 @@ stream_pair(struct rt *rt, struct handle out[2])
     process_step(p);
     if (faults_no_files(p->sim))
         return err_from_os(EMFILE, "make a socket pair");
+    int error = faults_call(p, CALL_PAIR);
+    if (error)
+        return err_from_os(error, "make a socket pair");
     struct connection *c = connection_new(p->sim, true);
     for (int i = 0; i < 2; i++) {
         c->ends[i].address.family = ADDRESS_UNIX;
@@ -614,10 +622,11 @@ try_read(struct stream *s, void *memory, size_t cap, struct handle *handles, siz
     p->read += len;
     if (was_full)
         wake_writer(other(e));
-    if (gift) { /* whoever does not ask for handles loses them */
+    if (gift) { /* whoever does not ask for handles, or has no room for them, loses them */
+        bool no_room = handles && faults_call(s->process, CALL_HANDLES);
         list_remove(&gift->node);
         for (size_t i = 0; i < gift->count; i++) {
-            if (handles)
+            if (handles && !no_room)
                 handles[(*out_count)++] = object_give(s->process, gift->objects[i]);
             else
                 object_release(gift->objects[i]);
@@ -627,6 +636,24 @@ try_read(struct stream *s, void *memory, size_t cap, struct handle *handles, siz
     *out_len = len;
     sim_note(sim, s->process, "read", len, p->read);
     return OK;
+}
+
+/* An error that the watch wants. One of the connection is its end, for both sides. */
+static struct err
+planted_error(struct stream *s, enum seam_call tcp, enum seam_call unix_socket, const char *what)
+{
+    struct end *e = s->end, *peer = other(e);
+    int error = faults_call(s->process, e->connection->is_unix ? unix_socket : tcp);
+
+    if (!error)
+        return OK;
+    if (error == ECONNRESET || error == EPIPE || error == ETIMEDOUT) {
+        if (!peer->closed && !peer->in.end_sent)
+            send_piece(peer, peer->in.written, false, true);
+        peer->in.end_sent = true;
+        break_end(e, error);
+    }
+    return err_from_os(error, what);
 }
 
 static struct err
@@ -639,6 +666,7 @@ read_some(struct stream *s, void *memory, size_t cap, struct handle *handles, si
     CHECK(cap > 0);
     TRY(sched_enter(rt));
     process_step(s->process);
+    TRY(planted_error(s, CALL_RECEIVE, CALL_LINK_RECEIVE, "read"));
     while ((e = try_read(s, memory, cap, handles, out_count, out_len)).kind == ERR_BUSY)
         TRY(wait_for(s, &s->reader, until, "read"));
     sched_spend(rt);
@@ -665,6 +693,7 @@ stream_read_now(struct stream *s, void *memory, size_t cap, size_t *out_len)
     size_t len = 0;
 
     CHECK(cap > 0);
+    TRY(planted_error(s, CALL_RECEIVE, CALL_LINK_RECEIVE, "read"));
     struct err e = try_read(s, memory, cap, NULL, NULL, &len);
     if (e.kind == ERR_BUSY) {
         *out_len = 0;
@@ -753,6 +782,7 @@ stream_write(struct stream *s, struct str bytes, int64_t until)
     struct rt *rt = &s->process->rt;
 
     TRY(sched_enter(rt));
+    TRY(planted_error(s, CALL_SEND, CALL_LINK_SEND, "write"));
     TRY(write_all(s, bytes, NULL, 0, until));
     sched_spend(rt);
     return OK;
@@ -764,6 +794,7 @@ stream_write_parts(struct stream *s, const struct str *parts, size_t count, int6
     struct rt *rt = &s->process->rt;
 
     TRY(sched_enter(rt));
+    TRY(planted_error(s, CALL_SEND, CALL_LINK_SEND, "write"));
     for (size_t i = 0; i < count; i++)
         TRY(write_all(s, parts[i], NULL, 0, until));
     sched_spend(rt);
@@ -778,6 +809,7 @@ stream_write_handles(struct stream *s, struct str bytes, const struct handle *ha
     CHECK(bytes.len > 0);
     CHECK(count <= RT_HANDLES_MAX);
     TRY(sched_enter(rt));
+    TRY(planted_error(s, CALL_SEND, CALL_LINK_SEND, "write"));
     TRY(write_all(s, bytes, handles, count, until));
     sched_spend(rt);
     return OK;
@@ -789,6 +821,7 @@ stream_write_now(struct stream *s, struct str bytes, size_t *out_len)
     size_t len = 0;
 
     process_step(s->process);
+    TRY(planted_error(s, CALL_SEND, CALL_LINK_SEND, "write"));
     struct err e = try_write(s, bytes, NULL, 0, &len);
     if (err_is(e) && e.kind != ERR_BUSY)
         return e;
@@ -849,7 +882,7 @@ find_door(struct sim *sim, const struct address *a)
 static struct err
 listener_of(struct process *p, struct door *d, struct listener **out)
 {
-    struct listener *l = mem_new(&p->mem, struct listener);
+    struct listener *l = process_alloc_new(p, struct listener);
 
     *l = (struct listener){ .process = p, .door = d };
     list_push_back(&p->listeners, &l->node);
@@ -868,6 +901,9 @@ listener_open(struct rt *rt, const struct address *at, struct listener **out)
     process_step(p);
     if (faults_no_files(sim) && !p->is_peer)
         return err_from_os(EMFILE, "make a socket");
+    int error = faults_call(p, CALL_LISTEN);
+    if (error)
+        return err_from_os(error, "listen");
     if (there && at->family != ADDRESS_UNIX)
         return err_from_os(EADDRINUSE, "bind");
     if (there) /* its name is taken away; whoever has it open keeps it */
@@ -887,12 +923,19 @@ listener_from_handle(struct rt *rt, struct handle handle, struct listener **out)
     struct object *o = object_take(process_of(rt), handle);
 
     CHECK(o->kind == OBJECT_LISTENER);
+    int error = faults_call(process_of(rt), CALL_TAKE);
+    if (error) {
+        object_release(o);
+        return err_from_os(error, "take over a listener");
+    }
     return listener_of(process_of(rt), container_of(o, struct door, object), out);
 }
 
 struct handle
 listener_handle(struct rt *rt, struct listener *l)
 {
+    if (faults_call(process_of(rt), CALL_DUPLICATE))
+        return HANDLE_NONE;
     l->door->object.refs++;
     return object_give(process_of(rt), &l->door->object);
 }
@@ -947,6 +990,9 @@ listener_accept(struct listener *l, int64_t until, struct stream **out, struct a
     }
     if (faults_no_files(p->sim) && !p->is_peer)
         return err_from_os(EMFILE, "accept");
+    int error = faults_call(p, CALL_ACCEPT);
+    if (error)
+        return err_from_os(error, "accept");
     struct door *d = l->door;
     struct end *e = d->waiting[0];
     memmove(d->waiting, d->waiting + 1, --d->count * sizeof d->waiting[0]);
@@ -1026,6 +1072,9 @@ stream_connect(struct rt *rt, const struct address *to, const struct address *fr
     process_step(p);
     if (faults_no_files(sim) && !p->is_peer)
         return err_from_os(EMFILE, "make a socket");
+    int error = faults_call(p, CALL_CONNECT);
+    if (error)
+        return err_from_os(error, "connect");
     if (to->family == ADDRESS_UNIX)
         return connect_there(p, to, NULL, p->host, out);
     struct host *there = host_find(sim, to);

@@ -25,6 +25,7 @@ struct letter { /* to be handed in, again and again */
     bool null_sender, never;
     size_t size;
     uint64_t seed;              /* of its text */
+    uint8_t way;                /* enum content_way */
     bool done;
 };
 
@@ -63,6 +64,14 @@ draw_letter(struct client *c, struct letter *letter)
             place = "ok-%u-4@good.test";
         (void)snprintf(letter->rcpt[letter->rcpt_count++], sizeof letter->rcpt[0], "%s", place);
     }
+}
+
+static void
+take_letter(const struct script_letter *from, struct letter *letter)
+{
+    *letter = (struct letter){ .seed = from->size, .null_sender = from->null_sender, .size = from->size, .way = from->way };
+    for (size_t i = 0; i < SCRIPT_RCPTS_MAX && from->rcpt[i]; i++)
+        (void)snprintf(letter->rcpt[letter->rcpt_count++], sizeof letter->rcpt[0], "%s", from->rcpt[i]);
 }
 
 static void
@@ -261,7 +270,8 @@ run_transaction(struct client *c, struct letter *letter, struct mail *m)
     }
     if (accepted == 0)
         return code;
-    return c->chunking && dice_chance(sim, 400) ? send_chunks(c, m) : send_data(c, m);
+    bool chunks = c->chunking && (letter->way == CONTENT_DRAWN ? dice_chance(sim, 400) : letter->way == CONTENT_CHUNKS);
+    return chunks ? send_chunks(c, m) : send_data(c, m);
 }
 
 static bool
@@ -368,12 +378,16 @@ client_main(struct rt *rt, void *arg)
 
     c->rt = rt;
     for (size_t i = 0; i < count; i++)
-        draw_letter(c, &letters[i]);
+        if (c->plan->script)
+            take_letter(&c->plan->script[i], &letters[i]);
+        else
+            draw_letter(c, &letters[i]);
     run->clients_busy++;
     for (size_t from = 0; from < count; from += each) {
         size_t n = count - from < each ? count - from : each;
-        (void)rt_sleep(rt, within(rt, (int64_t)prng_below(&c->draws, (uint64_t)(run->plan.active * (int64_t)each /
-                                                                                 (int64_t)count) + 1)));
+        uint64_t share = (uint64_t)(run->plan.active * (int64_t)each / (int64_t)count);
+        int64_t wait = c->plan->script ? c->plan->starts : (int64_t)prng_below(&c->draws, share + 1);
+        (void)rt_sleep(rt, within(rt, wait));
         for (int tries = 0; tries < TRIES && !all_done(letters + from, n); tries++) {
             if (tries)
                 (void)rt_sleep(rt, within(rt, dice_between(run->sim, 2 * SECOND, run->calm ? 20 * SECOND : MINUTE)));

@@ -78,7 +78,8 @@ operator_main(struct rt *rt, void *arg)
     struct run *run = arg;
 
     while (!err_is(rt_sleep(rt, within(rt, run->calm ? ASK_CALM_NS : ASK_NS))))
-        ask_once(run, rt);
+        if (!run->unattended)
+            ask_once(run, rt);
     return 0;
 }
 

@@ -36,6 +36,8 @@ heap_resize(struct mem *mem, void *ptr, size_t old_size, size_t new_size)
     CHECK(!b || b->size == old_size);
     if (new_size > old_size && ++p->allocations == p->ends_at)
         process_kill(p, EXIT_CHECK_FAILED);
+    if (new_size > old_size && p == p->sim->running && !p->in_seam && !p->dying && faults_call(p, CALL_MEMORY))
+        process_kill(p, EXIT_CHECK_FAILED);
     mem->in_use += new_size - old_size;
     if (b)
         list_remove(&b->node);
@@ -50,6 +52,15 @@ heap_resize(struct mem *mem, void *ptr, size_t old_size, size_t new_size)
     grown->size = new_size;
     list_push_back(&p->blocks, &grown->node);
     return grown + 1;
+}
+
+void *
+process_alloc(struct process *p, size_t size)
+{
+    p->in_seam = true;
+    void *memory = mem_alloc(&p->mem, size);
+    p->in_seam = false;
+    return memory;
 }
 
 static void
@@ -330,6 +341,9 @@ child_start(struct rt *rt, const struct spawn *spawn, struct child **out)
     CHECK(ops && !spawn->program);
     if (faults_no_files(parent->sim))
         return err_from_os(EMFILE, "start a process");
+    int error = faults_call(parent, CALL_SPAWN);
+    if (error)
+        return err_from_os(error, "start a process");
     struct process *p = process_start(parent->sim, spawn->argv[2], parent->host, role_process, (void *)(uintptr_t)ops);
     p->parent = parent->pid;
     if (spawn->set_ids) {
@@ -342,7 +356,7 @@ child_start(struct rt *rt, const struct spawn *spawn, struct child **out)
         p->handles[FIRST_HANDLE + i] = o;
         p->handles_top = (int32_t)(FIRST_HANDLE + i + 1);
     }
-    struct child *c = mem_new(rt->mem, struct child);
+    struct child *c = process_alloc_new(parent, struct child);
     *c = (struct child){ .parent = parent, .process = p, .pid = p->pid };
     event_init(&c->ended);
     list_push_back(&parent->children, &c->node);
@@ -445,6 +459,10 @@ process_signal(struct process *p, int signal)
 struct err
 rt_catch_signals(struct rt *rt, const int *signals, size_t count)
 {
+    int error = faults_call(process_of(rt), CALL_SIGNALS);
+
+    if (error)
+        return err_from_os(error, "catch signals");
     for (size_t i = 0; i < count; i++)
         process_of(rt)->signals_caught |= UINT64_C(1) << signals[i];
     return OK;

@@ -72,8 +72,12 @@ resolver_open(struct rt *rt, const struct resolver_settings *settings, int64_t u
 {
     (void)settings;
     (void)until;
-    (void)out_why;
     TRY(sched_enter(rt));
+    int error = faults_call(process_of(rt), CALL_RESOLVER);
+    if (error) {
+        *out_why = S("so it was planned");
+        return err_from_os(error, "start the resolver");
+    }
     *out = mem_new(rt_mem(rt), struct resolver);
     (*out)->rt = rt;
     return OK;
@@ -130,7 +134,7 @@ resolver_query(struct resolver *r, struct str name, enum dns_type type, int64_t 
         return e;
     if (answer_at > until)
         *out = dns_answer_temporary(type, S("the name servers did not answer in time"));
-    else if (dice_chance(sim, sim->dns_fails))
+    else if (faults_call(process_of(r->rt), CALL_QUERY) || dice_chance(sim, sim->dns_fails))
         *out = dns_answer_temporary(type, S("server failure"));
     else
         answer_from_table(sim, name, type, arena, out);

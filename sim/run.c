@@ -168,7 +168,7 @@ watch_log(struct sim *sim, struct process *p, struct str line)
 
     if (str_find(line, S("\"event\":\"spool-broken\"")) < line.len)
         faults_death(sim); /* the store ends itself, with what it could not write down */
-    for (size_t i = 0; i < sizeof never / sizeof *never; i++)
+    for (size_t i = 0; i < sizeof never / sizeof *never && !sim->faults.planted; i++)
         if (str_find(line, never[i]) < line.len)
             sim_fail(sim, "%s says what should never be said: %.*s", p->name, (int)(line.len < 300 ? line.len : 300), line.ptr);
 }
@@ -182,7 +182,7 @@ start_peers(struct run *run, const struct run_options *options)
     server_start(run, "lmtp", "192.0.2.50", 24, true);
     operator_start(run);
     for (size_t i = 0; i < run->plan.client_count; i++)
-        if (!(options->clients_off >> i & 1))
+        if (!run->plan.clients[i].later && !(options->clients_off >> i & 1))
             client_start(run, i);
 }
 
@@ -190,12 +190,16 @@ static void
 live(struct run *run, const struct run_options *options)
 {
     struct sim *sim = run->sim;
+    const struct run_script *script = options->script;
 
     prepare_disk(run);
     sim->config = str_from_cstr(run->plan.config);
     sim_start_daemon(sim);
     start_peers(run, options);
-    plan_faults(run);
+    if (script)
+        script->begin(run, script->arg);
+    else
+        plan_faults(run);
     for (size_t i = 0; i < sim->faults.count; i++)
         sim->faults.list[i].off = options->calm || (options->faults_off >> i & 1);
     int64_t begin = sim->now;
@@ -205,6 +209,8 @@ live(struct run *run, const struct run_options *options)
     (void)sim_run(sim, begin + run->plan.active + MINUTE, NULL, NULL);
     faults_end(sim);
     run->calm = true;
+    if (script)
+        script->heal(run, script->arg);
     if (!sim_run(sim, sim->now + run->plan.lifetime + HOUR, is_settled, run) && !sim->failed && !is_settled(sim, run)) {
         ledger_read_maildirs(&run->ledger);
         ledger_check(&run->ledger);
@@ -212,6 +218,8 @@ live(struct run *run, const struct run_options *options)
     }
     (void)sim_run(sim, sim->now + QUIET_NS, NULL, NULL);
     check_rest(sim, REST_WITHIN);
+    if (!sim->failed && script)
+        script->quiet(run, script->arg);
     if (sim->failed)
         return;
     stop_daemon(run);
@@ -247,7 +255,10 @@ run_seed(uint64_t seed, const struct run_options *options, struct run_result *ou
     sim->home = host_new(sim, "home", "192.0.2.1");
     run->clients = client_table_new(sim);
     ledger_init(&run->ledger, sim);
-    plan_draw(run);
+    if (options->script)
+        options->script->plan(run, options->script->arg);
+    else
+        plan_draw(run);
     if (options->calm)
         run->plan.hostility = 0;
     run->ledger.lifetime = run->plan.lifetime;
@@ -259,7 +270,7 @@ run_seed(uint64_t seed, const struct run_options *options, struct run_result *ou
                                 .mails = run->ledger.count, .accepted = run->ledger.accepted,
                                 .delivered = run->ledger.delivered, .duplicates = run->ledger.duplicates,
                                 .bounced = run->ledger.bounced, .deaths = sim->faults.process_deaths,
-                                .fault_count = sim->faults.count, .client_count = run->plan.client_count };
+                                .planted = sim->faults.planted, .fault_count = sim->faults.count, .client_count = run->plan.client_count };
     memcpy(out->failure, sim->failure, sizeof out->failure);
     memcpy(out->injected, sim->faults.injected, sizeof out->injected);
     struct mem *mem = &sim->mem;

@@ -22,8 +22,20 @@ struct client;
 #define STATE_DIR "/var/lib/postrider"
 #define SUBMISSION_SOCKET STATE_DIR "/submission.sock"
 
+enum content_way { CONTENT_DRAWN, CONTENT_DATA, CONTENT_CHUNKS };
+enum { SCRIPT_RCPTS_MAX = 4 };
+struct script_letter { /* what a client hands in, where it is not drawn */
+    const char *rcpt[SCRIPT_RCPTS_MAX]; /* as in places[] of peers_client.c; the rest NULL */
+    size_t size;
+    uint8_t way;             /* enum content_way */
+    bool null_sender;
+};
+
 struct client_plan {
     char name[24], ip[24];
+    const struct script_letter *script; /* `mails` of them; NULL: drawn */
+    int64_t starts;          /* with a script: when it comes */
+    bool later;              /* not started with the others */
     bool local;              /* by the Unix socket, as a program of the daemon's machine */
     bool trusted;
     uint32_t mails;
@@ -42,7 +54,17 @@ struct plan {
     char config[4096];
 };
 
+/* A run in which it is not the seed that says what happens. */
+struct run_script {
+    void (*plan)(struct run *, void *arg);
+    void (*begin)(struct run *, void *arg); /* the daemon and its peers have been started */
+    void (*heal)(struct run *, void *arg);  /* faults have ended */
+    void (*quiet)(struct run *, void *arg); /* all is told, and the daemon still runs */
+    void *arg;
+};
+
 struct run_options {
+    const struct run_script *script; /* NULL: all is drawn */
     struct sim_options sim;
     uint64_t faults_off;     /* bit i: the ith fault is left out */
     uint64_t clients_off;
@@ -55,7 +77,7 @@ struct run_result {
     uint64_t hash, turns;
     int64_t virtual_ns;
     uint64_t mails, accepted, delivered, duplicates, bounced, deaths;
-    uint64_t injected[FAULT_KINDS];
+    uint64_t injected[FAULT_KINDS], planted;
     size_t fault_count, client_count;
     double seconds;
 };
@@ -67,6 +89,7 @@ struct run {
     struct prng draws;       /* of the plan: not disturbed by what happens */
     size_t clients_busy;
     bool calm;               /* everybody behaves from now on */
+    bool unattended;         /* operators ask no more */
     int64_t empty_at;        /* when an operator asked last, if the queue was empty then; else 0 */
     int64_t unbalanced_since; /* answers whose sums did not agree; 0: they do */
     int64_t busy_until;      /* when the last client was done */

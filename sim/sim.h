@@ -68,6 +68,7 @@ struct process {
     struct list blocks;      /* its heap, to drop it whole */
     uint64_t allocations;    /* so far */
     uint64_t ends_at;        /* at which of them there is no memory left; 0: never */
+    bool in_seam;            /* the simulator allocates for it, in the midst of what it does: that does not fail */
     struct host *host;
     uint32_t pid, parent, uid, gid;
     char name[32];           /* "sender", "client 3" */
@@ -125,9 +126,10 @@ struct sim_disk_speed {
 };
 
 /* Somebody who sees every call to the disk of every process, and decides in place of the faults which of them fail: the
- * small cases of sim/states. */
-struct disk_watch {
-    int (*call)(struct disk_watch *, struct process *, enum disk_call); /* before it: errno, or 0 */
+ * small cases of sim/states. With sees_all also the other calls, of the daemon's processes: sim/nth.c. */
+struct call_watch {
+    int (*call)(struct call_watch *, struct process *, enum seam_call); /* before it: errno, or 0 */
+    bool sees_all;
     struct disk_choice failed_sync;      /* what a sync that fails leaves */
     bool drops_cache;
 };
@@ -143,7 +145,7 @@ struct sim {
     struct list processes, hosts, listeners, connections, locks;
     struct host *home;
     struct disk *disk;
-    struct disk_watch *disk_watch; /* or NULL */
+    struct call_watch *call_watch; /* or NULL */
     struct sim_net net;
     struct sim_disk_speed disk_speed;
     struct sim_dns *dns;
@@ -225,6 +227,9 @@ void process_signal(struct process *, int signal);
 void process_bury(struct sim *);
 /* Everything of the daemon's machine, at once. */
 void sim_kill_home(struct sim *, int status);
+/* Memory of that process for what the simulator keeps for it. */
+void *process_alloc(struct process *, size_t size);
+#define process_alloc_new(process, type) ((type *)process_alloc((process), sizeof(type)))
 /* A call of the seam is about to have an effect: where a process may be killed. May not return. */
 void process_step(struct process *);
 /* Tells whoever waits for it. */

@@ -36,7 +36,7 @@ struct point {
 };
 
 struct points {
-    struct disk_watch watch; /* first */
+    struct call_watch watch; /* first */
     const struct model *model;
     const bool *believed;
     size_t from;             /* act with which looking begins */
@@ -76,7 +76,7 @@ points_take(struct points *p, const struct disk *disk)
 }
 
 static int
-before_call(struct disk_watch *watch, struct process *process, enum disk_call call)
+before_call(struct call_watch *watch, struct process *process, enum seam_call call)
 {
     struct points *p = (struct points *)watch;
 
@@ -222,9 +222,9 @@ check_state(struct bench *b, struct disk *d, const struct model *model, bool pow
     points.model = &then;
     points.believed = &look.done;
     points.on = crash_again;
-    b->sim->disk_watch = &points.watch;
+    b->sim->call_watch = &points.watch;
     bool good = looks(b, d, &look, "recovery");
-    b->sim->disk_watch = NULL;
+    b->sim->call_watch = NULL;
     if (good && !model_allows(model, &look.view, &found)) {
         fail_view(b, "recovery finds what must not be", model, &look.view);
         good = false;
@@ -362,9 +362,9 @@ crash_workload(struct bench *b, enum base_kind base, const uint8_t *kinds, size_
         disk_free(disk);
         return;
     }
-    b->sim->disk_watch = &points.watch;
+    b->sim->call_watch = &points.watch;
     bool good = run_over(b->sim, disk, script_main, &script, &script.finished);
-    b->sim->disk_watch = NULL;
+    b->sim->call_watch = NULL;
     bool possible = true;
     for (size_t i = 0; i < count; i++)
         possible &= model.acts[i].progress != ACT_REFUSED;

@@ -22,7 +22,7 @@
 
 static const struct {
     int number;
-    unsigned calls; /* bits of enum disk_call */
+    unsigned calls; /* bits of enum seam_call */
 } errors[] = {
     { ENOSPC, CALL_OPEN | CALL_WRITE | CALL_SYNC | CALL_DIR | CALL_SYNC_DIR },
     { EIO, CALL_OPEN | CALL_READ | CALL_WRITE | CALL_SYNC | CALL_DIR | CALL_SYNC_DIR },
@@ -34,7 +34,7 @@ static const struct {
 enum { CALLS_MAX = 1000, SYNC_WAYS = 4 };
 
 struct fault_watch {
-    struct disk_watch watch; /* first */
+    struct call_watch watch; /* first */
     size_t from;             /* act with which counting begins */
     bool on, lasts, only_count;
     uint64_t count, at;
@@ -45,7 +45,7 @@ struct fault_watch {
 };
 
 static int
-on_call(struct disk_watch *watch, struct process *p, enum disk_call call)
+on_call(struct call_watch *watch, struct process *p, enum seam_call call)
 {
     struct fault_watch *f = (struct fault_watch *)watch;
 
@@ -89,7 +89,7 @@ tear(void *arg, const struct disk_op *op)
 }
 
 static void
-set_sync_way(struct disk_watch *w, int way)
+set_sync_way(struct call_watch *w, int way)
 {
     static const struct disk_choice torn = { tear, every_second, NULL };
 
@@ -146,12 +146,12 @@ recover_in_vain(struct bench *b, struct disk *disk, struct fault_watch *f)
     f->on = true;
     f->at = 0;
     f->count = 0;
-    b->sim->disk_watch = &f->watch;
+    b->sim->call_watch = &f->watch;
     if (!run_over(b->sim, disk, look_main, &look, &look.finished))
         bench_fail(b, "a recovery while the error lasts: %s", b->sim->failure);
     else if (!look.finished)
         bench_fail(b, "a recovery while the error lasts never ends");
-    b->sim->disk_watch = NULL;
+    b->sim->call_watch = NULL;
 }
 
 static void
@@ -173,9 +173,9 @@ fail_call(struct bench *b, const struct workload *w, struct fault_watch *f, uint
     f->at = at;
     set_sync_way(&f->watch, way);
     struct disk *disk = disk_clone(b->bases[w->base].disk);
-    b->sim->disk_watch = &f->watch;
+    b->sim->call_watch = &f->watch;
     bool good = run_over(b->sim, disk, script_main, &script, &script.finished);
-    b->sim->disk_watch = NULL;
+    b->sim->call_watch = NULL;
     b->counts.calls++;
     if (!good) {
         bench_fail(b, "%s", b->sim->failure);
@@ -201,9 +201,9 @@ count_calls(struct bench *b, const struct workload *w, struct fault_watch *f, ui
     model_init(&model, b, w);
     struct disk *disk = disk_clone(b->bases[w->base].disk);
     f->only_count = true;
-    b->sim->disk_watch = &f->watch;
+    b->sim->call_watch = &f->watch;
     CHECK(run_over(b->sim, disk, script_main, &script, &script.finished));
-    b->sim->disk_watch = NULL;
+    b->sim->call_watch = NULL;
     disk_free(disk);
     for (size_t i = 0; i < w->count; i++)
         possible &= model.acts[i].progress != ACT_REFUSED;

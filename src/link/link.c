@@ -529,6 +529,8 @@ link_send_handles(struct link *l, uint16_t type, struct str body, const struct h
     struct err e = stream_write_handles(l->own_stream, put_str_so_far(&p), handles, count, until);
     l->users--;
     l->writing_len = 0;
+    if (err_is(e)) /* perhaps half a frame: nothing behind it could be read */
+        link_close(l, e);
     event_wake(l->rt, &l->written);
     event_wake_one(l->rt, &l->to_write);
     return e;

@@ -277,6 +277,23 @@ handles_pass(struct test *t)
     with_pair(t, handles_body);
 }
 
+static void
+no_such_handle_body(struct world *w)
+{
+    const struct handle nobodys = { 1 << 20 };
+
+    EXPECT(w->t, err_is(link_send_handles(w->a.link, TYPE_HANDLE, S("take this"), &nobodys, 1, FOREVER)));
+    EXPECT(w->t, !link_is_open(w->a.link));
+    wait_until_closed(w, &w->a);
+}
+
+/* What was written of the frame is not known: nothing may follow it. */
+static void
+handles_that_cannot_be_sent_end_the_link(struct test *t)
+{
+    with_pair(t, no_such_handle_body);
+}
+
 /* Raw bytes instead of a peer. */
 static const struct {
     const char *why;
@@ -352,4 +369,5 @@ TEST_MAIN({ "calls of any length", calls_of_any_length }, { "a late reply is dro
           { "more calls than allowed close the link", more_calls_than_allowed_close_the_link },
           { "a reply without room closes the link", a_reply_without_room_closes_the_link },
           { "handles pass", handles_pass },
+          { "handles that cannot be sent end the link", handles_that_cannot_be_sent_end_the_link },
           { "hostile peers end their link and nothing else", hostile_peers_end_their_link_and_nothing_else })

@@ -239,9 +239,16 @@ run(struct role *role)
 {
     struct console *c = role->ctx;
 
-    if (role->listener_count == 1 &&
-        !err_is(listener_from_handle(role->rt, role->listeners[0].handle, &c->listener)))
-        scope_start(&c->accepting, "accept", run_accept, c);
+    struct err e = role->listener_count == 1 ? listener_from_handle(role->rt, role->listeners[0].handle, &c->listener)
+                                             : ERR(ERR_NOT_FOUND, "no socket was given");
+    if (err_is(e)) { /* it would be there and deaf: it ends, to be started again */
+        struct log_line line;
+        log_begin(&line, role->rt, LOG_ERROR, "cannot-listen");
+        log_err(&line, e);
+        log_end(&line);
+        return;
+    }
+    scope_start(&c->accepting, "accept", run_accept, c);
     role_wait_for_end(role);
     scope_end(&c->accepting);
     /* The answer to `stop` or `reload` is on its way. */

@@ -2,7 +2,7 @@
  * control - what supervisor and roles say to each other on a role's control link.
  *
  * Supervisor to role, in this order before GO: SETUP, BUNDLE (in parts), LISTENER, DIR, PEER; later PEER, DRAIN, STOP,
- * and BUNDLE again to the store, which alone swaps settings. Role to supervisor: READY, then VIOLATED, and calls of the
+ * and BUNDLE again to the store, which alone swaps settings. Role to supervisor: READY, then UNLINKED, and calls of the
  * console. Handles come with LISTENER, DIR and PEER, one each.
  */
 #ifndef ROLE_CONTROL_H
@@ -15,7 +15,7 @@ enum control_type {
     CONTROL_BUNDLE,      /* u8 last, then a part of the configuration bundle */
     CONTROL_LISTENER,    /* name, address as text; a handle */
     CONTROL_DIR,         /* purpose, path; a handle */
-    CONTROL_PEER,        /* u8 kind, u32 index, u32 generation; a handle */
+    CONTROL_PEER,        /* u8 kind, u32 index, u32 generation, u32 tie; a handle */
     CONTROL_GO,
     CONTROL_DRAIN,       /* take no new work, finish what there is, end */
     CONTROL_STOP,        /* end soon: say 421, abort drafts, close */
@@ -23,7 +23,7 @@ enum control_type {
     CONTROL_RELOAD,      /* call: the answer is u8 ok, text (warnings or errors) */
     CONTROL_STOP_ALL,    /* call: the answer is empty; then everything ends */
     CONTROL_STATUS,      /* call: the answer is JSON, one object a role */
-    CONTROL_VIOLATED,    /* a peer broke the rules and its link was closed. u8 kind, u32 index, u32 generation */
+    CONTROL_UNLINKED,    /* the link to a peer is gone, or could not be made. u32 tie, as PEER said */
     CONTROL_LOST,        /* to the store: a sender or mailbox died. u8 kind, u32 index, generation, status (child_wait()) */
 };
 

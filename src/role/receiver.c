@@ -527,7 +527,7 @@ listener_named(const struct site *site, struct str name)
     return NULL;
 }
 
-static bool
+static struct err
 open_door(struct receiver *r, struct role_listener *l)
 {
     struct door *door = &r->doors[r->door_count];
@@ -535,10 +535,30 @@ open_door(struct receiver *r, struct role_listener *l)
 
     door->r = r;
     door->site = local ? NULL : listener_named(r->role->site, l->name);
-    if ((!local && !door->site) || err_is(listener_from_handle(r->role->rt, l->handle, &door->listener)))
-        return false;
+    if (!local && !door->site)
+        return ERR(ERR_NOT_FOUND, "find a listener's settings");
+    struct handle handle = l->handle;
     l->handle = HANDLE_NONE;
+    TRY(listener_from_handle(r->role->rt, handle, &door->listener));
     r->door_count++;
+    scope_start(&r->accepting, "accept", run_door, door);
+    return OK;
+}
+
+/* Without one of its listeners a receiver would be there and deaf: it ends, to be started again. */
+static bool
+open_doors(struct receiver *r)
+{
+    for (size_t i = 0; i < r->role->listener_count; i++) {
+        struct err e = open_door(r, &r->role->listeners[i]);
+        if (!err_is(e))
+            continue;
+        struct log_line line;
+        log_begin(&line, r->role->rt, LOG_ERROR, "cannot-listen");
+        log_err(&line, e);
+        log_end(&line);
+        return false;
+    }
     return true;
 }
 
@@ -585,10 +605,8 @@ run(struct role *role)
     list_init(&r->open);
     scope_init(&r->accepting, role->rt);
     scope_init(&r->talking, role->rt);
-    for (size_t i = 0; i < role->listener_count; i++)
-        if (open_door(r, &role->listeners[i]))
-            scope_start(&r->accepting, "accept", run_door, &r->doors[r->door_count - 1]);
-    role_wait_for_end(role);
+    if (open_doors(r))
+        role_wait_for_end(role);
     scope_end(&r->accepting);
     /* A drain lets every session go on; only a stop, or the supervisor's deadline, ends them. */
     while (r->sessions > 0 && !role->stopping)

@@ -19,6 +19,7 @@ struct work {
     size_t running;
     struct arena arena;
     struct str resolv_conf, trust_anchor;
+    bool complete; /* both were read, or are not there */
 };
 
 struct query {
@@ -85,6 +86,17 @@ message(struct role *role, struct peer *peer, struct link_message *m)
     return true;
 }
 
+/* False: not now; nothing is known of the file. */
+static bool
+read_file(struct work *w, struct str path, struct str *out)
+{
+    struct err e = host_read_file(w->role->rt, path, FILE_MAX_BYTES, &w->arena, FOREVER, out);
+
+    if (err_is(e))
+        *out = S("");
+    return e.kind != ERR_NO_FILES && e.kind != ERR_NO_MEMORY;
+}
+
 /* Neither file must be there: without name servers we ask the root, without an anchor nothing is validated. */
 static void
 prepare(struct role *role)
@@ -95,10 +107,16 @@ prepare(struct role *role)
     role->ctx = w;
     scope_init(&w->queries, role->rt);
     arena_init(&w->arena, rt_mem(role->rt), 4096, 4 * FILE_MAX_BYTES);
-    if (err_is(host_read_file(role->rt, S("/etc/resolv.conf"), FILE_MAX_BYTES, &w->arena, FOREVER, &w->resolv_conf)))
-        w->resolv_conf = S("");
-    if (err_is(host_read_file(role->rt, S("/usr/share/dns/root.key"), FILE_MAX_BYTES, &w->arena, FOREVER, &w->trust_anchor)))
-        w->trust_anchor = S("");
+    w->complete = read_file(w, S("/etc/resolv.conf"), &w->resolv_conf) &&
+                  read_file(w, S("/usr/share/dns/root.key"), &w->trust_anchor);
+}
+
+static bool
+start(struct role *role)
+{
+    const struct work *w = role->ctx;
+
+    return w->complete;
 }
 
 static void
@@ -136,8 +154,8 @@ sandbox(struct role *role, struct sandbox_rules *rules)
 }
 
 const struct role_ops resolver_ops = {
-    .kind = ROLE_RESOLVER, .prepare = prepare, .sandbox = sandbox, .run = run, .message = message
+    .kind = ROLE_RESOLVER, .prepare = prepare, .start = start, .sandbox = sandbox, .run = run, .message = message
 };
 const struct role_ops checker_ops = {
-    .kind = ROLE_CHECKER, .prepare = prepare, .sandbox = sandbox, .run = run, .message = message
+    .kind = ROLE_CHECKER, .prepare = prepare, .start = start, .sandbox = sandbox, .run = run, .message = message
 };

@@ -38,6 +38,17 @@ peer_message(void *ctx, struct link *link, struct link_message *m)
     return peer->role->ops->message && peer->role->ops->message(peer->role, peer, m);
 }
 
+/* If both still live, the supervisor links them anew. */
+static void
+tell_unlinked(struct role *role, uint32_t tie)
+{
+    unsigned char body[4];
+    struct put p = put_init(body, sizeof body);
+
+    put_u32(&p, tie);
+    link_post(role->control, CONTROL_UNLINKED, put_str_so_far(&p));
+}
+
 static void
 peer_closed(void *ctx, struct link *link, struct err why)
 {
@@ -45,18 +56,13 @@ peer_closed(void *ctx, struct link *link, struct err why)
     struct role *role = peer->role;
 
     if (why.kind != ERR_CLOSED && why.kind != ERR_RESET) {
-        unsigned char body[16];
-        struct put p = put_init(body, sizeof body);
         struct log_line line;
         log_begin(&line, role->rt, LOG_WARNING, "link-violated");
         log_str(&line, "peer", role_kind_name(peer->kind));
         log_err(&line, why);
         log_end(&line);
-        put_u8(&p, (uint8_t)peer->kind);
-        put_u32(&p, peer->index);
-        put_u32(&p, peer->generation);
-        link_post(role->control, CONTROL_VIOLATED, put_str_so_far(&p));
     }
+    tell_unlinked(role, peer->tie);
     list_remove(&peer->node);
     if (role->ops->peer_down)
         role->ops->peer_down(role, peer);
@@ -65,26 +71,26 @@ peer_closed(void *ctx, struct link *link, struct err why)
     event_wake(role->rt, &role->changed);
 }
 
-static bool
+static void
 add_peer(struct role *role, const struct role_pending *pending)
 {
     struct peer *peer = mem_new(rt_mem(role->rt), struct peer);
 
     *peer = (struct peer){ .role = role, .kind = pending->kind, .index = pending->index,
-                           .generation = pending->generation };
+                           .generation = pending->generation, .tie = pending->tie };
     struct link_settings settings = {
         .name = role_kind_name(peer->kind), .ctx = peer, .handle = peer_message, .closed = peer_closed
     };
     if (err_is(link_open(role->rt, pending->handle, &settings, &peer->link))) {
         mem_free(rt_mem(role->rt), peer, sizeof *peer);
-        return false;
+        tell_unlinked(role, pending->tie);
+        return;
     }
     peer->serial = ++role->last_serial;
     list_push_back(&role->peers, &peer->node);
     if (role->ops->peer_up)
         role->ops->peer_up(role, peer);
     event_wake(role->rt, &role->changed);
-    return true;
 }
 
 /* Until the role has prepared itself, nobody may speak to it. */
@@ -96,12 +102,15 @@ take_peer(struct role *role, struct link_message *m)
 
     pending.index = take_u32(&t);
     pending.generation = take_u32(&t);
+    pending.tie = take_u32(&t);
     if (!take_end(&t) || m->handle_count != 1)
         return false;
     pending.handle = m->handles[0];
     m->handle_count = 0;
-    if (role->running)
-        return add_peer(role, &pending);
+    if (role->running) {
+        add_peer(role, &pending);
+        return true;
+    }
     if (role->pending_count == ROLE_PENDING_MAX)
         return false;
     role->pending[role->pending_count++] = pending;

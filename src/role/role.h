@@ -36,13 +36,14 @@ struct peer {
     struct link *link;
     enum role_kind kind;
     uint32_t index, generation;
+    uint32_t tie;    /* the supervisor's number of this link */
     uint64_t serial; /* of this link: never used twice. What outlives the link remembers this, not the pointer */
     void *own_ctx;   /* the role's own: what it keeps for this peer */
 };
 
 struct role_pending { /* a peer that came before the role was ready for it */
     enum role_kind kind;
-    uint32_t index, generation;
+    uint32_t index, generation, tie;
     struct handle handle;
 };
 

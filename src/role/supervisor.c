@@ -52,6 +52,14 @@ static const struct {
 
 struct supervisor;
 
+/* A link between two processes, in this life of both. It is gone when one of them says so, or with one of them. */
+struct tie {
+    struct list node;
+    struct supervisor *s;
+    struct process *a, *b;
+    uint32_t pid_a, pid_b, number;
+};
+
 struct process {
     struct list node;
     struct supervisor *s;
@@ -98,8 +106,8 @@ struct supervisor {
     struct mail_base bases[MAIL_BASES_MAX];
     size_t base_count;
     struct scope fibers;
-    struct list processes, sockets;
-    uint32_t generation;
+    struct list processes, sockets, ties;
+    uint32_t generation, last_tie;
     bool starting, reloading, stopping, stop_asked;
     struct event changed;
 };
@@ -174,12 +182,15 @@ want_socket(struct supervisor *s, enum role_kind taker, struct str name, const s
         struct err e = listener_open(s->rt, address, &listener);
         if (err_is(e))
             return cannot_listen(s, address, e, out_text);
-        socket = mem_new(rt_mem(s->rt), struct socket);
-        socket->name = (struct str){ NULL, 0 };
-        socket->handle = listener_handle(s->rt, listener);
-        socket->address = *address;
+        struct handle handle = listener_handle(s->rt, listener);
         struct address bound = listener_address(listener);
         listener_close(listener);
+        if (handle_is_none(handle))
+            return cannot_listen(s, address, ERR(ERR_NO_FILES, "duplicate a listener"), out_text);
+        socket = mem_new(rt_mem(s->rt), struct socket);
+        socket->name = (struct str){ NULL, 0 };
+        socket->handle = handle;
+        socket->address = *address;
         list_push_back(&s->sockets, &socket->node);
         struct log_line line;
         log_begin(&line, s->rt, LOG_INFO, "listening");
@@ -265,7 +276,7 @@ are_peers(const struct process *a, const struct process *b)
 }
 
 static struct err
-send_peer(struct process *to, const struct process *peer, struct handle handle)
+send_peer(struct process *to, const struct process *peer, uint32_t tie, struct handle handle)
 {
     unsigned char body[16];
     struct put p = put_init(body, sizeof body);
@@ -275,43 +286,64 @@ send_peer(struct process *to, const struct process *peer, struct handle handle)
     put_u8(&p, (uint8_t)peer->kind);
     put_u32(&p, peer->index);
     put_u32(&p, peer->generation);
+    put_u32(&p, tie);
     return link_send_handles(to->control, CONTROL_PEER, put_str_so_far(&p), &handle, 1, within(to->s->rt, 5 * SECOND));
 }
 
-static struct err
-link_processes(struct process *a, struct process *b)
+static struct tie *
+find_tie(struct supervisor *s, uint32_t number)
 {
-    struct handle pair[2];
-
-    TRY(stream_pair(a->s->rt, pair));
-    struct err e = send_peer(a, b, pair[0]);
-    if (!err_is(e))
-        e = send_peer(b, a, pair[1]);
-    handle_close(a->s->rt, pair[0]);
-    handle_close(a->s->rt, pair[1]);
-    return e;
+    list_each (node, &s->ties) {
+        struct tie *tie = container_of(node, struct tie, node);
+        if (tie->number == number)
+            return tie;
+    }
+    return NULL;
 }
 
-static void relink_soon(struct process *a, struct process *b);
+static void run_relink(void *arg);
 
-/* One that is dying will be linked when it starts again; but there may be no descriptors for a link between two that live. */
+/* Both may live, so that nothing else would link them again. */
+static void
+relink_later(struct supervisor *s, struct tie *tie)
+{
+    list_remove(&tie->node);
+    scope_start(&s->fibers, "relink", run_relink, tie);
+}
+
+/* While one starts (`starting`). What fails is tried again later, unless one of them is dying: it will be linked when it
+ * starts again. */
+static void
+link_processes(struct process *a, struct process *b)
+{
+    struct supervisor *s = a->s;
+    struct tie *tie = mem_new(rt_mem(s->rt), struct tie);
+    struct handle pair[2] = { HANDLE_NONE, HANDLE_NONE };
+    uint32_t number = ++s->last_tie;
+
+    *tie = (struct tie){ .s = s, .a = a, .b = b, .pid_a = a->pid, .pid_b = b->pid, .number = number };
+    list_push_back(&s->ties, &tie->node); /* already: whoever gets one half may lose it before the other is sent */
+    struct err e = stream_pair(s->rt, pair);
+    if (!err_is(e))
+        e = send_peer(a, b, number, pair[0]);
+    if (!err_is(e))
+        e = send_peer(b, a, number, pair[1]);
+    handle_close(s->rt, pair[0]);
+    handle_close(s->rt, pair[1]);
+    tie = find_tie(s, number);
+    if (err_is(e) && tie)
+        relink_later(s, tie);
+}
+
 static void
 link_to_all(struct process *p)
 {
     list_each (node, &p->s->processes) {
         struct process *other = container_of(node, struct process, node);
-        if (other != p && other->linked && !other->draining && are_peers(p, other) && err_is(link_processes(p, other)))
-            relink_soon(p, other);
+        if (other != p && other->linked && !other->draining && are_peers(p, other))
+            link_processes(p, other);
     }
 }
-
-/* Two processes that could not be linked, or whose link was closed because one broke its rules; both live, so nothing else
- * would link them. */
-struct relink {
-    struct supervisor *s;
-    struct process *a, *b;
-    uint32_t pid_a, pid_b;
-};
 
 static bool
 is_there(const struct supervisor *s, const struct process *p, uint32_t pid)
@@ -328,47 +360,41 @@ static void end_starting(struct supervisor *);
 static void
 run_relink(void *arg)
 {
-    struct relink *r = arg;
-    struct supervisor *s = r->s;
+    struct tie *tie = arg;
+    struct supervisor *s = tie->s;
 
     /* Not at once: a process that sends nonsense must not keep us busy. */
-    for (bool linked = false; !linked && !err_is(rt_sleep(s->rt, within(s->rt, RELINK_NS))) && !err_is(begin_starting(s));) {
-        bool both = is_there(s, r->a, r->pid_a) && is_there(s, r->b, r->pid_b);
-        linked = !both || !err_is(link_processes(r->a, r->b));
+    if (!err_is(rt_sleep(s->rt, within(s->rt, RELINK_NS))) && !err_is(begin_starting(s))) {
+        if (is_there(s, tie->a, tie->pid_a) && is_there(s, tie->b, tie->pid_b))
+            link_processes(tie->a, tie->b);
         end_starting(s);
     }
-    mem_free(rt_mem(s->rt), r, sizeof *r);
-}
-
-static void
-relink_soon(struct process *a, struct process *b)
-{
-    struct relink *r = mem_new(rt_mem(a->s->rt), struct relink);
-
-    *r = (struct relink){ a->s, a, b, a->pid, b->pid };
-    scope_start(&a->s->fibers, "relink", run_relink, r);
+    mem_free(rt_mem(s->rt), tie, sizeof *tie);
 }
 
 static bool
-relink_later(struct process *a, struct link_message *m)
+hear_unlinked(struct process *p, struct link_message *m)
 {
-    struct supervisor *s = a->s;
     struct take t = take_init(m->body);
-    enum role_kind kind = (enum role_kind)take_enum(&t, ROLE_KINDS - 1);
-    uint32_t index = take_u32(&t), generation = take_u32(&t);
+    struct tie *tie = find_tie(p->s, take_u32(&t));
 
     if (m->call != 0 || !take_end(&t))
         return false;
-    list_each (node, &s->processes) {
-        struct process *b = container_of(node, struct process, node);
-        /* The store counts with each generation; others know it by the one it was linked in. */
-        if (b == a || b->kind != kind || b->index != index || !are_peers(a, b) ||
-            (b->generation != generation && kind != ROLE_STORE))
-            continue;
-        relink_soon(a, b);
-        break;
-    }
+    if (tie && (tie->a == p || tie->b == p)) /* else the other one said so first */
+        relink_later(p->s, tie);
     return true;
+}
+
+static void
+drop_ties(struct process *p)
+{
+    list_each_safe (node, &p->s->ties) {
+        struct tie *tie = container_of(node, struct tie, node);
+        if (tie->a != p && tie->b != p)
+            continue;
+        list_remove(node);
+        mem_free(rt_mem(p->s->rt), tie, sizeof *tie);
+    }
 }
 
 /* ---- one process ---- */
@@ -428,6 +454,8 @@ send_dir(struct process *p, struct str purpose, struct str path)
     TRY(dir_open(s->rt, path, LANE_POOL, FOREVER, &dir));
     struct handle handle = dir_handle(s->rt, dir);
     dir_close(dir);
+    if (handle_is_none(handle))
+        return ERR(ERR_NO_FILES, "duplicate a directory");
     put_bytes(&put, purpose);
     put_bytes(&put, path);
     struct err e = put.full ? ERR(ERR_LIMIT, "path too long")
@@ -667,6 +695,7 @@ static void
 forget_life(struct process *p)
 {
     p->linked = p->ready = false;
+    drop_ties(p);
     if (p->control)
         link_free(p->control);
     p->control = NULL;
@@ -1098,8 +1127,8 @@ handle_from_role(void *ctx, struct link *link, struct link_message *m)
         event_wake(s->rt, &s->changed);
         return true;
     }
-    if (m->type == CONTROL_VIOLATED)
-        return relink_later(p, m);
+    if (m->type == CONTROL_UNLINKED)
+        return hear_unlinked(p, m);
     if (p->kind != ROLE_CONSOLE || m->call == 0 ||
         (m->type != CONTROL_STATUS && m->type != CONTROL_RELOAD && m->type != CONTROL_STOP_ALL))
         return false;
@@ -1164,6 +1193,7 @@ supervisor_main(struct rt *rt, struct str config_path)
 
     list_init(&s.processes);
     list_init(&s.sockets);
+    list_init(&s.ties);
     event_init(&s.changed);
     arena_init(&s.arena, rt_mem(rt), 4096, 1 << 24);
     find_user(&s);

@@ -1,0 +1,58 @@
+/*
+ * nth - a fault at the nth call, for all n: small fixed workloads of the whole daemon, each first run as it should be, so
+ * that every call of the seam of every role is counted; then once more for each call and each error that it can give.
+ *
+ * A *point* is one such run: workload, role, kind of call, n, error, and whether the error comes *once* or *lasts*: then
+ * it comes again at each later call that can give it, of this role or, where the error is one of the machine (a full
+ * disk), of all roles. An allocation that fails ends its process, by design (base/mem.h).
+ *
+ *     0 s        the daemon starts
+ *     opens      calls count from here
+ *     ...        the workload: clients, operator
+ *     60 s       nothing fails any more; probes are handed in: mail flows again by every way
+ *     ...        all checks of a seed's run (run.h); besides, each role holds as many fibers and handles as if nothing
+ *                had failed
+ */
+#ifndef SIM_NTH_H
+#define SIM_NTH_H
+
+#include "sim/run.h"
+
+enum { WORKLOAD_CLIENTS = 3, WORKLOAD_LETTERS = 3 };
+
+struct workload {
+    const char *name;
+    int64_t opens;
+    struct {
+        struct script_letter letters[WORKLOAD_LETTERS];
+        size_t count;
+        bool local;              /* by the submission socket */
+        int64_t starts;
+    } clients[WORKLOAD_CLIENTS];
+    size_t client_count;
+    uint8_t fault;               /* enum fault_kind: a reload or a restart at fault_at; FAULT_KINDS: neither */
+    int64_t fault_at;
+    bool operated;               /* somebody holds, releases and removes (workloads.c) */
+};
+
+extern const struct workload workloads[];
+extern const size_t workload_count;
+
+/* The plan of a run, and who works besides clients and servers. */
+void workload_plan(struct run *, const struct workload *);
+void workload_begin(struct run *, const struct workload *);
+/* Clients that come when all is well again, and an operator who releases what is held. */
+void workload_probe(struct run *);
+
+struct nth_options {
+    const char *point;           /* "deliver:store:sync:3:EIO:once": this one alone; NULL: all */
+    const char *only;            /* this workload alone; NULL: all */
+    uint64_t every;              /* of so many points one */
+    bool list;                   /* tells how many calls there are, and does no more */
+    long workers;
+    struct sim_options sim;
+};
+/* The exit code. */
+int nth_main(const struct nth_options *);
+
+#endif
