@@ -71,7 +71,7 @@ take(struct arena *a, size_t size, size_t align)
     CHECK(size <= a->max && a->used <= a->max - size);
     if (!block || at > block->size || size > block->size - at) {
         size_t bytes = size > a->block_size ? size : a->block_size;
-        block = mem_alloc(a->mem, sizeof *block + bytes);
+        block = mem_buffer(a->mem, sizeof *block + bytes);
         block->size = bytes;
         block->older = a->newest;
         a->newest = block;

@@ -785,7 +785,7 @@ conf_problem_put(struct text *t, const struct conf_problem *problem)
 }
 
 /* Edits from one to the other: insert, delete, replace, swap neighbours. Over GUESS_MAX bytes: never near. */
-enum { GUESS_MAX = 64 };
+enum { GUESS_MAX = 64, GUESS_NEAR = 3 };
 
 static size_t
 edit_distance(struct str a, struct str b)
@@ -818,6 +818,9 @@ conf_guess_offer(struct conf_guess *guess, struct str candidate)
 {
     if (guess->word.len > GUESS_MAX || candidate.len > GUESS_MAX || candidate.len == 0)
         return;
+    size_t longer = guess->word.len > candidate.len ? guess->word.len : candidate.len;
+    if (2 * longer - guess->word.len - candidate.len > GUESS_NEAR) /* each byte too many is one step */
+        return;
     size_t distance = edit_distance(guess->word, candidate);
     if (!str_is_absent(guess->best) && distance >= guess->distance)
         return;
@@ -828,7 +831,7 @@ conf_guess_offer(struct conf_guess *guess, struct str candidate)
 struct str
 conf_guess_best(const struct conf_guess *guess)
 {
-    size_t near = guess->word.len < 4 ? 1 : guess->word.len < 8 ? 2 : 3;
+    size_t near = guess->word.len < 4 ? 1 : guess->word.len < 8 ? 2 : GUESS_NEAR;
 
     return !str_is_absent(guess->best) && guess->distance <= near ? guess->best : CONF_NO_SUGGESTION;
 }

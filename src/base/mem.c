@@ -23,16 +23,33 @@ libc_resize(struct mem *mem, void *ptr, size_t old_size, size_t new_size)
     return grown;
 }
 
+static void *
+libc_buffer(struct mem *mem, size_t size)
+{
+    void *memory = malloc(size);
+
+    if (!memory)
+        check_failed(__FILE__, __LINE__, "out of memory");
+    mem->in_use += size;
+    return memory;
+}
+
 struct mem
 mem_libc(void)
 {
-    return (struct mem){ libc_resize, 0 };
+    return (struct mem){ libc_resize, 0, libc_buffer };
 }
 
 void *
 mem_alloc(struct mem *mem, size_t size)
 {
     return mem->resize(mem, NULL, 0, size ? size : 1);
+}
+
+void *
+mem_buffer(struct mem *mem, size_t size)
+{
+    return mem->buffer ? mem->buffer(mem, size ? size : 1) : mem_alloc(mem, size);
 }
 
 void *

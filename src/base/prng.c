@@ -38,10 +38,9 @@ uint64_t
 prng_below(struct prng *p, uint64_t bound)
 {
     CHECK(bound > 0);
-    uint64_t reject_below = (0 - bound) % bound;
     for (;;) {
         uint64_t value = prng_u64(p);
-        if (value >= reject_below)
+        if (value >= bound || value >= (0 - bound) % bound) /* the second is below the first, and seldom asked */
             return value % bound;
     }
 }

@@ -244,12 +244,6 @@ text_put(struct text *t, struct str s)
 }
 
 void
-text_put_byte(struct text *t, char c)
-{
-    text_put(t, (struct str){ &c, 1 });
-}
-
-void
 text_put_u64(struct text *t, uint64_t value)
 {
     char digits[20];

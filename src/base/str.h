@@ -115,7 +115,14 @@ text_init(void *memory, size_t cap)
     return (struct text){ memory, 0, cap, false };
 }
 void text_put(struct text *, struct str);
-void text_put_byte(struct text *, char c);
+static inline void
+text_put_byte(struct text *t, char c)
+{
+    if (t->len < t->cap)
+        t->ptr[t->len++] = c;
+    else
+        t->full = true;
+}
 void text_put_u64(struct text *, uint64_t value);
 void text_put_i64(struct text *, int64_t value);
 void text_put_lower(struct text *, struct str);

@@ -375,7 +375,7 @@ link_on_stream(struct stream *stream, const struct link_settings *settings)
     list_init(&l->waiters);
     event_init(&l->to_write);
     event_init(&l->written);
-    l->in = mem_alloc(rt_mem(rt), READ_BUFFER);
+    l->in = mem_buffer(rt_mem(rt), READ_BUFFER);
     put_u32(&p, LINK_VERSION);
     put_bytes(&p, S(POSTRIDER_VERSION));
     queue_message(l, TYPE_HELLO, 0, 0, put_str_so_far(&p));

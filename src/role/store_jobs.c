@@ -669,7 +669,7 @@ run_read(void *arg)
 {
     struct reading *r = arg;
     struct store *s = r->s;
-    char *memory = mem_alloc(rt_mem(s->rt), READ_PIECE + 1);
+    char *memory = mem_buffer(rt_mem(s->rt), READ_PIECE + 1);
     size_t got = 0;
     struct err e = s->ops->read(s->spool, r->id, r->offset, memory + 1, r->len, FOREVER, &got);
 

@@ -247,7 +247,7 @@ segment_read_cached(struct spool *sp, struct segment *seg, uint64_t offset, void
         } else {
             uint64_t start = index * CACHE_WINDOW, sequence = seg->sequence;
             size_t valid = seg->used - start < CACHE_WINDOW ? (size_t)(seg->used - start) : CACHE_WINDOW;
-            unsigned char *own_bytes = mem_alloc(sp->mem, CACHE_WINDOW);
+            unsigned char *own_bytes = mem_buffer(sp->mem, CACHE_WINDOW);
             struct err e = segment_read(sp, seg, start, own_bytes, valid, until);
             if (err_is(e)) {
                 mem_free(sp->mem, own_bytes, CACHE_WINDOW);
