@@ -92,28 +92,40 @@ ledger_token_in(struct str content)
     return (uint32_t)token;
 }
 
-/* Byte by byte, but for CR before LF. */
+/* Takes the next line, its end as LF: without the CR before it. */
+static struct str
+take_line(struct str *crlf, bool *out_ends)
+{
+    struct str line = str_slice(*crlf, 0, str_find_byte(*crlf, '\n') + 1);
+
+    *crlf = str_from(*crlf, line.len);
+    *out_ends = str_ends(line, S("\r\n"));
+    return *out_ends ? str_slice(line, 0, line.len - 2) : line;
+}
+
 static bool
 same_text(struct str lf, struct str crlf)
 {
-    size_t k = 0;
+    bool ends;
 
-    for (size_t i = 0; i < crlf.len; i++) {
-        if (crlf.ptr[i] == '\r' && i + 1 < crlf.len && crlf.ptr[i + 1] == '\n')
-            continue;
-        if (k >= lf.len || lf.ptr[k++] != crlf.ptr[i])
+    while (crlf.len) {
+        struct str line = take_line(&crlf, &ends);
+        if (!str_take(&lf, line) || (ends && !str_take(&lf, S("\n"))))
             return false;
     }
-    return k == lf.len;
+    return lf.len == 0;
 }
 
 static size_t
 count_cr(struct str s)
 {
     size_t count = 0;
+    bool ends;
 
-    for (size_t i = 0; i + 1 < s.len; i++)
-        count += s.ptr[i] == '\r' && s.ptr[i + 1] == '\n';
+    while (s.len) {
+        (void)take_line(&s, &ends);
+        count += ends;
+    }
     return count;
 }
 

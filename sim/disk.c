@@ -85,7 +85,8 @@ bytes_own(struct disk *d, struct bytes *b, uint64_t cap)
         return;
     while (grown < cap)
         grown *= 2;
-    b->buffer = mem_alloc(d->mem, sizeof *old + grown);
+    b->buffer = mem_buffer(d->mem, sizeof *old + grown);
+    memset(b->buffer->ptr + b->top, 0, grown - b->top);
     b->buffer->refs = 1;
     b->buffer->cap = grown;
     if (b->top)
@@ -261,7 +262,7 @@ refer(struct disk *d, const struct disk_op *op, bool more)
 static struct op *
 op_add(struct disk *d, struct disk_op op, struct str first, struct str second)
 {
-    struct op *o = mem_alloc(d->mem, sizeof *o + first.len + second.len);
+    struct op *o = mem_buffer(d->mem, sizeof *o + first.len + second.len);
 
     *o = (struct op){ .op = op, .size = sizeof *o + first.len + second.len };
     if (first.len)

@@ -77,13 +77,15 @@ take_letter(const struct script_letter *from, struct letter *letter)
 static void
 put_text(struct text *t, struct prng *p, size_t size)
 {
-    static const char *const words[] = { "lorem", "ipsum", ".", "..", "From ", "dolor", "=", "sit amet,", "\tconsectetur", "-" };
+    static const struct str words[] = { STR("lorem"), STR("ipsum"), STR("."), STR(".."), STR("From "), STR("dolor"), STR("="),
+                                        STR("sit amet,"), STR("\tconsectetur"), STR("-") };
 
     while (t->len < size && !t->full) {
-        size_t count = prng_below(p, 9);
-        for (size_t i = 0; i < count; i++) {
-            text_put(t, str_from_cstr(words[prng_below(p, sizeof words / sizeof *words)]));
-            if (i + 1 < count)
+        uint64_t draws = prng_u64(p); /* enough for a line: much of a client's time goes here */
+        for (size_t left = draws % 9; left > 0; left--) {
+            draws /= sizeof words / sizeof *words;
+            text_put(t, words[draws % (sizeof words / sizeof *words)]);
+            if (left > 1)
                 text_put_byte(t, ' ');
         }
         text_put(t, S("\r\n"));
@@ -136,12 +138,16 @@ put_stuffed(struct client *c, struct str content)
     struct text t = text_init(block, sizeof block);
     bool line_start = true;
 
-    for (size_t i = 0; i < content.len; i++) {
-        if (line_start && content.ptr[i] == '.')
+    while (content.len > 0) {
+        if (line_start && content.ptr[0] == '.')
             text_put_byte(&t, '.');
-        text_put_byte(&t, content.ptr[i]);
-        line_start = content.ptr[i] == '\n';
-        if (t.len + 2 >= sizeof block || i + 1 == content.len) {
+        size_t room = sizeof block - t.len > 3 ? sizeof block - 2 - t.len : 1;
+        struct str part = str_slice(content, 0, str_find_byte(content, '\n') + 1);
+        part = str_slice(part, 0, room);
+        text_put(&t, part);
+        content = str_from(content, part.len);
+        line_start = part.ptr[part.len - 1] == '\n';
+        if (t.len + 2 >= sizeof block || content.len == 0) {
             if (!conn_put(&c->conn, text_str(&t)))
                 return false;
             t.len = 0;

@@ -10,6 +10,7 @@
 #include "role/role.h"
 #include "role/supervisor.h"
 #include "runtime/host.h"
+#include "sim/pool.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -27,6 +28,33 @@ struct block {
     size_t unused; /* keeps what follows aligned to 16 */
 };
 
+static void
+count_allocation(struct process *p)
+{
+    if (++p->allocations == p->ends_at)
+        process_kill(p, EXIT_CHECK_FAILED);
+    if (p == p->sim->running && !p->in_seam && !p->dying && faults_call(p, CALL_MEMORY))
+        process_kill(p, EXIT_CHECK_FAILED);
+}
+
+static void *
+block_add(struct process *p, struct block *b, size_t size)
+{
+    b->size = size;
+    list_push_back(&p->blocks, &b->node);
+    return b + 1;
+}
+
+static void *
+heap_buffer(struct mem *mem, size_t size)
+{
+    struct process *p = container_of(mem, struct process, mem);
+
+    count_allocation(p);
+    mem->in_use += size;
+    return block_add(p, pool_take(sizeof(struct block) + size), size);
+}
+
 static void *
 heap_resize(struct mem *mem, void *ptr, size_t old_size, size_t new_size)
 {
@@ -34,24 +62,17 @@ heap_resize(struct mem *mem, void *ptr, size_t old_size, size_t new_size)
     struct block *b = ptr ? (struct block *)ptr - 1 : NULL;
 
     CHECK(!b || b->size == old_size);
-    if (new_size > old_size && ++p->allocations == p->ends_at)
-        process_kill(p, EXIT_CHECK_FAILED);
-    if (new_size > old_size && p == p->sim->running && !p->in_seam && !p->dying && faults_call(p, CALL_MEMORY))
-        process_kill(p, EXIT_CHECK_FAILED);
+    if (!b)
+        return memset(heap_buffer(mem, new_size), 0, new_size);
+    if (new_size > old_size)
+        count_allocation(p);
     mem->in_use += new_size - old_size;
-    if (b)
-        list_remove(&b->node);
+    list_remove(&b->node);
     if (new_size == 0) {
-        free(b);
+        pool_give(b, sizeof *b + old_size);
         return NULL;
     }
-    struct block *grown = b ? realloc(b, sizeof *b + new_size) : calloc(1, sizeof *b + new_size);
-    CHECK(grown);
-    if (b && new_size > old_size)
-        memset((char *)(grown + 1) + old_size, 0, new_size - old_size);
-    grown->size = new_size;
-    list_push_back(&p->blocks, &grown->node);
-    return grown + 1;
+    return block_add(p, pool_resize(b, sizeof *b + old_size, sizeof *b + new_size), new_size);
 }
 
 void *
@@ -67,8 +88,9 @@ static void
 drop_heap(struct process *p)
 {
     for (struct list *node = p->blocks.next, *next; node != &p->blocks; node = next) {
+        struct block *b = container_of(node, struct block, node);
         next = node->next;
-        free(container_of(node, struct block, node));
+        pool_give(b, sizeof *b + b->size);
     }
     list_init(&p->blocks);
     p->mem.in_use = 0;
@@ -139,7 +161,7 @@ process_new(struct sim *sim)
     list_init(&p->jobs);
     list_init(&p->children);
     event_init(&p->signal_came);
-    p->mem = (struct mem){ heap_resize, 0 };
+    p->mem = (struct mem){ heap_resize, 0, heap_buffer };
     p->rt.mem = &p->mem;
     p->rt.clock = process_clock;
     return p;
@@ -155,6 +177,7 @@ process_start(struct sim *sim, const char *name, struct host *host, int (*main)(
     p->host = host;
     p->is_peer = host != sim->home;
     p->boot = p->is_peer ? 0 : sim->booted;
+    p->next_alarm = FOREVER;
     p->uid = p->gid = p->is_peer || !sim->as_root ? SIM_USER : 0;
     p->main = main;
     p->main_arg = arg;
@@ -188,6 +211,7 @@ process_end(struct process *p, int status, bool killed)
 
     CHECK(!p->ended);
     p->ended = sim->any_ended = true;
+    p->next_alarm = FOREVER;
     p->status = status;
     sim_note(sim, p, "end", (uint64_t)status, killed);
     if (killed && !p->is_peer)

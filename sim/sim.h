@@ -63,6 +63,8 @@ struct sim_lane {
 struct process {
     struct rt rt;            /* first: process_of() */
     struct list node;        /* sim->processes */
+    int64_t next_alarm;      /* in virtual time, as its last turn left it */
+    bool ended, dying, main_ended, cancelled;
     struct sim *sim;
     struct mem mem;
     struct list blocks;      /* its heap, to drop it whole */
@@ -73,11 +75,9 @@ struct process {
     uint32_t pid, parent, uid, gid;
     char name[32];           /* "sender", "client 3" */
     bool is_peer;
-    bool ended, dying;
     int status;              /* as child_wait() gives it */
     int64_t boot;            /* virtual time at which this machine's monotonic clock began */
     int exit_code;           /* what main returned */
-    bool main_ended, cancelled;
     int64_t give_up_at;
     struct alarm last_look;
     int (*main)(struct rt *, void *arg);
@@ -212,12 +212,6 @@ static inline bool
 process_has_ready(const struct process *p)
 {
     return !p->ended && (!list_is_empty(&p->rt.ready) || (p->main_ended && !p->cancelled));
-}
-/* In virtual time. */
-static inline int64_t
-process_next_alarm(const struct process *p)
-{
-    return p->ended || p->rt.alarms.count == 0 ? FOREVER : p->rt.alarms.nodes[0]->due + p->boot;
 }
 /* Ends it where it stands. status: 256 + signal. Its memory is dropped, its handles closed; if it is the running one, this
  * does not return. */

@@ -3,6 +3,7 @@
 
 #include "base/check.h"
 #include "base/map.h"
+#include "sim/pool.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -121,6 +122,13 @@ call_events(struct sim *sim)
 
 /* ---- the turn ---------------------------------------------------------------------------------------------------- */
 
+/* Nobody else changes its alarms but by waking it, which gives it a turn. */
+static void
+note_alarm(struct process *p)
+{
+    p->next_alarm = p->ended || p->rt.alarms.count == 0 ? FOREVER : p->rt.alarms.nodes[0]->due + p->boot;
+}
+
 /* One that can run, drawn among all that can; NULL: none, and *out_next is when one of them can. One walk for both: this is
  * where a run spends its time. */
 static struct process *
@@ -132,9 +140,8 @@ draw_process(struct sim *sim, int64_t *out_next)
 
     for (struct list *node = sim->processes.next; node != &sim->processes; node = node->next) {
         struct process *p = container_of(node, struct process, node);
-        int64_t alarm = process_next_alarm(p);
-        next = alarm < next ? alarm : next;
-        if (count < sizeof can / sizeof *can && (alarm <= sim->now || process_has_ready(p)))
+        next = p->next_alarm < next ? p->next_alarm : next;
+        if (count < sizeof can / sizeof *can && (p->next_alarm <= sim->now || process_has_ready(p)))
             can[count++] = p;
     }
     *out_next = next;
@@ -166,6 +173,7 @@ sim_run(struct sim *sim, int64_t until, bool (*enough)(struct sim *, void *arg),
         struct process *p = draw_process(sim, &next);
         if (p) {
             process_turn(sim, p);
+            note_alarm(p);
             check_idle(sim, p);
             faults_after_turn(sim);
             if (sim->any_ended)
@@ -227,7 +235,7 @@ sim_new(uint64_t seed, struct sim_options options)
     struct sim *sim = calloc(1, sizeof *sim);
 
     CHECK(sim);
-    sim->mem = mem_libc();
+    sim->mem = pool_mem();
     sim->options = options;
     sim->seed = seed;
     sim->wall = SIM_WALL_START;
