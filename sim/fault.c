@@ -326,6 +326,14 @@ faults_call(struct process *p, enum seam_call call)
     return watch && watch->sees_all && !p->is_peer ? ask_watch(p, call) : 0;
 }
 
+void
+faults_lose_power(struct sim *sim)
+{
+    struct fault f = { .kind = FAULT_POWER_LOSS, .at = sim->now };
+
+    inject(sim, &f, NULL);
+}
+
 bool
 faults_no_files(struct sim *sim)
 {

@@ -107,6 +107,8 @@ int faults_disk_error(struct sim *, struct process *, enum seam_call);
 /* errno for a call that is none to the disk, or 0: only a call_watch lets these fail. */
 int faults_call(struct process *, enum seam_call);
 bool faults_no_files(struct sim *);
+/* Now; not while a process runs. */
+void faults_lose_power(struct sim *);
 /* Everything that lasts is over: from now on the world is well. */
 void faults_end(struct sim *);
 /* "12.5 s: power loss" */

@@ -45,7 +45,7 @@ static const char help[] =
     "\n"
     "  --nth             each call of the whole daemon fails, with each error that it can give (sim/nth.h); --every K: of K\n"
     "                    of these points one; --only WORKLOAD\n"
-    "  --nth POINT       this one, WORKLOAD:ROLE:CALL:N:ERROR:once or :lasts, with --trace or --logs\n"
+    "  --nth POINT       this one, WORKLOAD:ROLE:CALL:N:ERROR:HOW (once, lasts, power), with --trace or --logs\n"
     "  --nth-list        how many calls there are\n";
 
 struct command {
@@ -385,6 +385,7 @@ main(int argc, char **argv)
         }
     }
     c.nth_options.workers = c.workers;
+    c.nth_options.report = c.report;
     c.nth_options.sim = c.options.sim;
     int failed = c.nth ? nth_main(&c.nth_options) : c.many ? run_many(&c) : run_one(&c);
     sim_forget_processes();

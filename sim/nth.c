@@ -39,6 +39,7 @@ static const struct {
 };
 static_assert(sizeof calls / sizeof *calls == CALL_KINDS, "each kind has a name");
 
+#define TO_DISK (CALL_OPEN | CALL_READ | CALL_WRITE | CALL_SYNC | CALL_DIR | CALL_SYNC_DIR)
 #define MAKES_DESCRIPTOR (CALL_OPEN | CALL_CONNECT | CALL_ACCEPT | CALL_LISTEN | CALL_PAIR | CALL_SPAWN | CALL_SIGNALS | CALL_HOST)
 #define MAKES_KERNEL_OBJECT                                                                                            \
     (MAKES_DESCRIPTOR | CALL_READ | CALL_DIR | CALL_TAKE | CALL_RECEIVE | CALL_SEND | CALL_LINK_RECEIVE | CALL_LINK_SEND | \
@@ -71,10 +72,14 @@ static const struct {
 };
 enum { ERRORS = sizeof errors / sizeof *errors };
 
+enum how { ONCE, LASTS, POWER, HOWS };
+static const char *const how_names[HOWS] = { "once", "lasts", "power" };
+#define POWER_WITHIN (5 * SECOND)
+
 struct point {
     uint16_t workload;
     uint8_t role, call, error; /* indices of the tables above */
-    bool lasts;
+    uint8_t how;               /* enum how */
     uint32_t n;                /* from 1 */
 };
 
@@ -90,7 +95,7 @@ struct baseline {
 
 struct nth {
     struct call_watch watch; /* first */
-    struct sim_event opens;
+    struct sim_event opens, power_fails;
     const struct workload *workload;
     struct point point;
     bool counting, open, hit;
@@ -150,9 +155,11 @@ on_call(struct call_watch *watch, struct process *p, enum seam_call kind)
         return 0;
     if (role == point->role && call == point->call && n == point->n) {
         nth->hit = true;
+        if (point->how == POWER)
+            sim_at(p->sim, &nth->power_fails, p->sim->now + (int64_t)dice_below(p->sim, POWER_WITHIN));
         return fail(nth, p, call);
     }
-    bool again = nth->hit && point->lasts && errors[point->error].calls & kind &&
+    bool again = nth->hit && point->how == LASTS && errors[point->error].calls & kind &&
                  (role == point->role || errors[point->error].of_machine);
     return again ? fail(nth, p, call) : 0;
 }
@@ -196,6 +203,13 @@ window_opens(struct sim *sim, struct sim_event *event)
 }
 
 static void
+lose_power(struct sim *sim, struct sim_event *event)
+{
+    (void)event;
+    faults_lose_power(sim);
+}
+
+static void
 begin(struct run *run, void *arg)
 {
     struct nth *nth = arg;
@@ -204,6 +218,7 @@ begin(struct run *run, void *arg)
     nth->watch = (struct call_watch){ .call = on_call, .sees_all = true, .failed_sync = { lose, keep_no_sector, NULL } };
     sim->call_watch = &nth->watch;
     nth->opens.due = window_opens;
+    nth->power_fails.due = lose_power;
     if (nth->workload->opens > 0)
         sim_at(sim, &nth->opens, sim->now + nth->workload->opens);
     else
@@ -219,6 +234,7 @@ heal(struct run *run, void *arg)
     nth->open = false;
     run->sim->call_watch = NULL;
     sim_stop_event(run->sim, &nth->opens);
+    sim_stop_event(run->sim, &nth->power_fails);
     workload_probe(run);
 }
 
@@ -334,7 +350,7 @@ static void
 point_text(const struct point *p, char out[POINT_TEXT])
 {
     (void)snprintf(out, POINT_TEXT, "%s:%s:%s:%u:%s:%s", workloads[p->workload].name, role_names[p->role], calls[p->call].name,
-                   p->n, strerrorname_np(errors[p->error].number), p->lasts ? "lasts" : "once");
+                   p->n, strerrorname_np(errors[p->error].number), how_names[p->how]);
 }
 
 static void
@@ -355,8 +371,9 @@ add_points(struct points *all, uint16_t workload, const struct baseline *b)
         for (uint8_t call = 0; call < CALL_KINDS; call++)
             for (uint32_t n = 1; n <= b->counts[role][call]; n++)
                 for (uint8_t error = 0; error < ERRORS; error++)
-                    for (int lasts = 0; lasts < 2 && errors[error].calls & calls[call].call; lasts++)
-                        add_point(all, (struct point){ workload, role, call, error, lasts, n });
+                    for (uint8_t how = 0; how < HOWS && errors[error].calls & calls[call].call; how++)
+                        if (how != POWER || calls[call].call & TO_DISK)
+                            add_point(all, (struct point){ workload, role, call, error, how, n });
 }
 
 /* A share of them that is the same each time, and holds something of all kinds. */
@@ -473,6 +490,29 @@ show_all(const struct common *common, const struct points *all, size_t of, size_
     return failed > 0;
 }
 
+/* By kinds of call: how many there were, and how many points they gave. */
+static void
+write_report(const char *path, const struct common *common, const struct points *all, const struct baseline *baselines,
+             size_t workload_total)
+{
+    uint32_t points[CALL_KINDS] = { 0 }, counted[CALL_KINDS] = { 0 };
+    FILE *out = fopen(path, "w");
+
+    if (!out)
+        return;
+    for (size_t i = 0; i < all->count; i++)
+        points[all->list[i].call]++;
+    for (size_t w = 0; w < workload_count; w++)
+        for (size_t role = 0; role < ROLES; role++)
+            for (size_t call = 0; call < CALL_KINDS; call++)
+                counted[call] += baselines[w].counts[role][call];
+    fprintf(out, "%zu workloads, %zu points, %llu failed calls: %zu failed\n\n| call | calls | points |\n|---|--:|--:|\n",
+            workload_total, all->count, (unsigned long long)common->failed_calls, (size_t)common->failed);
+    for (size_t call = 0; call < CALL_KINDS; call++)
+        fprintf(out, "| %s | %u | %u |\n", calls[call].name, counted[call], points[call]);
+    fclose(out);
+}
+
 static double
 seconds_now(void)
 {
@@ -494,6 +534,8 @@ run_many(const struct nth_options *o, struct points *all, const struct baseline 
     CHECK(common != MAP_FAILED);
     run_all(common, workers, all, baselines);
     int code = show_all(common, all, of, workload_total, seconds_now() - began);
+    if (o->report)
+        write_report(o->report, common, all, baselines, workload_total);
     munmap(common, sizeof *common);
     return code;
 }
@@ -507,7 +549,7 @@ run_one(const struct nth_options *o, const struct points *all, const struct base
     struct run_result result;
 
     if (!point) {
-        fprintf(stderr, "there is no point \"%s\": WORKLOAD:ROLE:CALL:N:ERROR:once or :lasts; --nth-list shows how many calls there are\n",
+        fprintf(stderr, "there is no point \"%s\": WORKLOAD:ROLE:CALL:N:ERROR:HOW (once, lasts, power); --nth-list shows how many calls there are\n",
                 o->point);
         return 64;
     }

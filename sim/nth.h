@@ -2,9 +2,10 @@
  * nth - a fault at the nth call, for all n: small fixed workloads of the whole daemon, each first run as it should be, so
  * that every call of the seam of every role is counted; then once more for each call and each error that it can give.
  *
- * A *point* is one such run: workload, role, kind of call, n, error, and whether the error comes *once* or *lasts*: then
+ * A *point* is one such run: workload, role, kind of call, n, error, and how: the error comes *once*; or it *lasts*: then
  * it comes again at each later call that can give it, of this role or, where the error is one of the machine (a full
- * disk), of all roles. An allocation that fails ends its process, by design (base/mem.h).
+ * disk), of all roles; or it comes once to the disk and soon after it the *power* fails. An allocation that fails ends its
+ * process, by design (base/mem.h).
  *
  *     0 s        the daemon starts
  *     opens      calls count from here
@@ -50,6 +51,7 @@ struct nth_options {
     uint64_t every;              /* of so many points one */
     bool list;                   /* tells how many calls there are, and does no more */
     long workers;
+    const char *report;          /* a file for the totals as a table, or NULL */
     struct sim_options sim;
 };
 /* The exit code. */

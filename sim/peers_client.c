@@ -272,6 +272,8 @@ run_transaction(struct client *c, struct letter *letter, struct mail *m)
         if (code / 100 == 2) {
             plan_targets(m, text_str(&t), m->null_sender || (letter->never && c->dsn));
             accepted++;
+        } else if (code / 100 == 5 && c->manner == FINE && !str_starts(place, S("nobody@"))) {
+            sim_fail(sim, "%s was refused with %u though it is there", text_cstr(&t), code);
         }
     }
     if (accepted == 0)
