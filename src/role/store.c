@@ -11,6 +11,8 @@
 enum { SPACE_CHANGE = 64 << 20 }; /* bytes of difference that receivers are told of */
 
 #define SPACE_NS (1 * SECOND)
+#define RECOVER_AGAIN_NS (30 * SECOND)
+#define RUN_OUT_NS (30 * SECOND) /* for what is on its way then */
 
 struct moment
 store_moment(struct store *s)
@@ -145,7 +147,7 @@ free_hands(const struct store *s)
 static unsigned
 can_begin(const struct store *s)
 {
-    return s->stuck || s->ending || role_is_ending(s->role) ? 0 : free_hands(s);
+    return s->stuck || s->ending || s->runs_out || role_is_ending(s->role) ? 0 : free_hands(s);
 }
 
 static void
@@ -207,6 +209,26 @@ found(void *arg, const struct spool_message *m)
     store_kick(s);
 }
 
+/*
+ * The disk could not be read to its end. What was not found would wait, and nothing new be taken, for as long as this process
+ * lives: so it starts again. What was found goes out first, or a disk that stays so would stop all mail; and what is on its way
+ * comes to its end, or it would be delivered once more each time.
+ */
+static void
+run_out(void *arg)
+{
+    struct store *s = arg;
+
+    if (err_is(rt_sleep(s->rt, within(s->rt, RECOVER_AGAIN_NS))))
+        return;
+    s->runs_out = true;
+    for (int64_t until = within(s->rt, RUN_OUT_NS); s->sender_jobs + s->mailbox_jobs > 0;)
+        if (err_is(event_wait(s->rt, &s->kick, until)))
+            break;
+    s->failed = true;
+    event_wake(s->rt, &s->role->changed);
+}
+
 static void
 recovered(void *arg, struct err e)
 {
@@ -223,6 +245,8 @@ recovered(void *arg, struct err e)
         log_err(&line, e);
     log_end(&line);
     s->recovered = true;
+    if (err_is(e))
+        scope_start(&s->work, "run out", run_out, s);
     store_kick(s);
 }
 

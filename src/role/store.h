@@ -46,6 +46,7 @@ struct store {
     struct scope work;
     struct event kick;             /* something changed: the pump looks again */
     bool kicked, recovered, failed, ending;
+    bool runs_out;                 /* recovery failed: nothing more is begun, and then the store starts again */
     struct map drafts;             /* by id */
     struct list draft_list;
     struct death deaths[STORE_DEATHS];
