@@ -2,12 +2,13 @@
  * fuzz - what every target includes. A target is one file, fuzz_NAME.c, that defines fuzz_one(); libFuzzer calls it with
  * millions of inputs. What must hold is a CHECK: it aborts, and the input is kept.
  *
- * The head comment of a target has three lines for fuzz/run:
+ * The head comment of a target has lines for fuzz/run:
  *     Aims at: files below src/ whose coverage the report shows
  *     Seeds:   unit tests below src/ whose string literals are seeds, and folders below ../shared/conformance; "zeros" is a few
  *              of those
  *     Choices: bytes of the input's front that choose something: seeds get some in front
  *     Longest: bytes of the longest input
+ *     Test:    inputs that ./test tries, what takes about two seconds
  */
 #ifndef FUZZ_FUZZ_H
 #define FUZZ_FUZZ_H

@@ -4,6 +4,7 @@
  * Aims at: message/header.c
  * Seeds:   message/header_test.c mime-haraka/
  * Longest: 1000
+ * Test:    99000 runs
  *
  * Any bytes come back. What decodes as pure base64 encodes to the same characters, but for spaces, line ends and the bits
  * that padding leaves over.

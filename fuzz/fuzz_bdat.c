@@ -4,6 +4,7 @@
  * Aims at: smtp/server.c smtp/content.c
  * Seeds:   smtp/content_test.c message/lines_test.c smtp-smuggling/ mime-haraka/
  * Longest: 4096
+ * Test:    1500 runs
  * Choices: 3 bytes in front
  *
  * A well-behaved client sends the input as content, twice on one connection, by BDAT (chunk sizes follow from the choices) and

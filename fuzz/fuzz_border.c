@@ -4,6 +4,7 @@
  * Aims at: role/border.c role/control.c message/envelope.c base/codec.c
  * Seeds:   zeros
  * Longest: 3000
+ * Test:    40000 runs
  *
  * The first byte chooses the message, and whether it is the input itself or one of ours with some bytes changed. What is taken
  * can be put in the size foretold, taken again, and put again the same; and what is in it keeps the rules of its border.

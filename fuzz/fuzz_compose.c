@@ -4,6 +4,7 @@
  * Aims at: message/compose.c message/header.c
  * Seeds:   message/compose_test.c mime-mikel-mail/plain_emails
  * Longest: 2048
+ * Test:    18000 runs
  * Choices: 1 bytes in front
  *
  * Fields of the input: To, Cc, a field, subject, name, attachment's name, its content, the text. What comes out fits what

@@ -4,6 +4,7 @@
  * Aims at: base/conf.c base/address.c
  * Seeds:   base/conf_test.c base/setting_test.c role/config_test.c
  * Longest: 3000
+ * Test:    570 runs
  *
  * Fields of the input: the main file and two that it may include. What was parsed, written again with every word in quotes, is
  * parsed to the same words; every node and problem knows a place within its file; and a role that parses the encoded bundle

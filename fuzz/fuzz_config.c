@@ -4,6 +4,7 @@
  * Aims at: role/config.c base/setting.c policy/directory.c policy/directory_config.c
  * Seeds:   role/config_test.c policy/directory_test.c base/setting_test.c
  * Longest: 4000
+ * Test:    4500 runs
  *
  * Fields of the input: the main file, an alias file, and an address. Either there are errors and no site, or a site, which the
  * encoded bundle gives again. Every domain has a route; no answer about an address takes more memory than was foretold; a

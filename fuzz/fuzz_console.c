@@ -4,6 +4,7 @@
  * Aims at: role/console.c link/link.c
  * Seeds:   zeros
  * Longest: 2000
+ * Test:    1200 runs
  * Choices: 2 bytes in front
  *
  * The console role runs between a store and a supervisor that answer; the client says a right hello and then the input. Only

@@ -4,6 +4,7 @@
  * Aims at: smtp/content.c message/received.c
  * Seeds:   smtp/content_test.c message/lines_test.c smtp-smuggling/
  * Longest: 4096
+ * Test:    39000 runs
  * Choices: 2 bytes in front
  *
  * The same however it is cut. DATA ends where a search for CR LF . CR LF finds it, and what is stored is what another

@@ -4,6 +4,7 @@
  * Aims at: message/convert.c message/mime.c
  * Seeds:   message/convert_test.c mime-mikel-mail/ mime-mail-parser/ mime-mime4j/ bounces-sisimai/
  * Longest: 4096
+ * Test:    2700 runs
  * Choices: 3 bytes in front
  *
  * What comes out is what was asked for (7-bit, or free of bare line ends and NUL), needs no more conversion, has no line

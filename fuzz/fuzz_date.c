@@ -4,6 +4,7 @@
  * Aims at: message/date.c
  * Seeds:   message/date_test.c
  * Longest: 300
+ * Test:    110000 runs
  *
  * A date that was understood is printed as one that is understood to the same second. Any number of nanoseconds can be
  * printed.

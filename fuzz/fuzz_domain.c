@@ -4,6 +4,7 @@
  * Aims at: message/domain.c dns/name.c base/address.c
  * Seeds:   message/path_test.c dns/name_test.c base/base_test.c address-isemail/ psl/
  * Longest: 1100
+ * Test:    57000 runs
  *
  * The A-labels of a name are a lower case ASCII name, and their own A-labels; its U-labels lead back to them. What the wire
  * has of a name is the name. A literal, printed, is the same address.

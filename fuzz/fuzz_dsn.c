@@ -4,6 +4,7 @@
  * Aims at: message/dsn.c
  * Seeds:   message/dsn_test.c bounces-sisimai/ mime-mikel-mail/multipart_report_emails
  * Longest: 4096
+ * Test:    3000 runs
  * Choices: 3 bytes in front
  *
  * Fields of the input: ENVID, then for up to eight recipients address, given, ORCPT, status, reply, remote; the rest is the

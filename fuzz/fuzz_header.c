@@ -4,6 +4,7 @@
  * Aims at: message/header.c
  * Seeds:   message/header_test.c message/compose_test.c mime-mikel-mail/ mime-mail-parser/ dkim-mimekit/ bounces-sisimai/
  * Longest: 4096
+ * Test:    5200 runs
  * Choices: 2 bytes in front
  *
  * The fields stand one behind the other and are all of what was taken. The end of the header is the same however the input

@@ -4,6 +4,7 @@
  * Aims at: link/link.c
  * Seeds:   zeros
  * Longest: 4096
+ * Test:    4000 runs
  * Choices: 2 bytes in front
  *
  * The peer says a right hello, or not, then the input. Meanwhile we call it. Messages that reach the handler keep the bounds;

@@ -4,6 +4,7 @@
  * Aims at: message/mime.c
  * Seeds:   message/convert_test.c mime-mikel-mail/ mime-mail-parser/ mime-mime4j/ dkim-mimekit/ bounces-sisimai/
  * Longest: 4096
+ * Test:    6100 runs
  * Choices: 1 bytes in front
  *
  * The pieces put together are the message, byte by byte; numbers of entities grow one by one; and what is found is the same

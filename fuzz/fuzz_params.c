@@ -4,6 +4,7 @@
  * Aims at: smtp/params.c message/xtext.c
  * Seeds:   smtp/params_test.c smtp/server_test.c smtp-commands/ unit-postfix/
  * Longest: 4200
+ * Test:    88000 runs
  *
  * The input is one MAIL and one RCPT, a byte 0xff between them. What is accepted is fit for an envelope: short enough, no
  * control character, encodes and comes back the same. What is refused has a 5xx, or 4xx, that is made for it; and the

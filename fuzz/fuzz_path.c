@@ -4,6 +4,7 @@
  * Aims at: message/path.c message/domain.c message/utf8.c
  * Seeds:   message/path_test.c smtp/params_test.c address-isemail/ smtp-commands/
  * Longest: 2100
+ * Test:    80000 runs
  *
  * What was taken is printed and taken again: both parts are the same bytes, and printing again gives the same text. What
  * is printed can go onto the wire: no control character, at most two bytes longer than what came. What is refused leaves

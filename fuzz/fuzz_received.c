@@ -4,6 +4,7 @@
  * Aims at: message/received.c
  * Seeds:   message/received_test.c mime-mikel-mail/ bounces-sisimai/
  * Longest: 2048
+ * Test:    32000 runs
  * Choices: 2 bytes in front
  *
  * Whatever a client says of itself, what we add is one field with lines of at most 998 bytes, fits its bound, and counts as

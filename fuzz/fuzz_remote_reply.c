@@ -4,6 +4,7 @@
  * Aims at: smtp/remote_reply.c smtp/reply.c
  * Seeds:   smtp/remote_reply_test.c smtp/reply_test.c deliver/smtp_test.c bounces-sisimai/
  * Longest: 2048
+ * Test:    38000 runs
  * Choices: 1 bytes in front
  *
  * What was read is safe for logs and notices: printable ASCII of bounded length, and a code that belongs to its enhanced

@@ -4,6 +4,7 @@
  * Aims at: cli/sink.c
  * Seeds:   smtp/server_test.c fuzz-profuzzbench/ smtp-smuggling/
  * Longest: 3000
+ * Test:    3300 runs
  * Choices: 2 bytes in front
  *
  * The input is options, words with spaces between, a byte 0xff, and what the client says. What the sink answers is whole lines

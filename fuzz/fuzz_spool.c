@@ -4,6 +4,7 @@
  * Aims at: spool/log/recover.c spool/log/verify.c spool/log/segment.c spool/log/read.c spool/log/record.c
  * Seeds:   zeros
  * Longest: 600
+ * Test:    150 runs
  *
  * A small spool of several segments, closed or killed, is made once. Each input damages it: bits, blocks, cuts, pieces copied
  * elsewhere, segments exchanged. Then verify reads it, recovery opens it, every message found is read, and verify reads what

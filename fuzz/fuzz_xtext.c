@@ -4,6 +4,7 @@
  * Aims at: message/xtext.c
  * Seeds:   message/xtext_test.c
  * Longest: 1100
+ * Test:    57000 runs
  *
  * Any bytes encode and decode to themselves. What decodes is printed as xtext that decodes to the same. An ORCPT made of
  * any valid address is valid, ASCII, and shown as that address.

@@ -20,11 +20,12 @@ class Target:
     def __init__(self, path):
         self.name = os.path.basename(path)[len("fuzz_"):-len(".c")]
         head = open(path).read().split("*/")[0]
-        lines = dict(re.findall(r"^ \* (Aims at|Seeds|Longest|Choices):((?:.*\n)(?: \*  +.*\n)*)", head, re.M))
+        lines = dict(re.findall(r"^ \* (Aims at|Seeds|Longest|Choices|Test):((?:.*\n)(?: \*  +.*\n)*)", head, re.M))
         words = lambda key: lines.get(key, "").replace(" * ", " ").split()
         self.aims, self.seeds = words("Aims at"), words("Seeds")
         self.longest = int(words("Longest")[0])
         self.choices = int((words("Choices") or ["0"])[0])
+        self.test = int(words("Test")[0])
 
 
 def targets():
@@ -78,8 +79,8 @@ def pieces(content, longest):
             yield line[:longest]
 
 
-def make(target, folder, most=MANY):
-    """Writes seeds for a target, and says how many."""
+def make(target, folder, most=MANY, shared=True):
+    """Writes seeds for a target, and says how many. Not `shared`: only those of this tree, which are the same everywhere."""
     os.makedirs(folder, exist_ok=True)
     found = set()
     for source in target.seeds:
@@ -88,7 +89,7 @@ def make(target, folder, most=MANY):
                 found.update(bytes([first]) + bytes([fill]) * size for fill in (0, 1) for size in (40, 200, 700))
         elif source.endswith(".c"):
             found.update(literals(os.path.join(SOURCE, "src", source)))
-        else:
+        elif shared:
             for content in files(source):
                 found.update(pieces(content, target.longest))
     chosen = sorted(found, key=lambda s: (len(s), s))
