@@ -5,6 +5,7 @@
  * seed, so that a worker that crashes names the seed it died on.
  */
 #include "sim/nth.h"
+#include "sim/scenario.h"
 
 #include <errno.h>
 #include <malloc.h>
@@ -46,12 +47,15 @@ static const char help[] =
     "  --nth             each call of the whole daemon fails, with each error that it can give (sim/nth.h); --every K: of K\n"
     "                    of these points one; --only WORKLOAD\n"
     "  --nth POINT       this one, WORKLOAD:ROLE:CALL:N:ERROR:HOW (once, lasts, power), with --trace or --logs\n"
+    "  --scenario FILE... stories of one failure each, told in sim/scenarios; the language: sim/scenario.h\n"
     "  --nth-list        how many calls there are\n";
 
 struct command {
     uint64_t from, to;
     bool many, shrink, twice, nth;
     struct nth_options nth_options;
+    const char *const *scenarios;
+    size_t scenario_count;
     int64_t minutes;
     long workers;
     const char *report;
@@ -369,6 +373,12 @@ main(int argc, char **argv)
         } else if (strcmp(word, "--only") == 0) {
             c.nth_options.only = value;
             i++;
+        } else if (strcmp(word, "--scenario") == 0) {
+            c.scenarios = (const char *const *)argv + i + 1;
+            while (i + 1 < argc && argv[i + 1][0] != '-') {
+                c.scenario_count++;
+                i++;
+            }
         } else if (strcmp(word, "--trace") == 0) {
             c.options.sim = (struct sim_options){ true, true };
         } else if (strcmp(word, "--logs") == 0) {
@@ -387,7 +397,8 @@ main(int argc, char **argv)
     c.nth_options.workers = c.workers;
     c.nth_options.report = c.report;
     c.nth_options.sim = c.options.sim;
-    int failed = c.nth ? nth_main(&c.nth_options) : c.many ? run_many(&c) : run_one(&c);
+    int failed = c.scenarios ? scenario_main(c.scenarios, c.scenario_count, c.options.sim) :
+                 c.nth ? nth_main(&c.nth_options) : c.many ? run_many(&c) : run_one(&c);
     sim_forget_processes();
     return failed;
 }

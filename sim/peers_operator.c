@@ -16,8 +16,8 @@
 
 #define UNBALANCED_NS (10 * MINUTE) /* longer than any disk stalls */
 
-static uint64_t
-figure(struct str counters, struct str name)
+uint64_t
+counters_figure(struct str counters, struct str name)
 {
     struct take t = take_init(counters);
 
@@ -35,21 +35,25 @@ look(struct run *run, struct str counters, int64_t asked_at)
 {
     static const struct str ends[] = { STR("delivered"), STR("relayed"), STR("failed"), STR("expanded"), STR("suppressed"),
                                        STR("removed"), STR("recipients-pending") };
-    uint64_t sum = 0, accepted = figure(counters, S("accepted"));
+    uint64_t sum = 0, accepted = counters_figure(counters, S("accepted"));
 
-    if (figure(counters, S("recovering")) != 0)
+    CHECK(counters.len <= sizeof run->counters);
+    memcpy(run->counters, counters.ptr, counters.len);
+    run->counters_len = counters.len;
+    run->counters_at = asked_at;
+    if (counters_figure(counters, S("recovering")) != 0)
         return;
     for (size_t i = 0; i < sizeof ends / sizeof *ends; i++)
-        sum += figure(counters, ends[i]);
+        sum += counters_figure(counters, ends[i]);
     /* What is settled but not written yet has left the pending ones already: until then the sums differ. */
     if (sum == accepted || run->unbalanced_since == 0)
         run->unbalanced_since = sum == accepted ? 0 : asked_at;
     if (sum != accepted && asked_at - run->unbalanced_since > UNBALANCED_NS)
         sim_fail(run->sim, "P4: accepted %llu, but ended and pending together %llu", (unsigned long long)accepted,
                  (unsigned long long)sum);
-    if (figure(counters, S("balanced")) != 1)
+    if (counters_figure(counters, S("balanced")) != 1)
         sim_fail(run->sim, "P4: the queue says itself that it does not balance");
-    run->empty_at = figure(counters, S("messages")) == 0 ? asked_at : 0;
+    run->empty_at = counters_figure(counters, S("messages")) == 0 ? asked_at : 0;
 }
 
 static void

@@ -59,8 +59,8 @@ nobody_left(struct sim *sim, void *arg)
 }
 
 /* An operator made the state directory, and that was long ago. */
-static void
-prepare_disk(struct run *run)
+void
+run_prepare_disk(struct run *run)
 {
     struct sim *sim = run->sim;
     static const char *const parts[] = { "var", "lib", "postrider", "spool" };
@@ -192,7 +192,7 @@ live(struct run *run, const struct run_options *options)
     struct sim *sim = run->sim;
     const struct run_script *script = options->script;
 
-    prepare_disk(run);
+    run_prepare_disk(run);
     sim->config = str_from_cstr(run->plan.config);
     sim_start_daemon(sim);
     start_peers(run, options);

@@ -93,6 +93,9 @@ struct run {
     int64_t empty_at;        /* when an operator asked last, if the queue was empty then; else 0 */
     int64_t unbalanced_since; /* answers whose sums did not agree; 0: they do */
     int64_t busy_until;      /* when the last client was done */
+    char counters[8192];     /* what `postrider status` said last, and when it was asked */
+    size_t counters_len;
+    int64_t counters_at;
     struct server *servers[SERVERS_MAX];
     size_t server_count;
     struct client *clients;  /* CLIENTS_MAX */
@@ -109,11 +112,15 @@ void run_seed(uint64_t seed, const struct run_options *, struct run_result *out)
 /* check_rest.c: P9, when all is quiet. What still waits has so long to give up: the longest deadline of a client or server. */
 void check_rest(struct sim *, int64_t patience);
 
+/* A disk with an empty spool of small segments. */
+void run_prepare_disk(struct run *);
+
 /* plan.c */
 void plan_draw(struct run *);
 void plan_faults(struct run *);
 /* Peers; each is a process of its own. */
 void operator_start(struct run *);
+uint64_t counters_figure(struct str counters, struct str name); /* UINT64_MAX: there is none of that name */
 void server_start(struct run *, const char *name, const char *ip, uint16_t port, bool lmtp);
 void servers_free(struct run *);
 struct client *client_table_new(struct sim *);
