@@ -458,6 +458,11 @@ class Peer:
         self.process.wait(30)
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def log_text(self):
+        """What it wrote, for a test that fails: the last lines of each of its logs."""
+        logs = [path for path in (self.folder / "output", self.folder / "postfix.log", *self.folder.glob("log/*")) if path.exists()]
+        return "\n".join(f"{path.name}: {path.read_text(errors='replace')[-3000:]}" for path in logs)
+
 
 class Postfix(Peer):
     def prepare(self):
