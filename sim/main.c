@@ -47,8 +47,10 @@ static const char help[] =
     "  --nth             each call of the whole daemon fails, with each error that it can give (sim/nth.h); --every K: of K\n"
     "                    of these points one; --only WORKLOAD\n"
     "  --nth POINT       this one, WORKLOAD:ROLE:CALL:N:ERROR:HOW (once, lasts, power), with --trace or --logs\n"
-    "  --scenario FILE... stories of one failure each, told in sim/scenarios; the language: sim/scenario.h\n"
-    "  --nth-list        how many calls there are\n";
+    "  --nth --pairs N   two points in one run, N times, drawn from --from SEED; one alone: --nth POINT+POINT\n"
+    "  --nth-list        how many calls there are\n"
+    "\n"
+    "  --scenario FILE... stories of one failure each, told in sim/scenarios; the language: sim/scenario.h\n";
 
 struct command {
     uint64_t from, to;
@@ -370,6 +372,9 @@ main(int argc, char **argv)
         } else if (strcmp(word, "--every") == 0) {
             c.nth_options.every = strtoull(value, NULL, 10);
             i++;
+        } else if (strcmp(word, "--pairs") == 0) {
+            c.nth_options.pairs = strtoull(value, NULL, 10);
+            i++;
         } else if (strcmp(word, "--only") == 0) {
             c.nth_options.only = value;
             i++;
@@ -396,6 +401,7 @@ main(int argc, char **argv)
     }
     c.nth_options.workers = c.workers;
     c.nth_options.report = c.report;
+    c.nth_options.from = c.from;
     c.nth_options.sim = c.options.sim;
     int failed = c.scenarios ? scenario_main(c.scenarios, c.scenario_count, c.options.sim) :
                  c.nth ? nth_main(&c.nth_options) : c.many ? run_many(&c) : run_one(&c);

@@ -17,7 +17,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { ROLES = 10, WORKERS_MAX = 64, FAILURES_MAX = 40, HANGS_AFTER_S = 60, POINT_TEXT = 120 };
+enum { ROLES = 10, WORKERS_MAX = 64, FAILURES_MAX = 40, HANGS_AFTER_S = 60, POINT_TEXT = 240, POINTS_A_RUN = 2 };
 
 #define REST_NS (1 * MINUTE) /* for what operators asked last to be over */
 
@@ -97,8 +97,10 @@ struct nth {
     struct call_watch watch; /* first */
     struct sim_event opens, power_fails;
     const struct workload *workload;
-    struct point point;
-    bool counting, open, hit;
+    struct point points[POINTS_A_RUN];
+    size_t point_count;
+    bool hit[POINTS_A_RUN];  /* the call came */
+    bool counting, open;
     uint32_t counts[ROLES][CALL_KINDS];
     struct holdings holdings[ROLES];
     const struct baseline *baseline;
@@ -126,10 +128,9 @@ find_call(enum seam_call call)
 }
 
 static int
-fail(struct nth *nth, struct process *p, int call)
+fail(struct process *p, int call, int number)
 {
     const struct sim *sim = p->sim;
-    int number = errors[nth->point.error].number;
 
     sim_trace(p->sim, p, "FAULT: %s fails: %s", calls[call].name, strerrorname_np(number));
     if (sim->options.logs && !sim->options.trace)
@@ -145,23 +146,23 @@ static int
 on_call(struct call_watch *watch, struct process *p, enum seam_call kind)
 {
     struct nth *nth = (struct nth *)watch;
-    const struct point *point = &nth->point;
-    int role = find_role(p->name), call = find_call(kind);
+    int role = find_role(p->name), call = find_call(kind), number = 0;
 
     if (!nth->open || role < 0)
         return 0;
     uint32_t n = ++nth->counts[role][call];
-    if (nth->counting)
-        return 0;
-    if (role == point->role && call == point->call && n == point->n) {
-        nth->hit = true;
-        if (point->how == POWER)
+    for (size_t i = 0; i < nth->point_count && !number; i++) {
+        const struct point *point = &nth->points[i];
+        bool now = role == point->role && call == point->call && n == point->n;
+        bool again = nth->hit[i] && point->how == LASTS && errors[point->error].calls & kind &&
+                     (role == point->role || errors[point->error].of_machine);
+        nth->hit[i] |= now;
+        if (now && point->how == POWER)
             sim_at(p->sim, &nth->power_fails, p->sim->now + (int64_t)dice_below(p->sim, POWER_WITHIN));
-        return fail(nth, p, call);
+        if (now || again)
+            number = errors[point->error].number;
     }
-    bool again = nth->hit && point->how == LASTS && errors[point->error].calls & kind &&
-                 (role == point->role || errors[point->error].of_machine);
-    return again ? fail(nth, p, call) : 0;
+    return number ? fail(p, call, number) : 0;
 }
 
 /* A sync that failed has brought nothing to the disk, and the page cache does not say so: sim/states has the others. */
@@ -310,7 +311,7 @@ run_nth(struct nth *nth, struct sim_options options, struct run_result *out)
     struct run_options how = { .script = &script, .sim = options };
 
     run_seed(1, &how, out);
-    if (!out->failed && !nth->counting && !nth->hit) {
+    if (!out->failed && !nth->counting && !nth->hit[0] && !nth->hit[1]) {
         out->failed = true;
         (void)snprintf(out->failure, sizeof out->failure, "the call never came: the run is not the one that was counted");
     }
@@ -332,25 +333,43 @@ count_calls(const struct workload *w, struct sim_options options, struct baselin
 }
 
 static void
-run_point(const struct point *point, const struct baseline *baselines, struct sim_options options, struct run_result *out)
+run_points(const struct point *first, const struct point *second, const struct baseline *baselines, struct sim_options options,
+           struct run_result *out)
 {
-    struct nth nth = { .workload = &workloads[point->workload], .point = *point, .baseline = &baselines[point->workload] };
+    struct nth nth = { .workload = &workloads[first->workload], .baseline = &baselines[first->workload] };
 
+    nth.points[nth.point_count++] = *first;
+    if (second)
+        nth.points[nth.point_count++] = *second;
     run_nth(&nth, options, out);
 }
 
 /* ---- points ------------------------------------------------------------------------------------------------------ */
 
 struct points {
-    struct point *list;
+    struct point *list, *seconds; /* seconds: of pairs; else NULL */
     size_t count, cap;
 };
 
 static void
-point_text(const struct point *p, char out[POINT_TEXT])
+put_point(struct text *out, const struct point *p)
 {
-    (void)snprintf(out, POINT_TEXT, "%s:%s:%s:%u:%s:%s", workloads[p->workload].name, role_names[p->role], calls[p->call].name,
-                   p->n, strerrorname_np(errors[p->error].number), how_names[p->how]);
+    text_putf(out, "%s:%s:%s:%u:%s:%s", workloads[p->workload].name, role_names[p->role], calls[p->call].name, p->n,
+              strerrorname_np(errors[p->error].number), how_names[p->how]);
+}
+
+/* As --nth takes it. */
+static const char *
+point_text(const struct points *all, size_t i, char memory[POINT_TEXT])
+{
+    struct text text = text_init(memory, POINT_TEXT);
+
+    put_point(&text, &all->list[i]);
+    if (all->seconds) {
+        text_put(&text, S("+"));
+        put_point(&text, &all->seconds[i]);
+    }
+    return text_cstr(&text);
 }
 
 static void
@@ -389,15 +408,36 @@ thin_out(struct points *all, uint64_t every)
 }
 
 static const struct point *
-find_point(const struct points *all, const char *text)
+find_point(const struct points *all, struct str name)
 {
     for (size_t i = 0; i < all->count; i++) {
-        char name[POINT_TEXT];
-        point_text(&all->list[i], name);
-        if (strcmp(name, text) == 0)
+        char memory[POINT_TEXT];
+        if (str_eq(str_from_cstr(point_text(all, i, memory)), name))
             return &all->list[i];
     }
     return NULL;
+}
+
+/* Two points of one workload each: those of a workload stand together. */
+static void
+draw_pairs(struct points *all, uint64_t count, uint64_t seed)
+{
+    struct points pairs = { calloc(count, sizeof *pairs.list), calloc(count, sizeof *pairs.list), count, count };
+    struct prng dice;
+
+    CHECK(pairs.list && pairs.seconds && all->count > 0);
+    prng_seed(&dice, seed);
+    for (uint64_t i = 0; i < count; i++) {
+        size_t at = prng_below(&dice, all->count), first = at, end = at;
+        while (first > 0 && all->list[first - 1].workload == all->list[at].workload)
+            first--;
+        while (end < all->count && all->list[end].workload == all->list[at].workload)
+            end++;
+        pairs.list[i] = all->list[at];
+        pairs.seconds[i] = all->list[first + prng_below(&dice, end - first)];
+    }
+    free(all->list);
+    *all = pairs;
 }
 
 /* ---- many -------------------------------------------------------------------------------------------------------- */
@@ -435,7 +475,7 @@ work(struct common *common, size_t worker, const struct points *all, const struc
         struct run_result result;
         atomic_store(&common->at[worker], i);
         alarm(HANGS_AFTER_S);
-        run_point(&all->list[i], baselines, (struct sim_options){ false, false }, &result);
+        run_points(&all->list[i], all->seconds ? &all->seconds[i] : NULL, baselines, (struct sim_options){ false, false }, &result);
         atomic_fetch_add(&common->done, 1);
         atomic_fetch_add(&common->failed_calls, result.planted);
         if (result.failed)
@@ -482,11 +522,12 @@ show_all(const struct common *common, const struct points *all, size_t of, size_
 
     for (size_t i = 0; i < failed && i < FAILURES_MAX; i++) {
         char name[POINT_TEXT];
-        point_text(&all->list[common->failures[i].point], name);
-        printf("FAILED: %s\n    replay: postrider-sim --nth %s --trace\n", common->failures[i].text, name);
+        printf("FAILED: %s\n    replay: postrider-sim --nth %s --trace\n", common->failures[i].text,
+               point_text(all, common->failures[i].point, name));
     }
-    printf("%zu workloads, %zu points of %zu, %llu failed calls, %.0f s: %zu failed\n", workload_total, all->count, of,
-           (unsigned long long)common->failed_calls, seconds, failed);
+    printf("%zu workloads, %zu %s %zu%s, %llu failed calls, %.0f s: %zu failed\n", workload_total, all->count,
+           all->seconds ? "pairs of" : "points of", of, all->seconds ? " points" : "", (unsigned long long)common->failed_calls,
+           seconds, failed);
     return failed > 0;
 }
 
@@ -528,7 +569,9 @@ run_many(const struct nth_options *o, struct points *all, const struct baseline 
     size_t of = all->count, workers = o->workers > 0 && o->workers <= WORKERS_MAX ? (size_t)o->workers : 1;
     double began = seconds_now();
 
-    if (o->every > 1)
+    if (o->pairs)
+        draw_pairs(all, o->pairs, o->from);
+    else if (o->every > 1)
         thin_out(all, o->every);
     struct common *common = mmap(NULL, sizeof *common, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     CHECK(common != MAP_FAILED);
@@ -545,15 +588,17 @@ run_many(const struct nth_options *o, struct points *all, const struct baseline 
 static int
 run_one(const struct nth_options *o, const struct points *all, const struct baseline *baselines)
 {
-    const struct point *point = find_point(all, o->point);
+    struct str rest = str_from_cstr(o->point);
+    const struct point *first = find_point(all, str_cut(&rest, '+'));
+    const struct point *second = str_is_absent(rest) ? NULL : find_point(all, rest);
     struct run_result result;
 
-    if (!point) {
+    if (!first || (!second && !str_is_absent(rest))) {
         fprintf(stderr, "there is no point \"%s\": WORKLOAD:ROLE:CALL:N:ERROR:HOW (once, lasts, power); --nth-list shows how many calls there are\n",
                 o->point);
         return 64;
     }
-    run_point(point, baselines, o->sim, &result);
+    run_points(first, second, baselines, o->sim, &result);
     printf("%s: %s; %llu failed calls, %.3f s for %.1f virtual s\n", o->point, result.failed ? "FAILED" : "ok",
            (unsigned long long)result.planted, result.seconds, (double)result.virtual_ns / (double)SECOND);
     if (result.failed)
@@ -588,7 +633,7 @@ int
 nth_main(const struct nth_options *o)
 {
     struct baseline *baselines = calloc(workload_count, sizeof *baselines);
-    struct points all = { NULL, 0, 0 };
+    struct points all = { NULL, NULL, 0, 0 };
     size_t wanted = 0;
     int code = 0;
 
@@ -607,6 +652,7 @@ nth_main(const struct nth_options *o)
     else if (!code)
         code = o->point ? run_one(o, &all, baselines) : run_many(o, &all, baselines, wanted);
     free(all.list);
+    free(all.seconds);
     free(baselines);
     return code;
 }

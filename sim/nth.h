@@ -7,6 +7,8 @@
  * disk), of all roles; or it comes once to the disk and soon after it the *power* fails. An allocation that fails ends its
  * process, by design (base/mem.h).
  *
+ * A *pair* is two points of one workload in one run, drawn at random: what fails while the first failure is still being met.
+ *
  *     0 s        the daemon starts
  *     opens      calls count from here
  *     ...        the workload: clients, operator
@@ -46,9 +48,10 @@ void workload_begin(struct run *, const struct workload *);
 void workload_probe(struct run *);
 
 struct nth_options {
-    const char *point;           /* "deliver:store:sync:3:EIO:once": this one alone; NULL: all */
+    const char *point;           /* "maildir:store:sync:3:EIO:once", or two with a "+": this alone; NULL: all */
     const char *only;            /* this workload alone; NULL: all */
     uint64_t every;              /* of so many points one */
+    uint64_t pairs, from;        /* so many pairs in place of all points, drawn from that seed; 0: none */
     bool list;                   /* tells how many calls there are, and does no more */
     long workers;
     const char *report;          /* a file for the totals as a table, or NULL */
