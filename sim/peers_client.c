@@ -57,6 +57,12 @@ draw_letter(struct client *c, struct letter *letter)
 
     *letter = (struct letter){ .seed = prng_u64(p), .null_sender = prng_below(p, 20) == 0, .never = prng_below(p, 20) == 0 };
     letter->size = prng_below(p, 1000) < c->run->plan.big ? prng_below(p, CONTENT_BIG) : prng_below(p, CONTENT_SMALL);
+    if (!letter->null_sender && prng_below(p, 15) == 0) { /* one transaction, in which the first is refused */
+        static const char *const all[] = { "no@lmtp.test", "m0@lmtp.test", "m1@lmtp.test" };
+        for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+            (void)snprintf(letter->rcpt[letter->rcpt_count++], sizeof letter->rcpt[0], "%s", all[i]);
+        return;
+    }
     size_t count = 1 + (prng_below(p, 3) == 0 ? prng_below(p, RCPTS_MAX) : 0);
     for (size_t i = 0; i < count; i++) {
         const char *place = places[prng_below(p, c->plan->trusted ? PLACES : PLACES_LOCAL)];

@@ -292,6 +292,8 @@ run_command(struct session *s, struct str line)
         return say(s, "250 2.0.0 reset");
     }
     if (str_starts_nocase(line, S("QUIT"))) {
+        if (s->mood == STALLS)
+            (void)rt_sleep(rt_of(s), within(rt_of(s), HOUR));
         (void)say(s, "221 2.0.0 bye");
         return false;
     }

@@ -45,7 +45,8 @@ write_config(struct run *run)
     text_putf(&t, "route smart.test { via smtp://192.0.2.60:25; tls off }\n");
     text_putf(&t, "route default { direct; tls off; connections %u }\n", (unsigned)ONE_OF(run, 1, 2, 20));
     text_putf(&t, "retry %us %us %us for %us { delay-notice %us }\n", step, step * 2, more,
-              (unsigned)(run->plan.lifetime / SECOND), (unsigned)(run->plan.lifetime / SECOND / 4));
+              (unsigned)(run->plan.lifetime / SECOND),
+              (unsigned)ONE_OF(run, 20, 60, (uint64_t)(run->plan.lifetime / SECOND) / 4));
     CHECK(!t.full);
 }
 
@@ -196,6 +197,9 @@ plan_faults(struct run *run)
     struct faults *all = &run->sim->faults;
 
     all->count = 2 + below(run, 6);
-    for (size_t i = 0; i < all->count; i++)
+    for (size_t i = 0; i < all->count; i++) {
         draw_fault(run, &all->list[i]);
+        if (i > 0 && below(run, 4) == 0) /* what comes while the one before lasts finds other paths */
+            all->list[i].at = all->list[i - 1].at + between(run, 0, 3 * SECOND);
+    }
 }
