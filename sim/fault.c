@@ -18,6 +18,7 @@ static const char *const names[FAULT_KINDS] = {
     [FAULT_PARTITION] = "network partition",  [FAULT_RESET] = "connection reset",
     [FAULT_HALF_OPEN] = "half-open connection", [FAULT_NO_FILES] = "descriptors exhausted",
     [FAULT_RELOAD] = "reload",                [FAULT_RESTART] = "restart in good order",
+    [FAULT_CRASHES] = "crashes in recovery",
 };
 
 const char *
@@ -155,13 +156,25 @@ inject(struct sim *sim, struct fault *f, struct process *victim)
     struct text text = text_init(memory, sizeof memory);
     struct process *daemon = sim_daemon(sim);
 
-    f->done = true;
-    all->injected[f->kind]++;
+    f->done = f->again == 0;
+    all->injected[f->kind] += !f->begun; /* many crashes are one fault */
+    f->begun = true;
+    if (f->again > 0) {
+        f->again--;
+        f->step = 1 + dice_below(sim, dice_chance(sim, 500) ? 30 : 600);
+    }
     fault_describe(f, &text);
     sim_trace(sim, NULL, "FAULT %.*s", STR_ARG(text_str(&text)));
     switch ((enum fault_kind)f->kind) {
     case FAULT_KILL_ROLE:
         kill_role(sim, f, victim);
+        break;
+    case FAULT_CRASHES:
+        sim->faults.armed = true;
+        if (victim)
+            process_kill(victim, 256 + SIGKILL);
+        else
+            lose_power(sim);
         break;
     case FAULT_KILL_ALL:
         sim_daemon_comes_back(sim, f->lasts);
@@ -257,8 +270,7 @@ faults_at_step(struct sim *sim, struct process *p)
         if (f->off || f->done || !f->by_step || sim->now < f->at)
             continue;
         if (is_of(p, f) && --f->step == 0) {
-            f->done = true;
-            if (f->kind == FAULT_KILL_ROLE) {
+            if (f->kind == FAULT_KILL_ROLE || (f->kind == FAULT_CRASHES && dice_chance(sim, 700))) {
                 inject(sim, f, p); /* does not come back; what is armed stays so */
             } else { /* this process stands still at once, the rest of the fault comes before any other runs */
                 sim->fault_at_step = f;

@@ -28,6 +28,7 @@ enum fault_kind {
     FAULT_NO_FILES,       /* EMFILE for a while */
     FAULT_RELOAD,
     FAULT_RESTART,        /* in good order */
+    FAULT_CRASHES,        /* again and again while it recovers: of one role, or of the machine's power */
     FAULT_KINDS,
 };
 const char *fault_name(enum fault_kind);
@@ -37,11 +38,12 @@ enum { FAULTS_MAX = 64, FAULT_ROLE_NAME = 16 };
 struct fault {
     uint8_t kind;         /* enum fault_kind */
     bool off;             /* left out: shrinking */
-    bool done;
+    bool begun, done;
     bool by_step;         /* at the `step`th step of a process of this role after `at` */
     char role[FAULT_ROLE_NAME]; /* kill: its name; empty: any */
     int64_t at, lasts;
     uint64_t step;
+    uint32_t again;       /* crashes: so often after the first time */
     int error;            /* errno */
     int64_t amount;       /* clock jump: ns; disk full: bytes left */
     uint32_t which;       /* of hosts, connections, kinds of call: taken modulo their number */

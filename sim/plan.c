@@ -147,7 +147,7 @@ draw_fault(struct run *run, struct fault *f)
         FAULT_KILL_ROLE, FAULT_KILL_ROLE, FAULT_KILL_ROLE, FAULT_KILL_ROLE, FAULT_KILL_ALL, FAULT_KILL_ALL, FAULT_POWER_LOSS,
         FAULT_POWER_LOSS, FAULT_POWER_LOSS, FAULT_DISK_ERROR, FAULT_DISK_ERROR, FAULT_DISK_FULL, FAULT_DISK_STALL,
         FAULT_CLOCK_JUMP, FAULT_DNS_OUTAGE, FAULT_PARTITION, FAULT_RESET, FAULT_RESET, FAULT_HALF_OPEN, FAULT_NO_FILES,
-        FAULT_RELOAD, FAULT_RESTART,
+        FAULT_RELOAD, FAULT_RESTART, FAULT_CRASHES,
     };
     int64_t minute = MINUTE;
 
@@ -164,6 +164,11 @@ draw_fault(struct run *run, struct fault *f)
         if (f->by_step)
             (void)snprintf(f->role, sizeof f->role, "%s", roles[below(run, sizeof roles / sizeof *roles)]);
         f->lasts = between(run, SECOND, minute);
+        break;
+    case FAULT_CRASHES:
+        (void)snprintf(f->role, sizeof f->role, "%s", below(run, 4) ? "store" : roles[below(run, sizeof roles / sizeof *roles)]);
+        f->by_step = true;
+        f->again = (uint32_t)between(run, 3, 40);
         break;
     case FAULT_DISK_ERROR:
         f->error = (int)ONE_OF(run, EIO, EIO, ENOSPC, EROFS, ENOMEM);
