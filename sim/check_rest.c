@@ -66,6 +66,16 @@ count_fibers(const struct process *p, const char *name)
     return count;
 }
 
+static uint32_t
+count_listeners(const struct process *p)
+{
+    uint32_t count = 0;
+
+    list_each(node, &p->listeners)
+        count++;
+    return count;
+}
+
 static bool
 fibers_rest(const struct rest *r, const struct process *p, struct text *why)
 {
@@ -77,7 +87,7 @@ fibers_rest(const struct rest *r, const struct process *p, struct text *why)
         return false;
     }
     for (size_t i = 0; i < FIBERS_MAX && r->fibers[i]; i++)
-        if (count_fibers(p, r->fibers[i]) > 1) {
+        if (count_fibers(p, r->fibers[i]) > (strcmp(r->fibers[i], "accept") == 0 ? count_listeners(p) : 1)) {
             text_putf(why, "%s has %u fibers \"%s\"", p->name, count_fibers(p, r->fibers[i]), r->fibers[i]);
             return false;
         }

@@ -199,7 +199,7 @@ window_opens(struct sim *sim, struct sim_event *event)
     struct nth *nth = container_of(event, struct nth, opens);
 
     nth->open = true;
-    if (nth->workload->opens > 0 && !sim->daemon_ready)
+    if (!nth->workload->from_start && !sim->daemon_ready)
         sim_fail(sim, "the daemon is not ready when the workload begins");
 }
 
@@ -220,11 +220,10 @@ begin(struct run *run, void *arg)
     sim->call_watch = &nth->watch;
     nth->opens.due = window_opens;
     nth->power_fails.due = lose_power;
-    if (nth->workload->opens > 0)
-        sim_at(sim, &nth->opens, sim->now + nth->workload->opens);
-    else
-        nth->open = true;
-    workload_begin(run, nth->workload);
+    nth->open = nth->workload->from_start;
+    if (!nth->open)
+        sim_at(sim, &nth->opens, sim->now + WORKLOAD_OPENS);
+    workload_begin(run);
 }
 
 static void

@@ -10,7 +10,7 @@
  * A *pair* is two points of one workload in one run, drawn at random: what fails while the first failure is still being met.
  *
  *     0 s        the daemon starts
- *     opens      calls count from here
+ *     10 s       calls count from here (a workload of the start: from 0 s)
  *     ...        the workload: clients, operator
  *     60 s       nothing fails any more; probes are handed in: mail flows again by every way
  *     ...        all checks of a seed's run (run.h); besides, each role holds as many fibers and handles as if nothing
@@ -23,27 +23,30 @@
 
 enum { WORKLOAD_CLIENTS = 3, WORKLOAD_LETTERS = 3 };
 
+/* What befalls the daemon in the midst of it. */
+enum workload_event { NOTHING_MORE, RELOADED, RECONFIGURED, RESTARTED };
+
 struct workload {
     const char *name;
-    int64_t opens;
+    bool from_start;
     struct {
         struct script_letter letters[WORKLOAD_LETTERS];
         size_t count;
         bool local;              /* by the submission socket */
         int64_t starts;
     } clients[WORKLOAD_CLIENTS];
-    size_t client_count;
-    uint8_t fault;               /* enum fault_kind: a reload or a restart at fault_at; FAULT_KINDS: neither */
-    int64_t fault_at;
+    uint8_t then;                /* enum workload_event */
     bool operated;               /* somebody holds, releases and removes (workloads.c) */
 };
+
+#define WORKLOAD_OPENS (10 * SECOND) /* the daemon has long been ready */
 
 extern const struct workload workloads[];
 extern const size_t workload_count;
 
 /* The plan of a run, and who works besides clients and servers. */
 void workload_plan(struct run *, const struct workload *);
-void workload_begin(struct run *, const struct workload *);
+void workload_begin(struct run *);
 /* Clients that come when all is well again, and an operator who releases what is held. */
 void workload_probe(struct run *);
 

@@ -16,6 +16,7 @@
 enum { CLIENTS_MAX = 12, SERVERS_MAX = 8 };
 
 struct run;
+struct workload;
 struct server;
 struct client;
 
@@ -98,6 +99,7 @@ struct run {
     int64_t counters_at;
     struct server *servers[SERVERS_MAX];
     size_t server_count;
+    const struct workload *workload; /* of sim/nth.h; else NULL */
     struct client *clients;  /* CLIENTS_MAX */
 };
 

@@ -5,36 +5,39 @@
 #include "link/link.h"
 #include "role/border.h"
 
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
-#define OPENS (10 * SECOND)       /* the daemon has long been ready */
-#define WORK (OPENS + SECOND)
+#define WORK (WORKLOAD_OPENS + SECOND)
+#define THEN (WORK + 2 * SECOND)  /* the event */
+#define HEALED (70 * SECOND)
 #define OPERATE_NS (2 * SECOND)
 #define RELEASED_AT (25 * SECOND) /* from then on nothing is held any more */
 #define RELEASE_NS (10 * SECOND)
 
 #define LETTER(...) { .rcpt = { __VA_ARGS__ }, .size = 400, .way = CONTENT_DATA }
+#define LONG_LETTER(...) { .rcpt = { __VA_ARGS__ }, .size = 70 << 10, .way = CONTENT_CHUNKS }
 #define BY_TCP(...) { .letters = { __VA_ARGS__ }, .count = 1, .starts = WORK }
 #define BY_SOCKET(...) { .letters = { __VA_ARGS__ }, .count = 1, .starts = WORK, .local = true }
 
 const struct workload workloads[] = {
-    { "start", 0, { { .letters = { LETTER("user0@local.test") }, .count = 1, .starts = 2 * SECOND } }, 1, FAULT_KINDS, 0, false },
-    { "maildir", OPENS, { BY_TCP(LETTER("user0@local.test")) }, 1, FAULT_KINDS, 0, false },
-    { "relay", OPENS, { BY_TCP(LETTER("ok-%u-0@good.test")) }, 1, FAULT_KINDS, 0, false },
-    { "lmtp", OPENS, { BY_TCP(LETTER("m0@lmtp.test", "m1@lmtp.test")) }, 1, FAULT_KINDS, 0, false },
-    { "submission", OPENS, { BY_SOCKET(LETTER("user1@local.test", "ok-%u-1@good.test")) }, 1, FAULT_KINDS, 0, false },
-    { "refused-here", OPENS, { BY_TCP(LETTER("user0@local.test", "nobody@local.test")) }, 1, FAULT_KINDS, 0, false },
-    { "refused-there", OPENS, { BY_TCP(LETTER("ok-%u-0@good.test", "no-%u@good.test")) }, 1, FAULT_KINDS, 0, false },
-    { "deferred", OPENS, { BY_TCP(LETTER("later-%u@good.test")) }, 1, FAULT_KINDS, 0, false },
-    { "bounce", OPENS, { BY_TCP(LETTER("x-%u@nowhere.test")) }, 1, FAULT_KINDS, 0, false },
-    { "chunks", OPENS,
-      { BY_TCP({ .rcpt = { "user2@local.test", "ok-%u-2@smart.test" }, .size = 70 << 10, .way = CONTENT_CHUNKS }) }, 1,
-      FAULT_KINDS, 0, false },
-    { "queue", OPENS, { BY_TCP(LETTER("later-%u@good.test")), BY_TCP(LETTER("never-%u@good.test")) }, 2, FAULT_KINDS, 0, true },
-    { "reload", OPENS, { BY_TCP(LETTER("later-%u@good.test")), BY_SOCKET(LETTER("user0@local.test")) }, 2, FAULT_RELOAD,
-      WORK + 2 * SECOND, false },
-    { "restart", OPENS, { BY_TCP(LETTER("later-%u@good.test")) }, 1, FAULT_RESTART, WORK + 2 * SECOND, false },
+    { .name = "start", .from_start = true, .clients = { BY_TCP(LETTER("user0@local.test")) } },
+    { .name = "maildir", .clients = { BY_TCP(LETTER("user0@local.test")) } },
+    { .name = "relay", .clients = { BY_TCP(LETTER("ok-%u-0@good.test")) } },
+    { .name = "lmtp", .clients = { BY_TCP(LETTER("m0@lmtp.test", "m1@lmtp.test")) } },
+    { .name = "submission", .clients = { BY_SOCKET(LETTER("user1@local.test", "ok-%u-1@good.test")) } },
+    { .name = "refused-here", .clients = { BY_TCP(LETTER("user0@local.test", "nobody@local.test")) } },
+    { .name = "refused-there", .clients = { BY_TCP(LETTER("ok-%u-0@good.test", "no-%u@good.test")) } },
+    { .name = "deferred", .clients = { BY_TCP(LETTER("later-%u@good.test")) } },
+    { .name = "bounce", .clients = { BY_TCP(LETTER("x-%u@nowhere.test")) } },
+    { .name = "chunks", .clients = { BY_TCP(LONG_LETTER("user2@local.test", "ok-%u-2@smart.test")) } },
+    { .name = "queue", .clients = { BY_TCP(LETTER("later-%u@good.test")), BY_TCP(LETTER("never-%u@good.test")) },
+      .operated = true },
+    { .name = "reload", .clients = { BY_TCP(LETTER("later-%u@good.test")), BY_SOCKET(LETTER("user0@local.test")) },
+      .then = RELOADED },
+    { .name = "reconfigure", .clients = { BY_TCP(LETTER("user0@local.test", "later-%u@good.test")) }, .then = RECONFIGURED },
+    { .name = "restart", .clients = { BY_TCP(LETTER("later-%u@good.test")) }, .then = RESTARTED },
 };
 const size_t workload_count = sizeof workloads / sizeof *workloads;
 
@@ -44,7 +47,21 @@ const size_t workload_count = sizeof workloads / sizeof *workloads;
 static const struct script_letter probes[] = {
     LETTER("user1@local.test", "ok-%u-3@good.test", "m1@lmtp.test"),
     LETTER("user2@local.test"),
+    LETTER("n0@new.test"), /* after RECONFIGURED */
 };
+
+static const struct str site =
+    STR("hostname mx.sim.test\nstate " STATE_DIR "\nlisten mx { address 192.0.2.1:25; relay from 198.51.100.0/24 }\n"
+        "domain local.test { mailbox user0 user1 user2; alias postmaster -> user0\n"
+        "    deliver maildir /var/mail/{domain}/{local} }\n"
+        "domain lmtp.test { mailbox m0 m1; alias postmaster -> m0; deliver lmtp://192.0.2.50:24 }\n"
+        "route smart.test { via smtp://192.0.2.60:25; tls off }\n"
+        "route default { direct; tls off; connections 2 }\n"
+        "retry 5s 10s 30s for 900s { delay-notice 450s }\n");
+/* RECONFIGURED: what is behind it too. Another socket, another directory. */
+static const struct str more_of_site =
+    STR("listen mx other { address 192.0.2.1:2525 }\n"
+        "domain new.test { mailbox n0; alias postmaster -> n0; deliver maildir /var/mail/more/{domain}/{local} }\n");
 
 static void
 add_client(struct run *run, const char *kind, const struct script_letter *letters, size_t count, bool local, int64_t starts,
@@ -65,27 +82,24 @@ workload_plan(struct run *run, const struct workload *w)
     struct sim *sim = run->sim;
     struct text t = text_init(run->plan.config, sizeof run->plan.config - 1);
 
+    run->workload = w;
     run->plan.lifetime = 15 * MINUTE;
     run->plan.first_wait = 5 * SECOND;
     run->plan.never = true;
     run->plan.segment_bytes = 64 << 10;
-    text_putf(&t, "hostname mx.sim.test\nstate %s\nlisten mx { address 192.0.2.1:25; relay from 198.51.100.0/24 }\n", STATE_DIR);
-    text_put(&t, S("domain local.test { mailbox user0 user1 user2; alias postmaster -> user0\n"
-                   "    deliver maildir /var/mail/{domain}/{local} }\n"
-                   "domain lmtp.test { mailbox m0 m1; alias postmaster -> m0; deliver lmtp://192.0.2.50:24 }\n"
-                   "route smart.test { via smtp://192.0.2.60:25; tls off }\n"
-                   "route default { direct; tls off; connections 2 }\n"
-                   "retry 5s 10s 30s for 900s { delay-notice 450s }\n"));
+    text_put(&t, site);
     CHECK(!t.full);
     sim_dns_add_mx(sim, "good.test", 10, "mx1.good.test");
     sim_dns_add_mx(sim, "back.test", 10, "mx1.good.test");
     sim_dns_add_address(sim, "mx1.good.test", "203.0.113.10");
     sim->disk_capacity = UINT64_C(256) << 20; /* the store tells of little space each second */
     disk_set_capacity(sim->disk, sim->disk_capacity);
-    for (size_t i = 0; i < w->client_count; i++)
+    for (size_t i = 0; i < WORKLOAD_CLIENTS && w->clients[i].count; i++)
         add_client(run, "client", w->clients[i].letters, w->clients[i].count, w->clients[i].local, w->clients[i].starts, false);
     add_client(run, "probe", &probes[0], 1, false, 0, true);
     add_client(run, "probe", &probes[1], 1, true, 0, true);
+    if (w->then == RECONFIGURED)
+        add_client(run, "probe", &probes[2], 1, false, 20 * SECOND, true);
 }
 
 /* ---- an operator -------------------------------------------------------------------------------------------------- */
@@ -167,16 +181,48 @@ release(struct rt *rt, void *arg)
     return 0;
 }
 
-void
-workload_begin(struct run *run, const struct workload *w)
-{
-    struct faults *all = &run->sim->faults;
+/* ---- an administrator --------------------------------------------------------------------------------------------- */
 
-    if (w->operated)
+static void
+tell_daemon(struct sim *sim, int signal)
+{
+    struct process *daemon = sim_daemon(sim);
+
+    if (daemon)
+        process_signal(daemon, signal);
+}
+
+/* Told to stop, the daemon is started again as a service manager would. */
+static int
+administer(struct rt *rt, void *arg)
+{
+    struct run *run = arg;
+    enum workload_event event = run->workload->then;
+    int64_t begin = rt_now(rt);
+
+    (void)rt_sleep(rt, begin + THEN);
+    if (event == RECONFIGURED) {
+        struct text t = text_init(run->plan.config, sizeof run->plan.config - 1);
+        text_put(&t, site);
+        text_put(&t, more_of_site);
+        CHECK(!t.full);
+        run->sim->config = text_str(&t);
+    }
+    tell_daemon(run->sim, event == RESTARTED ? SIGTERM : SIGHUP);
+    if (event != RECONFIGURED)
+        return 0;
+    (void)rt_sleep(rt, begin + HEALED); /* perhaps the new configuration could not be had then */
+    tell_daemon(run->sim, SIGHUP);
+    return 0;
+}
+
+void
+workload_begin(struct run *run)
+{
+    if (run->workload->operated)
         process_start(run->sim, "operator2", host_new(run->sim, "operator2", "127.0.0.8"), operate, run);
-    if (w->fault == FAULT_KINDS)
-        return;
-    all->list[all->count++] = (struct fault){ .kind = w->fault, .at = w->fault_at };
+    if (run->workload->then)
+        process_start(run->sim, "administrator", host_new(run->sim, "administrator", "127.0.0.6"), administer, run);
 }
 
 void
