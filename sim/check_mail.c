@@ -336,6 +336,11 @@ check_target(struct ledger *l, const struct mail *m, const struct target *t)
     bool must = m->state == MAIL_ACCEPTED && !m->removed;
     uint64_t deaths = sim->faults.process_deaths;
 
+    if (m->spoiled && t->deliveries == 0 && t->failed_notices == 0) {
+        if (!l->damage_told && !(t->silent && may_have_failed(l, m, t)))
+            sim_fail(sim, "P3: message %u was damaged, and nobody says that %s will not get it", m->token, t->address);
+        return;
+    }
     if (must && t->deliveries == 0 && t->failed_notices == 0 && !t->silent)
         sim_fail(sim, "P1/P4: message %u was accepted, and %s neither got it nor was its sender told", m->token, t->address);
     if (must && t->silent && t->deliveries == 0 && !may_have_failed(l, m, t))
@@ -345,7 +350,7 @@ check_target(struct ledger *l, const struct mail *m, const struct target *t)
     if (t->failed_notices > 1)
         sim_fail(sim, "P4: %u notices say that message %u failed for %s", t->failed_notices, m->token, t->address);
     /* What was not accepted and is salvaged all the same may lack its content: that is bounced (RELIABILITY.md, open). */
-    if (t->failed_notices && must && !may_have_failed(l, m, t))
+    if (t->failed_notices && must && !m->spoiled && !may_have_failed(l, m, t))
         sim_fail(sim, "P6: message %u bounced for %s though nobody refused it and it was not old", m->token, t->address);
     if (t->failed_notices && t->deliveries > t->doubts + deaths)
         sim_fail(sim, "P4: message %u ended twice for %s: delivered and bounced", m->token, t->address);

@@ -38,6 +38,7 @@ struct target {
 struct mail {
     uint32_t token, original; /* original: of the first attempt */
     uint8_t state;          /* enum mail_state */
+    bool spoiled;           /* its bytes in the spool were damaged at rest: it may be lost, if that is said */
     bool null_sender, delay_told;
     bool removed;           /* an operator took it out of the queue, or tried: it need not arrive */
     char sender[80];
@@ -51,6 +52,7 @@ struct mail {
 
 struct ledger {
     struct sim *sim;
+    bool damaged, damage_told; /* bytes of the spool were; and the daemon's log says so */
     struct mail **mails;
     size_t count, cap;
     int64_t lifetime;       /* as configured */

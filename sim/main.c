@@ -4,6 +4,7 @@
  * Workers are processes of this machine, each with a share of the seeds; each tells its results by a pipe, one struct a
  * seed, so that a worker that crashes names the seed it died on.
  */
+#include "sim/damage.h"
 #include "sim/nth.h"
 #include "sim/scenario.h"
 
@@ -50,6 +51,7 @@ static const char help[] =
     "  --nth --pairs N   two points in one run, N times, drawn from --from SEED; one alone: --nth POINT+POINT\n"
     "  --nth-list        how many calls there are\n"
     "\n"
+    "  --damage          beside --seed or --seeds: bytes of the spool are damaged while mail waits (sim/damage.h)\n"
     "  --scenario FILE... stories of one failure each, told in sim/scenarios; the language: sim/scenario.h\n";
 
 struct command {
@@ -378,6 +380,8 @@ main(int argc, char **argv)
         } else if (strcmp(word, "--only") == 0) {
             c.nth_options.only = value;
             i++;
+        } else if (strcmp(word, "--damage") == 0) {
+            c.options.script = &damage_script;
         } else if (strcmp(word, "--scenario") == 0) {
             c.scenarios = (const char *const *)argv + i + 1;
             while (i + 1 < argc && argv[i + 1][0] != '-') {

@@ -369,6 +369,12 @@ server_start(struct run *run, const char *name, const char *ip, uint16_t port, b
     process_start(run->sim, name, host, server_main, server);
 }
 
+struct host *
+server_host(const struct run *run, size_t index)
+{
+    return host_find(run->sim, &run->servers[index]->address);
+}
+
 void
 servers_free(struct run *run)
 {

@@ -120,10 +120,10 @@ check_spool(struct run *run)
 
     process_start(sim, "reader", sim->home, read_spool, &count);
     (void)sim_run(sim, sim->now + HOUR, nobody_left, NULL);
-    if (count.messages)
+    if (count.messages && !run->ledger.damaged) /* whose end is lost, they come again */
         sim_fail(sim, "P4: %llu messages are left in the spool though everything has ended",
                  (unsigned long long)count.messages);
-    if (count.accepted != count.ended + count.pending)
+    if (count.accepted != count.ended + count.pending && !run->ledger.damaged) /* recipients that nobody can count */
         sim_fail(sim, "P4: accepted %llu, ended %llu, pending %llu", (unsigned long long)count.accepted,
                  (unsigned long long)count.ended, (unsigned long long)count.pending);
 }
@@ -166,6 +166,10 @@ watch_log(struct sim *sim, struct process *p, struct str line)
 {
     static const struct str never[] = { STR("\"event\":\"link-violated\""), STR("\"event\":\"configuration\"") };
 
+    if (str_find(line, S("\"event\":\"spool-damage\"")) < line.len ||
+        str_find(line, S("\"event\":\"message-unreadable\"")) < line.len ||
+        str_find(line, S("the message cannot be read from the spool")) < line.len) /* in "attempt" */
+        run_of(sim)->ledger.damage_told = true;
     if (str_find(line, S("\"event\":\"spool-broken\"")) < line.len)
         faults_death(sim); /* the store ends itself, with what it could not write down */
     for (size_t i = 0; i < sizeof never / sizeof *never && !sim->faults.planted; i++)

@@ -125,6 +125,7 @@ void operator_start(struct run *);
 uint64_t counters_figure(struct str counters, struct str name); /* UINT64_MAX: there is none of that name */
 void server_start(struct run *, const char *name, const char *ip, uint16_t port, bool lmtp);
 void servers_free(struct run *);
+struct host *server_host(const struct run *, size_t index);
 struct client *client_table_new(struct sim *);
 void client_table_free(struct run *);
 void client_start(struct run *, size_t index);
