@@ -72,8 +72,9 @@ fuzz_one(struct str input, struct arena *arena)
 
     s->step = 1u + fuzz_choice(&rest);
     s->command = (struct command){ .verb = &verb_sink, .beside = listen_to, .arg = s };
-    command_add(&s->command, S("--quiet --seconds 90"), arena);
+    command_add(&s->command, S("--quiet"), arena);
     command_add(&s->command, fuzz_field(&rest), arena);
+    command_add(&s->command, S("--seconds 90"), arena);
     s->said = rest;
     s->heard = fuzz_text(arena, 64 << 10);
     world_rules = (struct world_rules){ .seed = 1, .read_max = how & 1 ? s->step : 0, .drops_heap = true };

@@ -307,6 +307,8 @@ pass_greylist(struct session *s, struct str args)
     if (!sink->set.greylist)
         return true;
     str_cut(&address, '<');
+    if (str_is_absent(address)) /* anything is taken for a recipient */
+        address = args;
     address = str_cut(&address, '>');
     if (map_get(&sink->greylisted, address) || sink->greylisted.count >= SEEN_MAX)
         return true;
