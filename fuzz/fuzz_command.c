@@ -5,7 +5,7 @@
  * Aims at: cli/cli.c cli/sendmail.c cli/send.c cli/queue.c cli/operate.c cli/check.c cli/spool.c message/compose.c
  * Seeds:   cli/cli_test.c cli/check_test.c message/compose_test.c address-isemail/
  * Longest: 2000
- * Test:    400 runs
+ * Test:    320 runs
  * Choices: 3 bytes in front
  *
  * The first byte chooses the verb; then come its words, a byte 0xff, a file that words may name ("f", and a segment of a spool,

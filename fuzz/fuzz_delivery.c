@@ -4,7 +4,7 @@
  * Aims at: deliver/smtp.c deliver/transaction.c deliver/attempt.c deliver/connections.c smtp/client.c
  * Seeds:   deliver/smtp_test.c smtp/client_test.c
  * Longest: 4000
- * Test:    2300 runs
+ * Test:    900 runs
  * Choices: 6 bytes in front
  *
  * The first bytes choose hosts, what the resolver says, and how servers behave; then the content, and for each connection,

@@ -4,7 +4,7 @@
  * Aims at: dns/answer.c dns/name.c
  * Seeds:   dns/answer_test.c
  * Longest: 1500
- * Test:    44000 runs
+ * Test:    30000 runs
  * Choices: 2 bytes in front
  *
  * The first byte chooses the type that was asked for, the second the question. Answers keep their bounds; found means records

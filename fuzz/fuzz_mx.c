@@ -4,7 +4,7 @@
  * Aims at: dns/mx.c dns/answer.c
  * Seeds:   dns/answer_test.c
  * Longest: 1500
- * Test:    65000 runs
+ * Test:    40000 runs
  * Choices: 1 bytes in front
  *
  * Every question is answered with the next packet of the input (its length in one byte before it). What is decided keeps
