@@ -520,10 +520,10 @@ struct err
 stream_from_handle(struct rt *rt, struct handle handle, struct stream **out)
 {
     struct process *p = process_of(rt);
+    int error = faults_call(p, CALL_TAKE);
     struct object *o = object_take(p, handle);
 
     CHECK(o->kind == OBJECT_STREAM);
-    int error = faults_call(p, CALL_TAKE);
     if (error) {
         object_release(o);
         return err_from_os(error, "take over a socket");
@@ -920,10 +920,10 @@ listener_open(struct rt *rt, const struct address *at, struct listener **out)
 struct err
 listener_from_handle(struct rt *rt, struct handle handle, struct listener **out)
 {
+    int error = faults_call(process_of(rt), CALL_TAKE);
     struct object *o = object_take(process_of(rt), handle);
 
     CHECK(o->kind == OBJECT_LISTENER);
-    int error = faults_call(process_of(rt), CALL_TAKE);
     if (error) {
         object_release(o);
         return err_from_os(error, "take over a listener");

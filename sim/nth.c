@@ -45,6 +45,8 @@ static_assert(sizeof calls / sizeof *calls == CALL_KINDS, "each kind has a name"
     (MAKES_DESCRIPTOR | CALL_READ | CALL_DIR | CALL_TAKE | CALL_RECEIVE | CALL_SEND | CALL_LINK_RECEIVE | CALL_LINK_SEND | \
      CALL_SANDBOX | CALL_RESOLVER)
 
+enum { IS_SIGKILL = -1, IS_POWER = -2 }; /* no error: the end of the process, or of all */
+
 /* EINTR and short reads and writes are not here: runtime/ answers them itself. */
 static const struct {
     int number;
@@ -69,6 +71,8 @@ static const struct {
     { ECONNRESET, CALL_RECEIVE | CALL_SEND | CALL_LINK_RECEIVE | CALL_LINK_SEND, false },
     { EPIPE, CALL_SEND | CALL_LINK_SEND, false },
     { EPERM, CALL_SANDBOX, false },
+    { IS_SIGKILL, CALL_MEMORY - 1, false },
+    { IS_POWER, CALL_MEMORY - 1, false },
 };
 enum { ERRORS = sizeof errors / sizeof *errors };
 
@@ -95,7 +99,9 @@ struct baseline {
 
 struct nth {
     struct call_watch watch; /* first */
-    struct sim_event opens, power_fails;
+    struct sim_event opens, power_fails, is_killed;
+    struct fault power;
+    uint32_t killed;         /* the process that is to end */
     const struct workload *workload;
     struct point points[POINTS_A_RUN];
     size_t point_count;
@@ -127,18 +133,59 @@ find_call(enum seam_call call)
     return i;
 }
 
-static int
-fail(struct process *p, int call, int number)
+static const char *
+error_name(int number)
 {
-    const struct sim *sim = p->sim;
+    return number == IS_SIGKILL ? "SIGKILL" : number == IS_POWER ? "POWER" : strerrorname_np(number);
+}
 
-    sim_trace(p->sim, p, "FAULT: %s fails: %s", calls[call].name, strerrorname_np(number));
+static void
+kill_now(struct sim *sim, struct sim_event *event)
+{
+    const struct nth *nth = container_of(event, struct nth, is_killed);
+
+    list_each(node, &sim->processes) {
+        struct process *p = container_of(node, struct process, node);
+        if (p->pid == nth->killed && !p->ended)
+            process_kill(p, 256 + SIGKILL);
+    }
+}
+
+/* Does not return if the process runs: it ends before the call has an effect. A call to the disk has had it: its end is told to
+ * nobody. */
+static void
+end_there(struct nth *nth, struct process *p, bool power)
+{
+    struct sim *sim = p->sim;
+    bool runs = sim->running == p;
+
+    nth->killed = p->pid;
+    nth->power = (struct fault){ .kind = FAULT_POWER_LOSS, .at = sim->now };
+    if (runs && power)
+        sim->fault_at_step = &nth->power;
+    if (runs)
+        process_kill(p, 256 + SIGKILL);
+    else
+        sim_at(sim, power ? &nth->power_fails : &nth->is_killed, sim->now);
+}
+
+static int
+fail(struct nth *nth, struct process *p, int call, int number)
+{
+    struct sim *sim = p->sim;
+
+    sim_trace(sim, p, "FAULT: %s fails: %s", calls[call].name, error_name(number));
     if (sim->options.logs && !sim->options.trace)
         printf("%14.6f %s.%u: FAULT: %s fails: %s\n", (double)sim->now / (double)SECOND, p->name, p->pid, calls[call].name,
-               strerrorname_np(number));
+               error_name(number));
+    if (number < 0) {
+        sim->faults.planted++;
+        end_there(nth, p, number == IS_POWER);
+        return 0;
+    }
     /* A broken connection may have taken final replies with it: P5. */
     if (calls[call].call & (CALL_RECEIVE | CALL_SEND | CALL_LINK_RECEIVE | CALL_LINK_SEND))
-        faults_death(p->sim);
+        faults_death(sim);
     return number;
 }
 
@@ -162,7 +209,7 @@ on_call(struct call_watch *watch, struct process *p, enum seam_call kind)
         if (now || again)
             number = errors[point->error].number;
     }
-    return number ? fail(p, call, number) : 0;
+    return number ? fail(nth, p, call, number) : 0;
 }
 
 /* A sync that failed has brought nothing to the disk, and the page cache does not say so: sim/states has the others. */
@@ -220,6 +267,7 @@ begin(struct run *run, void *arg)
     sim->call_watch = &nth->watch;
     nth->opens.due = window_opens;
     nth->power_fails.due = lose_power;
+    nth->is_killed.due = kill_now;
     nth->open = nth->workload->from_start;
     if (!nth->open)
         sim_at(sim, &nth->opens, sim->now + WORKLOAD_OPENS);
@@ -235,6 +283,7 @@ heal(struct run *run, void *arg)
     run->sim->call_watch = NULL;
     sim_stop_event(run->sim, &nth->opens);
     sim_stop_event(run->sim, &nth->power_fails);
+    sim_stop_event(run->sim, &nth->is_killed);
     workload_probe(run);
 }
 
@@ -354,7 +403,7 @@ static void
 put_point(struct text *out, const struct point *p)
 {
     text_putf(out, "%s:%s:%s:%u:%s:%s", workloads[p->workload].name, role_names[p->role], calls[p->call].name, p->n,
-              strerrorname_np(errors[p->error].number), how_names[p->how]);
+              error_name(errors[p->error].number), how_names[p->how]);
 }
 
 /* As --nth takes it. */
@@ -390,7 +439,7 @@ add_points(struct points *all, uint16_t workload, const struct baseline *b)
             for (uint32_t n = 1; n <= b->counts[role][call]; n++)
                 for (uint8_t error = 0; error < ERRORS; error++)
                     for (uint8_t how = 0; how < HOWS && errors[error].calls & calls[call].call; how++)
-                        if (how != POWER || calls[call].call & TO_DISK)
+                        if (how == ONCE || (errors[error].number > 0 && (how == LASTS || calls[call].call & TO_DISK)))
                             add_point(all, (struct point){ workload, role, call, error, how, n });
 }
 

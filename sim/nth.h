@@ -5,7 +5,7 @@
  * A *point* is one such run: workload, role, kind of call, n, error, and how: the error comes *once*; or it *lasts*: then
  * it comes again at each later call that can give it, of this role or, where the error is one of the machine (a full
  * disk), of all roles; or it comes once to the disk and soon after it the *power* fails. An allocation that fails ends its
- * process, by design (base/mem.h).
+ * process, by design (base/mem.h). Two more befall any call: SIGKILL ends the process there, POWER the whole machine.
  *
  * A *pair* is two points of one workload in one run, drawn at random: what fails while the first failure is still being met.
  *
