@@ -1,6 +1,8 @@
 /* check_mail - ledger.h: what the outside world saw, and whether the promises were kept. */
 #include "sim/ledger.h"
 
+#include "sim/check_mime.h"
+
 #include "base/check.h"
 #include "base/map.h"
 
@@ -129,27 +131,46 @@ count_cr(struct str s)
     return count;
 }
 
+/* One field of trace, whole, off the front. */
+static bool
+take_trace(struct str *content)
+{
+    static const struct str trace[] = { STR("Received: "), STR("Return-Path: "), STR("Delivered-To: ") };
+
+    for (size_t i = 0; i < sizeof trace / sizeof *trace; i++) {
+        if (!str_starts_nocase(*content, trace[i]))
+            continue;
+        do
+            (void)str_cut(content, '\n');
+        while (content->len && byte_is_space(content->ptr[0]));
+        return true;
+    }
+    return false;
+}
+
+static bool
+is_converted(struct ledger *l, const struct mail *m, struct str content)
+{
+    while (take_trace(&content))
+        continue;
+    l->converted++;
+    return mime_is_same(&l->sim->mem, m->own_content, content);
+}
+
 /* P8: what we prepend is trace, and everything behind it is what was sent. */
 static bool
 is_unchanged(struct ledger *l, const struct mail *m, struct str content, bool lf_only)
 {
     size_t want = m->own_content.len - (lf_only ? count_cr(m->own_content) : 0);
-    static const struct str trace[] = { STR("Received: "), STR("Return-Path: "), STR("Delivered-To: ") };
 
-    (void)l;
     if (content.len < want)
-        return false;
+        return m->mime && is_converted(l, m, content);
     struct str head = str_slice(content, 0, content.len - want), body = str_from(content, content.len - want);
     if (lf_only ? !same_text(body, m->own_content) : !str_eq(body, m->own_content))
-        return false;
-    while (head.len) {
-        struct str line = str_cut(&head, '\n');
-        bool known = line.len && byte_is_space(line.ptr[0]);
-        for (size_t i = 0; i < sizeof trace / sizeof *trace; i++)
-            known |= str_starts_nocase(line, trace[i]);
-        if (!known)
+        return m->mime && !lf_only && is_converted(l, m, content);
+    while (head.len)
+        if (!take_trace(&head))
             return false;
-    }
     return true;
 }
 

@@ -39,6 +39,7 @@ struct mail {
     uint32_t token, original; /* original: of the first attempt */
     uint8_t state;          /* enum mail_state */
     bool spoiled;           /* its bytes in the spool were damaged at rest: it may be lost, if that is said */
+    bool mime;              /* 8-bit: a next hop may get it converted */
     bool null_sender, delay_told;
     bool removed;           /* an operator took it out of the queue, or tried: it need not arrive */
     char sender[80];
@@ -59,7 +60,7 @@ struct ledger {
     bool thin;              /* some messages take minutes to go through the network */
     int64_t soonest;        /* after a 4xx the next try comes no sooner */
     int64_t slack;          /* that a failure may come before its time: jitter, a clock that jumped */
-    uint64_t accepted, delivered, duplicates, bounced, double_bounces;
+    uint64_t accepted, delivered, duplicates, bounced, double_bounces, converted;
 };
 
 void ledger_init(struct ledger *, struct sim *);

@@ -26,7 +26,7 @@ struct told { /* by a worker */
 };
 
 struct totals {
-    uint64_t seeds, failed, mails, accepted, delivered, duplicates, bounced, deaths, faults, turns;
+    uint64_t seeds, failed, mails, accepted, delivered, duplicates, bounced, converted, deaths, faults, turns;
     uint64_t injected[FAULT_KINDS];
     double virtual_s;
     struct told failures[FAILURES_SHOWN];
@@ -173,6 +173,7 @@ add(struct totals *t, const struct told *told)
     t->delivered += r->delivered;
     t->duplicates += r->duplicates;
     t->bounced += r->bounced;
+    t->converted += r->converted;
     t->deaths += r->deaths;
     t->turns += r->turns;
     t->virtual_s += (double)r->virtual_ns / (double)SECOND;
@@ -258,6 +259,7 @@ put_totals(FILE *out, const struct totals *t, double took, bool as_table)
     } figures[] = {
         { "schedules", t->seeds }, { "failed", t->failed }, { "messages handed in", t->mails }, { "accepted", t->accepted },
         { "recipients delivered", t->delivered }, { "duplicates", t->duplicates }, { "bounced", t->bounced },
+        { "converted", t->converted },
         { "faults", t->faults }, { "process deaths", t->deaths },
     };
 

@@ -81,16 +81,21 @@ take_letter(const struct script_letter *from, struct letter *letter)
 }
 
 static void
-put_text(struct text *t, struct prng *p, size_t size)
+put_text(struct text *t, struct prng *p, size_t size, bool eight_bit)
 {
-    static const struct str words[] = { STR("lorem"), STR("ipsum"), STR("."), STR(".."), STR("From "), STR("dolor"), STR("="),
-                                        STR("sit amet,"), STR("\tconsectetur"), STR("-") };
+    enum { WORDS = 10 };
+    static const struct str ascii[WORDS] = { STR("lorem"), STR("ipsum"), STR("."), STR(".."), STR("From "), STR("dolor"), STR("="),
+                                             STR("sit amet,"), STR("\tconsectetur"), STR("-") };
+    static const struct str utf8[WORDS] = { STR("gr\xc3\xbc\xc3\x9f"), STR("ipsum"), STR("."), STR("..\xe2\x82\xac"), STR("From "),
+                                            STR("\xe6\x97\xa5\xe6\x9c\xac"), STR("=3D"), STR("sit amet, "), STR("\tna\xc3\xafve"), STR("-") };
+    const struct str *words = eight_bit ? utf8 : ascii;
+    size_t end = t->len + size;
 
-    while (t->len < size && !t->full) {
+    while (t->len < end && !t->full) {
         uint64_t draws = prng_u64(p); /* enough for a line: much of a client's time goes here */
         for (size_t left = draws % 9; left > 0; left--) {
-            draws /= sizeof words / sizeof *words;
-            text_put(t, words[draws % (sizeof words / sizeof *words)]);
+            draws /= WORDS;
+            text_put(t, words[draws % WORDS]);
             if (left > 1)
                 text_put_byte(t, ' ');
         }
@@ -98,20 +103,45 @@ put_text(struct text *t, struct prng *p, size_t size)
     }
 }
 
+/* 8-bit text, or a multipart of that and of octets that are no text. */
+static void
+put_mime(struct text *t, struct prng *p, size_t size)
+{
+    static const struct str plain = STR("Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\n");
+
+    text_put(t, S("MIME-Version: 1.0\r\n"));
+    if (prng_below(p, 2)) {
+        text_put(t, plain);
+        put_text(t, p, size, true);
+        return;
+    }
+    text_put(t, S("Content-Type: multipart/mixed; boundary=\"=_b\"\r\nContent-Transfer-Encoding: 8bit\r\n\r\n--=_b\r\n"));
+    text_put(t, plain);
+    put_text(t, p, size / 2, true);
+    text_put(t, S("\r\n--=_b\r\nContent-Type: application/octet-stream\r\nContent-Transfer-Encoding: 8bit\r\n\r\n"));
+    put_text(t, p, size / 2, prng_below(p, 2));
+    text_put(t, S("\r\n--=_b--\r\n"));
+}
+
 static struct str
 write_content(struct client *c, const struct letter *letter, const struct mail *m)
 {
     struct mem *mem = &c->run->sim->mem;
     struct prng p;
-    size_t cap = letter->size + 1200;
+    size_t cap = letter->size + 2000;
     char *scratch = mem_alloc(mem, cap);
     struct text t = text_init(scratch, cap);
 
     prng_seed(&p, letter->seed);
     text_putf(&t, "From: %s <%s>\r\nDate: Thu, 1 Jan 2026 00:00:00 +0000\r\nMessage-ID: <m%u@sim.test>\r\n"
-                  "X-Sim-Token: %u\r\nSubject: letter %u\r\n\r\n",
+                  "X-Sim-Token: %u\r\nSubject: letter %u\r\n",
               c->plan->name, m->sender[0] ? m->sender : "nobody@back.test", m->token, m->token, m->original);
-    put_text(&t, &p, letter->size);
+    if (m->mime) {
+        put_mime(&t, &p, letter->size);
+    } else {
+        text_put(&t, S("\r\n"));
+        put_text(&t, &p, letter->size, false);
+    }
     CHECK(!t.full);
     char *own = mem_alloc(mem, t.len);
     memcpy(own, t.ptr, t.len);
@@ -260,8 +290,10 @@ run_transaction(struct client *c, struct letter *letter, struct mail *m)
         (void)snprintf(m->sender, sizeof m->sender, "s-%u@back.test", m->token);
     m->state = MAIL_CUT;
     m->begun_at = sim->now;
+    m->mime = letter->seed % 4 == 1;
     m->own_content = write_content(c, letter, m);
-    if (!ask(c, &code, "MAIL FROM:<%s>%s\r\n", m->sender, c->dsn && dice_chance(sim, 300) ? " RET=HDRS" : "") || code != 250)
+    if (!ask(c, &code, "MAIL FROM:<%s>%s%s\r\n", m->sender, c->dsn && dice_chance(sim, 300) ? " RET=HDRS" : "",
+             m->mime ? " BODY=8BITMIME" : "") || code != 250)
         return code;
     for (size_t i = 0; i < letter->rcpt_count; i++) {
         char address[64];

@@ -273,7 +273,7 @@ run_seed(uint64_t seed, const struct run_options *options, struct run_result *ou
     *out = (struct run_result){ .failed = sim->failed, .hash = sim->hash, .turns = sim->turns, .virtual_ns = sim->now,
                                 .mails = run->ledger.count, .accepted = run->ledger.accepted,
                                 .delivered = run->ledger.delivered, .duplicates = run->ledger.duplicates,
-                                .bounced = run->ledger.bounced, .deaths = sim->faults.process_deaths,
+                                .bounced = run->ledger.bounced, .converted = run->ledger.converted, .deaths = sim->faults.process_deaths,
                                 .planted = sim->faults.planted, .fault_count = sim->faults.count, .client_count = run->plan.client_count };
     memcpy(out->failure, sim->failure, sizeof out->failure);
     memcpy(out->injected, sim->faults.injected, sizeof out->injected);

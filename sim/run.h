@@ -77,7 +77,7 @@ struct run_result {
     char failure[512];
     uint64_t hash, turns;
     int64_t virtual_ns;
-    uint64_t mails, accepted, delivered, duplicates, bounced, deaths;
+    uint64_t mails, accepted, delivered, duplicates, bounced, converted, deaths;
     uint64_t injected[FAULT_KINDS], planted;
     size_t fault_count, client_count;
     double seconds;
