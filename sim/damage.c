@@ -147,7 +147,8 @@ begin(struct run *run, void *arg)
 
     (void)arg;
     for (size_t i = 0; i < run->server_count; i++)
-        server_host(run, i)->down_until = FOREVER; /* until faults_end() */
+        if (server_host(run, i))
+            server_host(run, i)->down_until = FOREVER; /* until faults_end() */
     sim->faults.count = 0;
 }
 

@@ -44,11 +44,12 @@ struct client {
 
 static const char *const places[] = {
     "user0@local.test", "user1@local.test", "user2@local.test", "all@local.test",     "one@local.test",
-    "m0@lmtp.test",     "m1@lmtp.test",     "ok-%u-0@good.test", "ok-%u-1@good.test", "ok-%u-2@smart.test",
+    "m0@lmtp.test",     "m1@lmtp.test",     "b0@box.test",      "b1@box.test", /* so far those that are ours */
+    "ok-%u-0@good.test", "ok-%u-1@good.test", "ok-%u-2@smart.test",
     "later-%u@good.test", "later-%u@smart.test", "no-%u@good.test", "no-%u@smart.test", "dot-%u@good.test",
     "x-%u@nowhere.test", "never-%u@good.test", "ok-%u-3@backup.test",
 };
-enum { PLACES = sizeof places / sizeof *places, PLACES_LOCAL = 7 };
+enum { PLACES = sizeof places / sizeof *places, PLACES_LOCAL = 9 };
 
 static void
 draw_letter(struct client *c, struct letter *letter)

@@ -364,6 +364,10 @@ server_start(struct run *run, const char *name, const char *ip, uint16_t port, b
 
     *server = (struct server){ .run = run, .address = host->address, .lmtp = lmtp };
     server->address.port = port;
+    if (port == 0) { /* beside the daemon, by a Unix socket; its machine is one that never fails */
+        server->address = (struct address){ .family = ADDRESS_UNIX };
+        (void)snprintf(server->address.path, sizeof server->address.path, "/run/%s.sock", name);
+    }
     CHECK(run->server_count < SERVERS_MAX);
     run->servers[run->server_count++] = server;
     process_start(run->sim, name, host, server_main, server);

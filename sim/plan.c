@@ -42,6 +42,7 @@ write_config(struct run *run)
     text_putf(&t, "domain local.test { mailbox user0 user1 user2; alias postmaster -> user0; alias one -> user2\n"
                   "    alias all -> user0, user1, ok-0-9@good.test\n    deliver maildir /var/mail/{domain}/{local} }\n");
     text_putf(&t, "domain lmtp.test { mailbox m0 m1 no; alias postmaster -> m0; deliver lmtp://192.0.2.50:24 }\n");
+    text_putf(&t, "domain box.test { mailbox b0 b1 no; alias postmaster -> b0; deliver lmtp:/run/box.sock }\n");
     text_putf(&t, "route smart.test { via smtp://192.0.2.60:25; tls off }\n");
     text_putf(&t, "route default { direct; tls off; connections %u }\n", (unsigned)ONE_OF(run, 1, 2, 20));
     text_putf(&t, "retry %us %us %us for %us { delay-notice %us }\n", step, step * 2, more,

@@ -184,6 +184,7 @@ start_peers(struct run *run, const struct run_options *options)
     server_start(run, "mx2", "203.0.113.11", 25, false);
     server_start(run, "smart", "192.0.2.60", 25, false);
     server_start(run, "lmtp", "192.0.2.50", 24, true);
+    server_start(run, "box", "192.0.2.51", 0, true);
     operator_start(run);
     for (size_t i = 0; i < run->plan.client_count; i++)
         if (!run->plan.clients[i].later && !(options->clients_off >> i & 1))
