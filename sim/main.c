@@ -15,7 +15,6 @@
 #include <string.h>
 #include <sys/select.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 enum { WORKERS_MAX = 64, FAILURES_SHOWN = 10 };
@@ -126,15 +125,6 @@ run_one(struct command *c)
 }
 
 /* ---- many --------------------------------------------------------------------------------------------------------- */
-
-static double
-seconds_now(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
-}
 
 static void
 work(const struct command *c, uint64_t first, uint64_t step, int fd)

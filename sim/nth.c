@@ -14,7 +14,6 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 enum { ROLES = 10, WORKERS_MAX = 64, FAILURES_MAX = 40, HANGS_AFTER_S = 60, POINT_TEXT = 240, POINTS_A_RUN = 2 };
@@ -600,15 +599,6 @@ write_report(const char *path, const struct common *common, const struct points 
     for (size_t call = 0; call < CALL_KINDS; call++)
         fprintf(out, "| %s | %u | %u |\n", calls[call].name, counted[call], points[call]);
     fclose(out);
-}
-
-static double
-seconds_now(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
 }
 
 static int

@@ -245,13 +245,20 @@ is_thin(const struct sim_net *net)
     return net->window * SECOND / turn < THIN_BYTES;
 }
 
+double
+seconds_now(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
 void
 run_seed(uint64_t seed, const struct run_options *options, struct run_result *out)
 {
-    struct timespec before, after;
+    double began = seconds_now();
     struct run *run;
-
-    clock_gettime(CLOCK_MONOTONIC, &before);
     struct sim *sim = sim_new(seed, options->sim);
     run = mem_new(&sim->mem, struct run);
     run->sim = sim;
@@ -285,6 +292,5 @@ run_seed(uint64_t seed, const struct run_options *options, struct run_result *ou
     servers_free(run);
     mem_free(&sim->mem, run, sizeof *run);
     sim_free(sim);
-    clock_gettime(CLOCK_MONOTONIC, &after);
-    out->seconds = (double)(after.tv_sec - before.tv_sec) + (double)(after.tv_nsec - before.tv_nsec) / 1e9;
+    out->seconds = seconds_now() - began;
 }

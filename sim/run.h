@@ -109,6 +109,7 @@ run_of(const struct sim *sim)
     return sim->ctx;
 }
 
+double seconds_now(void); /* of the real clock */
 void run_seed(uint64_t seed, const struct run_options *, struct run_result *out);
 
 /* check_rest.c: P9, when all is quiet. What still waits has so long to give up: the longest deadline of a client or server. */
