@@ -55,7 +55,7 @@ damage_free(struct spool *sp, struct damage *d)
 static struct err
 copy_bytes(struct spool *sp, const struct damage *d, struct file *to, int64_t until)
 {
-    char *step = mem_alloc(sp->mem, LIMIT_STEP);
+    char *step = mem_buffer(sp->mem, LIMIT_STEP);
     struct err e = OK;
 
     for (uint64_t done = 0; done < d->len && !err_is(e); done += LIMIT_STEP) {

@@ -368,7 +368,7 @@ ended_add(struct spool *sp, struct message_id id)
     if (ended_has(sp, id))
         return;
     if (!sp->own_ended)
-        sp->own_ended = mem_alloc(sp->mem, LIMIT_ENDED * sizeof *sp->own_ended);
+        sp->own_ended = mem_buffer(sp->mem, LIMIT_ENDED * sizeof *sp->own_ended);
     slot = &sp->own_ended[sp->ended_count % LIMIT_ENDED];
     if (sp->ended_count++ >= LIMIT_ENDED)
         map_remove(&sp->ended, message_key(slot));
