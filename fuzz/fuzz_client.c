@@ -4,7 +4,7 @@
  * Aims at: smtp/client.c smtp/remote_reply.c
  * Seeds:   smtp/client_test.c deliver/smtp_test.c smtp/remote_reply_test.c smtp-smuggling/
  * Longest: 3000
- * Test:    13000 runs
+ * Test:    7000 runs
  * Choices: 3 bytes in front
  *
  * The input is the content, a byte 0xff, and what the server says; the first bytes choose how. What the client said is read by

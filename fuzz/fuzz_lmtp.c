@@ -4,7 +4,7 @@
  * Aims at: smtp/client.c smtp/remote_reply.c
  * Seeds:   smtp/client_test.c deliver/smtp_test.c
  * Longest: 3000
- * Test:    12000 runs
+ * Test:    6500 runs
  * Choices: 3 bytes in front
  *
  * As fuzz_client, and: each accepted recipient has a reply of its own when the transaction came to its end, nobody else has.

@@ -4,7 +4,7 @@
  * Aims at: cli/load.c smtp/client.c
  * Seeds:   smtp/client_test.c deliver/smtp_test.c
  * Longest: 3000
- * Test:    920 runs
+ * Test:    600 runs
  * Choices: 2 bytes in front
  *
  * The input is options, words with spaces between, a byte 0xff, and what the server of each connection says. It ends, with a

@@ -98,7 +98,7 @@ take_data(struct str *heard, const struct hostile_sent *sent, struct arena *aren
             text_put(&content, pieces[i]);
     check_form(str_slice(before, 0, before.len - heard->len), false);
     struct str came = text_str(&content);
-    if (sent->t->accepted == 0) { /* never the real message */
+    if (sent->t->accepted == 0 || !remote_reply_is_positive(&sent->t->mail)) { /* never the real message */
         CHECK(came.len == 0);
         return;
     }
