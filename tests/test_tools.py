@@ -138,6 +138,14 @@ def test_each_fault_of_the_sink_as_send_sees_it(tmp_path, option, value, code, t
         assert sink.stop()["messages"] == taken
 
 
+def test_greylisting_takes_anything_for_a_recipient(tmp_path):
+    with Sink(tmp_path / "kept", "--greylist") as sink:
+        with smtplib.SMTP("127.0.0.1", sink.port) as client:
+            client.ehlo()
+            client.docmd("MAIL FROM:x")
+            assert [client.docmd("RCPT TO:y")[0] for _ in range(2)] == [450, 250]
+
+
 def test_shares_are_counted_not_drawn(tmp_path):
     with Sink(tmp_path / "kept", "--refuse", "rcpt=550/20%", "--defer", "dot=50%") as sink:
         with smtplib.SMTP("127.0.0.1", sink.port) as client:
