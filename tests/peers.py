@@ -179,7 +179,8 @@ class ScriptedServer:
         self.listener = socket.socket(family)
         self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.listener.bind((host, port))
-        self.listener.listen(50)
+        # Exim comes with hundreds at once. Whom a full backlog drops believes that he is connected, and waits for a greeting.
+        self.listener.listen(4096)
         self.port = self.listener.getsockname()[1]
         self.open = set()
         self.thread = threading.Thread(target=self._accept, daemon=True)
