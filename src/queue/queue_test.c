@@ -1812,23 +1812,30 @@ an_answer_for_many_is_worked_off_bit_by_bit(struct test *t)
     world_done(&w, t);
 }
 
+static struct spool_message
+add_to_many(struct world *w, size_t count)
+{
+    struct recipient *recipients = arena_alloc(&w->arena, count * sizeof *recipients);
+
+    for (size_t i = 0; i < count; i++)
+        recipients[i] = (struct recipient){ .address = S("a@home.test"), .reverse_path = { NULL, 0 } };
+    struct spool_message m = { .id = { 1, 1 }, .envelope = { .reverse_path = S("s@sender.test"), .client = S("192.0.2.1"),
+                               .accepted_wall = w->t.wall, .recipients = recipients, .recipient_count = count } };
+    CHECK(queue_add(w->q, w->t, &m));
+    return m;
+}
+
 /* What does not fit one message to the sender is told by the next. */
 static void
 a_notice_tells_of_a_thousand(struct test *t)
 {
     enum { MANY = 1500 };
     struct world w;
-    struct recipient *recipients;
     struct spool_settle settle;
     size_t told[] = { 1000, 500 };
 
     world_init(&w, 1);
-    recipients = arena_alloc(&w.arena, MANY * sizeof *recipients);
-    for (size_t i = 0; i < MANY; i++)
-        recipients[i] = (struct recipient){ .address = S("a@home.test"), .reverse_path = { NULL, 0 } };
-    struct spool_message m = { .id = { 1, 1 }, .envelope = { .reverse_path = S("s@sender.test"), .client = S("192.0.2.1"),
-                               .accepted_wall = w.t.wall, .recipients = recipients, .recipient_count = MANY } };
-    CHECK(queue_add(w.q, w.t, &m));
+    struct spool_message m = add_to_many(&w, MANY);
     EXPECT(t, queue_bounce(w.q, w.t, m.id));
     EXPECT(t, queue_next_settle(w.q, w.t, &w.arena, &settle));
     EXPECT_INT(t, settle.count, MANY);
@@ -1868,17 +1875,11 @@ a_notice_that_is_too_long_is_told_in_parts(struct test *t)
 {
     enum { MANY = 1500 };
     struct world w;
-    struct recipient *recipients;
     struct spool_settle settle;
     size_t told[] = { 250, 1000, 250 };
 
     world_init(&w, 1);
-    recipients = arena_alloc(&w.arena, MANY * sizeof *recipients);
-    for (size_t i = 0; i < MANY; i++)
-        recipients[i] = (struct recipient){ .address = S("a@home.test"), .reverse_path = { NULL, 0 } };
-    struct spool_message m = { .id = { 1, 1 }, .envelope = { .reverse_path = S("s@sender.test"), .client = S("192.0.2.1"),
-                               .accepted_wall = w.t.wall, .recipients = recipients, .recipient_count = MANY } };
-    CHECK(queue_add(w.q, w.t, &m));
+    struct spool_message m = add_to_many(&w, MANY);
     EXPECT(t, queue_bounce(w.q, w.t, m.id));
     EXPECT(t, queue_next_settle(w.q, w.t, &w.arena, &settle));
     for (size_t most = 1000; most > 250; most /= 2) {
