@@ -48,8 +48,8 @@ make_spool(struct rt *rt, void *arg)
     return 0;
 }
 
-static bool
-nobody_left(struct sim *sim, void *arg)
+bool
+run_nobody_left(struct sim *sim, void *arg)
 {
     (void)arg;
     list_each(node, &sim->processes)
@@ -73,7 +73,7 @@ run_prepare_disk(struct run *run)
             CHECK(!err_is(disk_create(sim->disk, dir, S("mail"), true, &mail)));
     }
     process_start(sim, "setup", sim->home, make_spool, run);
-    (void)sim_run(sim, sim->now + HOUR, nobody_left, NULL);
+    (void)sim_run(sim, sim->now + HOUR, run_nobody_left, NULL);
     disk_sync_all(sim->disk);
 }
 
@@ -119,7 +119,7 @@ check_spool(struct run *run)
     struct count count = { 0 };
 
     process_start(sim, "reader", sim->home, read_spool, &count);
-    (void)sim_run(sim, sim->now + HOUR, nobody_left, NULL);
+    (void)sim_run(sim, sim->now + HOUR, run_nobody_left, NULL);
     if (count.messages && !run->ledger.damaged) /* whose end is lost, they come again */
         sim_fail(sim, "P4: %llu messages are left in the spool though everything has ended",
                  (unsigned long long)count.messages);
@@ -141,7 +141,7 @@ stop_daemon(struct run *run)
         return;
     }
     process_signal(daemon, SIGTERM);
-    if (sim_run(sim, sim->now + STOP_WITHIN, nobody_left, NULL) || sim->failed)
+    if (sim_run(sim, sim->now + STOP_WITHIN, run_nobody_left, NULL) || sim->failed)
         return;
     list_each(node, &sim->processes) {
         struct process *p = container_of(node, struct process, node);

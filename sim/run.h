@@ -124,6 +124,7 @@ void plan_faults(struct run *);
 /* Peers; each is a process of its own. */
 void operator_start(struct run *);
 uint64_t counters_figure(struct str counters, struct str name); /* UINT64_MAX: there is none of that name */
+bool run_nobody_left(struct sim *, void *arg); /* for sim_run(): no process of the daemon is there any more */
 void server_start(struct run *, const char *name, const char *ip, uint16_t port, bool lmtp); /* port 0: at /run/NAME.sock */
 void servers_free(struct run *);
 struct host *server_host(const struct run *, size_t index);

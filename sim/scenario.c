@@ -745,16 +745,6 @@ is_allowed(const struct scenario *sc, const struct arrival *a, size_t count)
     return count <= 1;
 }
 
-static bool
-nobody_left(struct sim *sim, void *arg)
-{
-    (void)arg;
-    list_each(node, &sim->processes)
-        if (container_of(node, struct process, node)->host == sim->home)
-            return false;
-    return true;
-}
-
 static void
 end(struct scenario *sc)
 {
@@ -775,7 +765,7 @@ end(struct scenario *sc)
         fail(sc, "in the end the daemon is not there");
     else
         process_signal(daemon, SIGTERM);
-    if (!sim_run(sim, sim->now + 3 * MINUTE, nobody_left, NULL))
+    if (!sim_run(sim, sim->now + 3 * MINUTE, run_nobody_left, NULL))
         fail(sc, "in the end the daemon does not stop");
 }
 
