@@ -715,6 +715,14 @@ stream_wait_readable(struct stream *s, int64_t until)
     return OK;
 }
 
+/* In one thread nobody could answer meanwhile. */
+struct err
+stream_hold_readable(struct stream *s, int64_t ns)
+{
+    (void)ns;
+    return is_readable(s->end) ? OK : ERR(ERR_TIMEOUT, "wait for an answer");
+}
+
 /* ---- writing ----------------------------------------------------------------------------------------------------- */
 
 static struct err
@@ -827,6 +835,13 @@ stream_write_now(struct stream *s, struct str bytes, size_t *out_len)
         return e;
     *out_len = len;
     return OK;
+}
+
+struct err
+stream_wait_writable(struct stream *s, int64_t until)
+{
+    TRY(sched_enter(&s->process->rt));
+    return wait_for(s, &s->writer, until, "write");
 }
 
 /* ---- what a stream knows ----------------------------------------------------------------------------------------- */

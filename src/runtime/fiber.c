@@ -301,6 +301,13 @@ sched_spend(struct rt *rt)
 }
 
 struct err
+fiber_turn(struct rt *rt)
+{
+    sched_spend(rt);
+    return sched_enter(rt);
+}
+
+struct err
 rt_sleep(struct rt *rt, int64_t until)
 {
     TRY(sched_enter(rt));

@@ -14,6 +14,7 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -470,6 +471,22 @@ stream_wait_readable(struct stream *s, int64_t until)
     }
 }
 
+struct err
+stream_hold_readable(struct stream *s, int64_t ns)
+{
+    struct pollfd fd = { .fd = s->source.fd, .events = POLLIN };
+    struct timespec most = { .tv_sec = ns / SECOND, .tv_nsec = ns % SECOND };
+    int n;
+
+    do /* a signal begins the wait anew: only supervisors get any */
+        n = ppoll(&fd, 1, &most, NULL);
+    while (n < 0 && errno == EINTR);
+    if (n < 0)
+        return err_here("wait for an answer");
+    s->readable = true; /* the reactor has not looked meanwhile */
+    return n == 0 ? ERR(ERR_TIMEOUT, "wait for an answer") : OK;
+}
+
 /* ---- writing ----------------------------------------------------------------------------------------------------- */
 
 static ssize_t
@@ -579,6 +596,14 @@ stream_write_now(struct stream *s, struct str bytes, size_t *out_len)
         return e;
     *out_len = at == 1 ? bytes.len : sent;
     return OK;
+}
+
+/* The kernel reports the next room only after it has refused something: not after a write that was merely short. */
+struct err
+stream_wait_writable(struct stream *s, int64_t until)
+{
+    TRY(sched_enter(s->rt));
+    return wait_writable(s, until, "write");
 }
 
 /* ---- what a stream knows ----------------------------------------------------------------------------------------- */

@@ -56,6 +56,9 @@ bool fiber_room(struct rt *);
 struct fiber *fiber_current(struct rt *);
 void fiber_cancel(struct fiber *);           /* of a fiber that has not ended; twice is once */
 void fiber_yield(struct rt *);               /* lets every ready fiber run once; never fails */
+/* For suspending functions above the runtime, before work that may not have to wait: ERR_CANCELLED is passed on as a
+ * stream's read would, and now and then the others run first. */
+struct err fiber_turn(struct rt *);
 size_t fiber_count(struct rt *);             /* that have not ended */
 struct err rt_sleep(struct rt *, int64_t until); /* OK when until has come; ERR_CANCELLED */
 
@@ -128,6 +131,11 @@ struct err stream_read_now(struct stream *, void *memory, size_t cap, size_t *ou
 /* Suspends until a read would give something (bytes, end or error): for fibers that give memory back while idle. (The
  * stack they do not use is given back without being asked, after a second of any wait.) */
 struct err stream_wait_readable(struct stream *, int64_t until);
+/* After stream_write_now() took nothing: suspends until it is worth another try. */
+struct err stream_wait_writable(struct stream *, int64_t until);
+/* Holds up this whole role until a read would give something, at most ns: for a library that wants an answer inside its
+ * callback, from another role that gives it at once. ERR_TIMEOUT. Not a suspension: no other fiber runs. */
+struct err stream_hold_readable(struct stream *, int64_t ns);
 struct err stream_write(struct stream *, struct str, int64_t until); /* all of it */
 struct err stream_write_parts(struct stream *, const struct str *parts, size_t count, int64_t until);
 /* As much as goes without suspending; *out_len says how much. */

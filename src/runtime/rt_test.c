@@ -7,6 +7,7 @@
 
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -733,8 +734,66 @@ WORLD_TEST(a_full_peer_takes_what_fits)
         EXPECT(t, !err_is(stream_write_now(ends[0], str_new(chunk, sizeof chunk), &n)));
     while (n > 0);
     EXPECT_INT(t, stream_write(ends[0], S("x"), within(rt, MILLISECOND)).kind, ERR_TIMEOUT);
+    EXPECT_INT(t, stream_wait_writable(ends[0], within(rt, MILLISECOND)).kind, ERR_TIMEOUT);
+    do
+        EXPECT(t, !err_is(stream_read_now(ends[1], chunk, sizeof chunk, &n)));
+    while (n > 0);
+    EXPECT(t, !err_is(stream_wait_writable(ends[0], within(rt, 10 * SECOND))));
+    EXPECT(t, !err_is(stream_write_now(ends[0], S("x"), &n)));
+    EXPECT_INT(t, n, 1);
     stream_close(ends[0]);
     stream_close(ends[1]);
+}
+
+static void *
+answer_in_a_thread(void *arg)
+{
+    int fd = *(int *)arg;
+    char byte;
+
+    CHECK(read(fd, &byte, 1) == 1 && write(fd, "b", 1) == 1);
+    return NULL;
+}
+
+static void
+count_turns(void *arg)
+{
+    struct ctx *c = arg;
+
+    for (c->count = 0; !err_is(fiber_turn(c->rt)); c->count++)
+        ;
+}
+
+WORLD_TEST(an_answer_can_be_held_for)
+{
+    struct ctx c = { .rt = rt };
+    struct handle ends[2];
+    struct stream *stream;
+    pthread_t thread;
+    char byte = 0;
+    size_t n;
+
+    CHECK(!err_is(stream_pair(rt, ends)) && !err_is(stream_from_handle(rt, ends[0], &stream)));
+    EXPECT(t, !err_is(stream_read_now(stream, &byte, 1, &n)));
+    struct fiber *other = fiber_start(rt, "turns", count_turns, &c);
+    EXPECT_INT(t, stream_hold_readable(stream, MILLISECOND).kind, ERR_TIMEOUT);
+    EXPECT(t, !err_is(stream_write_now(stream, S("a"), &n)));
+    CHECK(pthread_create(&thread, NULL, answer_in_a_thread, &ends[1].number) == 0);
+    EXPECT(t, !err_is(stream_hold_readable(stream, 100 * SECOND)));
+    EXPECT(t, !err_is(stream_read_now(stream, &byte, 1, &n)));
+    EXPECT_INT(t, byte, 'b');
+    EXPECT_INT(t, c.count, 0); /* nobody else ran */
+    CHECK(pthread_join(thread, NULL) == 0);
+    for (int i = 0; i < 3; i++)
+        fiber_yield(rt);
+    EXPECT(t, c.count > 3); /* many turns before it yields, and not for ever */
+    fiber_cancel(other);
+    while (fiber_count(rt) > 1)
+        fiber_yield(rt);
+    handle_close(rt, ends[1]);
+    EXPECT(t, !err_is(stream_hold_readable(stream, 100 * SECOND)));
+    EXPECT_INT(t, stream_read_now(stream, &byte, 1, &n).kind, ERR_CLOSED);
+    stream_close(stream);
 }
 
 WORLD_TEST(a_reset_is_told)
@@ -1504,6 +1563,7 @@ TEST_MAIN({ "fibers take turns", fibers_take_turns },
           { "closing wakes reader and writer", closing_wakes_reader_and_writer },
           { "a call gives up in time", a_call_gives_up_in_time },
           { "a full peer takes what fits", a_full_peer_takes_what_fits },
+          { "an answer can be held for", an_answer_can_be_held_for },
           { "a reset is told", a_reset_is_told },
           { "handles travel with the bytes", handles_travel_with_the_bytes },
           { "unwanted handles do not stop the bytes", unwanted_handles_do_not_stop_the_bytes },
