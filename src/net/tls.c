@@ -1,0 +1,778 @@
+/*
+ * tls - see tls.h.
+ *
+ * OpenSSL reads and writes through a BIO that only tries. What the kernel has not got yet it says (read), or it is kept
+ * in `own_out` (write): so OpenSSL never waits for room, a record is never left half made, and all waiting is done here,
+ * outside of OpenSSL. Who reads does not wait for room: what a read has to answer (a key update) leaves with the next
+ * write, or else two peers that both only write would wait for each other.
+ */
+#include "net/tls.h"
+
+#include "base/check.h"
+#include "net/openssl.h"
+#include "net/remote_key.h"
+
+#include <openssl/core_names.h>
+#include <openssl/err.h>
+#include <openssl/evp.h>
+#include <openssl/params.h>
+#include <openssl/pem.h>
+#include <openssl/rand.h>
+#include <openssl/ssl.h>
+#include <openssl/x509v3.h>
+#include <string.h>
+
+enum {
+    RECORD = SSL3_RT_MAX_PLAIN_LENGTH,
+    OUT_FIRST = 4096,
+    OUT_MAX = 128 << 10, /* a record and what reads have to answer: more is a peer that asks and does not listen */
+    CHAIN_MAX = 16,      /* certificates in one PEM text */
+    KINDS = 2,           /* of keys: EC, RSA */
+};
+/* What speaks TLS 1.2 and mail: some of it old. Static RSA is left out (see tls.h), finite fields cost us too much. */
+#define SERVER_CIPHERS "ECDHE+AESGCM:ECDHE+CHACHA20:ECDHE+AES"
+/* Whatever the server can: less is sent in clear. */
+#define CLIENT_CIPHERS "HIGH:!aNULL:!eNULL:!PSK:!SRP:@SECLEVEL=0"
+#define GROUPS "X25519:P-256:P-384:P-521"
+#define TICKET_SECONDS (12 * 3600L)
+
+struct side {
+    struct crypto *crypto;
+    struct rt *rt;
+    SSL_CTX *own_ctx;
+    BIO_METHOD *own_bio;
+};
+
+struct certificate {
+    X509 *own_leaf;
+    STACK_OF(X509) *own_chain;
+    EVP_PKEY *own_key;
+    int kind;
+};
+
+struct tls_server {
+    struct side side;
+    const struct key_signer *signer;
+    struct certificate *own_certificates;
+    size_t certificate_count;
+    struct tls_ticket_key tickets[TLS_TICKET_KEYS];
+    size_t ticket_count;
+};
+
+struct tls_client {
+    struct side side;
+};
+
+struct tls {
+    struct rt *rt;
+    struct stream *stream;
+    struct crypto *crypto;
+    struct tls_server *server; /* NULL: we are the client */
+    SSL *own_ssl;
+    char *own_out;             /* encrypted, and not with the kernel */
+    size_t out_begin, out_end, out_cap;
+    struct err read_lost;      /* the stream's; reads say so when all that came before is read */
+    struct err write_lost;
+    struct err dead;           /* nothing can be read or written any more */
+    bool ended;                /* close_notify came */
+    bool shut_down;
+};
+
+/* ---- beneath: the stream as a BIO -------------------------------------------------------------------------------- */
+
+static int
+bio_read(BIO *bio, char *memory, size_t cap, size_t *out_len)
+{
+    struct tls *t = BIO_get_data(bio);
+    size_t len = 0;
+
+    BIO_clear_retry_flags(bio);
+    *out_len = 0;
+    if (err_is(t->read_lost))
+        return 0;
+    struct err e = stream_read_now(t->stream, memory, cap, &len);
+    if (err_is(e)) {
+        t->read_lost = e;
+        return 0;
+    }
+    if (len == 0)
+        BIO_set_retry_read(bio);
+    *out_len = len;
+    return len > 0;
+}
+
+static void
+keep_out(struct tls *t, struct str bytes)
+{
+    struct mem *mem = rt_mem(t->rt);
+
+    if (t->out_begin == t->out_end)
+        t->out_begin = t->out_end = 0;
+    if (t->out_end - t->out_begin + bytes.len > OUT_MAX) {
+        t->write_lost = ERR(ERR_LIMIT, "answer a TLS peer that does not read");
+        return;
+    }
+    if (t->out_end + bytes.len > t->out_cap) {
+        size_t cap = t->out_cap ? t->out_cap : OUT_FIRST;
+        while (cap < t->out_end + bytes.len)
+            cap *= 2;
+        t->own_out = mem_resize(mem, t->own_out, t->out_cap, cap);
+        t->out_cap = cap;
+    }
+    memcpy(t->own_out + t->out_end, bytes.ptr, bytes.len);
+    t->out_end += bytes.len;
+}
+
+/* Always takes all of it. Where the stream is broken it goes nowhere: reads may still give what the peer had sent. */
+static int
+bio_write(BIO *bio, const char *memory, size_t len, size_t *out_len)
+{
+    struct tls *t = BIO_get_data(bio);
+    size_t sent = 0;
+
+    BIO_clear_retry_flags(bio);
+    *out_len = len;
+    if (!err_is(t->write_lost) && t->out_begin == t->out_end)
+        t->write_lost = stream_write_now(t->stream, str_new(memory, len), &sent);
+    if (!err_is(t->write_lost) && sent < len)
+        keep_out(t, str_new(memory + sent, len - sent));
+    return 1;
+}
+
+static long
+bio_control(BIO *bio, int command, long number, void *ptr)
+{
+    struct tls *t = BIO_get_data(bio);
+
+    (void)number;
+    (void)ptr;
+    if (command == BIO_CTRL_EOF)
+        return err_is(t->read_lost);
+    return command == BIO_CTRL_FLUSH; /* what is kept leaves at the next occasion */
+}
+
+static int
+bio_create(BIO *bio)
+{
+    BIO_set_init(bio, 1);
+    return 1;
+}
+
+static BIO_METHOD *
+bio_method(void)
+{
+    BIO_METHOD *m = BIO_meth_new(BIO_TYPE_SOURCE_SINK, "stream");
+
+    CHECK(m);
+    BIO_meth_set_read_ex(m, bio_read);
+    BIO_meth_set_write_ex(m, bio_write);
+    BIO_meth_set_ctrl(m, bio_control);
+    BIO_meth_set_create(m, bio_create);
+    return m;
+}
+
+/* ---- sending what is kept ---------------------------------------------------------------------------------------- */
+
+static void
+out_rest(struct tls *t)
+{
+    if (t->out_begin < t->out_end && !err_is(t->write_lost))
+        return;
+    mem_free(rt_mem(t->rt), t->own_out, t->out_cap);
+    t->own_out = NULL;
+    t->out_cap = t->out_begin = t->out_end = 0;
+}
+
+/* What goes without waiting. */
+static void
+push_out(struct tls *t)
+{
+    size_t sent = 1;
+
+    while (t->out_begin < t->out_end && sent > 0 && !err_is(t->write_lost)) {
+        t->write_lost =
+            stream_write_now(t->stream, str_new(t->own_out + t->out_begin, t->out_end - t->out_begin), &sent);
+        if (!err_is(t->write_lost))
+            t->out_begin += sent;
+    }
+    out_rest(t);
+}
+
+static struct err
+flush_out(struct tls *t, int64_t until)
+{
+    for (;;) {
+        push_out(t);
+        if (err_is(t->write_lost))
+            return t->write_lost;
+        if (t->out_begin == t->out_end)
+            return OK;
+        TRY(stream_wait_writable(t->stream, until)); /* closed meanwhile: t is no more */
+    }
+}
+
+bool
+tls_has_unsent(const struct tls *t)
+{
+    return t->out_begin < t->out_end;
+}
+
+/* ---- what every call of OpenSSL ends with ------------------------------------------------------------------------ */
+
+enum step { DONE, WAIT, OVER }; /* WAIT: for the peer. OVER: t->ended, or t->dead */
+
+/* After a call that returned `result`. What it wrote is on its way. */
+static enum step
+step(struct tls *t, int result, struct text *reason)
+{
+    int error = result > 0 ? SSL_ERROR_NONE : SSL_get_error(t->own_ssl, result);
+
+    push_out(t);
+    switch (error) {
+    case SSL_ERROR_NONE:
+        return DONE;
+    case SSL_ERROR_WANT_READ:
+        return WAIT;
+    case SSL_ERROR_ZERO_RETURN:
+        t->ended = true;
+        return OVER;
+    default: /* never WANT_WRITE: our BIO takes all */
+        if (!err_is(t->read_lost))
+            t->dead = ERR(ERR_PROTOCOL, "speak TLS");
+        else if (t->read_lost.kind == ERR_CLOSED)
+            t->dead = ERR(ERR_RESET, "read, where TLS was cut off");
+        else
+            t->dead = t->read_lost;
+        if (reason && !err_is(t->read_lost))
+            openssl_reason(reason);
+        ERR_clear_error();
+        return OVER;
+    }
+}
+
+/* ---- the handshake ----------------------------------------------------------------------------------------------- */
+
+static struct err
+shake_hands(struct tls *t, int64_t until, struct text *reason)
+{
+    for (;;) {
+        ERR_clear_error();
+        enum step now = step(t, SSL_do_handshake(t->own_ssl), reason);
+        if (now == OVER)
+            return err_is(t->dead) ? t->dead : ERR(ERR_PROTOCOL, "speak TLS");
+        TRY(flush_out(t, until));
+        if (now == DONE)
+            return OK;
+        TRY(stream_wait_readable(t->stream, until));
+    }
+}
+
+static struct err
+begin(const struct side *side, struct tls_server *server, struct stream *stream, struct str server_name, int64_t until,
+      struct tls **out, struct text *reason)
+{
+    struct rt *rt = side->rt;
+
+    TRY(fiber_turn(rt));
+    SSL *ssl = SSL_new(side->own_ctx);
+    BIO *bio = BIO_new(side->own_bio);
+    if (!ssl || !bio) {
+        SSL_free(ssl);
+        BIO_free(bio);
+        return ERR(ERR_NO_MEMORY, "begin TLS");
+    }
+    struct tls *t = mem_new(rt_mem(rt), struct tls);
+    *t = (struct tls){ .rt = rt, .stream = stream, .crypto = side->crypto, .server = server, .own_ssl = ssl };
+    BIO_set_data(bio, t);
+    SSL_set_bio(ssl, bio, bio);
+    SSL_set_app_data(ssl, t);
+    if (server) {
+        if (server->ticket_count == 0) {
+            SSL_set_options(ssl, SSL_OP_NO_TICKET);
+            SSL_set_num_tickets(ssl, 0);
+        }
+        SSL_set_accept_state(ssl);
+    } else {
+        char name[256];
+        struct text text = text_init(name, sizeof name);
+        text_put(&text, server_name);
+        if (server_name.len > 0 && text_cstr(&text) && !text.full)
+            SSL_set_tlsext_host_name(ssl, name);
+        SSL_set_connect_state(ssl);
+    }
+    struct err e = shake_hands(t, until, reason);
+    if (err_is(e)) {
+        tls_free(t);
+        return e;
+    }
+    *out = t;
+    return OK;
+}
+
+struct err
+tls_accept(struct tls_server *server, struct stream *stream, int64_t until, struct tls **out, struct text *reason)
+{
+    return begin(&server->side, server, stream, S(""), until, out, reason);
+}
+
+struct err
+tls_connect(struct tls_client *client, struct stream *stream, struct str server_name, int64_t until, struct tls **out,
+            struct text *reason)
+{
+    return begin(&client->side, NULL, stream, server_name, until, out, reason);
+}
+
+void
+tls_free(struct tls *t)
+{
+    mem_free(rt_mem(t->rt), t->own_out, t->out_cap);
+    SSL_free(t->own_ssl);
+    mem_free(rt_mem(t->rt), t, sizeof *t);
+}
+
+/* ---- reading ----------------------------------------------------------------------------------------------------- */
+
+/* DONE with at least one byte, or OVER, or WAIT. */
+static enum step
+try_read(struct tls *t, void *memory, size_t cap, bool peek, size_t *out_len)
+{
+    if (err_is(t->dead) || t->ended)
+        return OVER;
+    ERR_clear_error();
+    int result = peek ? SSL_peek_ex(t->own_ssl, memory, cap, out_len) : SSL_read_ex(t->own_ssl, memory, cap, out_len);
+    return step(t, result, NULL);
+}
+
+struct err
+tls_read(struct tls *t, void *memory, size_t cap, int64_t until, size_t *out_len)
+{
+    enum step now;
+
+    CHECK(cap > 0);
+    TRY(fiber_turn(t->rt));
+    while ((now = try_read(t, memory, cap, false, out_len)) == WAIT)
+        TRY(stream_wait_readable(t->stream, until));
+    if (now == OVER && !t->ended)
+        return t->dead;
+    if (now == OVER)
+        *out_len = 0;
+    return OK;
+}
+
+struct err
+tls_read_now(struct tls *t, void *memory, size_t cap, size_t *out_len)
+{
+    CHECK(cap > 0);
+    switch (try_read(t, memory, cap, false, out_len)) {
+    case DONE:
+        return OK;
+    case WAIT:
+        *out_len = 0;
+        return OK;
+    default:
+        return t->ended ? ERR(ERR_CLOSED, "read") : t->dead;
+    }
+}
+
+struct err
+tls_wait_readable(struct tls *t, int64_t until)
+{
+    size_t len;
+    char byte;
+
+    TRY(fiber_turn(t->rt));
+    while (try_read(t, &byte, 1, true, &len) == WAIT)
+        TRY(stream_wait_readable(t->stream, until));
+    return OK;
+}
+
+/* ---- writing ----------------------------------------------------------------------------------------------------- */
+
+static struct err
+encrypt(struct tls *t, struct str bytes, size_t *out_len)
+{
+    if (err_is(t->dead))
+        return t->dead;
+    if (err_is(t->write_lost))
+        return t->write_lost;
+    CHECK(!t->shut_down);
+    ERR_clear_error();
+    if (step(t, SSL_write_ex(t->own_ssl, bytes.ptr, bytes.len < RECORD ? bytes.len : RECORD, out_len), NULL) == DONE)
+        return OK;
+    if (!err_is(t->dead)) /* nothing of ours makes a write wait for the peer */
+        t->dead = ERR(ERR_PROTOCOL, "write over TLS");
+    return t->dead;
+}
+
+static struct err
+write_all(struct tls *t, struct str bytes, int64_t until)
+{
+    while (bytes.len > 0) {
+        size_t len;
+        TRY(flush_out(t, until));
+        TRY(encrypt(t, bytes, &len));
+        bytes = str_from(bytes, len);
+    }
+    return OK;
+}
+
+/* Small parts share records: each costs the peer as much as a large one. */
+static struct err
+write_gathered(struct tls *t, const struct str *parts, size_t count, int64_t until)
+{
+    struct mem *mem = rt_mem(t->rt);
+    char *record = mem_buffer(mem, RECORD);
+    struct text gathered = text_init(record, RECORD);
+    struct err e = OK;
+
+    for (size_t i = 0; i < count && !err_is(e); i++)
+        for (struct str rest = parts[i]; rest.len > 0 && !err_is(e);) {
+            struct str some = str_slice(rest, 0, gathered.cap - gathered.len);
+            rest = str_from(rest, some.len);
+            text_put(&gathered, some);
+            if (gathered.len < gathered.cap)
+                continue;
+            e = write_all(t, text_str(&gathered), until);
+            gathered.len = 0;
+        }
+    if (!err_is(e))
+        e = write_all(t, text_str(&gathered), until);
+    mem_free(mem, record, RECORD);
+    return e;
+}
+
+struct err
+tls_write(struct tls *t, const struct str *parts, size_t count, int64_t until)
+{
+    TRY(fiber_turn(t->rt));
+    TRY(count == 1 ? write_all(t, *parts, until) : write_gathered(t, parts, count, until));
+    return flush_out(t, until);
+}
+
+struct err
+tls_write_now(struct tls *t, struct str bytes, size_t *out_len)
+{
+    *out_len = 0;
+    push_out(t);
+    return bytes.len == 0 || tls_has_unsent(t) ? t->write_lost : encrypt(t, bytes, out_len);
+}
+
+void
+tls_shut_down(struct tls *t)
+{
+    if (t->shut_down || err_is(t->dead))
+        return;
+    t->shut_down = true;
+    ERR_clear_error();
+    (void)SSL_shutdown(t->own_ssl);
+    push_out(t);
+    ERR_clear_error();
+}
+
+/* ---- facts ------------------------------------------------------------------------------------------------------- */
+
+static struct str
+str_or_absent(const char *text)
+{
+    return text ? str_from_cstr(text) : (struct str){ 0 };
+}
+
+struct tls_facts
+tls_facts(const struct tls *t)
+{
+    return (struct tls_facts){
+        .protocol = str_or_absent(SSL_get_version(t->own_ssl)),
+        .cipher = str_or_absent(SSL_get_cipher_name(t->own_ssl)),
+        .server_name = str_or_absent(SSL_get_servername(t->own_ssl, TLSEXT_NAMETYPE_host_name)),
+        .resumed = SSL_session_reused(t->own_ssl) == 1,
+    };
+}
+
+bool
+tls_exporter(const struct tls *t, unsigned char out[TLS_EXPORTER])
+{
+    static const char label[] = "EXPORTER-Channel-Binding";
+
+    if (SSL_version(t->own_ssl) < TLS1_3_VERSION && SSL_get_extms_support(t->own_ssl) != 1)
+        return false;
+    bool fine = SSL_export_keying_material(t->own_ssl, out, TLS_EXPORTER, label, sizeof label - 1,
+                                           (const unsigned char *)"", 0, 1) == 1;
+    ERR_clear_error();
+    return fine;
+}
+
+bool
+tls_server_end_point(const struct tls *t, unsigned char out[TLS_END_POINT_MAX], size_t *out_len)
+{
+    /* Which of our certificates an earlier session had shown the ticket does not say. */
+    X509 *x = !t->server ? SSL_get0_peer_certificate(t->own_ssl)
+                         : SSL_session_reused(t->own_ssl) ? NULL : SSL_get_certificate(t->own_ssl);
+    int hash = NID_undef;
+    unsigned len = 0;
+
+    if (!x || X509_get_signature_info(x, &hash, NULL, NULL, NULL) != 1)
+        return false;
+    if (hash == NID_md5 || hash == NID_sha1)
+        hash = NID_sha256;
+    EVP_MD *md = hash == NID_undef ? NULL : EVP_MD_fetch(crypto_library(t->crypto), OBJ_nid2sn(hash), NULL);
+    bool fine = md && EVP_MD_get_size(md) <= TLS_END_POINT_MAX && X509_digest(x, md, out, &len) == 1;
+    EVP_MD_free(md);
+    ERR_clear_error();
+    *out_len = len;
+    return fine;
+}
+
+/* ---- certificates ------------------------------------------------------------------------------------------------ */
+
+static void
+certificate_done(struct certificate *c)
+{
+    X509_free(c->own_leaf);
+    sk_X509_pop_free(c->own_chain, X509_free);
+    EVP_PKEY_free(c->own_key);
+}
+
+static X509 *
+read_certificate(struct crypto *crypto, BIO *bio)
+{
+    X509 *x = X509_new_ex(crypto_library(crypto), NULL);
+
+    if (x && PEM_read_bio_X509(bio, &x, NULL, NULL))
+        return x;
+    X509_free(x); /* NULL by now, if it was the certificate that was wrong and not its frame */
+    return NULL;
+}
+
+static struct err
+certificate_init(const struct tls_server *s, struct str pem, struct certificate *out)
+{
+    struct certificate c = { .own_chain = sk_X509_new_null() };
+    BIO *bio = pem.len <= KEY_FILE_MAX ? BIO_new_mem_buf(pem.ptr, (int)pem.len) : NULL;
+    X509 *next;
+
+    if (bio && c.own_chain)
+        c.own_leaf = read_certificate(s->side.crypto, bio);
+    while (c.own_leaf && sk_X509_num(c.own_chain) < CHAIN_MAX && (next = read_certificate(s->side.crypto, bio)) != NULL)
+        if (sk_X509_push(c.own_chain, next) == 0)
+            X509_free(next);
+    BIO_free(bio);
+    EVP_PKEY *key = c.own_leaf ? X509_get0_pubkey(c.own_leaf) : NULL;
+    if (key)
+        c.own_key = remote_key_new(crypto_library(s->side.crypto), key, s->signer);
+    ERR_clear_error();
+    if (!c.own_key) {
+        certificate_done(&c);
+        return key ? ERR(ERR_DENIED, "use a certificate of this kind") : ERR(ERR_SYNTAX, "read a certificate");
+    }
+    c.kind = EVP_PKEY_is_a(key, "RSA");
+    *out = c;
+    return OK;
+}
+
+static void
+drop_certificates(struct tls_server *s)
+{
+    for (size_t i = 0; i < s->certificate_count; i++)
+        certificate_done(&s->own_certificates[i]);
+    mem_free(rt_mem(s->side.rt), s->own_certificates, s->certificate_count * sizeof *s->own_certificates);
+    s->own_certificates = NULL;
+    s->certificate_count = 0;
+}
+
+/* Whether libssl would show it: a key that is too short only shows here. */
+static bool
+can_be_shown(const struct tls_server *s, const struct certificate *c)
+{
+    SSL *ssl = SSL_new(s->side.own_ctx);
+    bool fine = ssl && SSL_use_cert_and_key(ssl, c->own_leaf, c->own_key, c->own_chain, 1) == 1;
+
+    SSL_free(ssl);
+    ERR_clear_error();
+    return fine;
+}
+
+struct err
+tls_server_set_certificates(struct tls_server *s, const struct str *pems, size_t count, size_t *out_bad)
+{
+    struct mem *mem = rt_mem(s->side.rt);
+    struct tls_server fresh = { .side = s->side, .signer = s->signer };
+    struct err e = OK;
+
+    if (count > 0)
+        fresh.own_certificates = mem_alloc(mem, count * sizeof *fresh.own_certificates);
+    for (fresh.certificate_count = 0; fresh.certificate_count < count; fresh.certificate_count++) {
+        struct certificate *c = &fresh.own_certificates[fresh.certificate_count];
+        e = certificate_init(s, pems[fresh.certificate_count], c);
+        if (!err_is(e) && !can_be_shown(s, c)) {
+            certificate_done(c);
+            e = ERR(ERR_DENIED, "use a certificate of this kind");
+        }
+        if (!err_is(e))
+            continue;
+        *out_bad = fresh.certificate_count;
+        for (size_t i = 0; i < fresh.certificate_count; i++)
+            certificate_done(&fresh.own_certificates[i]);
+        mem_free(mem, fresh.own_certificates, count * sizeof *fresh.own_certificates);
+        return e;
+    }
+    drop_certificates(s);
+    s->own_certificates = fresh.own_certificates;
+    s->certificate_count = fresh.certificate_count;
+    return OK;
+}
+
+bool
+tls_server_has_certificate(const struct tls_server *s)
+{
+    return s->certificate_count > 0;
+}
+
+/* When the ClientHello is read and no cipher chosen yet: what this client may be shown. */
+static int
+show_certificates(SSL *ssl, void *arg)
+{
+    const struct tls_server *s = arg;
+    const struct certificate *chosen[KINDS] = { NULL };
+    struct str name = str_or_absent(SSL_get_servername(ssl, TLSEXT_NAMETYPE_host_name));
+
+    for (int named = name.len > 0; named >= 0; named--) {
+        bool any = false;
+        for (size_t i = 0; i < s->certificate_count; i++) {
+            const struct certificate *c = &s->own_certificates[i];
+            if (chosen[c->kind] || (named && X509_check_host(c->own_leaf, name.ptr, name.len, 0, NULL) != 1))
+                continue;
+            chosen[c->kind] = c;
+            any = true;
+        }
+        if (any) /* whoever asked for a name gets one of that name, also if it is of one kind only */
+            break;
+    }
+    int shown = 0;
+    for (int kind = 0; kind < KINDS; kind++)
+        if (chosen[kind])
+            shown += SSL_use_cert_and_key(ssl, chosen[kind]->own_leaf, chosen[kind]->own_key, chosen[kind]->own_chain,
+                                          1) == 1;
+    return shown > 0;
+}
+
+/* ---- tickets ----------------------------------------------------------------------------------------------------- */
+
+void
+tls_server_set_tickets(struct tls_server *s, const struct tls_ticket_key *keys, size_t count)
+{
+    CHECK(count <= TLS_TICKET_KEYS);
+    OPENSSL_cleanse(s->tickets, sizeof s->tickets);
+    if (count > 0)
+        memcpy(s->tickets, keys, count * sizeof *keys);
+    s->ticket_count = count;
+}
+
+static bool
+ticket_begin(const struct tls_server *s, const struct tls_ticket_key *key, unsigned char *iv, EVP_CIPHER_CTX *cipher,
+             EVP_MAC_CTX *mac, int seal)
+{
+    OSSL_PARAM params[] = {
+        OSSL_PARAM_construct_octet_string(OSSL_MAC_PARAM_KEY, (void *)(uintptr_t)key->mac, sizeof key->mac),
+        OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, (char *)(uintptr_t)"SHA256", 0),
+        OSSL_PARAM_END,
+    };
+    EVP_CIPHER *aes = EVP_CIPHER_fetch(crypto_library(s->side.crypto), "AES-256-CBC", NULL);
+    bool fine = aes && EVP_CipherInit_ex2(cipher, aes, key->cipher, iv, seal, NULL) == 1 &&
+                EVP_MAC_CTX_set_params(mac, params) == 1;
+
+    EVP_CIPHER_free(aes);
+    return fine;
+}
+
+/* 1: done; 2: done, and the client should have a new ticket; 0: no resumption; -1: the handshake fails. */
+static int
+ticket(SSL *ssl, unsigned char *name, unsigned char *iv, EVP_CIPHER_CTX *cipher, EVP_MAC_CTX *mac, int seal)
+{
+    const struct tls_server *s = ((const struct tls *)SSL_get_app_data(ssl))->server;
+
+    if (seal) {
+        if (s->ticket_count == 0 || RAND_bytes_ex(crypto_library(s->side.crypto), iv, 16, 0) != 1)
+            return 0;
+        memcpy(name, s->tickets[0].name, sizeof s->tickets[0].name);
+        return ticket_begin(s, &s->tickets[0], iv, cipher, mac, 1) ? 1 : -1;
+    }
+    for (size_t i = 0; i < s->ticket_count; i++) {
+        if (memcmp(name, s->tickets[i].name, sizeof s->tickets[i].name) != 0)
+            continue;
+        /* In 1.3 a client uses each ticket once: RFC 8446 appendix C.4. */
+        bool renew = i > 0 || SSL_version(ssl) >= TLS1_3_VERSION;
+        return !ticket_begin(s, &s->tickets[i], iv, cipher, mac, 0) ? -1 : renew ? 2 : 1;
+    }
+    return 0;
+}
+
+/* ---- both sides -------------------------------------------------------------------------------------------------- */
+
+static void
+side_init(struct side *side, struct crypto *crypto, const SSL_METHOD *method)
+{
+    SSL_CTX *c = SSL_CTX_new_ex(crypto_library(crypto), NULL, method);
+
+    CHECK(c); /* or there is no memory for a role's first steps */
+    *side = (struct side){ .crypto = crypto, .rt = crypto_rt(crypto), .own_ctx = c, .own_bio = bio_method() };
+    CHECK(SSL_CTX_set_min_proto_version(c, TLS1_2_VERSION) == 1);
+    CHECK(SSL_CTX_set1_groups_list(c, GROUPS) == 1);
+    SSL_CTX_set_options(c, SSL_OP_NO_COMPRESSION | SSL_OP_NO_RENEGOTIATION);
+    /* Idle connections hold no buffers; and one read of the stream may give more than a record. */
+    SSL_CTX_set_mode(c, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+    SSL_CTX_set_read_ahead(c, 1);
+    SSL_CTX_set_session_cache_mode(c, SSL_SESS_CACHE_OFF);
+}
+
+static void
+side_done(struct side *side)
+{
+    SSL_CTX_free(side->own_ctx);
+    BIO_meth_free(side->own_bio);
+}
+
+struct tls_server *
+tls_server_new(struct crypto *crypto, struct str pool, const struct key_signer *signer)
+{
+    struct tls_server *s = mem_new(rt_mem(crypto_rt(crypto)), struct tls_server);
+
+    side_init(&s->side, crypto, TLS_server_method());
+    s->signer = signer;
+    SSL_CTX *c = s->side.own_ctx;
+    CHECK(SSL_CTX_set_cipher_list(c, SERVER_CIPHERS) == 1);
+    CHECK(SSL_CTX_set_session_id_context(c, (const unsigned char *)pool.ptr, (unsigned)pool.len) == 1);
+    CHECK(SSL_CTX_set_tlsext_ticket_key_evp_cb(c, ticket) == 1);
+    SSL_CTX_set_options(c, SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_PRIORITIZE_CHACHA);
+    SSL_CTX_set_num_tickets(c, 1);
+    SSL_CTX_set_timeout(c, TICKET_SECONDS);
+    SSL_CTX_set_cert_cb(c, show_certificates, s);
+    return s;
+}
+
+void
+tls_server_free(struct tls_server *s)
+{
+    struct mem *mem = rt_mem(s->side.rt);
+
+    drop_certificates(s);
+    tls_server_set_tickets(s, NULL, 0);
+    side_done(&s->side);
+    mem_free(mem, s, sizeof *s);
+}
+
+struct tls_client *
+tls_client_new(struct crypto *crypto)
+{
+    struct tls_client *c = mem_new(rt_mem(crypto_rt(crypto)), struct tls_client);
+
+    side_init(&c->side, crypto, TLS_client_method());
+    CHECK(SSL_CTX_set_cipher_list(c->side.own_ctx, CLIENT_CIPHERS) == 1);
+    return c;
+}
+
+void
+tls_client_free(struct tls_client *c)
+{
+    side_done(&c->side);
+    mem_free(rt_mem(c->side.rt), c, sizeof *c);
+}

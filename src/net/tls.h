@@ -1,0 +1,83 @@
+/*
+ * tls - TLS 1.2 and 1.3 over a stream, for fibers, both sides. Reads, writes and ends as a stream does (runtime/rt.h), so
+ * that what speaks over it need not know: see net/wire.h.
+ *
+ * Private keys are not here: signatures are asked of a key_signer (net/key.h), who is called from inside a handshake.
+ * No renegotiation, no compression, no early data, no static RSA (it would need the key for more than signatures); what a
+ * session was is sealed into the client's ticket with keys that are given from outside, none is kept here.
+ *
+ * The end: only a close_notify is the end of the stream (*out_len 0). A connection that ends without one was cut, by the
+ * peer or by somebody between: ERR_RESET.
+ *
+ * In the simulator sim/tls.c stands in for this: the same calls and nothing hidden.
+ */
+#ifndef NET_TLS_H
+#define NET_TLS_H
+
+#include "net/key.h"
+
+struct tls;
+struct tls_server; /* what we show to clients: shared by all connections of a listener */
+struct tls_client; /* how we meet servers */
+
+enum { TLS_REASON = 160, TLS_EXPORTER = 32, TLS_END_POINT_MAX = 64, TLS_TICKET_KEYS = 4 };
+
+/* ---- the server's side ---- */
+
+/* pool: resumption works between servers of one name, which share ticket keys. The signer must outlive the server. */
+struct tls_server *tls_server_new(struct crypto *, struct str pool, const struct key_signer *);
+void tls_server_free(struct tls_server *); /* after its connections */
+/*
+ * PEM texts: a certificate and behind it those that lead to its issuer. They replace the ones before; connections go on
+ * with what they have. A client gets those that are for the name it asks for (SNI), else the first of each kind (EC, RSA);
+ * which kind is the client's choice. On an error nothing changes, and *out_bad says which one it was.
+ */
+struct err tls_server_set_certificates(struct tls_server *, const struct str *pems, size_t count, size_t *out_bad);
+bool tls_server_has_certificate(const struct tls_server *);
+/* Seals with the first and opens with all of them. None: no resumption. */
+struct tls_ticket_key {
+    unsigned char name[16], cipher[32], mac[32];
+};
+void tls_server_set_tickets(struct tls_server *, const struct tls_ticket_key *, size_t count);
+
+/* ---- the client's side ---- */
+
+/* Any certificate will do: against whoever only listens, as RFC 7435 has it. */
+struct tls_client *tls_client_new(struct crypto *);
+void tls_client_free(struct tls_client *);
+
+/* ---- a connection ---- */
+
+/*
+ * The handshake. The stream stays the caller's, who does not use it but through the tls from now on, also after a failure
+ * (then only to close it). Not OK: `reason` says why in OpenSSL's words, for the log.
+ */
+struct err tls_accept(struct tls_server *, struct stream *, int64_t until, struct tls **out, struct text *reason);
+/* server_name: absent: none is said. */
+struct err tls_connect(struct tls_client *, struct stream *, struct str server_name, int64_t until, struct tls **out,
+                       struct text *reason);
+void tls_free(struct tls *); /* not the stream; no word to the peer */
+
+struct err tls_read(struct tls *, void *memory, size_t cap, int64_t until, size_t *out_len);
+struct err tls_read_now(struct tls *, void *memory, size_t cap, size_t *out_len);
+struct err tls_wait_readable(struct tls *, int64_t until);
+struct err tls_write(struct tls *, const struct str *parts, size_t count, int64_t until);
+/* A record at most. What was taken may not all be with the system yet: tls_has_unsent(), and any tls_write() sends it. */
+struct err tls_write_now(struct tls *, struct str, size_t *out_len);
+bool tls_has_unsent(const struct tls *);
+void tls_shut_down(struct tls *); /* close_notify; does not suspend */
+
+/* What the handshake came to. Strings live as long as the tls. */
+struct tls_facts {
+    struct str protocol;    /* "TLSv1.3" */
+    struct str cipher;      /* "TLS_AES_256_GCM_SHA384" */
+    struct str server_name; /* that the client asked for; absent: none */
+    bool resumed;
+};
+struct tls_facts tls_facts(const struct tls *);
+/* Channel bindings for SASL: tls-exporter (RFC 9266), only where it is safe: TLS 1.3, or 1.2 with the extended master
+ * secret; and tls-server-end-point (RFC 5929 section 4). False: not to be had. */
+bool tls_exporter(const struct tls *, unsigned char out[TLS_EXPORTER]);
+bool tls_server_end_point(const struct tls *, unsigned char out[TLS_END_POINT_MAX], size_t *out_len);
+
+#endif
