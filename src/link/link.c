@@ -8,10 +8,11 @@
 #include "link/link.h"
 
 #include "base/check.h"
+#include "link/frame.h"
 
 #include <string.h>
 
-enum { HEADER = 12, LINK_REPLY = 1, LINK_MORE = 2, LINK_FLAGS = LINK_REPLY | LINK_MORE, TYPE_HELLO = 0xffff };
+enum { HEADER = LINK_HEADER, LINK_FLAGS = LINK_REPLY | LINK_MORE };
 enum { HANDLES_SHIFT = 8 }; /* the upper byte of flags counts the descriptors that belong to the frame */
 enum { READ_BUFFER = 2 * (LIMIT_FRAME_BODY + HEADER), HANDLES_HELD = 4 * RT_HANDLES_MAX };
 
@@ -181,28 +182,6 @@ run_writer(void *arg)
 
 /* ---- reading ---- */
 
-struct frame {
-    uint32_t len, call;
-    uint16_t type;
-    uint8_t flags, handles;
-    struct str body;
-};
-
-static struct err
-take_hello(struct link *l, const struct frame *f)
-{
-    struct take t = take_init(f->body);
-    uint32_t version = take_u32(&t);
-    struct str build = take_bytes(&t, 64);
-
-    if (f->type != TYPE_HELLO || !take_end(&t))
-        return ERR(ERR_PROTOCOL, "link: the first message is not a hello");
-    if (version != LINK_VERSION || !str_eq(build, S(POSTRIDER_VERSION)))
-        return ERR(ERR_PROTOCOL, "link: the other side is of another build");
-    l->hello_seen = true;
-    return OK;
-}
-
 static struct err
 take_reply(struct link *l, const struct frame *f, struct str body)
 {
@@ -267,8 +246,11 @@ take_frame(struct link *l, const struct frame *f)
         return ERR(ERR_PROTOCOL, "link: an empty part of a message");
     if (f->handles > l->handle_count || (f->handles > 0 && f->flags))
         return ERR(ERR_PROTOCOL, "link: descriptors are missing");
-    if (!l->hello_seen)
-        return take_hello(l, f);
+    if (!l->hello_seen) {
+        TRY(frame_check_hello(f));
+        l->hello_seen = true;
+        return OK;
+    }
     TRY(join(l, f, &body));
     if (str_is_absent(body))
         return OK;
@@ -299,26 +281,17 @@ take_frame(struct link *l, const struct frame *f)
 static struct err
 take_frames(struct link *l)
 {
-    size_t at = 0;
+    struct str rest = str_new(l->in, l->in_len);
+    struct frame f;
+    bool whole = true;
 
-    while (l->open && l->in_len - at >= HEADER) {
-        struct take t = take_init(str_new(l->in + at, l->in_len - at));
-        struct frame f;
-        f.len = take_u32(&t);
-        f.type = take_u16(&t);
-        f.flags = take_u8(&t);
-        f.handles = take_u8(&t);
-        f.call = take_u32(&t);
-        if (f.len > LIMIT_FRAME_BODY)
-            return ERR(ERR_PROTOCOL, "link: a frame is too long");
-        if (t.rest.len < f.len)
-            break;
-        f.body = take_raw(&t, f.len);
-        at += HEADER + f.len;
-        TRY(take_frame(l, &f));
+    while (l->open && whole) {
+        TRY(frame_take(&rest, &f, &whole));
+        if (whole)
+            TRY(take_frame(l, &f));
     }
-    memmove(l->in, l->in + at, l->in_len - at);
-    l->in_len -= at;
+    memmove(l->in, rest.ptr, rest.len);
+    l->in_len = rest.len;
     return OK;
 }
 
@@ -365,9 +338,6 @@ link_on_stream(struct stream *stream, const struct link_settings *settings)
 {
     struct rt *rt = stream_rt(stream);
     struct link *l = mem_new(rt_mem(rt), struct link);
-    unsigned char hello[80];
-    struct put p = put_init(hello, sizeof hello);
-
     l->rt = rt;
     l->own_stream = stream;
     l->settings = *settings;
@@ -376,9 +346,10 @@ link_on_stream(struct stream *stream, const struct link_settings *settings)
     event_init(&l->to_write);
     event_init(&l->written);
     l->in = mem_buffer(rt_mem(rt), READ_BUFFER);
-    put_u32(&p, LINK_VERSION);
-    put_bytes(&p, S(POSTRIDER_VERSION));
-    queue_message(l, TYPE_HELLO, 0, 0, put_str_so_far(&p));
+    out_reserve(l, HEADER + 80);
+    struct put hello = put_init(l->out, l->out_cap);
+    frame_put_hello(&hello);
+    l->out_len = hello.len;
     scope_init(&l->fibers, rt);
     scope_start(&l->fibers, "link reader", run_reader, l);
     scope_start(&l->fibers, "link writer", run_writer, l);
@@ -518,11 +489,7 @@ link_send_handles(struct link *l, uint16_t type, struct str body, const struct h
 
     CHECK(body.len <= sizeof frame - HEADER && count > 0 && count <= RT_HANDLES_MAX);
     TRY(wait_for_room(l, 0, until));
-    put_u32(&p, (uint32_t)body.len);
-    put_u16(&p, type);
-    put_u16(&p, (uint16_t)(count << HANDLES_SHIFT));
-    put_u32(&p, 0);
-    put_raw(&p, body);
+    frame_put(&p, type, (uint16_t)(count << HANDLES_SHIFT), 0, body);
     /* writing_len marks the stream as busy for other senders of handles; the writer's own frames would follow whole. */
     l->writing_len = p.len;
     l->users++;
