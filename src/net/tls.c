@@ -211,9 +211,11 @@ flush_out(struct tls *t, int64_t until)
     }
 }
 
-bool
-tls_has_unsent(const struct tls *t)
+static bool
+tls_has_unsent(const void *cover)
 {
+    const struct tls *t = cover;
+
     return t->out_begin < t->out_end;
 }
 
@@ -267,64 +269,11 @@ shake_hands(struct tls *t, int64_t until, struct text *reason)
     }
 }
 
-static struct err
-begin(const struct side *side, struct tls_server *server, struct stream *stream, struct str server_name, int64_t until,
-      struct tls **out, struct text *reason)
+static void
+tls_free(void *cover)
 {
-    struct rt *rt = side->rt;
+    struct tls *t = cover;
 
-    TRY(fiber_turn(rt));
-    SSL *ssl = SSL_new(side->own_ctx);
-    BIO *bio = BIO_new(side->own_bio);
-    if (!ssl || !bio) {
-        SSL_free(ssl);
-        BIO_free(bio);
-        return ERR(ERR_NO_MEMORY, "begin TLS");
-    }
-    struct tls *t = mem_new(rt_mem(rt), struct tls);
-    *t = (struct tls){ .rt = rt, .stream = stream, .crypto = side->crypto, .server = server, .own_ssl = ssl };
-    BIO_set_data(bio, t);
-    SSL_set_bio(ssl, bio, bio);
-    SSL_set_app_data(ssl, t);
-    if (server) {
-        if (server->ticket_count == 0) {
-            SSL_set_options(ssl, SSL_OP_NO_TICKET);
-            SSL_set_num_tickets(ssl, 0);
-        }
-        SSL_set_accept_state(ssl);
-    } else {
-        char name[256];
-        struct text text = text_init(name, sizeof name);
-        text_put(&text, server_name);
-        if (server_name.len > 0 && text_cstr(&text) && !text.full)
-            SSL_set_tlsext_host_name(ssl, name);
-        SSL_set_connect_state(ssl);
-    }
-    struct err e = shake_hands(t, until, reason);
-    if (err_is(e)) {
-        tls_free(t);
-        return e;
-    }
-    *out = t;
-    return OK;
-}
-
-struct err
-tls_accept(struct tls_server *server, struct stream *stream, int64_t until, struct tls **out, struct text *reason)
-{
-    return begin(&server->side, server, stream, S(""), until, out, reason);
-}
-
-struct err
-tls_connect(struct tls_client *client, struct stream *stream, struct str server_name, int64_t until, struct tls **out,
-            struct text *reason)
-{
-    return begin(&client->side, NULL, stream, server_name, until, out, reason);
-}
-
-void
-tls_free(struct tls *t)
-{
     mem_free(rt_mem(t->rt), t->own_out, t->out_cap);
     SSL_free(t->own_ssl);
     mem_free(rt_mem(t->rt), t, sizeof *t);
@@ -343,9 +292,10 @@ try_read(struct tls *t, void *memory, size_t cap, bool peek, size_t *out_len)
     return step(t, result, NULL);
 }
 
-struct err
-tls_read(struct tls *t, void *memory, size_t cap, int64_t until, size_t *out_len)
+static struct err
+tls_read(void *cover, void *memory, size_t cap, int64_t until, size_t *out_len)
 {
+    struct tls *t = cover;
     enum step now;
 
     CHECK(cap > 0);
@@ -359,9 +309,11 @@ tls_read(struct tls *t, void *memory, size_t cap, int64_t until, size_t *out_len
     return OK;
 }
 
-struct err
-tls_read_now(struct tls *t, void *memory, size_t cap, size_t *out_len)
+static struct err
+tls_read_now(void *cover, void *memory, size_t cap, size_t *out_len)
 {
+    struct tls *t = cover;
+
     CHECK(cap > 0);
     switch (try_read(t, memory, cap, false, out_len)) {
     case DONE:
@@ -374,9 +326,10 @@ tls_read_now(struct tls *t, void *memory, size_t cap, size_t *out_len)
     }
 }
 
-struct err
-tls_wait_readable(struct tls *t, int64_t until)
+static struct err
+tls_wait_readable(void *cover, int64_t until)
 {
+    struct tls *t = cover;
     size_t len;
     char byte;
 
@@ -441,25 +394,31 @@ write_gathered(struct tls *t, const struct str *parts, size_t count, int64_t unt
     return e;
 }
 
-struct err
-tls_write(struct tls *t, const struct str *parts, size_t count, int64_t until)
+static struct err
+tls_write(void *cover, const struct str *parts, size_t count, int64_t until)
 {
+    struct tls *t = cover;
+
     TRY(fiber_turn(t->rt));
     TRY(count == 1 ? write_all(t, *parts, until) : write_gathered(t, parts, count, until));
     return flush_out(t, until);
 }
 
-struct err
-tls_write_now(struct tls *t, struct str bytes, size_t *out_len)
+static struct err
+tls_write_now(void *cover, struct str bytes, size_t *out_len)
 {
+    struct tls *t = cover;
+
     *out_len = 0;
     push_out(t);
     return bytes.len == 0 || tls_has_unsent(t) ? t->write_lost : encrypt(t, bytes, out_len);
 }
 
-void
-tls_shut_down(struct tls *t)
+static void
+tls_shut_down(void *cover)
 {
+    struct tls *t = cover;
+
     if (t->shut_down || err_is(t->dead))
         return;
     t->shut_down = true;
@@ -467,6 +426,68 @@ tls_shut_down(struct tls *t)
     (void)SSL_shutdown(t->own_ssl);
     push_out(t);
     ERR_clear_error();
+}
+
+/* ---- a connection's life ---------------------------------------------------------------------------------------------- */
+
+static struct err
+begin(const struct side *side, struct tls_server *server, struct wire *wire, struct str server_name, int64_t until,
+      const struct tls **out, struct text *reason)
+{
+    static const struct wire_cover ops = {
+        .read = tls_read, .read_now = tls_read_now, .wait_readable = tls_wait_readable, .write = tls_write,
+        .write_now = tls_write_now, .has_unsent = tls_has_unsent, .shut_down = tls_shut_down, .free = tls_free,
+    };
+    struct rt *rt = side->rt;
+
+    TRY(fiber_turn(rt));
+    SSL *ssl = SSL_new(side->own_ctx);
+    BIO *bio = BIO_new(side->own_bio);
+    if (!ssl || !bio) {
+        SSL_free(ssl);
+        BIO_free(bio);
+        return ERR(ERR_NO_MEMORY, "begin TLS");
+    }
+    struct tls *t = mem_new(rt_mem(rt), struct tls);
+    *t = (struct tls){ .rt = rt, .stream = wire->stream, .crypto = side->crypto, .server = server, .own_ssl = ssl };
+    BIO_set_data(bio, t);
+    SSL_set_bio(ssl, bio, bio);
+    SSL_set_app_data(ssl, t);
+    if (server) {
+        if (server->ticket_count == 0) {
+            SSL_set_options(ssl, SSL_OP_NO_TICKET);
+            SSL_set_num_tickets(ssl, 0);
+        }
+        SSL_set_accept_state(ssl);
+    } else {
+        char name[256];
+        struct text text = text_init(name, sizeof name);
+        text_put(&text, server_name);
+        if (server_name.len > 0 && text_cstr(&text) && !text.full)
+            SSL_set_tlsext_host_name(ssl, name);
+        SSL_set_connect_state(ssl);
+    }
+    struct err e = shake_hands(t, until, reason);
+    if (err_is(e)) {
+        tls_free(t);
+        return e;
+    }
+    wire_cover(wire, &ops, t);
+    *out = t;
+    return OK;
+}
+
+struct err
+tls_accept(struct tls_server *server, struct wire *wire, int64_t until, const struct tls **out, struct text *reason)
+{
+    return begin(&server->side, server, wire, S(""), until, out, reason);
+}
+
+struct err
+tls_connect(struct tls_client *client, struct wire *wire, struct str server_name, int64_t until, const struct tls **out,
+            struct text *reason)
+{
+    return begin(&client->side, NULL, wire, server_name, until, out, reason);
 }
 
 /* ---- facts ------------------------------------------------------------------------------------------------------- */

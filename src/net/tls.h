@@ -1,6 +1,6 @@
 /*
- * tls - TLS 1.2 and 1.3 over a stream, for fibers, both sides. Reads, writes and ends as a stream does (runtime/rt.h), so
- * that what speaks over it need not know: see net/wire.h.
+ * tls - TLS 1.2 and 1.3 over a wire (net/wire.h), for fibers, both sides: after the handshake the wire reads, writes and
+ * ends as before, encrypted.
  *
  * Private keys are not here: signatures are asked of a key_signer (net/key.h), who is called from inside a handshake.
  * No renegotiation, no compression, no early data, no static RSA (it would need the key for more than signatures); what a
@@ -15,6 +15,7 @@
 #define NET_TLS_H
 
 #include "net/key.h"
+#include "net/wire.h"
 
 struct tls;
 struct tls_server; /* what we show to clients: shared by all connections of a listener */
@@ -49,23 +50,13 @@ void tls_client_free(struct tls_client *);
 /* ---- a connection ---- */
 
 /*
- * The handshake. The stream stays the caller's, who does not use it but through the tls from now on, also after a failure
- * (then only to close it). Not OK: `reason` says why in OpenSSL's words, for the log.
+ * The handshake. Not OK: the wire is only to be closed, and `reason` says why in OpenSSL's words, for the log. *out is the
+ * wire's, and good until it is closed.
  */
-struct err tls_accept(struct tls_server *, struct stream *, int64_t until, struct tls **out, struct text *reason);
+struct err tls_accept(struct tls_server *, struct wire *, int64_t until, const struct tls **out, struct text *reason);
 /* server_name: absent: none is said. */
-struct err tls_connect(struct tls_client *, struct stream *, struct str server_name, int64_t until, struct tls **out,
+struct err tls_connect(struct tls_client *, struct wire *, struct str server_name, int64_t until, const struct tls **out,
                        struct text *reason);
-void tls_free(struct tls *); /* not the stream; no word to the peer */
-
-struct err tls_read(struct tls *, void *memory, size_t cap, int64_t until, size_t *out_len);
-struct err tls_read_now(struct tls *, void *memory, size_t cap, size_t *out_len);
-struct err tls_wait_readable(struct tls *, int64_t until);
-struct err tls_write(struct tls *, const struct str *parts, size_t count, int64_t until);
-/* A record at most. What was taken may not all be with the system yet: tls_has_unsent(), and any tls_write() sends it. */
-struct err tls_write_now(struct tls *, struct str, size_t *out_len);
-bool tls_has_unsent(const struct tls *);
-void tls_shut_down(struct tls *); /* close_notify; does not suspend */
 
 /* What the handshake came to. Strings live as long as the tls. */
 struct tls_facts {

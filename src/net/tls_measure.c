@@ -8,7 +8,7 @@
  */
 #include "base/check.h"
 #include "net/signing.h"
-#include "net/wire.h"
+#include "net/tls.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -107,13 +107,15 @@ run_keys(struct rt *rt, void *arg)
 
 /* ---- client and server ------------------------------------------------------------------------------------------- */
 
-/* One after the other over one stream: after each goodbye the next handshake begins. */
+/* One after the other over one stream: after each goodbye the next handshake begins, over what is in clear again only
+ * here. */
 static void
 run_client(struct rt *rt, void *arg)
 {
     struct measured *m = arg;
     struct crypto *crypto;
     struct stream *stream;
+    const struct tls *tls;
     char memory[TLS_REASON], byte;
     struct text reason = text_init(memory, sizeof memory);
     size_t len;
@@ -121,11 +123,11 @@ run_client(struct rt *rt, void *arg)
     CHECK(!err_is(crypto_open(rt, &crypto)) && !err_is(stream_from_handle(rt, m->client, &stream)));
     struct tls_client *client = tls_client_new(crypto);
     for (size_t i = 0; i < m->many; i++) {
-        struct tls *tls;
-        CHECK(!err_is(tls_connect(client, stream, S("mx.example"), FOREVER, &tls, &reason)));
-        tls_shut_down(tls);
-        CHECK(!err_is(tls_read(tls, &byte, 1, FOREVER, &len)) && len == 0);
-        tls_free(tls);
+        struct wire wire = wire_in_clear(stream);
+        CHECK(!err_is(tls_connect(client, &wire, S("mx.example"), FOREVER, &tls, &reason)));
+        wire.ops->shut_down(wire.cover);
+        CHECK(!err_is(wire_read(&wire, &byte, 1, FOREVER, &len)) && len == 0);
+        wire.ops->free(wire.cover);
     }
     stream_close(stream);
     tls_client_free(client);
@@ -146,6 +148,7 @@ run_server(struct rt *rt, void *arg)
     struct measured *m = arg;
     struct crypto *crypto;
     struct stream *stream;
+    const struct tls *tls;
     struct key *key = NULL;
     struct signing_asker asker = { 0 };
     char memory[TLS_REASON], byte;
@@ -164,14 +167,14 @@ run_server(struct rt *rt, void *arg)
     CHECK(!err_is(tls_server_set_certificates(server, &m->certificate, 1, &bad)));
     int64_t began = clock_ns(CLOCK_MONOTONIC), cpu = clock_ns(CLOCK_PROCESS_CPUTIME_ID);
     for (size_t i = 0; i < m->many; i++) {
-        struct tls *tls;
-        struct err e = tls_accept(server, stream, FOREVER, &tls, &reason);
+        struct wire wire = wire_in_clear(stream);
+        struct err e = tls_accept(server, &wire, FOREVER, &tls, &reason);
         if (err_is(e))
             fprintf(stderr, "%.*s\n", STR_ARG(text_str(&reason)));
         CHECK(!err_is(e));
-        CHECK(!err_is(tls_read(tls, &byte, 1, FOREVER, &len)) && len == 0);
-        tls_shut_down(tls);
-        tls_free(tls);
+        CHECK(!err_is(wire_read(&wire, &byte, 1, FOREVER, &len)) && len == 0);
+        wire.ops->shut_down(wire.cover);
+        wire.ops->free(wire.cover);
     }
     began = clock_ns(CLOCK_MONOTONIC) - began;
     cpu = clock_ns(CLOCK_PROCESS_CPUTIME_ID) - cpu;

@@ -2,7 +2,7 @@
  * Tests of tls.c, key.c and remote_key.c: our server and our client against OpenSSL itself (a peer over memory, whose
  * bytes we cut and hold back as we like), and against each other.
  */
-#include "net/wire.h"
+#include "net/tls.h"
 
 #include "base/check.h"
 #include "base/test.h"
@@ -148,6 +148,7 @@ struct echo {
     struct world *w;
     struct tls_server *server;
     struct wire wire;
+    const struct tls *tls;
     struct scope scope;
     int64_t until;
     struct err accepted, ended;
@@ -179,15 +180,15 @@ run_echo(void *arg)
     size_t len;
 
     e->fiber = fiber_current(e->w->rt);
-    e->accepted = wire_accept_tls(&e->wire, e->server, e->until, &reason);
+    e->accepted = tls_accept(e->server, &e->wire, e->until, &e->tls, &reason);
     e->why = text_str(&reason);
     if (!err_is(e->accepted)) {
-        e->facts = tls_facts(e->wire.tls);
+        e->facts = tls_facts(e->tls);
         e->facts.protocol = keep(e->strings[0], e->facts.protocol);
         e->facts.cipher = keep(e->strings[1], e->facts.cipher);
         e->facts.server_name = keep(e->strings[2], e->facts.server_name);
-        e->has_exporter = tls_exporter(e->wire.tls, e->exporter);
-        if (!tls_server_end_point(e->wire.tls, e->end_point, &e->end_point_len))
+        e->has_exporter = tls_exporter(e->tls, e->exporter);
+        if (!tls_server_end_point(e->tls, e->end_point, &e->end_point_len))
             e->end_point_len = 0;
         while (!err_is(e->ended = wire_read(&e->wire, bytes, sizeof bytes, FOREVER, &len)) && len > 0) {
             e->bytes += len;
@@ -731,7 +732,7 @@ WORLD_TEST(key_updates_are_answered_within_bounds)
             EXPECT(w->t, peer_push(&p));
             fiber_yield(w->rt);
         }
-        EXPECT(w->t, e.wire.tls && tls_has_unsent(e.wire.tls) == !many);
+        EXPECT_INT(w->t, wire_has_unsent(&e.wire), !many);
         EXPECT_INT(w->t, peer_echoes(&p), !many);
         if (!many)
             peer_says_goodbye(&p);
@@ -788,13 +789,14 @@ WORLD_TEST(our_two_sides_talk_both_ways_at_once)
     struct text reason = text_init(memory, sizeof memory);
     struct pour pour = { .w = w, .wire = &wire };
     struct scope scope;
+    const struct tls *tls;
     size_t at = 0, len = 1, wrong = 0;
 
-    EXPECT(w->t, !err_is(wire_connect_tls(&wire, w->client, S("a.other.example"), soon(w), &reason)));
-    EXPECT_STR(w->t, tls_facts(wire.tls).protocol, S("TLSv1.3"));
+    EXPECT(w->t, !err_is(tls_connect(w->client, &wire, S("a.other.example"), soon(w), &tls, &reason)));
+    EXPECT_STR(w->t, tls_facts(tls).protocol, S("TLSv1.3"));
     unsigned char exporter[TLS_EXPORTER], end_point[TLS_END_POINT_MAX];
     size_t end_point_len;
-    EXPECT(w->t, tls_exporter(wire.tls, exporter) && tls_server_end_point(wire.tls, end_point, &end_point_len));
+    EXPECT(w->t, tls_exporter(tls, exporter) && tls_server_end_point(tls, end_point, &end_point_len));
     scope_init(&scope, w->rt);
     scope_start(&scope, "pour", run_pour, &pour);
     while (at < MUCH && !err_is(wire_read(&wire, bytes, sizeof bytes, soon(w), &len)) && len > 0)
@@ -825,10 +827,11 @@ WORLD_TEST(what_was_taken_leaves)
     char memory[TLS_REASON], chunk[5000];
     static char bytes[20000];
     struct text reason = text_init(memory, sizeof memory);
+    const struct tls *tls;
     size_t taken = 0, len, back = 0;
 
     memset(chunk, 'y', sizeof chunk);
-    EXPECT(w->t, !err_is(wire_connect_tls(&wire, w->client, (struct str){ 0 }, soon(w), &reason)));
+    EXPECT(w->t, !err_is(tls_connect(w->client, &wire, (struct str){ 0 }, soon(w), &tls, &reason)));
     do { /* without a yield: nobody reads meanwhile */
         EXPECT(w->t, !err_is(wire_write_now(&wire, str_new(chunk, sizeof chunk), &len)));
         taken += len;
@@ -857,6 +860,7 @@ WORLD_TEST(an_idle_connection_holds_little)
     enum { MANY = 40 };
     static struct echo echoes[MANY];
     struct wire wires[MANY];
+    const struct tls *tls;
     char memory[TLS_REASON], byte;
     struct text reason = text_init(memory, sizeof memory);
     size_t len, before = crypto_memory(), ours = mem_in_use(rt_mem(w->rt));
@@ -864,7 +868,7 @@ WORLD_TEST(an_idle_connection_holds_little)
     for (size_t i = 0; i < MANY; i++) {
         echoes[i] = (struct echo){ 0 };
         wires[i] = wire_in_clear(start_echo(w, &echoes[i]));
-        EXPECT(w->t, !err_is(wire_connect_tls(&wires[i], w->client, S("mx.example"), soon(w), &reason)));
+        EXPECT(w->t, !err_is(tls_connect(w->client, &wires[i], S("mx.example"), soon(w), &tls, &reason)));
         EXPECT(w->t, !err_is(wire_write(&wires[i], S("a"), soon(w))));
         EXPECT(w->t, !err_is(wire_read(&wires[i], &byte, 1, soon(w), &len)) && len == 1);
     }
