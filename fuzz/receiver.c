@@ -22,10 +22,11 @@ serve(void *arg)
 {
     struct run *r = arg;
     struct server_client client = { .name = S("192.0.2.9") };
+    struct wire wire = wire_in_clear(r->server);
 
     client.address = stream_peer(r->server);
-    server_run(r->server, &r->c->settings, &r->site->hooks, &client);
-    stream_close(r->server);
+    server_run(&wire, &r->c->settings, &r->site->hooks, &client);
+    wire_close(&wire);
     r->served = true;
 }
 

@@ -458,8 +458,9 @@ run_session(void *arg)
     s->fiber = fiber_current(r->role->rt);
     name_client(s);
     s->settings = s->door->site ? site_listener_settings(s->door->site, &s->client.address) : local_settings(r->role->site);
-    server_run(s->stream, &s->settings, &mine, &s->client);
-    stream_close(s->stream);
+    struct wire wire = wire_in_clear(s->stream);
+    server_run(&wire, &s->settings, &mine, &s->client);
+    wire_close(&wire);
     list_remove(&s->node);
     if (--r->sessions == 0)
         event_wake(r->role->rt, &r->role->changed); /* it may be what a drain waits for */

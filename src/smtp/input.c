@@ -6,9 +6,9 @@
 #include <string.h>
 
 void
-input_init(struct input *in, struct stream *stream, struct mem *mem)
+input_init(struct input *in, struct wire *wire, struct mem *mem)
 {
-    *in = (struct input){ .stream = stream, .mem = mem };
+    *in = (struct input){ .wire = wire, .mem = mem };
 }
 
 static void
@@ -56,7 +56,7 @@ input_fill(struct input *in, int64_t until)
     size_t got;
 
     make_room(in);
-    TRY(stream_read(in->stream, in->own_buffer + in->end, in->cap - in->end, until, &got));
+    TRY(wire_read(in->wire, in->own_buffer + in->end, in->cap - in->end, until, &got));
     if (got == 0)
         return ERR(ERR_CLOSED, "read from the client");
     in->end += got;
@@ -71,7 +71,7 @@ input_fill_now(struct input *in, bool *out_any)
 
     if (in->begin == in->end) {
         make_room(in);
-        TRY(stream_read_now(in->stream, in->own_buffer + in->end, in->cap - in->end, &got));
+        TRY(wire_read_now(in->wire, in->own_buffer + in->end, in->cap - in->end, &got));
         in->end += got;
         in->bytes += got;
     }
@@ -84,7 +84,7 @@ input_rest(struct input *in, int64_t until)
 {
     if (in->begin == in->end)
         give_back(in);
-    return stream_wait_readable(in->stream, until);
+    return wire_wait_readable(in->wire, until);
 }
 
 void

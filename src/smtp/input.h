@@ -8,7 +8,7 @@
 #define SMTP_INPUT_H
 
 #include "base/mem.h"
-#include "runtime/rt.h"
+#include "net/wire.h"
 
 enum {
     INPUT_LINES = 4096,         /* buffer for commands: more than a line */
@@ -16,7 +16,7 @@ enum {
 };
 
 struct input {
-    struct stream *stream;
+    struct wire *wire;
     struct mem *mem;
     char *own_buffer;           /* NULL: given back */
     size_t cap;
@@ -27,7 +27,7 @@ struct input {
     bool after_cr;              /* while skipping: the last byte dropped was a CR */
 };
 
-void input_init(struct input *, struct stream *, struct mem *);
+void input_init(struct input *, struct wire *, struct mem *);
 void input_done(struct input *);
 
 /* What has been read and not taken yet. */

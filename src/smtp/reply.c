@@ -21,6 +21,10 @@ REPLY(too_many_idle, 421, "4.7.0", "Too many commands without a message; closing
 REPLY(talked_early, 554, "5.5.0", "You spoke before the greeting; wait for the 220");
 REPLY(talked_ahead, 554, "5.5.0", "You sent more before the reply to this command; wait for it (RFC 2920 section 3.1)");
 
+REPLY(start_tls, 220, "2.0.0", "Ready to start TLS");
+REPLY(tls_already, 503, "5.5.1", "TLS is on already");
+REPLY(tls_not_now, 454, "4.7.0", "TLS is not to be had at the moment; go on without it, or try again later");
+
 /* Commands. */
 REPLY(line_too_long, 500, "5.5.2", "Command line too long; at most 2048 bytes");
 REPLY(bare_lf, 500, "5.5.2", "Lines must end with CR LF, yours ended with LF alone (try telnet, or nc -C); closing");

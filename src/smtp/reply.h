@@ -47,6 +47,9 @@ extern const struct reply reply_too_many_wrong;     /* 421 */
 extern const struct reply reply_too_many_idle;      /* 421 */
 extern const struct reply reply_talked_early;       /* 554: bytes before the greeting */
 extern const struct reply reply_talked_ahead;       /* 554: bytes behind a command that ends a pipelined group */
+extern const struct reply reply_start_tls;          /* 220: the handshake comes next */
+extern const struct reply reply_tls_already;        /* 503 */
+extern const struct reply reply_tls_not_now;        /* 454 */
 
 /* ---- commands --------------------------------------------------------------------------------------------------- */
 extern const struct reply reply_line_too_long;

@@ -57,7 +57,7 @@ struct transaction {
 
 struct session {
     struct rt *rt;
-    struct stream *stream;
+    struct wire *wire;
     const struct listener_settings *settings;
     const struct server_hooks *hooks;
     struct server_client *client;
@@ -80,7 +80,7 @@ struct session {
     struct server_report report;
     char helo[LIMIT_HELO];
     struct str command;          /* this one, for the log */
-    char command_memory[80], refused_memory[80], refusal_memory[160];
+    char command_memory[80], refused_memory[80], refusal_memory[160], tls_failure_memory[160];
 };
 
 /* ---- the protocol ------------------------------------------------------------------------------------------------ */
@@ -100,6 +100,7 @@ struct command {
 
 static const struct reply *run_ehlo(struct session *, struct str args, int64_t until);
 static const struct reply *run_helo(struct session *, struct str args, int64_t until);
+static const struct reply *run_starttls(struct session *, struct str args, int64_t until);
 static const struct reply *run_mail(struct session *, struct str args, int64_t until);
 static const struct reply *run_rcpt(struct session *, struct str args, int64_t until);
 static const struct reply *run_data(struct session *, struct str args, int64_t until);
@@ -116,6 +117,7 @@ static const struct reply *run_off(struct session *, struct str args, int64_t un
 static const struct command commands[] = {
     { STR("EHLO"), ANY, ENDS_GROUP, run_ehlo, "EHLO your.host.name: begins; the answer lists the extensions" },
     { STR("HELO"), ANY, ENDS_GROUP, run_helo, "HELO your.host.name: begins, without extensions" },
+    { STR("STARTTLS"), ANY, ENDS_GROUP, run_starttls, "STARTTLS: encrypts from here on; begin again with EHLO" },
     { STR("MAIL"), GREETED, CARRIES, run_mail,
       "MAIL FROM:<you@example.org>: begins a message; <> for a notice\n"
       "Parameters: SIZE=bytes BODY=7BIT|8BITMIME SMTPUTF8 RET=FULL|HDRS ENVID=id" },
@@ -134,7 +136,6 @@ static const struct command commands[] = {
     { STR("HELP"), ANY, 0, run_help, "HELP [command]: this" },
     { STR("QUIT"), ANY, 0, run_quit, "QUIT: ends the session" },
     /* Known, and not offered: RFC 5321 section 4.2.4 asks for 502, not 500. */
-    { STR("STARTTLS"), ANY, 0, run_off, NULL },
     { STR("AUTH"), ANY, 0, run_off, NULL },
     { STR("TURN"), ANY, 0, run_off, NULL },
     { STR("SEND"), ANY, 0, run_off, NULL },
@@ -161,6 +162,8 @@ is_offered(const struct session *s, const struct command *c)
         return s->hooks->expn && (set->expn == OFFER_ON || (set->expn == OFFER_LOCAL && local));
     if (c->run == run_etrn)
         return s->hooks->etrn != NULL;
+    if (c->run == run_starttls)
+        return wire_is_in_clear(s->wire) && s->hooks->tls_ready && s->hooks->tls_ready(s->hooks->ctx);
     return c->run != run_off;
 }
 
@@ -203,6 +206,7 @@ static void welcome(struct session *);
 static bool read_command(struct session *, struct str *out_line);
 static const struct reply *answer(struct session *, struct str line);
 static const struct reply *receive_content(struct session *);
+static void start_tls(struct session *);
 static void say(struct session *, const struct reply *);
 static void flush(struct session *);
 static void linger(struct session *);
@@ -212,18 +216,18 @@ static void remember_command(struct session *, struct str line);
 static const struct reply *count_wrong(struct session *, const struct reply *);
 static void log_refusal(struct session *, const struct reply *);
 static void transaction_end(struct session *);
-static void session_begin(struct session *, struct stream *, const struct listener_settings *,
+static void session_begin(struct session *, struct wire *, const struct listener_settings *,
                           const struct server_hooks *, struct server_client *);
 static void session_end(struct session *);
 
 void
-server_run(struct stream *stream, const struct listener_settings *settings, const struct server_hooks *hooks,
+server_run(struct wire *wire, const struct listener_settings *settings, const struct server_hooks *hooks,
            struct server_client *client)
 {
     struct session s;
     struct str line;
 
-    session_begin(&s, stream, settings, hooks, client);
+    session_begin(&s, wire, settings, hooks, client);
     welcome(&s);
     while (read_command(&s, &line)) {
         int64_t came = rt_now(s.rt);
@@ -233,6 +237,8 @@ server_run(struct stream *stream, const struct listener_settings *settings, cons
             flush(&s);
         if (reply == &reply_start_content && !s.over)
             say(&s, receive_content(&s));
+        if (reply == &reply_start_tls && !s.over)
+            start_tls(&s);
     }
     flush(&s);
     linger(&s);
@@ -264,7 +270,7 @@ is_early_talker(struct session *s)
     struct err e = OK;
 
     if (s->settings->greeting_delay > 0)
-        e = stream_wait_readable(s->stream, within(s->rt, s->settings->greeting_delay));
+        e = wire_wait_readable(s->wire, within(s->rt, s->settings->greeting_delay));
     if (err_is(e) && e.kind != ERR_TIMEOUT)
         say(s, lost(s, e, &reply_timeout));
     if (s->over || !s->settings->refuse_early_talk)
@@ -282,6 +288,11 @@ welcome(struct session *s)
 
     if (h->admit)
         refusal = h->admit(h->ctx, s->client, &s->scratch, within(s->rt, set->answer_wait));
+    if (refusal && set->tls_at_once) { /* a handshake only to say so would be dear */
+        end(s, S("refused"));
+        s->broken = true;
+        return;
+    }
     if (refusal) {
         if (refusal->code != 421) /* 554 or 521: the client may stay to say QUIT, and hears it again */
             s->refuses_all = reply_make(&s->arena, refusal->code, "", "%.*s",
@@ -290,6 +301,10 @@ welcome(struct session *s)
         return;
     }
     s->admitted = true;
+    if (set->tls_at_once)
+        start_tls(s);
+    if (s->over)
+        return;
     if (is_early_talker(s)) {
         say(s, &reply_talked_early);
         end(s, S("spoke before the greeting"));
@@ -462,7 +477,7 @@ run_ehlo(struct session *s, struct str args, int64_t until)
     text_putf(&t, "\nLIMITS RCPTMAX=%" PRIu32, set->rcpt_max);
     for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
         const struct command *c = &commands[i];
-        bool extra = c->run == run_vrfy || c->run == run_expn || c->run == run_etrn || c->run == run_help;
+        bool extra = c->run == run_starttls || c->run == run_vrfy || c->run == run_expn || c->run == run_etrn || c->run == run_help;
         if (extra && is_offered(s, c)) {
             text_put_byte(&t, '\n');
             text_put(&t, c->verb);
@@ -470,6 +485,57 @@ run_ehlo(struct session *s, struct str args, int64_t until)
     }
     CHECK(!t.full);
     return reply_make(&s->scratch, 250, "", "%.*s", STR_ARG(text_str(&t)));
+}
+
+/* ---- STARTTLS: RFC 3207 ------------------------------------------------------------------------------------------ */
+
+static const struct reply *
+run_starttls(struct session *s, struct str args, int64_t until)
+{
+    (void)until;
+    if (!s->hooks->tls_ready)
+        return &reply_known_but_off;
+    if (!wire_is_in_clear(s->wire))
+        return &reply_tls_already;
+    if (s->phase != GREETED)
+        return wrong_order(s, command_find(S("STARTTLS")));
+    if (args.len > 0)
+        return &reply_no_argument_wanted;
+    return is_offered(s, command_find(S("STARTTLS"))) ? &reply_start_tls : &reply_tls_not_now;
+}
+
+/*
+ * Section 4.2: what was said before is forgotten, for anybody may have said it. Nothing that came in clear is left to be
+ * read, either: run_command() ends the session of whoever sent more, and what has not been read is no handshake.
+ */
+static void
+start_tls(struct session *s)
+{
+    const struct server_hooks *h = s->hooks;
+    struct text reason = text_init(s->tls_failure_memory, sizeof s->tls_failure_memory);
+    struct server_tls tls;
+
+    flush(s);
+    if (s->broken)
+        return;
+    CHECK(input_here(&s->in).len == 0);
+    struct err e = h->start_tls(h->ctx, s->wire, within(s->rt, s->settings->tls_wait), &tls, &reason);
+    if (err_is(e)) { /* and never goes on in clear */
+        if (reason.len == 0)
+            err_text(e, &reason);
+        s->report.tls_failure = text_str(&reason);
+        end(s, S("TLS handshake failed"));
+        s->broken = true;
+        return;
+    }
+    CHECK(!wire_is_in_clear(s->wire));
+    transaction_end(s);
+    s->phase = START;
+    s->client->tls = tls;
+    s->client->helo = (struct str){ 0 };
+    s->client->extended = false;
+    s->mail_refused = false;
+    s->in_flight = 0;
 }
 
 /* ---- MAIL: section 4.1.1.2 --------------------------------------------------------------------------------------- */
@@ -585,8 +651,13 @@ trace(const struct session *s, struct arena *scratch)
         .utf8 = t->mail.smtputf8,
         .id = t->id,
         .wall = rt_wall(s->rt),
+        .tls = !str_is_absent(c->tls.protocol),
     };
+    char memory[128];
+    struct text tls = text_init(memory, sizeof memory);
 
+    text_putf(&tls, "%.*s with cipher %.*s", STR_ARG(c->tls.protocol), STR_ARG(c->tls.cipher));
+    received.tls_version = text_str(&tls);
     if (t->recipients.count == 1) /* an alias's own name, not where it leads */
         received.recipient = str_is_absent(t->recipients.list[0].given) ? t->recipients.list[0].address
                                                                         : t->recipients.list[0].given;
@@ -989,6 +1060,7 @@ listener_settings_default(struct str hostname)
         .idle_commands_max = LIMIT_IDLE_COMMANDS,
         .rcpt_refused_max = LIMIT_RCPT_REFUSED,
         .command_wait = LIMIT_COMMAND_NS,
+        .tls_wait = LIMIT_TLS_NS,
         .block_wait = LIMIT_BLOCK_NS,
         .rate_window = LIMIT_RATE_NS,
         .rate_bytes = LIMIT_RATE_BYTES,
@@ -1000,23 +1072,24 @@ listener_settings_default(struct str hostname)
 }
 
 static void
-session_begin(struct session *s, struct stream *stream, const struct listener_settings *settings,
+session_begin(struct session *s, struct wire *wire, const struct listener_settings *settings,
               const struct server_hooks *hooks, struct server_client *client)
 {
-    struct rt *rt = stream_rt(stream);
+    struct rt *rt = stream_rt(wire->stream);
     struct mem *mem = rt_mem(rt);
 
-    *s = (struct session){ .rt = rt, .stream = stream, .settings = settings, .hooks = hooks, .client = client };
+    *s = (struct session){ .rt = rt, .wire = wire, .settings = settings, .hooks = hooks, .client = client };
     arena_init(&s->arena, mem, 256, SESSION_ARENA_MAX);
     arena_init(&s->scratch, mem, 1024, SCRATCH_ARENA_MAX);
     arena_init(&s->transaction.arena, mem, 1024, TRANSACTION_ARENA_MAX);
-    input_init(&s->in, stream, mem);
+    input_init(&s->in, wire, mem);
     scope_init(&s->scope, rt);
     s->phase = START;
     s->began = rt_now(rt);
     client->session = arena_printf(&s->arena, "%016" PRIx64, rt_random(rt));
     client->helo = client->reverse_name = (struct str){ 0 };
     client->extended = client->busy = false;
+    client->tls = (struct server_tls){ .resumed = false };
 }
 
 static void
@@ -1150,7 +1223,7 @@ flush(struct session *s)
 {
     if (s->out_len > 0 && !s->broken) {
         struct err e =
-            stream_write(s->stream, str_new(s->own_out, s->out_len), within(s->rt, s->settings->command_wait));
+            wire_write(s->wire, str_new(s->own_out, s->out_len), within(s->rt, s->settings->command_wait));
         if (err_is(e))
             (void)lost(s, e.kind == ERR_CANCELLED ? e : ERR(ERR_CLOSED, "write to the client"), &reply_closing);
         s->report.bytes_out += s->out_len;
@@ -1176,9 +1249,9 @@ command_wait(struct session *s, int64_t until)
 }
 
 static bool
-is_tls_hello(struct str here)
+is_tls_hello(const struct session *s, struct str here)
 {
-    return here.len > 0 && here.ptr[0] == 0x16; /* a handshake record; no command begins so */
+    return wire_is_in_clear(s->wire) && here.len > 0 && here.ptr[0] == 0x16; /* a handshake; no command begins so */
 }
 
 /* The next command line. What is wrong with lines themselves is answered here. */
@@ -1194,7 +1267,7 @@ read_command(struct session *s, struct str *out_line)
             say(s, &reply_shutting_down);
             return false;
         }
-        if (is_tls_hello(input_here(&s->in))) {
+        if (is_tls_hello(s, input_here(&s->in))) {
             end(s, S("spoke TLS"));
             s->broken = true;
             return false;
@@ -1238,7 +1311,7 @@ linger(struct session *s)
 
     if (s->broken)
         return;
-    stream_shut_down(s->stream);
+    wire_shut_down(s->wire);
     do
         input_take(&s->in, input_here(&s->in).len);
     while (s->in.bytes < most && !err_is(input_fill(&s->in, until)));

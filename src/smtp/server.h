@@ -1,14 +1,16 @@
 /*
  * server - the receiver's side of one SMTP session: RFC 5321, with PIPELINING (2920), SIZE (1870), 8BITMIME (6152),
- * ENHANCEDSTATUSCODES (2034), CHUNKING (3030), SMTPUTF8 (6531), DSN (3461), LIMITS (9422) and ETRN (1985).
+ * ENHANCEDSTATUSCODES (2034), STARTTLS (3207), CHUNKING (3030), SMTPUTF8 (6531), DSN (3461), LIMITS (9422) and ETRN
+ * (1985).
  *
- * server_run() holds the whole dialog on one stream, from the greeting to the last reply, in the fiber that calls it.
+ * server_run() holds the whole dialog on one wire, from the greeting to the last reply, in the fiber that calls it.
  * What it cannot know (who may enter, which recipients exist, where content goes) it asks by hooks. So it runs in
  * tests alone, and knows of no links, queues or files.
  *
  * What it promises, whatever a client sends: no recipient is committed whose verdict was not an acceptance; no 250 to
  * the end of data before draft_commit() returned OK; each draft that was begun is committed or aborted exactly once;
- * one reply to each command, in order; memory bounded by the limits below.
+ * one reply to each command, in order; memory bounded by the limits below; nothing that was said in clear counts once TLS
+ * is on.
  *
  * Times are nanoseconds, sizes bytes. Strings in settings and in struct server_client belong to the caller and must
  * outlive the session; what a hook makes in the arena it is given lives until the command has been answered.
@@ -17,6 +19,7 @@
 #define SMTP_SERVER_H
 
 #include "message/envelope.h"
+#include "net/wire.h"
 #include "runtime/rt.h"
 #include "smtp/params.h"
 
@@ -34,6 +37,7 @@ struct listener_settings {
     uint8_t line_ends;           /* enum line_ends */
     uint8_t vrfy, expn;          /* enum offer */
     bool trusted;                /* this client may relay; its mail may get delay notices unasked */
+    bool tls_at_once;            /* before the greeting: RFC 8314 */
     bool refuse_early_talk;      /* 554 to bytes before the greeting: plain mx, never TLS, PROXY or `relay from` */
     uint32_t rcpt_max;           /* recipients accepted in a transaction, then 452 (and RCPTMAX) */
     uint32_t wrong_commands_max; /* then 421 */
@@ -41,6 +45,7 @@ struct listener_settings {
     uint32_t rcpt_refused_max;   /* 5xx with none accepted, then 421; with one: each further 5xx comes slower */
     int64_t greeting_delay;
     int64_t command_wait;        /* for a whole command line */
+    int64_t tls_wait;            /* for the handshake */
     int64_t block_wait;          /* for the next block of content */
     int64_t rate_window;         /* over each such time of waiting for content ... */
     uint64_t rate_bytes;         /* ... at least this much must have come, per second */
@@ -54,6 +59,14 @@ struct listener_settings listener_settings_default(struct str hostname);
 
 /* ---- who is there ------------------------------------------------------------------------------------------------ */
 
+/* What a TLS handshake came to. */
+struct server_tls {
+    struct str protocol;         /* "TLSv1.3"; absent: the connection is in clear */
+    struct str cipher;
+    struct str server_name;      /* that the client asked for; absent: none */
+    bool resumed;
+};
+
 /* One session, as hooks and logs see it. The caller fills the first part; the session fills the second. */
 struct server_client {
     struct address address, local; /* the two ends */
@@ -63,6 +76,7 @@ struct server_client {
     struct str helo;               /* last given; absent: none yet */
     bool extended;                 /* it was EHLO */
     struct str reverse_name;       /* absent: not known (yet); empty: there is none */
+    struct server_tls tls;
     bool busy;                     /* a transaction is open: a role that drains lets it finish */
 };
 
@@ -94,6 +108,7 @@ struct server_report {
     struct str ended;        /* "quit", "closed by the client", "timeout", ... */
     struct str last_refusal; /* the last negative reply, one line; absent: none */
     struct str last_refused; /* the command it answered, shortened */
+    struct str tls_failure;  /* why the handshake failed; absent: it did not */
 };
 
 /*
@@ -109,6 +124,11 @@ struct server_hooks {
     void (*leave)(void *ctx, struct server_client *);
     /* OK and an empty name: there is none. Runs beside the dialog, in a fiber of its own. May be NULL. */
     struct err (*reverse_name)(void *ctx, const struct address *, struct arena *, int64_t until, struct str *out_name);
+
+    /* Whether STARTTLS can be offered now. May be NULL: then there is no TLS here. */
+    bool (*tls_ready)(void *ctx);
+    /* The handshake, after which the wire is encrypted; what is in *out lives as long as the wire. `reason`: why not. */
+    struct err (*start_tls)(void *ctx, struct wire *, int64_t until, struct server_tls *out, struct text *reason);
 
     /* NULL: go on. May be NULL. */
     const struct reply *(*mail)(void *ctx, const struct server_client *, const struct mail_request *, struct arena *,
@@ -142,9 +162,9 @@ struct server_hooks {
 };
 
 /*
- * The dialog. Returns when it is over; the stream stays the caller's to close. To end it from outside, cancel the
+ * The dialog. Returns when it is over; the wire stays the caller's to close. To end it from outside, cancel the
  * fiber: a 421 is said, a message that was not committed is dropped.
  */
-void server_run(struct stream *, const struct listener_settings *, const struct server_hooks *, struct server_client *);
+void server_run(struct wire *, const struct listener_settings *, const struct server_hooks *, struct server_client *);
 
 #endif

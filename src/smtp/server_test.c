@@ -17,6 +17,7 @@ struct peer {
     struct rt *rt;
     struct test *t;
     struct stream *stream, *far;
+    struct wire wire; /* over `far`: the server's */
     struct scope scope;
     struct listener_settings settings;
     struct fake_site *site;
@@ -33,8 +34,9 @@ serve(void *arg)
 {
     struct peer *p = arg;
 
-    server_run(p->far, &p->settings, &p->site->hooks, &p->client);
-    stream_close(p->far);
+    p->wire = wire_in_clear(p->far);
+    server_run(&p->wire, &p->settings, &p->site->hooks, &p->client);
+    wire_close(&p->wire);
     p->far = NULL;
 }
 

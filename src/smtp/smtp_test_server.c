@@ -37,14 +37,15 @@ static void
 serve(void *arg)
 {
     struct stream *stream = arg;
+    struct wire wire = wire_in_clear(stream);
     struct server_client client = { .address = stream_peer(stream), .local = stream_local(stream) };
     char memory[64];
     struct text name = text_init(memory, sizeof memory);
 
     address_put_ip(&name, &client.address);
     client.name = text_str(&name);
-    server_run(stream, &settings, &site.hooks, &client);
-    stream_close(stream);
+    server_run(&wire, &settings, &site.hooks, &client);
+    wire_close(&wire);
 }
 
 static void

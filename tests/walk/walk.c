@@ -217,6 +217,33 @@ stream_write(struct stream *s, struct str bytes, int64_t until)
     return OK;
 }
 
+/* The session writes whole replies only, and leaves the rest to others. */
+struct err
+stream_write_parts(struct stream *s, const struct str *parts, size_t count, int64_t until)
+{
+    (void)s;
+    (void)parts;
+    (void)count;
+    (void)until;
+    UNREACHABLE();
+}
+
+struct err
+stream_write_now(struct stream *s, struct str bytes, size_t *out_len)
+{
+    (void)s;
+    (void)bytes;
+    (void)out_len;
+    UNREACHABLE();
+}
+
+void
+stream_close(struct stream *s)
+{
+    (void)s;
+    UNREACHABLE();
+}
+
 void
 stream_shut_down(struct stream *s)
 {
@@ -476,7 +503,8 @@ walk_session(struct walk *w)
     w->site.committed = w->site.begun = w->site.aborted = w->site.admitted = w->site.left = 0;
     size_t in_use = mem_in_use(&w->mem);
     w->rt.now = SECOND;
-    server_run(&s, &w->settings, &w->site.hooks, &client);
+    struct wire wire = wire_in_clear(&s);
+    server_run(&wire, &w->settings, &w->site.hooks, &client);
     if (w->site.committed != w->commit_count)
         differ(w, "the end", "a message was stored when all was said");
     look(w, &s);

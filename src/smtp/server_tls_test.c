@@ -1,0 +1,426 @@
+/*
+ * Tests of STARTTLS in server.c, over real TLS (net/tls.h) and a socket pair, with server_fake.h as the site. A case is
+ * what the client sends and the reply codes it gets; "TLS" is a handshake.
+ */
+#include "base/check.h"
+#include "base/test.h"
+#include "net/tls.h"
+#include "smtp/server.h"
+#include "smtp/server_fake.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct peer {
+    struct rt *rt;
+    struct test *t;
+    struct crypto *crypto;
+    struct key *key;
+    struct key_table table;
+    struct key_signer signer;
+    struct tls_server *server;
+    struct tls_client *client;
+    bool tls_ready;
+    struct fake_site site;
+    struct listener_settings settings;
+    struct server_client who;
+    struct wire near, far;
+    struct scope scope;
+    struct fiber *session;
+    char here[16384], failure[200]; /* here: read, not looked at */
+    size_t len;
+    char reply[4096];
+    size_t reply_len;
+    char helo[64], protocol[16];
+};
+
+/* ---- the server's side ------------------------------------------------------------------------------------------- */
+
+static struct peer *
+peer_of(void *ctx)
+{
+    return container_of((struct fake_site *)ctx, struct peer, site);
+}
+
+static bool
+tls_ready(void *ctx)
+{
+    return peer_of(ctx)->tls_ready;
+}
+
+static struct err
+start_tls(void *ctx, struct wire *wire, int64_t until, struct server_tls *out, struct text *reason)
+{
+    const struct tls *tls;
+
+    TRY(tls_accept(peer_of(ctx)->server, wire, until, &tls, reason));
+    struct tls_facts facts = tls_facts(tls);
+    *out = (struct server_tls){ facts.protocol, facts.cipher, facts.server_name, facts.resumed };
+    return OK;
+}
+
+static void
+log_session(void *ctx, const struct server_client *client, const struct server_report *report)
+{
+    struct peer *p = peer_of(ctx);
+    struct text ended = text_init(p->site.ended, sizeof p->site.ended - 1);
+    struct text failure = text_init(p->failure, sizeof p->failure - 1);
+    struct text helo = text_init(p->helo, sizeof p->helo - 1), protocol = text_init(p->protocol, sizeof p->protocol - 1);
+
+    text_put(&ended, report->ended);
+    text_put(&failure, report->tls_failure);
+    text_put(&helo, client->helo);
+    text_put(&protocol, client->tls.protocol);
+    (void)text_cstr(&ended), (void)text_cstr(&failure), (void)text_cstr(&helo), (void)text_cstr(&protocol);
+    p->site.sessions_logged++;
+}
+
+static void
+serve(void *arg)
+{
+    struct peer *p = arg;
+
+    p->session = fiber_current(p->rt);
+    server_run(&p->far, &p->settings, &p->site.hooks, &p->who);
+    wire_close(&p->far);
+    p->session = NULL;
+}
+
+/* ---- the client's side ------------------------------------------------------------------------------------------- */
+
+static int64_t
+soon(struct peer *p)
+{
+    return within(p->rt, 100 * SECOND);
+}
+
+static void
+peer_connect(struct peer *p)
+{
+    struct handle ends[2];
+    struct stream *near, *far;
+
+    CHECK(!err_is(stream_pair(p->rt, ends)));
+    CHECK(!err_is(stream_from_handle(p->rt, ends[0], &near)) && !err_is(stream_from_handle(p->rt, ends[1], &far)));
+    p->near = wire_in_clear(near);
+    p->far = wire_in_clear(far);
+    p->len = p->reply_len = 0;
+    p->who = (struct server_client){ .name = STR("192.0.2.7") };
+    CHECK(address_from_ip(S("192.0.2.7"), &p->who.address));
+    scope_init(&p->scope, p->rt);
+    scope_start(&p->scope, "server", serve, p);
+}
+
+static void
+peer_leave(struct peer *p)
+{
+    if (p->near.stream)
+        wire_close(&p->near);
+    EXPECT(p->t, !err_is(scope_wait(&p->scope, within(p->rt, HOUR))));
+    scope_end(&p->scope);
+}
+
+static bool
+peer_tls(struct peer *p)
+{
+    char memory[TLS_REASON];
+    struct text reason = text_init(memory, sizeof memory);
+    const struct tls *tls;
+
+    return p->len == 0 && !err_is(tls_connect(p->client, &p->near, S("mx.local.test"), soon(p), &tls, &reason));
+}
+
+/* The code of the next reply; 0: the server closed. */
+static int
+peer_read(struct peer *p)
+{
+    p->reply_len = 0;
+    for (;;) {
+        struct str here = str_new(p->here, p->len);
+        size_t line = str_find(here, S("\r\n")), got;
+        if (line < here.len) {
+            uint64_t code = 0;
+            bool last = line < 4 || here.ptr[3] != '-';
+            CHECK(p->reply_len + line + 2 < sizeof p->reply);
+            memcpy(p->reply + p->reply_len, p->here, line + 2);
+            p->reply_len += line + 2;
+            CHECK(str_to_u64(str_slice(here, 0, 3), &code));
+            memmove(p->here, p->here + line + 2, p->len - line - 2);
+            p->len -= line + 2;
+            if (last)
+                return (int)code;
+            continue;
+        }
+        if (err_is(wire_read(&p->near, p->here + p->len, sizeof p->here - p->len, soon(p), &got)) || got == 0)
+            return 0;
+        p->len += got;
+    }
+}
+
+static bool
+peer_said(const struct peer *p, struct str what)
+{
+    struct str reply = str_new(p->reply, p->reply_len);
+
+    return str_find(reply, what) < reply.len;
+}
+
+struct step {
+    struct str send, codes; /* codes: "end" is the server closing, "TLS" a handshake that we make */
+};
+
+static bool
+peer_play(struct peer *p, const struct step *steps, size_t count)
+{
+    for (size_t i = 0; i < count && steps[i].codes.len > 0; i++) {
+        (void)wire_write(&p->near, steps[i].send, soon(p));
+        struct str codes = steps[i].codes;
+        for (struct str code = str_cut_word(&codes); code.len > 0; code = str_cut_word(&codes)) {
+            uint64_t want = 0;
+            if (str_eq(code, S("TLS"))) {
+                if (!EXPECT(p->t, peer_tls(p)))
+                    return false;
+                continue;
+            }
+            if (!str_eq(code, S("end")))
+                CHECK(str_to_u64(code, &want));
+            if (!EXPECT_INT(p->t, peer_read(p), want))
+                return false;
+        }
+    }
+    return true;
+}
+#define PLAY(p, ...) peer_play((p), (struct step[]){ __VA_ARGS__ }, sizeof((struct step[]){ __VA_ARGS__ }) / sizeof(struct step))
+
+struct run {
+    struct test *t;
+    void (*each)(struct peer *);
+};
+
+static void
+run_fiber(struct rt *rt, void *arg)
+{
+    struct run *run = arg;
+    struct peer *p = calloc(1, sizeof *p);
+    struct arena arena;
+    struct str certificate, key;
+    size_t bad;
+
+    CHECK(p);
+    p->rt = rt;
+    p->t = run->t;
+    CHECK(!err_is(crypto_open(rt, &p->crypto)));
+    arena_init(&arena, rt_mem(rt), 4096, 64 << 10);
+    CHECK(!err_is(key_make_self_signed(p->crypto, S("mx.local.test"), &arena, &certificate, &key)));
+    CHECK(!err_is(key_parse(p->crypto, key, &p->key)));
+    p->table = (struct key_table){ &p->key, 1 };
+    p->signer = (struct key_signer){ key_table_sign, &p->table };
+    p->server = tls_server_new(p->crypto, S("mx"), &p->signer);
+    CHECK(!err_is(tls_server_set_certificates(p->server, &certificate, 1, &bad)));
+    p->client = tls_client_new(p->crypto);
+    arena_done(&arena);
+    fake_site_init(&p->site);
+    p->site.rt = rt;
+    p->site.hooks.tls_ready = tls_ready;
+    p->site.hooks.start_tls = start_tls;
+    p->site.hooks.log_session = log_session;
+    p->tls_ready = true;
+    p->settings = listener_settings_default(S("mx.local.test"));
+    run->each(p);
+    EXPECT_INT(p->t, p->site.begun, p->site.committed + p->site.aborted);
+    EXPECT_INT(p->t, p->site.admitted, p->site.left);
+    fake_site_done(&p->site);
+    tls_client_free(p->client);
+    tls_server_free(p->server);
+    key_free(p->key);
+    crypto_close(p->crypto);
+    free(p);
+}
+
+#define PEER_TEST(name)                                                                                                \
+    static void name##_each(struct peer *);                                                                            \
+    static void name(struct test *t)                                                                                   \
+    {                                                                                                                  \
+        struct run run = { t, name##_each };                                                                           \
+        EXPECT(t, !err_is(rt_run_leaping(run_fiber, &run)));                                                           \
+    }                                                                                                                  \
+    static void name##_each(struct peer *p)
+
+#define EHLO STR("EHLO client.test\r\n")
+#define MAIL STR("MAIL FROM:<a@client.test>\r\n")
+#define RCPT STR("RCPT TO:<ok@local.test>\r\n")
+#define STARTTLS STR("STARTTLS\r\n")
+
+/* ---- the dialogs ------------------------------------------------------------------------------------------------- */
+
+static const struct dialog {
+    const char *why;
+    bool no_hook, not_ready;
+    struct step steps[8]; /* after the greeting */
+    struct str ended;
+} dialogs[] = {
+    { "all begins anew behind the handshake", .steps = {
+      { EHLO, STR("250") }, { STARTTLS, STR("220 TLS") }, { MAIL, STR("503") }, { EHLO, STR("250") },
+      { MAIL, STR("250") }, { RCPT, STR("250") }, { STR("DATA\r\n"), STR("354") },
+      { STR("x\r\n.\r\nQUIT\r\n"), STR("250 221 end") } }, .ended = STR("quit") },
+    { "HELO will do", .steps = {
+      { STR("HELO x\r\n"), STR("250") }, { STARTTLS, STR("220 TLS") }, { STR("QUIT\r\n"), STR("221 end") } },
+      .ended = STR("quit") },
+    { "once only", .steps = {
+      { EHLO, STR("250") }, { STARTTLS, STR("220 TLS") }, { STARTTLS, STR("503") }, { EHLO, STR("250") },
+      { STARTTLS, STR("503") }, { STR("QUIT\r\n"), STR("221 end") } }, .ended = STR("quit") },
+    { "not before EHLO, not inside a transaction", .steps = {
+      { STARTTLS, STR("503") }, { EHLO, STR("250") }, { MAIL, STR("250") }, { STARTTLS, STR("503") }, { RCPT, STR("250") },
+      { STARTTLS, STR("503") }, { STR("RSET\r\n"), STR("250") }, { STARTTLS, STR("220 TLS") } },
+      .ended = STR("closed by the client") },
+    { "it stands alone", .steps = {
+      { EHLO, STR("250") }, { STR("STARTTLS now\r\n"), STR("501") }, { STR("starttls  \r\n"), STR("220 TLS") } },
+      .ended = STR("closed by the client") },
+    { "not at the moment", .not_ready = true, .steps = {
+      { EHLO, STR("250") }, { STARTTLS, STR("454") }, { MAIL, STR("250") }, { STR("QUIT\r\n"), STR("221 end") } },
+      .ended = STR("quit") },
+    { "not here", .no_hook = true, .steps = {
+      { STARTTLS, STR("502") }, { EHLO, STR("250") }, { STARTTLS, STR("502") }, { STR("QUIT\r\n"), STR("221 end") } },
+      .ended = STR("quit") },
+    /* CVE-2011-0411 and its kind */
+    { "a command behind it", .steps = {
+      { EHLO, STR("250") }, { STR("STARTTLS\r\nRSET\r\n"), STR("554 end") } },
+      .ended = STR("pipelined where that is not allowed") },
+    { "a transaction behind it", .steps = {
+      { EHLO, STR("250") }, { STR("STARTTLS\r\nEHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<ok@local.test>\r\nDATA\r\n"),
+                              STR("554 end") } }, .ended = STR("pipelined where that is not allowed") },
+    { "a single byte behind it", .steps = {
+      { EHLO, STR("250") }, { STR("STARTTLS\r\nR"), STR("554 end") } },
+      .ended = STR("pipelined where that is not allowed") },
+    { "in clear behind the 220", .steps = {
+      { EHLO, STR("250") }, { STARTTLS, STR("220") }, { STR("RSET\r\n"), STR("end") } },
+      .ended = STR("TLS handshake failed") },
+};
+
+PEER_TEST(plays_dialogs)
+{
+    for (size_t i = 0; i < sizeof dialogs / sizeof *dialogs; i++) {
+        const struct dialog *d = &dialogs[i];
+        test_case(p->t, d->why);
+        p->site.hooks.tls_ready = d->no_hook ? NULL : tls_ready;
+        p->tls_ready = !d->not_ready;
+        peer_connect(p);
+        if (EXPECT_INT(p->t, peer_read(p), 220))
+            peer_play(p, d->steps, sizeof d->steps / sizeof *d->steps);
+        wire_shut_down(&p->near);
+        peer_leave(p);
+        EXPECT_STR(p->t, str_from_cstr(p->site.ended), d->ended);
+        EXPECT(p->t, (p->failure[0] != '\0') == str_eq(d->ended, S("TLS handshake failed")));
+    }
+}
+
+PEER_TEST(says_what_is_there)
+{
+    peer_connect(p);
+    EXPECT(p->t, PLAY(p, { STR(""), STR("220") }, { STR("EHLO before.test\r\n"), STR("250") }));
+    EXPECT(p->t, peer_said(p, S("-STARTTLS\r\n")));
+    EXPECT(p->t, PLAY(p, { STARTTLS, STR("220 TLS") }, { STR("EHLO after.test\r\n"), STR("250") }));
+    EXPECT(p->t, !peer_said(p, S("STARTTLS")));
+    EXPECT(p->t, PLAY(p, { STR("HELP STARTTLS\r\n"), STR("504") }, { MAIL, STR("250") }, { RCPT, STR("250") },
+                      { STR("DATA\r\n"), STR("354") }, { STR("x\r\n.\r\n"), STR("250") },
+                      { STR("QUIT\r\n"), STR("221 end") }));
+    peer_leave(p);
+    EXPECT_INT(p->t, p->site.committed, 1);
+    struct str trace = str_from_cstr(p->site.messages[0].trace);
+    EXPECT(p->t, str_find(trace, S("from after.test")) < trace.len);
+    EXPECT(p->t, str_find(trace, S("with ESMTPS\r\n")) < trace.len);
+    EXPECT(p->t, str_find(trace, S("(TLSv1.3 with cipher TLS_")) < trace.len);
+    EXPECT_STR(p->t, str_from_cstr(p->protocol), S("TLSv1.3"));
+    EXPECT_STR(p->t, str_from_cstr(p->helo), S("after.test"));
+
+    p->tls_ready = false;
+    peer_connect(p);
+    EXPECT(p->t, PLAY(p, { STR(""), STR("220") }, { EHLO, STR("250") }));
+    EXPECT(p->t, !peer_said(p, S("STARTTLS")));
+    peer_leave(p);
+    EXPECT_STR(p->t, str_from_cstr(p->protocol), S(""));
+}
+
+PEER_TEST(tls_from_the_first_byte)
+{
+    static const struct reply full = { 421, STR("4.7.0"), STR("Too many") };
+
+    p->settings.tls_at_once = true;
+    p->settings.refuse_early_talk = false;
+    peer_connect(p);
+    EXPECT(p->t, PLAY(p, { STR(""), STR("TLS 220") }, { EHLO, STR("250") }, { STARTTLS, STR("503") },
+                      { STR("QUIT\r\n"), STR("221 end") }));
+    peer_leave(p);
+    EXPECT_STR(p->t, str_from_cstr(p->site.ended), S("quit"));
+
+    peer_connect(p);
+    EXPECT(p->t, PLAY(p, { EHLO, STR("end") })); /* the alert is no reply, and nobody is greeted */
+    peer_leave(p);
+    EXPECT_STR(p->t, str_from_cstr(p->site.ended), S("TLS handshake failed"));
+    EXPECT_INT(p->t, p->reply_len, 0);
+
+    p->site.admission = &full;
+    peer_connect(p);
+    EXPECT(p->t, PLAY(p, { STR(""), STR("end") }));
+    peer_leave(p);
+    EXPECT_STR(p->t, str_from_cstr(p->site.ended), S("refused"));
+}
+
+/* Nothing of a message is kept whose connection ended before its last word, in whatever way (standards 4.4). */
+PEER_TEST(an_end_inside_a_message_keeps_nothing)
+{
+    static const struct str unfinished[][2] = {
+        { STR("DATA\r\n"), STR("Subject: x\r\n\r\nhalf of it\r\n") },
+        { STR("DATA\r\n"), STR("Subject: x\r\n\r\nall of it\r\n.") },
+        { STR("BDAT 100\r\n"), STR("Subject: x\r\n\r\nhalf of it") },
+        { STR("BDAT 8 LAST\r\n"), STR("seven b") },
+    };
+
+    for (size_t i = 0; i < sizeof unfinished / sizeof *unfinished; i++)
+        for (int how = 0; how < 3; how++) {
+            test_case(p->t, how == 0 ? "with a goodbye" : how == 1 ? "without" : "and then in clear");
+            peer_connect(p);
+            EXPECT(p->t, PLAY(p, { STR(""), STR("220") }, { EHLO, STR("250") }, { STARTTLS, STR("220 TLS") },
+                              { EHLO, STR("250") }, { MAIL, STR("250") }, { RCPT, STR("250") }));
+            EXPECT(p->t, !err_is(wire_write(&p->near, unfinished[i][0], soon(p))));
+            if (i < 2)
+                EXPECT_INT(p->t, peer_read(p), 354);
+            EXPECT(p->t, !err_is(wire_write(&p->near, unfinished[i][1], soon(p))));
+            if (how == 0)
+                wire_shut_down(&p->near);
+            if (how == 2) /* CVE-2026-45185: a byte behind the goodbye, read as content */
+                EXPECT(p->t, !err_is(stream_write(p->near.stream, S("\r\n.\r\n"), soon(p))));
+            peer_leave(p);
+            EXPECT_STR(p->t, str_from_cstr(p->site.ended), S("closed by the client"));
+        }
+    EXPECT_INT(p->t, p->site.committed, 0);
+    EXPECT(p->t, p->site.aborted > 0);
+}
+
+PEER_TEST(a_handshake_has_its_time)
+{
+    peer_connect(p);
+    EXPECT(p->t, PLAY(p, { STR(""), STR("220") }, { EHLO, STR("250") }, { STARTTLS, STR("220") }));
+    int64_t began = rt_now(p->rt);
+    EXPECT(p->t, PLAY(p, { STR("\x16\x03\x01\x02"), STR("end") }));
+    EXPECT(p->t, rt_now(p->rt) >= began + LIMIT_TLS_NS);
+    peer_leave(p);
+    EXPECT_STR(p->t, str_from_cstr(p->site.ended), S("TLS handshake failed"));
+    EXPECT(p->t, str_find(str_from_cstr(p->failure), S("time")) < strlen(p->failure));
+}
+
+PEER_TEST(a_session_is_told_to_end)
+{
+    peer_connect(p);
+    EXPECT(p->t, PLAY(p, { STR(""), STR("220") }, { EHLO, STR("250") }, { STARTTLS, STR("220 TLS") }, { EHLO, STR("250") }));
+    fiber_cancel(p->session);
+    EXPECT(p->t, PLAY(p, { STR(""), STR("421 end") }));
+    peer_leave(p);
+    EXPECT_STR(p->t, str_from_cstr(p->site.ended), S("shutting down"));
+}
+
+TEST_MAIN({ "plays dialogs", plays_dialogs }, { "says what is there", says_what_is_there },
+          { "TLS from the first byte", tls_from_the_first_byte },
+          { "an end inside a message keeps nothing", an_end_inside_a_message_keeps_nothing },
+          { "a handshake has its time", a_handshake_has_its_time },
+          { "a session is told to end", a_session_is_told_to_end })
