@@ -335,7 +335,8 @@ struct child {
 };
 
 static const struct role_ops *const roles[] = { &receiver_ops, &submission_ops, &gate_ops,    &store_ops,  &sender_ops,
-                                                &mailbox_ops,  &resolver_ops,   &checker_ops, &console_ops };
+                                                &mailbox_ops,  &resolver_ops,   &checker_ops, &console_ops,
+                                                &keys_ops };
 
 static int
 role_process(struct rt *rt, void *arg)

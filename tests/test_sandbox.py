@@ -35,7 +35,7 @@ fstatfs flock pwrite64 pwritev stat lstat statx""".split())
 MAY = {
     "receiver": ALWAYS | ACCEPT, "submission": ALWAYS | ACCEPT, "console": ALWAYS | ACCEPT,
     "gate": ALWAYS | CONNECT, "sender": ALWAYS | CONNECT, "resolver": ALWAYS | CONNECT, "checker": ALWAYS | CONNECT,
-    "store": ALWAYS | FILES, "mailbox": ALWAYS | FILES,
+    "store": ALWAYS | FILES, "mailbox": ALWAYS | FILES, "keys": ALWAYS | FILES,
 }
 
 

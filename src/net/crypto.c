@@ -8,6 +8,7 @@
 #include <openssl/err.h>
 #include <openssl/evp.h>
 #include <openssl/provider.h>
+#include <openssl/rand.h>
 #include <openssl/ssl.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -131,6 +132,12 @@ struct rt *
 crypto_rt(const struct crypto *c)
 {
     return c->rt;
+}
+
+void
+crypto_random(struct crypto *c, void *memory, size_t len)
+{
+    CHECK(RAND_priv_bytes_ex(c->own_library, memory, len, 0) == 1);
 }
 
 OSSL_LIB_CTX *

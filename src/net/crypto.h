@@ -16,6 +16,9 @@ struct err crypto_open(struct rt *, struct crypto **out);
 void crypto_close(struct crypto *); /* after all that was made with it */
 struct rt *crypto_rt(const struct crypto *);
 
+/* Secrets: bytes that nobody can guess. */
+void crypto_random(struct crypto *, void *memory, size_t len);
+
 /* Bytes that OpenSSL holds in this process, of all that use it: beside mem_in_use(), which cannot know them. */
 size_t crypto_memory(void);
 

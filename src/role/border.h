@@ -13,6 +13,9 @@
  * store     -> mailbox   DELIVER
  * sender, mailbox -> store     READ                                            BASES (of a mailbox)
  * console   -> store     LIST SHOW ACT COUNTERS
+ * keys      -> receiver                                                       CERTIFICATES TICKETS
+ *
+ * Signatures a receiver asks of `keys` by a socket of their own, and waits: net/signing.h.
  */
 #ifndef ROLE_BORDER_H
 #define ROLE_BORDER_H
@@ -44,6 +47,8 @@ enum border_type {
     BORDER_SHOW,
     BORDER_ACT,
     BORDER_COUNTERS,
+    BORDER_CERTIFICATES, /* u8 count, and so many PEM texts */
+    BORDER_TICKETS,      /* u8 count, and so many struct tls_ticket_key: name, cipher, mac */
     /* of the command line's socket, answered by the console itself or handed to the supervisor */
     BORDER_STATUS,
     BORDER_RELOAD,

@@ -13,7 +13,7 @@
 struct loading { /* the reader's ctx */
     struct site *site;
     struct conf_where hostname_where;
-    size_t listener_cap, route_cap;
+    size_t listener_cap, route_cap, certificate_cap;
     struct site_route *default_route;
     const struct conf_node *via, *direct, *port, *allow_private; /* of the route block being read */
 };
@@ -211,7 +211,7 @@ read_listen(struct setting_reader *r, const struct conf_node *node, void *target
                                                  : 465);
     if (listener->closed)
         conf_warn(r->problems, node->words[0].where,
-                  "\"listen %.*s\" is known, but TLS and users are not there yet: the listener is not opened",
+                  "\"listen %.*s\" is known, but users are not there yet: the listener is not opened",
                   STR_ARG(kinds[kind]));
     site->listener_count++;
 }
@@ -232,9 +232,9 @@ site_listener_settings(const struct site_listener *listener, const struct addres
 /* ---- tls, users, resolver, retry ------------------------------------------------------------------------------- */
 
 static const struct setting tls_table[] = {
-    { STR("certificate"), STR("FILE"), SETTING_PATH, .offset = offsetof(struct site, certificate),
-      .help = STR("The certificate and its chain, PEM") },
-    { STR("key"), STR("FILE"), SETTING_PATH, .offset = offsetof(struct site, key),
+    { STR("certificate"), STR("FILE"), SETTING_PATH, .offset = offsetof(struct site_certificate, certificate),
+      .help = STR("The certificate and behind it those that lead to its issuer, PEM; a change is taken up at once") },
+    { STR("key"), STR("FILE"), SETTING_PATH, .offset = offsetof(struct site_certificate, key),
       .help = STR("Its private key, which others must not be able to read") },
 };
 static const struct setting_table tls_settings = SETTING_TABLE(tls_table);
@@ -243,18 +243,28 @@ static void
 read_tls(struct setting_reader *r, const struct conf_node *node, void *target)
 {
     struct site *site = target;
+    struct site_certificate c = { .where = node->words[0].where };
     size_t errors = r->problems->errors;
 
     if (node->count != 1 || !node->has_block) {
         say_form(r, node->words[0].where, "tls { certificate FILE; key FILE }");
         return;
     }
-    setting_read(r, &tls_settings, node->children, site);
-    if (r->problems->errors == errors && str_is_absent(site->certificate) != str_is_absent(site->key))
-        conf_error(r->problems, node->words[0].where, CONF_NO_SUGGESTION,
-                   "certificate and key go together: %s is missing", str_is_absent(site->key) ? "key" : "certificate");
-    conf_warn(r->problems, node->words[0].where,
-              "\"tls\" is known, but TLS is not there yet: connections are in clear");
+    setting_read(r, &tls_settings, node->children, &c);
+    if (r->problems->errors != errors)
+        return;
+    if (str_is_absent(c.certificate) || str_is_absent(c.key)) {
+        conf_error(r->problems, c.where, CONF_NO_SUGGESTION, "certificate and key go together: %s is missing",
+                   str_is_absent(c.certificate) ? "certificate" : "key");
+        return;
+    }
+    if (site->certificate_count == SITE_CERTIFICATES_MAX) {
+        conf_error(r->problems, c.where, CONF_NO_SUGGESTION, "there may be %d certificates", SITE_CERTIFICATES_MAX);
+        return;
+    }
+    site->certificates = grow(r->arena, site->certificates, site->certificate_count, &loading(r)->certificate_cap,
+                              sizeof *site->certificates);
+    site->certificates[site->certificate_count++] = c;
 }
 
 static void
@@ -666,9 +676,11 @@ static const struct setting site_table[] = {
      .block = &listener_settings_table,
      .help =
          STR("Where mail comes in: from the world, or from users; NAME is for logs. Submission is not opened before "
-             "there are TLS and users")},
-    {STR("tls"), STR(""), SETTING_CUSTOM, .read = read_tls, .block = &tls_settings,
-     .help = STR("Our certificate; known, but not there yet")},
+             "there are users")},
+    {STR("tls"), STR(""), SETTING_CUSTOM, .repeats = true, .read = read_tls, .block = &tls_settings,
+     .help =
+         STR("A certificate to show to clients; each gets one that is for the name it asks for, of the kind of key that it "
+             "likes (EC, RSA), else the first. Without any, one is made that nobody vouches for")},
     {STR("domain"), STR("NAME ..."), SETTING_CUSTOM, .repeats = true, .read = read_domain, .block = &directory_settings,
      .help = STR("A domain that we take mail for, or several with one description")},
     {STR("users"), STR("file FILE"), SETTING_CUSTOM, .read = read_users,
@@ -952,7 +964,8 @@ site_check_world(const struct site *site, const struct site_world *w, struct con
         conf_warn(problems, nowhere,
                   "port 25 of other hosts cannot be reached: a provider may block it; \"route default { via "
                   "smtp://HOST:587 }\" goes another way");
-    check_secret(w, problems, nowhere, site->key);
+    for (size_t i = 0; i < site->certificate_count; i++)
+        check_secret(w, problems, site->certificates[i].where, site->certificates[i].key);
     check_secret(w, problems, nowhere, site->users);
     for (size_t i = 0; i < site->route_count; i++)
         check_secret(w, problems, site->routes[i].where, site->routes[i].password_file);

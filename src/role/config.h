@@ -6,9 +6,9 @@
  * site_check_world() looks at the machine through hooks: for `postrider check`, and for the log when the supervisor
  * starts.
  *
- * TLS and users are read and checked for syntax but not there yet. A `listen submission` or `listen submissions`
- * without them would be an open relay or a door to nowhere, so such a listener is marked closed: it is not opened, and
- * a warning says so.
+ * Users are read and checked for syntax but not there yet. A `listen submission` or `listen submissions` without them
+ * would be an open relay or a door to nowhere, so such a listener is marked closed: it is not opened, and a warning says
+ * so.
  */
 #ifndef ROLE_CONFIG_H
 #define ROLE_CONFIG_H
@@ -50,6 +50,12 @@ struct site_route {
     struct str user, password_file;    /* absent: none */
 };
 
+struct site_certificate {
+    struct conf_where where;
+    struct str certificate, key;       /* paths */
+};
+enum { SITE_CERTIFICATES_MAX = 64 };
+
 enum site_sandbox { SITE_SANDBOX_TRY, SITE_SANDBOX_REQUIRE, SITE_SANDBOX_OFF };
 
 struct site {
@@ -64,7 +70,8 @@ struct site {
     struct address *forwarders;        /* resolvers; none: the system's */
     size_t forwarder_count;
     uint8_t sandbox;                   /* enum site_sandbox */
-    struct str certificate, key;       /* paths; absent: none */
+    struct site_certificate *certificates; /* none: the role `keys` makes one */
+    size_t certificate_count;
     struct str users;                  /* file; absent: none */
 
     struct mem *mem;                   /* the rest is config.c's */

@@ -102,15 +102,17 @@ small_site(struct test *t)
 
     fixture_init(&f, small, 1);
     EXPECT_INT(t, f.conf.problems.errors, 0);
-    EXPECT_INT(t, f.conf.problems.warnings, 4);
+    EXPECT_INT(t, f.conf.problems.warnings, 3);
     expect_problem(t, &f, 0,
-                   S("/etc/postrider/postrider.conf:4:1: warning: \"listen submission\" is known, but TLS and "
+                   S("/etc/postrider/postrider.conf:4:1: warning: \"listen submission\" is known, but "
                      "users are not there yet: the listener is not opened"));
     if (f.site) {
         const struct site *site = f.site;
         EXPECT_STR(t, site->hostname, S("mx.example.org"));
         EXPECT_STR(t, site->state, S("/var/lib/postrider"));
-        EXPECT_STR(t, site->key, S("/etc/postrider/mx.key"));
+        EXPECT_INT(t, site->certificate_count, 1);
+        EXPECT_STR(t, site->certificates[0].certificate, S("/etc/postrider/mx.pem"));
+        EXPECT_STR(t, site->certificates[0].key, S("/etc/postrider/mx.key"));
         EXPECT_STR(t, site->users, S("/etc/postrider/users"));
         EXPECT_INT(t, site->listener_count, 3);
         EXPECT_INT(t, site->listeners[0].address_count, 2);

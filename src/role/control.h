@@ -1,9 +1,10 @@
 /*
  * control - what supervisor and roles say to each other on a role's control link.
  *
- * Supervisor to role, in this order before GO: SETUP, BUNDLE (in parts), LISTENER, DIR, PEER; later PEER, DRAIN, STOP,
- * and BUNDLE again to the store, which alone swaps settings. Role to supervisor: READY, then UNLINKED, and calls of the
- * console. Handles come with LISTENER, DIR and PEER, one each.
+ * Supervisor to role, in this order before GO: SETUP, BUNDLE (in parts), LISTENER, DIR, CERTIFICATE, PEER; later PEER,
+ * DRAIN, STOP, CERTIFICATE when files have changed, and BUNDLE again to the store, which alone swaps settings. Role to
+ * supervisor: READY, then UNLINKED, and calls of the console. Handles come with LISTENER, DIR and PEER, one each (two for
+ * a peer that signs), and with CERTIFICATE.
  */
 #ifndef ROLE_CONTROL_H
 #define ROLE_CONTROL_H
@@ -15,7 +16,7 @@ enum control_type {
     CONTROL_BUNDLE,      /* u8 last, then a part of the configuration bundle */
     CONTROL_LISTENER,    /* name, address as text; a handle */
     CONTROL_DIR,         /* purpose, path; a handle */
-    CONTROL_PEER,        /* u8 kind, u32 index, u32 generation, u32 tie; a handle */
+    CONTROL_PEER,        /* u8 kind, u32 index, u32 generation, u32 tie; a handle, or two */
     CONTROL_GO,
     CONTROL_DRAIN,       /* take no new work, finish what there is, end */
     CONTROL_STOP,        /* end soon: say 421, abort drafts, close */
@@ -24,6 +25,7 @@ enum control_type {
     CONTROL_STOP_ALL,    /* call: the answer is empty; then everything ends */
     CONTROL_STATUS,      /* call: the answer is JSON, one object a role */
     CONTROL_UNLINKED,    /* the link to a peer is gone, or could not be made. u32 tie, as PEER said */
+    CONTROL_CERTIFICATE, /* to the role `keys`. u32 index; handles of certificate and key; none: that was the last one */
     CONTROL_LOST,        /* to the store: a sender or mailbox died. u8 kind, u32 index, generation, status (child_wait()) */
 };
 

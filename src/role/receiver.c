@@ -8,6 +8,8 @@
 #include "base/check.h"
 #include "dns/mx.h"
 #include "message/domain.h"
+#include "net/signing.h"
+#include "net/tls.h"
 #include "policy/directory.h"
 #include "role/ask.h"
 #include "role/border.h"
@@ -15,6 +17,8 @@
 #include "runtime/log.h"
 #include "smtp/input.h"
 #include "smtp/server.h"
+
+#include <string.h>
 
 enum {
     LISTENERS_MAX = ROLE_LISTENERS_MAX,
@@ -40,6 +44,10 @@ struct receiver {
     struct scope accepting, talking;
     struct asker checker;
     struct list open;          /* sessions */
+    struct crypto *own_crypto;
+    struct tls_server *own_tls;
+    struct signing_asker keys; /* who signs for us */
+    struct key_signer signer;
 };
 
 struct session {
@@ -124,6 +132,43 @@ reverse_name(void *ctx, const struct address *address, struct arena *arena, int6
     return e;
 }
 
+/* ---- hooks: TLS ---- */
+
+static bool
+tls_ready(void *ctx)
+{
+    const struct receiver *r = ((struct session *)ctx)->r;
+
+    return r->keys.hold && hold_is_open(r->keys.hold) && tls_server_has_certificate(r->own_tls);
+}
+
+/* Keys that do not answer in time are asked no more; their link is made anew, and with it this. */
+static void
+mind_keys(struct receiver *r)
+{
+    if (!r->keys.hold || hold_is_open(r->keys.hold))
+        return;
+    hold_free(r->keys.hold);
+    r->keys.hold = NULL;
+    struct peer *keys = role_peer(r->role, ROLE_KEYS);
+    if (keys)
+        link_close(keys->link, ERR(ERR_TIMEOUT, "wait for a signature"));
+}
+
+static struct err
+start_tls(void *ctx, struct wire *wire, int64_t until, struct server_tls *out, struct text *reason)
+{
+    struct session *s = ctx;
+    const struct tls *tls;
+
+    struct err e = tls_accept(s->r->own_tls, wire, until, &tls, reason);
+    mind_keys(s->r);
+    TRY(e);
+    struct tls_facts facts = tls_facts(tls);
+    *out = (struct server_tls){ facts.protocol, facts.cipher, facts.server_name, facts.resumed };
+    return OK;
+}
+
 /* ---- hooks: drafts ---- */
 
 /* Of a restart of the store clients see a pause, not a refusal. */
@@ -206,7 +251,7 @@ over_budget(void *ctx)
 {
     struct session *s = ctx;
 
-    return mem_in_use(rt_mem(s->r->role->rt)) + s->r->drafts * CONTENT_BYTES > BUDGET_BYTES;
+    return mem_in_use(rt_mem(s->r->role->rt)) + crypto_memory() + s->r->drafts * CONTENT_BYTES > BUDGET_BYTES;
 }
 
 static bool
@@ -347,6 +392,14 @@ put_client(struct log_line *line, const struct server_client *client)
         log_str(line, "name", client->reverse_name);
     if (!str_is_absent(client->helo))
         log_str(line, "helo", client->helo);
+    if (str_is_absent(client->tls.protocol))
+        return;
+    log_str(line, "tls", client->tls.protocol);
+    log_str(line, "cipher", client->tls.cipher);
+    if (client->tls.resumed)
+        log_str(line, "tls-resumed", S("yes"));
+    if (!str_is_absent(client->tls.server_name))
+        log_str(line, "tls-name", client->tls.server_name);
 }
 
 static void
@@ -407,6 +460,8 @@ log_session(void *ctx, const struct server_client *client, const struct server_r
     log_int(&line, "wrong", report->wrong);
     log_int(&line, "bytes-in", (int64_t)report->bytes_in);
     log_str(&line, "ended", report->ended);
+    if (!str_is_absent(report->tls_failure))
+        log_str(&line, "tls-failure", report->tls_failure);
     if (!str_is_absent(report->last_refusal)) {
         log_str(&line, "refusal", report->last_refusal);
         log_str(&line, "to-command", report->last_refused);
@@ -445,7 +500,7 @@ static void
 run_session(void *arg)
 {
     static const struct server_hooks hooks = {
-        .admit = admit, .leave = leave, .reverse_name = reverse_name, .rcpt = rcpt, .vrfy = vrfy, .expn = expn,
+        .admit = admit, .leave = leave, .reverse_name = reverse_name, .tls_ready = tls_ready, .start_tls = start_tls, .rcpt = rcpt, .vrfy = vrfy, .expn = expn,
         .etrn = etrn, .draft_begin = draft_begin, .draft_put = draft_put, .draft_commit = draft_commit,
         .draft_abort = draft_abort, .over_budget = over_budget, .draining = draining, .log_message = log_message,
         .log_refusal = log_refusal, .log_session = log_session,
@@ -455,6 +510,8 @@ run_session(void *arg)
     struct server_hooks mine = hooks;
 
     mine.ctx = s;
+    if (!s->door->site) /* nobody is between us and the programs of this machine */
+        mine.tls_ready = NULL;
     s->fiber = fiber_current(r->role->rt);
     name_client(s);
     s->settings = s->door->site ? site_listener_settings(s->door->site, &s->client.address) : local_settings(r->role->site);
@@ -564,10 +621,67 @@ open_doors(struct receiver *r)
 }
 
 static bool
+take_certificates(struct receiver *r, struct link_message *m)
+{
+    struct take t = take_init(m->body);
+    struct str pems[SITE_CERTIFICATES_MAX];
+    size_t count = take_u8(&t), bad;
+
+    if (m->call != 0 || count > SITE_CERTIFICATES_MAX)
+        return false;
+    for (size_t i = 0; i < count; i++)
+        pems[i] = take_bytes(&t, KEY_FILE_MAX);
+    /* `keys` has looked at each of them: one that cannot be read is no certificate of theirs. */
+    return take_end(&t) && !err_is(tls_server_set_certificates(r->own_tls, pems, count, &bad));
+}
+
+static bool
+take_tickets(struct receiver *r, struct link_message *m)
+{
+    struct take t = take_init(m->body);
+    struct tls_ticket_key keys[TLS_TICKET_KEYS];
+    size_t count = take_u8(&t);
+
+    if (m->call != 0 || count > TLS_TICKET_KEYS)
+        return false;
+    for (size_t i = 0; i < count && !t.bad; i++) {
+        struct str bytes = take_raw(&t, sizeof keys[i]);
+        if (!t.bad)
+            memcpy(&keys[i], bytes.ptr, sizeof keys[i]);
+    }
+    if (!take_end(&t))
+        return false;
+    tls_server_set_tickets(r->own_tls, keys, count);
+    explicit_bzero(keys, sizeof keys);
+    return true;
+}
+
+static void
+peer_up(struct role *role, struct peer *peer)
+{
+    struct receiver *r = role->ctx;
+    struct hold *hold;
+
+    if (peer->kind != ROLE_KEYS || handle_is_none(peer->second))
+        return;
+    struct err e = hold_open(role->rt, peer->second, &hold);
+    peer->second = HANDLE_NONE;
+    if (err_is(e))
+        return;
+    if (r->keys.hold)
+        hold_free(r->keys.hold);
+    r->keys.hold = hold;
+}
+
+static bool
 message(struct role *role, struct peer *peer, struct link_message *m)
 {
     struct take t = take_init(m->body);
 
+    if (peer->kind == ROLE_KEYS)
+        return m->type == BORDER_CERTIFICATES ? take_certificates(role->ctx, m)
+               : m->type == BORDER_TICKETS    ? take_tickets(role->ctx, m)
+                                              : false;
     if (peer->kind != ROLE_STORE || m->type != BORDER_SPACE || m->call != 0)
         return false;
     struct role_space space = { .accepting = take_bool(&t) };
@@ -595,13 +709,25 @@ end_sessions(struct receiver *r)
     scope_end(&r->talking);
 }
 
+/* OpenSSL reads what it wants of this machine before the sandbox. */
 static void
-run(struct role *role)
+prepare(struct role *role)
 {
     struct receiver *r = mem_new(rt_mem(role->rt), struct receiver);
 
     r->role = role;
     role->ctx = r;
+    r->signer = (struct key_signer){ signing_ask, &r->keys };
+    struct err e = crypto_open(role->rt, &r->own_crypto);
+    CHECK(!err_is(e)); /* only where OpenSSL is broken, and then so is what it would keep safe */
+    r->own_tls = tls_server_new(r->own_crypto, role_kind_name(role->kind), &r->signer);
+}
+
+static void
+run(struct role *role)
+{
+    struct receiver *r = role->ctx;
+
     r->checker = (struct asker){ role, ROLE_CHECKER };
     list_init(&r->open);
     scope_init(&r->accepting, role->rt);
@@ -614,6 +740,11 @@ run(struct role *role)
         if (event_wait(role->rt, &role->changed, FOREVER).kind == ERR_CANCELLED)
             break;
     end_sessions(r);
+    if (r->keys.hold)
+        hold_free(r->keys.hold);
+    r->keys.hold = NULL;
+    tls_server_free(r->own_tls);
+    crypto_close(r->own_crypto);
     mem_free(rt_mem(role->rt), r, sizeof *r);
 }
 
@@ -624,5 +755,9 @@ sandbox(struct role *role, struct sandbox_rules *rules)
     rules->calls = SANDBOX_ACCEPT;
 }
 
-const struct role_ops receiver_ops = { .kind = ROLE_RECEIVER, .sandbox = sandbox, .run = run, .message = message };
-const struct role_ops submission_ops = { .kind = ROLE_SUBMISSION, .sandbox = sandbox, .run = run, .message = message };
+const struct role_ops receiver_ops = {
+    .kind = ROLE_RECEIVER, .prepare = prepare, .sandbox = sandbox, .run = run, .message = message, .peer_up = peer_up,
+};
+const struct role_ops submission_ops = {
+    .kind = ROLE_SUBMISSION, .prepare = prepare, .sandbox = sandbox, .run = run, .message = message, .peer_up = peer_up,
+};

@@ -17,7 +17,7 @@ enum { CONTROL_DESCRIPTOR = 3 };
 
 static const struct str kind_names[ROLE_KINDS] = {
     STR("supervisor"), STR("receiver"), STR("submission"), STR("gate"),    STR("store"),
-    STR("sender"),     STR("mailbox"),  STR("resolver"),   STR("checker"), STR("console"),
+    STR("sender"),     STR("mailbox"),  STR("resolver"),   STR("checker"), STR("console"), STR("keys"),
 };
 
 struct str
@@ -77,11 +77,12 @@ add_peer(struct role *role, const struct role_pending *pending)
     struct peer *peer = mem_new(rt_mem(role->rt), struct peer);
 
     *peer = (struct peer){ .role = role, .kind = pending->kind, .index = pending->index,
-                           .generation = pending->generation, .tie = pending->tie };
+                           .generation = pending->generation, .tie = pending->tie, .second = pending->second };
     struct link_settings settings = {
         .name = role_kind_name(peer->kind), .ctx = peer, .handle = peer_message, .closed = peer_closed
     };
     if (err_is(link_open(role->rt, pending->handle, &settings, &peer->link))) {
+        handle_close(role->rt, pending->second);
         mem_free(rt_mem(role->rt), peer, sizeof *peer);
         tell_unlinked(role, pending->tie);
         return;
@@ -90,6 +91,8 @@ add_peer(struct role *role, const struct role_pending *pending)
     list_push_back(&role->peers, &peer->node);
     if (role->ops->peer_up)
         role->ops->peer_up(role, peer);
+    handle_close(role->rt, peer->second);
+    peer->second = HANDLE_NONE;
     event_wake(role->rt, &role->changed);
 }
 
@@ -103,9 +106,10 @@ take_peer(struct role *role, struct link_message *m)
     pending.index = take_u32(&t);
     pending.generation = take_u32(&t);
     pending.tie = take_u32(&t);
-    if (!take_end(&t) || m->handle_count != 1)
+    if (!take_end(&t) || m->handle_count < 1 || m->handle_count > 2)
         return false;
     pending.handle = m->handles[0];
+    pending.second = m->handle_count == 2 ? m->handles[1] : HANDLE_NONE;
     m->handle_count = 0;
     if (role->running) {
         add_peer(role, &pending);
@@ -209,6 +213,38 @@ add_dir(struct role *role, struct link_message *m)
     return true;
 }
 
+/* The files of one certificate; without handles: that was the last one. */
+static bool
+add_certificate(struct role *role, struct link_message *m)
+{
+    struct take t = take_init(m->body);
+    uint32_t index = take_u32(&t);
+
+    if (!take_end(&t) || (m->handle_count != 0 && m->handle_count != 2))
+        return false;
+    if (m->handle_count == 0) {
+        if (role->running && role->ops->certificates)
+            role->ops->certificates(role);
+        return true;
+    }
+    if (role->certificate_count == SITE_CERTIFICATES_MAX)
+        return false;
+    role->certificates[role->certificate_count++] = (struct role_certificate){ index, m->handles[0], m->handles[1] };
+    m->handle_count = 0;
+    return true;
+}
+
+size_t
+role_take_certificates(struct role *role, struct role_certificate out[SITE_CERTIFICATES_MAX])
+{
+    size_t count = role->certificate_count;
+
+    for (size_t i = 0; i < count; i++)
+        out[i] = role->certificates[i];
+    role->certificate_count = 0;
+    return count;
+}
+
 struct role_dir *
 role_dir_of(struct role *role, struct str purpose)
 {
@@ -279,6 +315,8 @@ handle_control(void *ctx, struct link *link, struct link_message *m)
         return add_listener(role, m);
     case CONTROL_DIR:
         return add_dir(role, m);
+    case CONTROL_CERTIFICATE:
+        return add_certificate(role, m);
     case CONTROL_PEER:
         return take_peer(role, m);
     case CONTROL_GO:

@@ -23,6 +23,7 @@ enum role_kind {
     ROLE_RESOLVER,   /* for routing: what store, gate and senders ask */
     ROLE_CHECKER,    /* a resolver too: for names that strangers chose */
     ROLE_CONSOLE,
+    ROLE_KEYS,
     ROLE_KINDS,
 };
 struct str role_kind_name(enum role_kind);
@@ -39,12 +40,13 @@ struct peer {
     uint32_t tie;    /* the supervisor's number of this link */
     uint64_t serial; /* of this link: never used twice. What outlives the link remembers this, not the pointer */
     void *own_ctx;   /* the role's own: what it keeps for this peer */
+    struct handle second; /* of a peer that signs, or asks it: a socket beside the link. peer_up takes it */
 };
 
 struct role_pending { /* a peer that came before the role was ready for it */
     enum role_kind kind;
     uint32_t index, generation, tie;
-    struct handle handle;
+    struct handle handle, second;
 };
 
 struct role_listener {
@@ -57,6 +59,11 @@ struct role_dir {
     struct str purpose; /* "spool", "mail" */
     struct str path;
     struct handle handle;
+};
+
+struct role_certificate { /* files of the site's certificate of that index */
+    uint32_t index;
+    struct handle certificate, key;
 };
 
 /* What the store can take at the moment: it tells receivers whenever that changes. */
@@ -85,6 +92,7 @@ struct role_ops {
     void (*peer_down)(struct role *, struct peer *); /* may be NULL */
     void (*configured)(struct role *);               /* role->site was swapped (store only); may be NULL */
     bool (*lost)(struct role *, struct link_message *); /* CONTROL_LOST (store only); may be NULL */
+    void (*certificates)(struct role *); /* role->certificates came anew while it runs (keys only); may be NULL */
 };
 
 struct role {
@@ -100,6 +108,8 @@ struct role {
     size_t listener_count;
     struct role_dir dirs[ROLE_DIRS_MAX];
     size_t dir_count;
+    struct role_certificate certificates[SITE_CERTIFICATES_MAX]; /* the role takes the handles: role_take_certificates() */
+    size_t certificate_count;
     struct list peers;
     struct role_pending pending[ROLE_PENDING_MAX];
     size_t pending_count;
@@ -133,8 +143,10 @@ void role_reply(struct role *, uint64_t serial, uint32_t call, uint16_t type, st
 void role_wait_for_end(struct role *);
 bool role_is_ending(const struct role *);
 struct role_dir *role_dir_of(struct role *, struct str purpose);
+/* How many there are; they are the caller's now. */
+size_t role_take_certificates(struct role *, struct role_certificate out[SITE_CERTIFICATES_MAX]);
 
 extern const struct role_ops receiver_ops, submission_ops, gate_ops, store_ops, sender_ops, mailbox_ops, resolver_ops,
-    checker_ops, console_ops;
+    checker_ops, console_ops, keys_ops;
 
 #endif

@@ -26,6 +26,8 @@ enum { EXIT_CONFIG = 78, EXIT_OSERR = 71, BUNDLE_PART = 60 << 10, MAIL_BASES_MAX
 #define DRAIN_NS (10 * MINUTE)         /* then an old generation is told to stop */
 #define STOP_NS (20 * SECOND)          /* then it is killed */
 #define RELINK_NS (1 * SECOND)
+#define WATCH_NS (2 * SECOND)          /* files of certificates that changed are seen */
+#define WATCH_NOTHING_NS (1 * MINUTE)  /* a reload may name some */
 #define RELOAD_NS (1 * MINUTE)         /* for a new generation to be ready; then the old one goes all the same */
 
 /* Who is linked to whom: the callers' side first. No cycles: design, section 4. */
@@ -36,7 +38,7 @@ static const struct {
     { ROLE_SUBMISSION, ROLE_STORE }, { ROLE_SUBMISSION, ROLE_GATE }, { ROLE_SUBMISSION, ROLE_CHECKER },
     { ROLE_GATE, ROLE_RESOLVER },    { ROLE_STORE, ROLE_RESOLVER },  { ROLE_STORE, ROLE_SENDER },
     { ROLE_STORE, ROLE_MAILBOX },    { ROLE_SENDER, ROLE_RESOLVER }, { ROLE_CONSOLE, ROLE_STORE },
-    { ROLE_CONSOLE, ROLE_GATE },
+    { ROLE_CONSOLE, ROLE_GATE },     { ROLE_RECEIVER, ROLE_KEYS },
 };
 
 /* In the order of starting. Of those whose work is parsing and converting, as many as the machine has processors for;
@@ -46,7 +48,7 @@ static const struct {
     enum role_kind kind;
     uint32_t for_processors; /* one process for so many; 0: just one */
 } always[] = {
-    { ROLE_STORE, 0 },  { ROLE_RESOLVER, 0 }, { ROLE_CHECKER, 0 },    { ROLE_GATE, 0 },
+    { ROLE_STORE, 0 },  { ROLE_RESOLVER, 0 }, { ROLE_CHECKER, 0 },    { ROLE_GATE, 0 },  { ROLE_KEYS, 0 },
     { ROLE_SENDER, 2 }, { ROLE_CONSOLE, 0 },  { ROLE_SUBMISSION, 0 }, { ROLE_RECEIVER, 1 },
 };
 
@@ -132,6 +134,17 @@ log_process(struct process *p, enum log_level level, const char *what, struct er
     log_int(&line, "generation", p->generation);
     if (err_is(e))
         log_err(&line, e);
+    log_end(&line);
+}
+
+static void
+log_file(struct supervisor *s, const char *what, struct str path, struct err e)
+{
+    struct log_line line;
+
+    log_begin(&line, s->rt, LOG_ERROR, what);
+    log_str(&line, "path", path);
+    log_err(&line, e);
     log_end(&line);
 }
 
@@ -276,7 +289,7 @@ are_peers(const struct process *a, const struct process *b)
 }
 
 static struct err
-send_peer(struct process *to, const struct process *peer, uint32_t tie, struct handle handle)
+send_peer(struct process *to, const struct process *peer, uint32_t tie, const struct handle *handles, size_t count)
 {
     unsigned char body[16];
     struct put p = put_init(body, sizeof body);
@@ -287,8 +300,12 @@ send_peer(struct process *to, const struct process *peer, uint32_t tie, struct h
     put_u32(&p, peer->index);
     put_u32(&p, peer->generation);
     put_u32(&p, tie);
-    return link_send_handles(to->control, CONTROL_PEER, put_str_so_far(&p), &handle, 1, within(to->s->rt, 5 * SECOND));
+    return link_send_handles(to->control, CONTROL_PEER, put_str_so_far(&p), handles, count,
+                             within(to->s->rt, 5 * SECOND));
 }
+
+static struct err begin_starting(struct supervisor *);
+static void end_starting(struct supervisor *);
 
 static struct tie *
 find_tie(struct supervisor *s, uint32_t number)
@@ -318,18 +335,23 @@ link_processes(struct process *a, struct process *b)
 {
     struct supervisor *s = a->s;
     struct tie *tie = mem_new(rt_mem(s->rt), struct tie);
-    struct handle pair[2] = { HANDLE_NONE, HANDLE_NONE };
+    struct handle pair[2] = { HANDLE_NONE, HANDLE_NONE }, second[2] = { HANDLE_NONE, HANDLE_NONE };
+    bool signs = a->kind == ROLE_KEYS || b->kind == ROLE_KEYS;
     uint32_t number = ++s->last_tie;
 
     *tie = (struct tie){ .s = s, .a = a, .b = b, .pid_a = a->pid, .pid_b = b->pid, .number = number };
     list_push_back(&s->ties, &tie->node); /* already: whoever gets one half may lose it before the other is sent */
     struct err e = stream_pair(s->rt, pair);
+    if (!err_is(e) && signs)
+        e = stream_pair(s->rt, second);
     if (!err_is(e))
-        e = send_peer(a, b, number, pair[0]);
+        e = send_peer(a, b, number, (struct handle[]){ pair[0], second[0] }, signs ? 2 : 1);
     if (!err_is(e))
-        e = send_peer(b, a, number, pair[1]);
-    handle_close(s->rt, pair[0]);
-    handle_close(s->rt, pair[1]);
+        e = send_peer(b, a, number, (struct handle[]){ pair[1], second[1] }, signs ? 2 : 1);
+    for (int i = 0; i < 2; i++) {
+        handle_close(s->rt, pair[i]);
+        handle_close(s->rt, second[i]);
+    }
     tie = find_tie(s, number);
     if (err_is(e) && tie)
         relink_later(s, tie);
@@ -353,9 +375,6 @@ is_there(const struct supervisor *s, const struct process *p, uint32_t pid)
             return p->pid == pid && p->linked && !p->draining;
     return false;
 }
-
-static struct err begin_starting(struct supervisor *);
-static void end_starting(struct supervisor *);
 
 static void
 run_relink(void *arg)
@@ -493,6 +512,90 @@ make_base(struct supervisor *s, const struct site *site, const struct mail_base 
     return OK;
 }
 
+/* ---- certificates: opened here, with our rights, and read by the role `keys` alone ---- */
+
+static struct err
+send_certificate(struct process *p, uint32_t index, const struct handle *handles, size_t count)
+{
+    unsigned char body[4];
+    struct put put = put_init(body, sizeof body);
+    int64_t until = within(p->s->rt, 5 * SECOND);
+
+    put_u32(&put, index);
+    if (!p->control)
+        return ERR(ERR_CLOSED, "pass a certificate on");
+    return count ? link_send_handles(p->control, CONTROL_CERTIFICATE, put_str_so_far(&put), handles, count, until)
+                 : link_send(p->control, CONTROL_CERTIFICATE, put_str_so_far(&put), until);
+}
+
+/* One that cannot be opened is left out, and said. */
+static struct err
+send_certificates(struct process *p)
+{
+    struct supervisor *s = p->s;
+    struct err failed = OK;
+
+    for (size_t i = 0; i < s->site->certificate_count && !err_is(failed); i++) {
+        const struct site_certificate *c = &s->site->certificates[i];
+        struct handle handles[2] = { HANDLE_NONE, HANDLE_NONE };
+        struct str paths[2] = { c->certificate, c->key };
+        struct err e = OK;
+        for (int k = 0; k < 2 && !err_is(e); k++) {
+            e = host_open(s->rt, paths[k], FOREVER, &handles[k]);
+            if (!err_is(e))
+                continue;
+            log_file(s, "certificate-not-opened", paths[k], e);
+        }
+        if (!err_is(e))
+            failed = send_certificate(p, (uint32_t)i, handles, 2);
+        handle_close(s->rt, handles[0]);
+        handle_close(s->rt, handles[1]);
+    }
+    return err_is(failed) ? failed : send_certificate(p, 0, NULL, 0);
+}
+
+/* When each file changed last, as far as we know, all in one number. */
+static uint64_t
+certificates_version(struct supervisor *s)
+{
+    uint32_t generation = s->generation;
+    uint64_t version = generation;
+
+    for (size_t i = 0; i < s->site->certificate_count; i++)
+        for (int key = 0; key < 2; key++) {
+            const struct site_certificate *c = &s->site->certificates[i];
+            struct host_file file = { .changed = 0 };
+            (void)host_stat(s->rt, key ? c->key : c->certificate, FOREVER, &file); /* one that is not there may come */
+            if (s->generation != generation) /* a reload came between, and with it another site */
+                return 0;
+            version = (version ^ (uint64_t)file.changed) * 0x9E3779B97F4A7C15u + file.size;
+        }
+    return version;
+}
+
+/* Whoever renews certificates only replaces files. */
+static void
+run_watch(void *arg)
+{
+    struct supervisor *s = arg;
+    uint64_t seen = certificates_version(s);
+
+    while (!err_is(rt_sleep(s->rt, within(s->rt, s->site->certificate_count ? WATCH_NS : WATCH_NOTHING_NS)))) {
+        uint64_t now = certificates_version(s);
+        if (now == seen || s->stopping)
+            continue;
+        seen = now;
+        if (err_is(begin_starting(s)))
+            return;
+        list_each (node, &s->processes) {
+            struct process *p = container_of(node, struct process, node);
+            if (p->kind == ROLE_KEYS && p->generation == s->generation && p->linked && err_is(send_certificates(p)))
+                seen = 0; /* again the next time */
+        }
+        end_starting(s);
+    }
+}
+
 static struct err
 send_dirs(struct process *p, struct arena *scratch)
 {
@@ -502,6 +605,12 @@ send_dirs(struct process *p, struct arena *scratch)
         struct str path = arena_join(scratch, s->site->state, S("/spool"));
         TRY(host_make_dir(s->rt, path, 0700, owner(s, s->user_id), owner(s, s->group_id), FOREVER));
         return send_dir(p, S("spool"), path);
+    }
+    if (p->kind == ROLE_KEYS) {
+        struct str path = arena_join(scratch, s->site->state, S("/tls"));
+        TRY(host_make_dir(s->rt, path, 0700, owner(s, s->user_id), owner(s, s->group_id), FOREVER));
+        TRY(send_dir(p, S("tls"), path));
+        return send_certificates(p);
     }
     if (p->kind != ROLE_MAILBOX)
         return OK;
@@ -813,11 +922,11 @@ all_ready(const struct supervisor *s, uint32_t generation)
 
 /* ---- ending ---- */
 
-/* Gate and resolvers answer the others of their generation: they go when those are gone. */
+/* Gate, keys and resolvers answer the others of their generation: they go when those are gone. */
 static bool
 serves_others(enum role_kind kind)
 {
-    return kind == ROLE_GATE || kind == ROLE_RESOLVER || kind == ROLE_CHECKER;
+    return kind == ROLE_GATE || kind == ROLE_RESOLVER || kind == ROLE_CHECKER || kind == ROLE_KEYS;
 }
 
 static bool
@@ -1228,6 +1337,7 @@ supervisor_main(struct rt *rt, struct str config_path)
     struct scope listening;
     scope_init(&listening, rt);
     scope_start(&listening, "signals", run_signals, &s);
+    scope_start(&listening, "watch", run_watch, &s);
     add_generation(&s);
     while (!s.stop_asked && !all_ready(&s, 1))
         event_wait(rt, &s.changed, FOREVER);

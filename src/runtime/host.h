@@ -21,8 +21,12 @@ struct err host_make_dir(struct rt *, struct str path, unsigned mode, int64_t ui
 /* Owner and mode of something that is there, but not of what a link leads to: uid, gid or -1. */
 struct err host_own(struct rt *, struct str path, unsigned mode, int64_t uid, int64_t gid, int64_t until);
 
+/* A file to read, for a role that may not open it itself. */
+struct err host_open(struct rt *, struct str path, int64_t until, struct handle *out);
+
 struct host_file {
     uint64_t size;
+    int64_t changed;         /* ns since 1970: its bytes, its owner, or that it took the place of another one */
     uint32_t uid, gid, mode; /* permission bits */
     bool is_dir;
 };

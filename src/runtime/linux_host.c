@@ -23,6 +23,7 @@ struct work {
     /* out */
     char *read;
     size_t read_len;
+    int fd;
     struct host_file file;
     struct passwd user;
     char user_memory[4096];
@@ -254,6 +255,28 @@ host_own(struct rt *rt, struct str path, unsigned mode, int64_t uid, int64_t gid
 }
 
 static void
+job_open(void *arg)
+{
+    struct work *w = arg;
+
+    w->fd = open(w->path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+    if (w->fd < 0)
+        w->err = err_from_os(errno, "open");
+}
+
+struct err
+host_open(struct rt *rt, struct str path, int64_t until, struct handle *out)
+{
+    struct work *w = work_new(rt);
+    struct err e = run(rt, path, job_open, w, until);
+
+    if (!err_is(e))
+        *out = (struct handle){ w->fd };
+    work_free(rt, w);
+    return e;
+}
+
+static void
 job_stat(void *arg)
 {
     struct work *w = arg;
@@ -263,7 +286,14 @@ job_stat(void *arg)
         w->err = err_from_os(errno, "look at");
         return;
     }
-    w->file = (struct host_file){ (uint64_t)st.st_size, st.st_uid, st.st_gid, st.st_mode & 07777, S_ISDIR(st.st_mode) };
+    w->file = (struct host_file){
+        .size = (uint64_t)st.st_size,
+        .changed = st.st_ctim.tv_sec * SECOND + st.st_ctim.tv_nsec,
+        .uid = st.st_uid,
+        .gid = st.st_gid,
+        .mode = st.st_mode & 07777,
+        .is_dir = S_ISDIR(st.st_mode),
+    };
 }
 
 struct err

@@ -1,0 +1,261 @@
+/*
+ * tls - the functions of net/crypto.h, net/key.h and net/tls.h, without secrets: what is "encrypted" goes in clear, a
+ * handshake is nothing but its end, and a key is its name. So bytes, sizes and times depend on nothing but the seed.
+ */
+#include "base/check.h"
+#include "net/tls.h"
+
+#include <string.h>
+
+struct crypto {
+    struct rt *rt;
+};
+
+struct key {
+    struct crypto *crypto;
+    struct key_name name;
+};
+
+struct tls_server {
+    struct crypto *crypto;
+    size_t certificates;
+};
+
+struct tls {
+    struct stream *stream;
+    struct rt *rt;
+};
+
+/* ---- crypto ------------------------------------------------------------------------------------------------------ */
+
+struct err
+crypto_open(struct rt *rt, struct crypto **out)
+{
+    *out = mem_new(rt_mem(rt), struct crypto);
+    (*out)->rt = rt;
+    return OK;
+}
+
+void
+crypto_close(struct crypto *c)
+{
+    mem_free(rt_mem(c->rt), c, sizeof *c);
+}
+
+struct rt *
+crypto_rt(const struct crypto *c)
+{
+    return c->rt;
+}
+
+void
+crypto_random(struct crypto *c, void *memory, size_t len)
+{
+    for (size_t i = 0; i < len; i++)
+        ((unsigned char *)memory)[i] = (unsigned char)rt_random(c->rt);
+}
+
+size_t
+crypto_memory(void)
+{
+    return 0;
+}
+
+/* ---- keys -------------------------------------------------------------------------------------------------------- */
+
+/* "certificate of NAME\n", and "key of NAME\n" behind it. */
+static bool
+named(struct str pem, struct str before, struct key_name *out)
+{
+    size_t at = str_find(pem, before);
+
+    memset(out, 0, sizeof *out);
+    if (at == pem.len)
+        return false;
+    struct str name = str_from(pem, at + before.len);
+    name = str_slice(name, 0, str_find_byte(name, '\n'));
+    name = str_slice(name, 0, sizeof out->bytes);
+    memcpy(out->bytes, name.ptr, name.len);
+    return name.len > 0;
+}
+
+struct err
+key_parse(struct crypto *crypto, struct str pem, struct key **out)
+{
+    struct key_name name;
+
+    if (!named(pem, S("key of "), &name))
+        return ERR(ERR_SYNTAX, "read a private key");
+    *out = mem_new(rt_mem(crypto->rt), struct key);
+    **out = (struct key){ crypto, name };
+    return OK;
+}
+
+void
+key_free(struct key *k)
+{
+    mem_free(rt_mem(k->crypto->rt), k, sizeof *k);
+}
+
+struct key_name
+key_name(const struct key *k)
+{
+    return k->name;
+}
+
+bool
+key_table_sign(void *table, const struct key_name *name, enum key_scheme scheme, struct str covers,
+               unsigned char *signature, size_t cap, size_t *out_len)
+{
+    (void)table;
+    (void)name;
+    (void)scheme;
+    (void)covers;
+    (void)signature;
+    (void)cap;
+    (void)out_len;
+    return false;
+}
+
+struct err
+key_look_at_certificate(struct crypto *crypto, struct str pem, struct key_certificate *out)
+{
+    *out = (struct key_certificate){ .until = rt_wall(crypto->rt) + 100 * DAY, .self_signed = true };
+    return named(pem, S("certificate of "), &out->key) ? OK : ERR(ERR_SYNTAX, "read a certificate");
+}
+
+struct err
+key_make_self_signed(struct crypto *crypto, struct str hostname, struct arena *arena, struct str *out_certificate,
+                     struct str *out_key)
+{
+    (void)crypto;
+    *out_certificate = arena_printf(arena, "certificate of %.*s\n", STR_ARG(hostname));
+    *out_key = arena_printf(arena, "key of %.*s\n", STR_ARG(hostname));
+    return OK;
+}
+
+/* ---- a server ---------------------------------------------------------------------------------------------------- */
+
+struct tls_server *
+tls_server_new(struct crypto *crypto, struct str pool, const struct key_signer *signer)
+{
+    struct tls_server *s = mem_new(rt_mem(crypto->rt), struct tls_server);
+
+    (void)pool;
+    (void)signer;
+    s->crypto = crypto;
+    return s;
+}
+
+void
+tls_server_free(struct tls_server *s)
+{
+    mem_free(rt_mem(s->crypto->rt), s, sizeof *s);
+}
+
+struct err
+tls_server_set_certificates(struct tls_server *s, const struct str *pems, size_t count, size_t *out_bad)
+{
+    struct key_name name;
+
+    for (size_t i = 0; i < count; i++)
+        if (!named(pems[i], S("certificate of "), &name)) {
+            *out_bad = i;
+            return ERR(ERR_SYNTAX, "read a certificate");
+        }
+    s->certificates = count;
+    return OK;
+}
+
+bool
+tls_server_has_certificate(const struct tls_server *s)
+{
+    return s->certificates > 0;
+}
+
+void
+tls_server_set_tickets(struct tls_server *s, const struct tls_ticket_key *keys, size_t count)
+{
+    (void)s;
+    (void)keys;
+    CHECK(count <= TLS_TICKET_KEYS);
+}
+
+/* ---- a connection ------------------------------------------------------------------------------------------------ */
+
+static struct err
+clear_read(void *cover, void *memory, size_t cap, int64_t until, size_t *out_len)
+{
+    return stream_read(((struct tls *)cover)->stream, memory, cap, until, out_len);
+}
+
+static struct err
+clear_read_now(void *cover, void *memory, size_t cap, size_t *out_len)
+{
+    return stream_read_now(((struct tls *)cover)->stream, memory, cap, out_len);
+}
+
+static struct err
+clear_wait_readable(void *cover, int64_t until)
+{
+    return stream_wait_readable(((struct tls *)cover)->stream, until);
+}
+
+static struct err
+clear_write(void *cover, const struct str *parts, size_t count, int64_t until)
+{
+    return stream_write_parts(((struct tls *)cover)->stream, parts, count, until);
+}
+
+static struct err
+clear_write_now(void *cover, struct str bytes, size_t *out_len)
+{
+    return stream_write_now(((struct tls *)cover)->stream, bytes, out_len);
+}
+
+static bool
+clear_has_unsent(const void *cover)
+{
+    (void)cover;
+    return false;
+}
+
+static void
+clear_shut_down(void *cover)
+{
+    (void)cover;
+}
+
+static void
+clear_free(void *cover)
+{
+    struct tls *t = cover;
+
+    mem_free(rt_mem(t->rt), t, sizeof *t);
+}
+
+struct err
+tls_accept(struct tls_server *server, struct wire *wire, int64_t until, const struct tls **out, struct text *reason)
+{
+    static const struct wire_cover ops = {
+        .read = clear_read, .read_now = clear_read_now, .wait_readable = clear_wait_readable, .write = clear_write,
+        .write_now = clear_write_now, .has_unsent = clear_has_unsent, .shut_down = clear_shut_down, .free = clear_free,
+    };
+    struct rt *rt = server->crypto->rt;
+
+    (void)until;
+    (void)reason;
+    TRY(fiber_turn(rt));
+    struct tls *t = mem_new(rt_mem(rt), struct tls);
+    *t = (struct tls){ wire->stream, rt };
+    wire_cover(wire, &ops, t);
+    *out = t;
+    return OK;
+}
+
+struct tls_facts
+tls_facts(const struct tls *t)
+{
+    (void)t;
+    return (struct tls_facts){ .protocol = S("none"), .cipher = S("none") };
+}

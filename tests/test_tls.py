@@ -1,0 +1,288 @@
+"""TLS at the door: what clients see, which certificate, what becomes of those that misbehave, and where the keys are."""
+import contextlib
+import os
+import pathlib
+import re
+import signal
+import smtplib
+import socket
+import ssl
+import subprocess
+import time
+
+import pytest
+
+from harness import Postrider, wait_until
+
+SITE = """
+hostname mx.local.test
+state {state}
+listen mx {{ address 127.0.0.1:{port}; relay from 127.0.0.1; connections 5000 per-client }}
+domain local.test {{ mailbox ok; alias postmaster -> ok; deliver maildir {mail}/{{domain}}/{{local}} }}
+route default {{ via 127.0.0.1:{next_port}; tls off }}
+{more}
+"""
+FULL = os.environ.get("POSTRIDER_FULL") == "1"
+
+
+def context(version=None, ciphers=None):
+    """Of a client that takes any certificate."""
+    c = ssl.create_default_context()
+    c.check_hostname = False
+    c.verify_mode = ssl.CERT_NONE
+    if version:
+        c.minimum_version = c.maximum_version = version
+    if ciphers:
+        c.set_ciphers(ciphers)
+    return c
+
+
+def make_certificate(folder, name, key=("ec", "-pkeyopt", "ec_paramgen_curve:P-256"), host="mx.local.test"):
+    """Writes name.pem and name.key: first beside, then into their place, as tools that renew certificates do."""
+    for end in (".pem", ".key"):
+        (folder / f"{name}{end}.new").unlink(missing_ok=True)
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", *key, "-nodes", "-subj", f"/CN={host}", "-addext", f"subjectAltName=DNS:{host}",
+         "-days", "30", "-keyout", folder / f"{name}.key.new", "-out", folder / f"{name}.pem.new"],
+        check=True, capture_output=True,
+    )
+    for end in (".key", ".pem"):
+        (folder / f"{name}{end}.new").rename(folder / f"{name}{end}")
+    return ssl.PEM_cert_to_DER_cert((folder / f"{name}.pem").read_text())
+
+
+def tls_blocks(folder, *names):
+    return "\n".join(f"tls {{ certificate {folder}/{n}.pem; key {folder}/{n}.key }}" for n in names)
+
+
+def shown(server, ctx=None, name="mx.local.test"):
+    """The certificate that a new session gets, DER."""
+    with smtplib.SMTP("127.0.0.1", server.port, timeout=60) as client:
+        client._host = name  # what starttls() asks for
+        client.starttls(context=ctx or context())
+        return client.sock.getpeercert(binary_form=True)
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_tls_from_the_first_minute(tmp_path, version):
+    with Postrider(tmp_path, SITE, more="") as server:
+        with smtplib.SMTP("127.0.0.1", server.port, timeout=60) as client:
+            client.ehlo("before.client.test")
+            assert client.has_extn("starttls")
+            client.starttls(context=context(version))
+            assert client.docmd("MAIL FROM:<a@client.test>")[0] == 503
+            client.ehlo("after.client.test")
+            assert not client.has_extn("starttls")
+            client.sendmail("a@client.test", ["ok@local.test"], b"Subject: hello\r\n\r\nhello\r\n")
+        mail = server.wait_for_mail()[0]
+        protocol = {ssl.TLSVersion.TLSv1_2: "TLSv1.2", ssl.TLSVersion.TLSv1_3: "TLSv1.3"}[version]
+        assert b"from after.client.test" in mail and b"with ESMTPS\n" in mail
+        assert f"({protocol} with cipher ".encode() in mail
+        session = wait_until(lambda: server.log_events("session"))[0]
+        assert session["tls"] == protocol and session["cipher"] and session["helo"] == "after.client.test"
+        [told] = server.log_events("certificate-signed-by-ourselves")
+        assert "tls {" in told["advice"]
+        first = shown(server)
+    with server:
+        assert shown(server) == first, "the certificate is made once"
+
+
+def test_certificates_by_name_and_kind(tmp_path):
+    ec = make_certificate(tmp_path, "ec")
+    rsa = make_certificate(tmp_path, "rsa", ("rsa:2048",))
+    other = make_certificate(tmp_path, "other", host="mail.other.test")
+    with Postrider(tmp_path, SITE, more=tls_blocks(tmp_path, "ec", "rsa", "other")) as server:
+        assert shown(server) == ec
+        assert shown(server, context(ssl.TLSVersion.TLSv1_2, "ECDHE-RSA-AES128-GCM-SHA256")) == rsa
+        assert shown(server, name="mail.other.test") == other
+        assert shown(server, name="nobody.test") == ec
+        assert not server.log_events("certificate-signed-by-ourselves")
+
+
+def test_a_certificate_is_replaced_under_sessions(tmp_path):
+    count = 1000 if FULL else 100
+    first = make_certificate(tmp_path, "mx")
+    with Postrider(tmp_path, SITE, more=tls_blocks(tmp_path, "mx")) as server, contextlib.ExitStack() as stack:
+        clients = []
+        for i in range(count):
+            client = stack.enter_context(smtplib.SMTP("127.0.0.1", server.port, timeout=60))
+            if i % 2 == 0:
+                client.starttls(context=context())
+            clients.append(client)
+        assert shown(server) == first
+        second = make_certificate(tmp_path, "mx", ("rsa:2048",))
+        until = time.monotonic() + 60
+        began = time.monotonic()
+        while shown(server) != second:
+            assert time.monotonic() < until
+        print(f"{count} sessions open: the new certificate was shown after {time.monotonic() - began:.1f} s")
+        assert all(client.noop()[0] == 250 for client in clients)
+        # A key of another certificate: what there is stays in use until both are there.
+        (tmp_path / "mx.key").write_bytes((tmp_path / "mx.key").read_bytes().replace(b"PRIVATE", b"NO"))
+        wait_until(lambda: server.log_events("certificate-unusable"))
+        make_certificate(tmp_path, "mx")
+        wait_until(lambda: shown(server) != second)
+        assert all(client.noop()[0] == 250 for client in clients)
+
+
+def memory_of(pid):
+    """All that a process can read of itself."""
+    with open(f"/proc/{pid}/mem", "rb", buffering=0) as mem:
+        for line in pathlib.Path(f"/proc/{pid}/maps").read_text().splitlines():
+            begin, end = (int(x, 16) for x in line.split()[0].split("-"))
+            if " r" not in line or "[v" in line or end - begin > 1 << 32:
+                continue
+            with contextlib.suppress(OSError, OverflowError, ValueError):
+                mem.seek(begin)
+                yield mem.read(end - begin)
+
+
+def secret_parts(path):
+    """What would give the key away: its secret number in both byte orders, and its file."""
+    text = subprocess.run(["openssl", "pkey", "-in", path, "-noout", "-text"], check=True, capture_output=True, text=True).stdout
+    hexes = re.findall(r"(?:priv|prime1):\n((?:\s+[0-9a-f:]+\n)+)", text)
+    secret = bytes.fromhex(re.sub(r"[^0-9a-f]", "", hexes[0])).lstrip(b"\0")
+    return [secret, secret[::-1], path.read_bytes().splitlines()[1]]
+
+
+def test_no_key_outside_its_role(tmp_path):
+    make_certificate(tmp_path, "ec")
+    make_certificate(tmp_path, "rsa", ("rsa:2048",))
+    parts = secret_parts(tmp_path / "ec.key") + secret_parts(tmp_path / "rsa.key")
+    with Postrider(tmp_path, SITE, binary_path=os.environ["POSTRIDER_RELEASE"], more=tls_blocks(tmp_path, "ec", "rsa")) as server:
+        for _ in range(20):
+            shown(server)
+            shown(server, context(ssl.TLSVersion.TLSv1_2, "ECDHE-RSA-AES128-GCM-SHA256"))
+        found = {}
+        for role, pid in server.role_pids().items():
+            found[role] = sum(part in piece for piece in memory_of(pid) for part in parts)
+        assert found.pop("keys 0") > 0, "the search finds what is there"
+        assert not any(found.values()), found
+
+
+def test_keys_that_die(tmp_path):
+    with Postrider(tmp_path, SITE, more="") as server:
+        receivers = {role: pid for role, pid in server.role_pids().items() if role.startswith("receiver")}
+        fine, refused = 0, 0
+        for _ in range(10):
+            pid = server.role_pids()["keys 0"]
+            os.kill(pid, signal.SIGKILL)
+            for _ in range(10):
+                try:
+                    shown(server)
+                    fine += 1
+                except smtplib.SMTPNotSupportedError:  # not offered at the moment
+                    refused += 1
+                except smtplib.SMTPResponseException as e:
+                    assert e.smtp_code == 454
+                    refused += 1
+                except (ssl.SSLError, OSError, smtplib.SMTPServerDisconnected):  # in the middle of a handshake
+                    refused += 1
+            wait_until(lambda: server.role_pids().get("keys 0", pid) != pid)
+        wait_until(lambda: server.log_events("session")[-1].get("tls"))
+        print(f"keys killed 10 times: {fine} handshakes, {refused} not")
+        assert shown(server)
+        assert receivers == {role: pid for role, pid in server.role_pids().items() if role in receivers}
+
+
+def read_to_end(sock):
+    said = b""
+    with contextlib.suppress(OSError):
+        while piece := sock.recv(65536):
+            said += piece
+    return said
+
+
+@contextlib.contextmanager
+def at_starttls(server):
+    """A socket on which the server waits for a handshake."""
+    with socket.create_connection(("127.0.0.1", server.port), 60) as sock:
+        for said, ends in ((b"", b"\r\n"), (b"EHLO client.test\r\n", b"250 HELP\r\n"), (b"STARTTLS\r\n", b"\r\n")):
+            sock.sendall(said)
+            got = b""
+            while not got.endswith(ends):
+                piece = sock.recv(4096)
+                assert piece
+                got += piece
+        assert got.startswith(b"220 ")
+        yield sock
+
+
+def test_who_misbehaves_in_the_handshake_is_shown_out_alone(tmp_path):
+    with Postrider(tmp_path, SITE, more="") as server, smtplib.SMTP("127.0.0.1", server.port, timeout=60) as other:
+        other.starttls(context=context())
+        with at_starttls(server) as silent:  # a handshake that never ends: it holds nobody up
+            silent.sendall(b"\x16\x03\x01\x02\x00")
+            for garbage in (b"RSET\r\nNOOP\r\n", b"\0" * 65536, os.urandom(65536), b"\x16\x03\x01\xff\xff" + b"x" * 65536):
+                with at_starttls(server) as sock:
+                    with contextlib.suppress(OSError):
+                        sock.sendall(garbage)
+                    said = read_to_end(sock)
+                assert not re.search(rb"^[2345]\d\d[ -]", said), said  # an alert, or nothing: never a reply in clear
+                assert other.noop()[0] == 250
+            failed = wait_until(lambda: [e for e in server.log_events("session") if "tls-failure" in e])
+            assert failed[0]["ended"] == "TLS handshake failed"
+            with at_starttls(server) as sock:  # a byte at a time
+                tls = context().wrap_bio(incoming := ssl.MemoryBIO(), outgoing := ssl.MemoryBIO(), server_hostname="mx.local.test")
+                while not tls.version():
+                    try:
+                        tls.do_handshake()
+                    except ssl.SSLWantReadError:
+                        while byte := outgoing.read(1):
+                            sock.sendall(byte)
+                        incoming.write(sock.recv(1))
+                assert tls.version()
+        assert other.noop()[0] == 250
+
+
+def test_injected_commands_are_not_run(tmp_path):
+    with Postrider(tmp_path, SITE, more="") as server:
+        for behind in (b"RSET\r\n", b"EHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<ok@local.test>\r\nDATA\r\nx\r\n.\r\n", b"\x16"):
+            with socket.create_connection(("127.0.0.1", server.port), 60) as sock:
+                sock.sendall(b"EHLO client.test\r\n")
+                got = b""
+                while not got.endswith(b"250 HELP\r\n"):
+                    got += sock.recv(4096)
+                sock.sendall(b"STARTTLS\r\n" + behind)
+                said = read_to_end(sock)
+            assert said.startswith(b"554 ") and said.count(b"\r\n") == 1
+        assert not server.mails()
+
+
+def test_the_tools_that_administrators_use(tmp_path):
+    make_certificate(tmp_path, "mx")
+    with Postrider(tmp_path, SITE, more=tls_blocks(tmp_path, "mx")) as server:
+        at = f"127.0.0.1:{server.port}"
+        for version in ("-tls1_2", "-tls1_3"):
+            said = subprocess.run(["openssl", "s_client", "-starttls", "smtp", "-connect", at, version, "-CAfile", tmp_path / "mx.pem",
+                                   "-verify_return_error", "-servername", "mx.local.test"], input="QUIT\r\n",
+                                  capture_output=True, text=True, timeout=60, check=True).stdout
+            assert "Verify return code: 0 (ok)" in said
+        old = subprocess.run(["openssl", "s_client", "-starttls", "smtp", "-connect", at, "-tls1_1", "-cipher", "ALL@SECLEVEL=0"],
+                             input="QUIT\r\n", capture_output=True, text=True, timeout=60, check=False)
+        assert old.returncode != 0
+        said = subprocess.run(["swaks", "--server", at, "--tls", "--from", "a@client.test", "--to", "ok@local.test"],
+                              capture_output=True, text=True, timeout=60, check=True).stdout
+        assert "TLS started with cipher TLSv1.3" in said and "~> QUIT" in said
+        found = subprocess.run(["posttls-finger", "-c", "-l", "encrypt", "-o", "inet_protocols=ipv4", f"[127.0.0.1]:{server.port}"],
+                               capture_output=True, text=True, timeout=60, check=False)
+        assert "TLS connection established to 127.0.0.1" in found.stdout + found.stderr, found
+        server.wait_for_mail()
+
+
+def test_tickets_resume_with_every_receiver(tmp_path):
+    with Postrider(tmp_path, SITE, more="") as server:
+        ctx = context(ssl.TLSVersion.TLSv1_2)
+        resumed, session = 0, None
+        for _ in range(20):
+            with smtplib.SMTP("127.0.0.1", server.port, timeout=60) as client:
+                client.ehlo()
+                client.docmd("STARTTLS")
+                with ctx.wrap_socket(client.sock, session=session, server_hostname="mx.local.test") as tls:
+                    resumed += tls.session_reused
+                    session = tls.session
+                    client.sock = tls
+                    client.file = None
+                    client.quit()
+        assert resumed == 19
+        wait_until(lambda: sum("tls-resumed" in e for e in server.log_events("session")) == 19)
