@@ -24,7 +24,7 @@ static const struct rest {
     uint32_t blocks;          /* beside those of its links; COUNT_ANY: a spool's index is as large as it is */
     const char *fibers[FIBERS_MAX];
 } rests[] = {
-    { "supervisor", 1, 11, 80, { "main", "signals" } }, /* it knows of each link between two others */
+    { "supervisor", 1, 12, 90, { "main", "signals", "watch" } }, /* it knows of each link between two others */
     { "store", 1, 9, COUNT_ANY, { "main", "commit", "spool recovery", "pump", "space" } },
     { "resolver", 1, 5, 24, { "main" } },
     { "checker", 1, 4, 24, { "main" } },
@@ -32,8 +32,9 @@ static const struct rest {
     { "sender", 2, 3, 40, { "main", "smtp client keeper" } },
     { "mailbox", 1, 2, 24, { "main" } },
     { "console", 1, 3, 24, { "main", "accept" } },
-    { "submission", 1, 4, 24, { "main", "accept" } },
-    { "receiver", 2, 4, 24, { "main", "accept" } },
+    { "submission", 1, 4, 28, { "main", "accept" } },
+    { "receiver", 2, 5, 32, { "main", "accept" } },
+    { "keys", 1, 5, 32, { "main", "tickets" } }, /* two to each receiver: one of them for signatures */
 };
 enum { RESTS = sizeof rests / sizeof *rests };
 
@@ -49,7 +50,8 @@ is_expected(const struct rest *r, const struct fiber *f)
     if (is_of_fiber(f, "link reader") || is_of_fiber(f, "link writer"))
         return true;
     if (r == rests) /* the supervisor has two for each process */
-        return is_of_fiber(f, "process") || is_of_fiber(f, "reaper") || is_of_fiber(f, "main") || is_of_fiber(f, "signals");
+        return is_of_fiber(f, "process") || is_of_fiber(f, "reaper") || is_of_fiber(f, "main") || is_of_fiber(f, "signals") ||
+               is_of_fiber(f, "watch");
     for (size_t i = 0; i < FIBERS_MAX && r->fibers[i]; i++)
         if (is_of_fiber(f, r->fibers[i]))
             return true;

@@ -78,7 +78,13 @@ def links(server):
 
 
 def between_roles(server):
-    return [pair for pair in links(server) if "supervisor" not in (pair[0].role, pair[1].role)]
+    """One of two processes that have two: the other is for signatures, and goes with it (the higher descriptors)."""
+    first = {}
+    for pair in links(server):
+        key = tuple(sorted((end.role, end.pid) for end in pair))
+        if "supervisor" not in (pair[0].role, pair[1].role):
+            first[key] = min(first.get(key, pair), pair, key=lambda p: max(end.fd for end in p))
+    return list(first.values())
 
 
 def roles_of(pairs):

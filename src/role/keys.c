@@ -107,12 +107,17 @@ asking_end(struct asking *a)
     mem_free(rt_mem(a->k->role->rt), a, sizeof *a);
 }
 
+/* One goes with the other: the supervisor makes both anew. */
 static void
 asking_closed(void *ctx, struct link *link, struct err why)
 {
+    struct asking *a = ctx;
+    struct peer *peer = role_peer_by_serial(a->k->role, a->peer);
+
     (void)link;
-    (void)why;
-    asking_end(ctx);
+    asking_end(a);
+    if (peer)
+        link_close(peer->link, why);
 }
 
 static void
@@ -369,7 +374,7 @@ certificates(struct role *role)
     struct keys *k = role->ctx;
 
     k->again = true;
-    if (k->loading)
+    if (k->loading || !k->own_crypto) /* NULL: this role is ending */
         return;
     k->loading = true;
     scope_start(&k->work, "load", run_load, k);

@@ -47,6 +47,7 @@ struct receiver {
     struct crypto *own_crypto;
     struct tls_server *own_tls;
     struct signing_asker keys; /* who signs for us */
+    uint64_t keys_peer;
     struct key_signer signer;
 };
 
@@ -662,7 +663,7 @@ peer_up(struct role *role, struct peer *peer)
     struct receiver *r = role->ctx;
     struct hold *hold;
 
-    if (peer->kind != ROLE_KEYS || handle_is_none(peer->second))
+    if (!r || peer->kind != ROLE_KEYS || handle_is_none(peer->second))
         return;
     struct err e = hold_open(role->rt, peer->second, &hold);
     peer->second = HANDLE_NONE;
@@ -671,6 +672,18 @@ peer_up(struct role *role, struct peer *peer)
     if (r->keys.hold)
         hold_free(r->keys.hold);
     r->keys.hold = hold;
+    r->keys_peer = peer->serial;
+}
+
+static void
+peer_down(struct role *role, struct peer *peer)
+{
+    struct receiver *r = role->ctx;
+
+    if (!r || !r->keys.hold || peer->serial != r->keys_peer)
+        return;
+    hold_free(r->keys.hold);
+    r->keys.hold = NULL;
 }
 
 static bool
@@ -678,6 +691,8 @@ message(struct role *role, struct peer *peer, struct link_message *m)
 {
     struct take t = take_init(m->body);
 
+    if (peer->kind == ROLE_KEYS && !role->ctx) /* no session is left */
+        return true;
     if (peer->kind == ROLE_KEYS)
         return m->type == BORDER_CERTIFICATES ? take_certificates(role->ctx, m)
                : m->type == BORDER_TICKETS    ? take_tickets(role->ctx, m)
@@ -742,9 +757,9 @@ run(struct role *role)
     end_sessions(r);
     if (r->keys.hold)
         hold_free(r->keys.hold);
-    r->keys.hold = NULL;
     tls_server_free(r->own_tls);
     crypto_close(r->own_crypto);
+    role->ctx = NULL; /* links outlive this */
     mem_free(rt_mem(role->rt), r, sizeof *r);
 }
 
@@ -757,7 +772,9 @@ sandbox(struct role *role, struct sandbox_rules *rules)
 
 const struct role_ops receiver_ops = {
     .kind = ROLE_RECEIVER, .prepare = prepare, .sandbox = sandbox, .run = run, .message = message, .peer_up = peer_up,
+    .peer_down = peer_down,
 };
 const struct role_ops submission_ops = {
     .kind = ROLE_SUBMISSION, .prepare = prepare, .sandbox = sandbox, .run = run, .message = message, .peer_up = peer_up,
+    .peer_down = peer_down,
 };
