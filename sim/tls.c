@@ -234,23 +234,59 @@ clear_free(void *cover)
     mem_free(rt_mem(t->rt), t, sizeof *t);
 }
 
-struct err
-tls_accept(struct tls_server *server, struct wire *wire, int64_t until, const struct tls **out, struct text *reason)
+static struct err
+cover(struct rt *rt, struct wire *wire, const struct tls **out)
 {
     static const struct wire_cover ops = {
         .read = clear_read, .read_now = clear_read_now, .wait_readable = clear_wait_readable, .write = clear_write,
         .write_now = clear_write_now, .has_unsent = clear_has_unsent, .shut_down = clear_shut_down, .free = clear_free,
     };
-    struct rt *rt = server->crypto->rt;
 
-    (void)until;
-    (void)reason;
     TRY(fiber_turn(rt));
     struct tls *t = mem_new(rt_mem(rt), struct tls);
     *t = (struct tls){ wire->stream, rt };
     wire_cover(wire, &ops, t);
     *out = t;
     return OK;
+}
+
+struct err
+tls_accept(struct tls_server *server, struct wire *wire, int64_t until, const struct tls **out, struct text *reason)
+{
+    (void)until;
+    (void)reason;
+    return cover(server->crypto->rt, wire, out);
+}
+
+/* ---- the client's side ------------------------------------------------------------------------------------------- */
+
+struct tls_client {
+    struct crypto *crypto;
+};
+
+struct tls_client *
+tls_client_new(struct crypto *crypto)
+{
+    struct tls_client *c = mem_new(rt_mem(crypto->rt), struct tls_client);
+
+    c->crypto = crypto;
+    return c;
+}
+
+void
+tls_client_free(struct tls_client *c)
+{
+    mem_free(rt_mem(c->crypto->rt), c, sizeof *c);
+}
+
+struct err
+tls_connect(struct tls_client *client, struct wire *wire, struct str server_name, int64_t until, const struct tls **out,
+            struct text *reason)
+{
+    (void)server_name;
+    (void)until;
+    (void)reason;
+    return cover(client->crypto->rt, wire, out);
 }
 
 struct tls_facts

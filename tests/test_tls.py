@@ -8,6 +8,7 @@ import smtplib
 import socket
 import ssl
 import subprocess
+import threading
 import time
 
 import pytest
@@ -193,6 +194,50 @@ def read_to_end(sock):
     return said
 
 
+class NextHop:
+    """A server that offers STARTTLS and then does as told: "refuse" it, "garbage" instead of a handshake, or "hang" up."""
+
+    def __init__(self, how):
+        self.how = how
+        self.sessions, self.messages = [], []
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        threading.Thread(target=self.run, daemon=True).start()
+
+    def run(self):
+        while True:
+            try:
+                sock, _ = self.listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self.talk, args=(sock,), daemon=True).start()
+
+    def talk(self, sock):
+        verbs = []
+        self.sessions.append(verbs)
+        with sock, contextlib.suppress(OSError), sock.makefile("rb") as lines:
+            sock.sendall(b"220 next.hop\r\n")
+            for line in lines:
+                verb = line.split()[0].upper()
+                verbs.append(verb.decode())
+                if verb == b"STARTTLS":
+                    if self.how == "hang":
+                        return
+                    sock.sendall(b"454 4.7.0 no\r\n" if self.how == "refuse" else b"220 go\r\nnot a handshake, is it?\r\n")
+                elif verb == b"DATA":
+                    sock.sendall(b"354 go\r\n")
+                    self.messages.append(b"".join(iter(lines.readline, b".\r\n")))
+                    sock.sendall(b"250 ok\r\n")
+                else:
+                    sock.sendall(b"250-next.hop\r\n250 STARTTLS\r\n" if verb == b"EHLO" else b"250 ok\r\n")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.listener.close()
+
+
 @contextlib.contextmanager
 def at_starttls(server):
     """A socket on which the server waits for a handshake."""
@@ -286,3 +331,38 @@ def test_tickets_resume_with_every_receiver(tmp_path):
                     client.quit()
         assert resumed == 19
         wait_until(lambda: sum("tls-resumed" in e for e in server.log_events("session")) == 19)
+
+
+RELAY = SITE.replace("; tls off }}", " }}")
+
+
+def test_mail_leaves_encrypted(tmp_path):
+    with Postrider(tmp_path / "b", SITE, more="") as next_hop, \
+            Postrider(tmp_path / "a", RELAY.replace("local.test", "a.test"), next_port=next_hop.port, more="") as server:
+        for i in range(3):
+            server.send(to="ok@local.test", content=b"Subject: %d\r\n\r\n" % i + b"x" * 70000 + b"\r\n")
+        mails = next_hop.wait_for_mail(count=3)
+        assert all(b"from mx.a.test" in mail and b"with ESMTPS\n" in mail and b"x" * 70000 in mail for mail in mails)
+        server.wait_until_empty()
+        assert not server.log_events("tls-failed")
+        accepted = next_hop.log_events("accepted")
+        assert {e["tls"] for e in accepted} == {"TLSv1.3"}
+
+
+@pytest.mark.parametrize("how", ["refuse", "garbage", "hang"])
+def test_without_tls_mail_leaves_all_the_same(tmp_path, how):
+    with NextHop(how) as next_hop, Postrider(tmp_path, RELAY, next_port=next_hop.port, more="") as server:
+        server.send(to="someone@elsewhere.test")
+        server.wait_until_empty()
+        assert len(next_hop.messages) == 1
+        assert next_hop.sessions[0][:2] == ["EHLO", "STARTTLS"] and "MAIL" not in next_hop.sessions[0]
+        assert "STARTTLS" not in next_hop.sessions[1] and "MAIL" in next_hop.sessions[1]
+        [told] = server.log_events("tls-failed")
+        assert told["why"] and told["so"] == "once more in clear"
+
+
+def test_where_the_route_says_off_nothing_is_encrypted(tmp_path):
+    with NextHop("refuse") as next_hop, Postrider(tmp_path, SITE, next_port=next_hop.port, more="") as server:
+        server.send(to="someone@elsewhere.test")
+        server.wait_until_empty()
+        assert len(next_hop.sessions) == 1 and "STARTTLS" not in next_hop.sessions[0]

@@ -92,6 +92,7 @@ enum next {
     NEXT_HOST,            /* nothing more here */
     NEXT_CONNECTION,      /* this one is spent, a new one to the same address may do */
     NEXT_CONNECTION_HELO, /* the same, without EHLO */
+    NEXT_CONNECTION_CLEAR, /* the same, without TLS */
 };
 /* Transactions on one connection, while there is somebody to send to and it lasts. */
 enum next attempt_use_connection(struct attempt *, const struct target *to, struct client *);

@@ -121,7 +121,7 @@ connections_free(struct connections *pool)
 static bool
 key_eq(const struct connection_key *a, const struct connection_key *b)
 {
-    return a->lmtp == b->lmtp && a->source.family == b->source.family && address_eq(&a->to, &b->to)
+    return a->lmtp == b->lmtp && a->try_tls == b->try_tls && a->source.family == b->source.family && address_eq(&a->to, &b->to)
         && (a->source.family == ADDRESS_NONE || address_eq(&a->source, &b->source)) && str_eq_nocase(a->host, b->host)
         && str_eq(a->helo, b->helo);
 }

@@ -19,6 +19,7 @@ struct connection_key { /* borrowed; the pool copies what it keeps */
     struct str host;       /* the name that led there: TLS will be checked against it */
     struct str helo;
     bool lmtp;
+    bool try_tls;          /* encrypted, if the host can */
     uint32_t messages_max; /* of one connection, where it is put back; 0: as the settings say. Finds all the same */
 };
 

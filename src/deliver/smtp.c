@@ -41,10 +41,54 @@ note_host(struct attempt *a, const struct target *to, bool up)
     a->figures->hosts_down &= ~a->figures->hosts_up;
 }
 
-/* Connects, and goes through greeting and hello. NULL: *out_next says how to go on. */
-static struct client *
-open_connection(struct attempt *a, const struct target *to, bool helo_only, enum next *out_next)
+struct handshake { /* what client_start_tls() needs of us */
+    struct attempt *a;
+    const struct target *to;
+};
+
+static struct err
+start_tls(void *arg, struct wire *wire, int64_t until, struct text *reason)
 {
+    const struct handshake *h = arg;
+
+    return h->a->hooks->start_tls(h->a->hooks->arg, h->to->host->name, wire, until, reason);
+}
+
+/*
+ * Encrypts where the server offers it, and says hello again. Not OK, or a refusal in *reply: this connection is not to be
+ * used, and another one in clear is (RFC 7435: some protection most of the time; a policy that asks for more comes above).
+ */
+static struct err
+try_tls(struct attempt *a, const struct target *to, struct client *client, struct remote_reply *reply)
+{
+    struct handshake handshake = { a, to };
+    const struct client_tls tls = { start_tls, &handshake };
+    char memory[200];
+    struct text reason = text_init(memory, sizeof memory);
+
+    if (!client_has(client_features(client), CLIENT_STARTTLS))
+        return OK;
+    struct err e = client_start_tls(client, &tls, &a->own_scratch, reply, &reason);
+    if (!err_is(e) && remote_reply_is_positive(reply))
+        e = client_hello(client, &a->own_scratch, reply);
+    if (!err_is(e) && remote_reply_is_positive(reply))
+        return OK;
+    if (!err_is(e) && reason.len == 0)
+        text_putf(&reason, "%u %.*s", reply->code, STR_ARG(str_slice(reply->text, 0, 150)));
+    if (err_is(e) && reason.len == 0)
+        err_text(e, &reason);
+    if (e.kind != ERR_CANCELLED && a->hooks->in_clear)
+        a->hooks->in_clear(a->hooks->arg, to->host->name, text_str(&reason));
+    return e;
+}
+
+/* Connects, and goes through greeting, hello and TLS. NULL: *out_next says how to go on. */
+static struct client *
+open_connection(struct attempt *a, const struct target *to, enum next how, enum next *out_next)
+{
+    bool helo_only = how == NEXT_CONNECTION_HELO;
+    bool tries_tls = a->settings->try_tls && a->hooks->start_tls && how == NEXT_CONNECTION && to->to.family != ADDRESS_UNIX;
+
     const struct delivery_settings *settings = a->settings;
     struct stream *stream;
     struct remote_reply reply;
@@ -80,6 +124,15 @@ open_connection(struct attempt *a, const struct target *to, bool helo_only, enum
                 : settings->lmtp ? "lost the connection after LHLO"
                                  : "lost the connection after EHLO";
         e = client_hello(client, &a->own_scratch, &reply);
+        if (!err_is(e) && remote_reply_is_positive(&reply) && tries_tls) {
+            e = try_tls(a, to, client, &reply);
+            if (err_is(e) || !remote_reply_is_positive(&reply)) {
+                client_close(client);
+                if (!attempt_is_cancelled(a, e))
+                    *out_next = NEXT_CONNECTION_CLEAR;
+                return NULL;
+            }
+        }
         if (!err_is(e) && remote_reply_is_positive(&reply)) {
             a->figures->connect = rt_now(a->rt) - start;
             note_host(a, to, true);
@@ -113,24 +166,25 @@ try_target(struct attempt *a, const struct target *to)
         .host = to->host->name,
         .helo = a->settings->helo,
         .lmtp = a->settings->lmtp,
+        .try_tls = a->settings->try_tls,
         .messages_max = a->settings->messages_per_connection,
     };
-    bool helo_only = false;
+    enum next how = NEXT_CONNECTION;
 
     for (enum next next = NEXT_CONNECTION; next != NEXT_HOST && a->pending > 0 && !a->stop;) {
         struct client *client = NULL;
         size_t pending = a->pending;
 
         arena_reset(&a->own_scratch);
-        if (a->connections && !helo_only)
+        if (a->connections && how == NEXT_CONNECTION)
             client = connections_take(a->connections, &key);
         bool reused = client != NULL;
         if (reused)
             note_host(a, to, true);
         else
-            client = open_connection(a, to, helo_only, &next);
+            client = open_connection(a, to, how, &next);
         if (!client) {
-            helo_only = next == NEXT_CONNECTION_HELO;
+            how = next;
             continue;
         }
         next = attempt_use_connection(a, to, client);

@@ -47,6 +47,7 @@ struct delivery_settings { /* zeroed but for helo: direct delivery to port 25 */
     uint32_t messages_per_connection;   /* 0: as the connections say */
     struct client_times times;          /* zeroed: the default */
     unsigned refuse;                    /* enum client_extension bits that are not used */
+    bool try_tls;                       /* where the server offers it; if that fails, once more in clear */
     void (*dialog)(void *arg, enum client_dialog, struct str line); /* as in struct client_settings */
     void *dialog_arg;
 };
@@ -58,6 +59,10 @@ struct delivery_hooks {
                             struct host_result *out);
     /* The content, without envelope.trace. *out_len 0: the end, which must be at envelope.size. */
     struct err (*read)(void *arg, uint64_t offset, void *memory, size_t len, int64_t until, size_t *out_len);
+    /* As in struct client_settings, with the host's name. NULL: no TLS. */
+    struct err (*start_tls)(void *arg, struct str host, struct wire *, int64_t until, struct text *reason);
+    /* TLS with a host that offers it failed, and mail goes in clear. NULL: not told. */
+    void (*in_clear)(void *arg, struct str host, struct str why);
 };
 
 struct delivery_figures { /* for the log */

@@ -21,9 +21,12 @@ struct attempt_case {
     struct str seen; /* of each host: u (up), d (down) or - (not tried); absent: not looked at */
     uint32_t messages_per_connection;
     bool lmtp, pool, smtputf8, probe, damaged;
+    uint8_t tls; /* enum tls */
     size_t jobs;       /* of the same kind, one after another; 0: 1 */
     uint8_t body, notify;
 };
+
+enum tls { TLS_OFF, TLS_WORKS, TLS_FAILS };
 
 struct host {
     struct rt *rt;
@@ -62,7 +65,75 @@ serve(void *arg)
 struct source {
     struct str content;
     bool damaged; /* its second half */
+    uint8_t tls;
+    size_t in_clear;
 };
+
+/* ---- a handshake that is nothing but its end, and hides nothing ---- */
+
+static struct err
+cover_read(void *stream, void *memory, size_t cap, int64_t until, size_t *out_len)
+{
+    return stream_read(stream, memory, cap, until, out_len);
+}
+
+static struct err
+cover_read_now(void *stream, void *memory, size_t cap, size_t *out_len)
+{
+    return stream_read_now(stream, memory, cap, out_len);
+}
+
+static struct err
+cover_write(void *stream, const struct str *parts, size_t count, int64_t until)
+{
+    return stream_write_parts(stream, parts, count, until);
+}
+
+/* Takes a byte, as if no more would go now: the rest must come by cover_write(). */
+static struct err
+cover_write_now(void *stream, struct str bytes, size_t *out_len)
+{
+    return stream_write_now(stream, str_slice(bytes, 0, 1), out_len);
+}
+
+static bool
+cover_has_unsent(const void *stream)
+{
+    (void)stream;
+    return false;
+}
+
+static void
+cover_nothing(void *stream)
+{
+    (void)stream;
+}
+
+static struct err
+start_tls(void *arg, struct str host, struct wire *wire, int64_t until, struct text *reason)
+{
+    static const struct wire_cover ops = {
+        .read = cover_read, .read_now = cover_read_now, .write = cover_write, .write_now = cover_write_now,
+        .has_unsent = cover_has_unsent, .shut_down = cover_nothing, .free = cover_nothing,
+    };
+    const struct source *source = arg;
+
+    (void)until;
+    if (host.len == 0 || source->tls == TLS_FAILS) {
+        text_put(reason, S("no shared cipher"));
+        return ERR(ERR_PROTOCOL, "speak TLS");
+    }
+    wire_cover(wire, &ops, wire->stream);
+    return OK;
+}
+
+static void
+note_in_clear(void *arg, struct str host, struct str why)
+{
+    struct source *source = arg;
+
+    source->in_clear += host.len > 0 && why.len > 0;
+}
 
 static struct err
 content_read(void *arg, uint64_t offset, void *memory, size_t len, int64_t until, size_t *out_len)
@@ -146,7 +217,7 @@ run_case(struct rt *rt, void *arg)
     }
     if (!str_is_absent(c->rcpt))
         rcpt[0].address = c->rcpt;
-    struct source source = { str_is_absent(c->content) ? S("a\r\n") : c->content, c->damaged };
+    struct source source = { str_is_absent(c->content) ? S("a\r\n") : c->content, c->damaged, c->tls, 0 };
     struct envelope envelope = {
         .reverse_path = str_is_absent(c->reverse_path) ? S("a@a.example") : c->reverse_path,
         .trace = S("Received: x\r\n"),
@@ -160,10 +231,13 @@ run_case(struct rt *rt, void *arg)
         .helo = S("me.example"),
         .connect = 2 * SECOND,
         .messages_per_connection = c->messages_per_connection,
+        .try_tls = c->tls != TLS_OFF,
         .times = { .greeting = SECOND, .hello = SECOND, .mail = SECOND, .rcpt = SECOND, .data = SECOND, .block = SECOND,
                    .final = SECOND, .quit = SECOND },
     };
-    struct delivery_hooks hooks = { .arg = &source, .addresses = no_addresses, .read = content_read };
+    struct delivery_hooks hooks = {
+        .arg = &source, .addresses = no_addresses, .read = content_read, .start_tls = start_tls, .in_clear = note_in_clear,
+    };
     struct connections_settings keep = connections_settings_default();
     struct connections *pool = c->pool ? connections_new(rt, &keep) : NULL;
     struct delivery_figures figures;
@@ -172,6 +246,8 @@ run_case(struct rt *rt, void *arg)
         if (i > 0)
             text_put(&got, S("; "));
         smtp_deliver(rt, &job, &settings, &hooks, pool, &arena, outcomes, &figures);
+        for (; source.in_clear > 0; source.in_clear--)
+            text_put(&got, S("clear "));
         for (size_t at = 0; at < count && at < 4; at++) {
             if (at > 0)
                 text_put(&got, S(", "));
@@ -512,6 +588,47 @@ says_which_hosts_serve(struct test *t)
 
 /* What is damaged on our disk will not be better tomorrow, nor elsewhere; and half of it is never passed for the
  * whole. */
+#define OFFERS_TLS "S: 220 h\nC: EHLO me.example\nS: 250-h\nS: 250-PIPELINING\nS: 250 STARTTLS\nC: STARTTLS\n"
+#define IN_CLEAR "S: 220 h\nC: EHLO me.example\nS: 250-h\nS: 250 STARTTLS\n"
+#define MESSAGE "C: MAIL *\nS: 250 ok\nC: RCPT *\nS: 250 ok\nC: DATA\nS: 354 go\nD\nS: 250 ok\n"
+#define BYE "C: QUIT\nS: 221 bye\n"
+
+static void
+encrypts_where_it_can(struct test *t)
+{
+    static const struct attempt_case cases[] = {
+        { "hello is said again", { STR(OFFERS_TLS "S: 220 go\nC: EHLO me.example\nS: 250 h\n" MESSAGE BYE) },
+          STR("D2.0.0 h1"), .rcpt_count = 1, .tls = TLS_WORKS },
+        { "what was offered in clear counts no more",
+          { STR(OFFERS_TLS "S: 220 go\nC: EHLO me.example\nS: 250 SIZE\nC: MAIL FROM:<a@a.example>\nS: 250 ok\nC: RCPT *\n"
+                           "S: 250 ok\nC: DATA\nS: 354 go\nD\nS: 250 ok\n" BYE) },
+          STR("D2.0.0 h1"), .rcpt_count = 1, .tls = TLS_WORKS },
+        { "pipelined, however the wire takes it",
+          { STR(OFFERS_TLS "S: 220 go\nC: EHLO me.example\nS: 250-h\nS: 250 PIPELINING\nC: MAIL *\nC: RCPT *\nC: RCPT *\n"
+                           "C: DATA\nS: 250 ok\nS: 250 ok\nS: 250 ok\nS: 354 go\nD\nS: 250 ok\n" BYE) },
+          STR("D2.0.0 h1, D2.0.0 h1"), .tls = TLS_WORKS },
+        { "the next message goes the same way",
+          { STR(OFFERS_TLS "S: 220 go\nC: EHLO me.example\nS: 250 h\n" MESSAGE MESSAGE BYE) },
+          STR("D2.0.0 h1; D2.0.0 h1"), .rcpt_count = 1, .tls = TLS_WORKS, .pool = true, .jobs = 2 },
+        { "not offered", { STR("S: 220 h\nC: EHLO me.example\nS: 250 h\n" MESSAGE BYE) }, STR("D2.0.0 h1"),
+          .rcpt_count = 1, .tls = TLS_WORKS },
+        { "offered, and off", { STR(IN_CLEAR MESSAGE BYE) }, STR("D2.0.0 h1"), .rcpt_count = 1 },
+        { "refused: once more in clear", { STR(OFFERS_TLS "S: 454 not now\nW\n==\n" IN_CLEAR MESSAGE BYE) },
+          STR("clear D2.0.0 h1"), .rcpt_count = 1, .tls = TLS_WORKS },
+        { "the handshake fails: once more in clear", { STR(OFFERS_TLS "S: 220 go\nW\n==\n" IN_CLEAR MESSAGE BYE) },
+          STR("clear D2.0.0 h1"), .rcpt_count = 1, .tls = TLS_FAILS },
+        { "hello is refused behind it: once more in clear",
+          { STR(OFFERS_TLS "S: 220 go\nC: EHLO me.example\nS: 421 no\nW\n==\n" IN_CLEAR MESSAGE BYE) },
+          STR("clear D2.0.0 h1"), .rcpt_count = 1, .tls = TLS_WORKS },
+        { "it hangs up: once more in clear", { STR(OFFERS_TLS "H\n==\n" IN_CLEAR MESSAGE BYE) },
+          STR("clear D2.0.0 h1"), .rcpt_count = 1, .tls = TLS_WORKS },
+        { "and in clear it may fail for good", { STR(OFFERS_TLS "S: 220 go\nW\n==\nS: 450 busy\n" BYE) },
+          STR("clear L4.2.0 h1"), .rcpt_count = 1, .tls = TLS_FAILS },
+    };
+
+    run_cases(t, cases, sizeof cases / sizeof *cases);
+}
+
 static void
 fails_what_is_damaged(struct test *t)
 {
@@ -764,5 +881,6 @@ shuffles_equals(struct test *t)
 TEST_MAIN({ "follows the reply table", follows_the_reply_table }, { "keeps to what is offered",
     keeps_to_what_is_offered },
           { "uses connections again", uses_connections_again }, { "says which hosts serve", says_which_hosts_serve },
+          { "encrypts where it can", encrypts_where_it_can },
           { "fails what is damaged", fails_what_is_damaged }, { "chooses hosts", chooses_hosts },
           { "shuffles equals", shuffles_equals }, { "defers when cancelled", defers_when_cancelled })

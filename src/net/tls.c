@@ -462,8 +462,9 @@ begin(const struct side *side, struct tls_server *server, struct wire *wire, str
     } else {
         char name[256];
         struct text text = text_init(name, sizeof name);
+        struct address literal; /* which is no name: RFC 6066 section 3 */
         text_put(&text, server_name);
-        if (server_name.len > 0 && text_cstr(&text) && !text.full)
+        if (server_name.len > 0 && !address_from_ip(server_name, &literal) && text_cstr(&text) && !text.full)
             SSL_set_tlsext_host_name(ssl, name);
         SSL_set_connect_state(ssl);
     }

@@ -157,6 +157,7 @@ border_put_job(struct put *p, const struct border_job *j)
     put_u64(p, (uint64_t)j->connect_wait);
     put_u64(p, (uint64_t)j->reply_wait);
     put_u32(p, j->messages_per_connection);
+    put_u8(p, j->try_tls);
     put_u32(p, (uint32_t)j->allow_private_count);
     for (size_t i = 0; i < j->allow_private_count; i++) {
         border_put_address(p, &j->allow_private[i].base);
@@ -230,6 +231,7 @@ border_take_job(struct take *t, struct arena *arena, struct border_job *out)
     out->connect_wait = take_wait(t);
     out->reply_wait = take_wait(t);
     out->messages_per_connection = take_u32(t);
+    out->try_tls = take_bool(t);
     take_prefixes(t, arena, out);
     take_hosts(t, arena, out);
     if (t->bad || !envelope_take(t, arena, &out->envelope) || out->envelope.recipient_count > LIMIT_RCPT_PER_JOB)

@@ -101,6 +101,7 @@ struct border_job {
     struct str helo;
     int64_t connect_wait, reply_wait; /* as in struct route */
     uint32_t messages_per_connection;
+    bool try_tls;
     struct prefix *allow_private;
     size_t allow_private_count;
     struct delivery_host *hosts;

@@ -523,7 +523,7 @@ static const struct setting route_table[] = {
     { STR("direct"), STR(""), SETTING_CUSTOM, .read = read_direct,
       .help = STR("Mail goes to the MX hosts of each domain") },
     { STR("tls"), STR("try|off|require"), SETTING_CHOICE, IN_ROUTE(route.tls), .choices = tls_choices,
-      .fallback = STR("try"), .help = STR("Whether connections are encrypted") },
+      .fallback = STR("try"), .help = STR("Whether connections are encrypted: where the server offers it, and if that fails in clear; or never") },
     { STR("source"), STR("IP [IP] [helo NAME]"), SETTING_CUSTOM, .read = read_source,
       .help = STR("Our own address for these connections, one for each family, and the name that belongs to it") },
     { STR("family"), STR("any|ipv4|ipv6"), SETTING_CHOICE, IN_ROUTE(route.family), .choices = families,

@@ -5,9 +5,11 @@
 #include "base/check.h"
 #include "deliver/smtp.h"
 #include "dns/cache.h"
+#include "net/tls.h"
 #include "role/ask.h"
 #include "role/border.h"
 #include "role/role.h"
+#include "runtime/log.h"
 
 #include <string.h>
 
@@ -25,6 +27,8 @@ struct sender {
     bool ended; /* takes no more: the store finds its call unanswered, and does it elsewhere */
     struct address own[OWN_ADDRESSES_MAX]; /* where we listen */
     size_t own_count;
+    struct crypto *own_crypto;
+    struct tls_client *own_tls;
 };
 
 /* One call of the store. body is a copy. */
@@ -69,6 +73,34 @@ addresses(void *arg, struct str host, unsigned families, int64_t until, struct a
     return host_addresses(&t->sender->resolver, host, families, until, arena, out);
 }
 
+/* ---- TLS ---- */
+
+static struct err
+start_tls(void *arg, struct str host, struct wire *wire, int64_t until, struct text *reason)
+{
+    struct task *t = arg;
+    const struct tls *tls;
+
+    return tls_connect(t->sender->own_tls, wire, host, until, &tls, reason);
+}
+
+static void
+in_clear(void *arg, struct str host, struct str why)
+{
+    struct task *t = arg;
+    struct log_line line;
+    char memory[MESSAGE_ID_TEXT];
+    struct text id = text_init(memory, sizeof memory);
+
+    message_id_put(&id, t->id);
+    log_begin(&line, t->sender->role->rt, LOG_WARNING, "tls-failed");
+    log_str(&line, "id", text_str(&id));
+    log_str(&line, "host", host);
+    log_str(&line, "why", why);
+    log_str(&line, "so", S("once more in clear"));
+    log_end(&line);
+}
+
 /* ---- delivery ---- */
 
 /* RFC 5321 section 4.5.3.2, none of them longer than the route allows. */
@@ -108,9 +140,9 @@ run_delivery(struct task *t, struct take *take)
         .allow_private = job.allow_private, .allow_private_count = job.allow_private_count,
         .own_names = &s->role->site->hostname, .own_name_count = 1, .own_addresses = s->own,
         .own_address_count = s->own_count, .connect = job.connect_wait, .times = times_within(job.reply_wait),
-        .messages_per_connection = job.messages_per_connection,
+        .messages_per_connection = job.messages_per_connection, .try_tls = job.try_tls,
     };
-    struct delivery_hooks hooks = { t, addresses, read_content };
+    struct delivery_hooks hooks = { t, addresses, read_content, start_tls, in_clear };
     size_t count = what.recipient_count;
     struct outcome *outcomes = arena_alloc(&t->arena, count * sizeof *outcomes);
     struct delivery_figures figures = { 0 };
@@ -241,6 +273,9 @@ prepare(struct role *role)
     s->cache = dns_cache_new(role->rt, &s->behind, DNS_CACHE_BYTES);
     s->resolver = dns_cache_dns(s->cache);
     scope_init(&s->jobs, role->rt);
+    struct err e = crypto_open(role->rt, &s->own_crypto);
+    CHECK(!err_is(e)); /* as in receiver.c */
+    s->own_tls = tls_client_new(s->own_crypto);
     for (size_t i = 0; i < role->site->listener_count; i++)
         for (size_t k = 0; k < role->site->listeners[i].address_count && s->own_count < OWN_ADDRESSES_MAX; k++)
             s->own[s->own_count++] = role->site->listeners[i].addresses[k];
@@ -259,6 +294,8 @@ run(struct role *role)
     s->ended = true;
     scope_end(&s->jobs);
     connections_free(s->connections);
+    tls_client_free(s->own_tls);
+    crypto_close(s->own_crypto);
 }
 
 static void

@@ -297,6 +297,7 @@ describe(struct work *w, const struct spool_message *m, struct border_job *out)
         /* A copy: while a process is waited for, two reloads may pass. */
         .helo = arena_keep(&w->arena, route->helo.len ? route->helo : s->role->site->hostname),
         .connect_wait = route->connect_wait,
+        .try_tls = route->tls != ROUTE_TLS_OFF,
         .reply_wait = route->reply_wait,
         .messages_per_connection = route->messages_per_connection,
         .envelope = m->envelope,

@@ -29,7 +29,7 @@ static_assert((int)PARTS > (int)LINES_PIECES_MIN, "and the end");
 
 struct client {
     struct rt *rt;
-    struct stream *own_stream;
+    struct wire own_wire;
     struct client_settings settings;
     char helo[LIMIT_HELO];
     struct client_features features;
@@ -68,7 +68,7 @@ client_new(struct stream *stream, const struct client_settings *settings)
 
     CHECK(client_can_say(settings->helo));
     c->rt = rt;
-    c->own_stream = stream;
+    c->own_wire = wire_in_clear(stream);
     c->settings = *settings;
     text_put(&helo, settings->helo);
     c->settings.helo = text_str(&helo);
@@ -80,7 +80,7 @@ client_new(struct stream *stream, const struct client_settings *settings)
 void
 client_close(struct client *c)
 {
-    stream_close(c->own_stream);
+    wire_close(&c->own_wire);
     mem_free(rt_mem(c->rt), c, sizeof *c);
 }
 
@@ -99,7 +99,7 @@ client_transactions(const struct client *c)
 struct address
 client_peer(const struct client *c)
 {
-    return stream_peer(c->own_stream);
+    return stream_peer(c->own_wire.stream);
 }
 
 bool
@@ -154,7 +154,7 @@ read_line(struct client *c, int64_t until, struct str *out_line)
         c->in_to = seen.len;
         if (c->in_to == sizeof c->in)
             return ERR(ERR_PROTOCOL, "read a reply: line too long");
-        TRY(stream_read(c->own_stream, c->in + c->in_to, sizeof c->in - c->in_to, until, &len));
+        TRY(wire_read(&c->own_wire, c->in + c->in_to, sizeof c->in - c->in_to, until, &len));
         if (len == 0)
             return ERR(ERR_CLOSED, "read a reply");
         c->in_to += len;
@@ -220,7 +220,7 @@ has_spoken(struct client *c, bool *out_gone)
     *out_gone = false;
     if (c->in_from == c->in_to) {
         c->in_from = c->in_to = 0;
-        *out_gone = err_is(stream_read_now(c->own_stream, c->in, sizeof c->in, &len));
+        *out_gone = err_is(wire_read_now(&c->own_wire, c->in, sizeof c->in, &len));
         c->in_to = *out_gone ? 0 : len;
     }
     return c->in_to > c->in_from;
@@ -315,7 +315,7 @@ say(struct client *c, struct str verb, struct str argument, int64_t timeout)
     tell(c, DIALOG_SENT, text_str(&c->line));
     c->line.cap += 2;
     text_put(&c->line, S("\r\n"));
-    struct err e = stream_write(c->own_stream, text_str(&c->line), within(c->rt, timeout));
+    struct err e = wire_write(&c->own_wire, text_str(&c->line), within(c->rt, timeout));
     return err_is(e) ? lose(c, e) : OK;
 }
 
@@ -353,6 +353,35 @@ client_hello(struct client *c, struct arena *arena, struct remote_reply *out)
     if (c->settings.helo_only || (!c->settings.lmtp && remote_reply_is_permanent(out) && !c->lost))
         TRY(say_and_read(c, S("HELO "), name, timeout, arena, NULL, out));
     return OK;
+}
+
+/* ---- STARTTLS: RFC 3207 ------------------------------------------------------------------------------------------ */
+
+struct err
+client_start_tls(struct client *c, const struct client_tls *tls, struct arena *arena, struct remote_reply *out,
+                 struct text *reason)
+{
+    CHECK(client_has(&c->features, CLIENT_STARTTLS));
+    TRY(say_and_read(c, S("STARTTLS"), S(""), c->settings.times.hello, arena, NULL, out));
+    TRY(expect_answer(c, out));
+    if (!remote_reply_is_positive(out))
+        return OK;
+    /* What lies behind the 220 somebody put there who wants it to be believed later: CVE-2011-0411's other side. */
+    if (c->in_from < c->in_to)
+        return lose(c, ERR(ERR_PROTOCOL, "start TLS: words in clear behind the reply"));
+    c->features = (struct client_features){ 0 }; /* section 4.2: all that was said is forgotten */
+    struct err e = tls->start(tls->arg, &c->own_wire, within(c->rt, c->settings.times.hello), reason);
+    if (err_is(e))
+        return lose(c, e);
+    CHECK(!wire_is_in_clear(&c->own_wire));
+    tell(c, DIALOG_NOTE, S("(encrypted from here on)"));
+    return OK;
+}
+
+bool
+client_is_encrypted(const struct client *c)
+{
+    return !wire_is_in_clear(&c->own_wire);
 }
 
 /* ---- asking ------------------------------------------------------------------------------------------------------ */
@@ -525,12 +554,12 @@ group_write_now(struct group *g)
 
         if (g->sent == g->client->line.len)
             group_fill(g);
-        g->err = stream_write_now(g->client->own_stream, str_from(text_str(&g->client->line), g->sent), &len);
+        g->err = wire_write_now(&g->client->own_wire, str_from(text_str(&g->client->line), g->sent), &len);
         g->sent += len;
         if (err_is(g->err) || g->sent < g->client->line.len)
             return;
     } while (g->next < g->last);
-    g->written = true;
+    g->written = !wire_has_unsent(&g->client->own_wire);
 }
 
 /* The rest, from a fiber. No deadline of its own: it waits for the server to read, and the reader beside it has one. */
@@ -540,7 +569,7 @@ group_write_rest(void *arg)
     struct group *g = arg;
 
     while (!g->written) {
-        g->err = stream_write(g->client->own_stream, str_from(text_str(&g->client->line), g->sent), FOREVER);
+        g->err = wire_write(&g->client->own_wire, str_from(text_str(&g->client->line), g->sent), FOREVER);
         if (err_is(g->err))
             return;
         group_fill(g);
@@ -628,7 +657,7 @@ envelope_in_turn(struct client *c, struct client_transaction *t, struct arena *a
         }
         c->line = text_init(c->out, sizeof c->out);
         group_put_next(&g);
-        struct err written = stream_write(c->own_stream, text_str(&c->line), within(c->rt, timeout));
+        struct err written = wire_write(&c->own_wire, text_str(&c->line), within(c->rt, timeout));
         if (written.kind == ERR_CANCELLED)
             return lose(c, written);
         TRY(read_reply(c, err_is(written) ? times->quit : timeout, arena, reply)); /* it may have said why it goes */
@@ -669,7 +698,7 @@ client_read_str(void *arg, void *memory, size_t cap, int64_t until, size_t *out_
  * 5321 section 4.5.2). A CR or LF that stands alone becomes CRLF, with BDAT too: sent raw, it could end the message
  * early for a server that takes it for a line end, there or further on (CVE-2023-51764 and its kin).
  */
-struct wire {
+struct outgoing {
     struct client *client;
     struct client_transaction *t;
     bool ended;          /* the source has no more */
@@ -680,7 +709,7 @@ struct wire {
 
 /* Fills raw[] to its end, or to the source's. */
 static struct err
-wire_fill(struct wire *w)
+outgoing_fill(struct outgoing *w)
 {
     const struct client_content *source = &w->t->content;
     int64_t until = within(w->client->rt, w->client->settings.times.block);
@@ -750,14 +779,14 @@ read_final(struct client *c, struct client_transaction *t, struct arena *arena)
 }
 
 static struct err
-send_data(struct client *c, struct client_transaction *t, struct wire *w, struct arena *arena)
+send_data(struct client *c, struct client_transaction *t, struct outgoing *w, struct arena *arena)
 {
     struct lines_stuff stuff = { 0 };
     struct str parts[PARTS];
     bool ended = false, gone;
 
     while (!ended) {
-        TRY(wire_fill(w));
+        TRY(outgoing_fill(w));
         for (struct str rest = str_new(w->raw, w->len); rest.len > 0 || (w->ended && !ended);) {
             size_t count = lines_stuff(&stuff, &rest, parts, PARTS - 1);
 
@@ -774,7 +803,7 @@ send_data(struct client *c, struct client_transaction *t, struct wire *w, struct
                 tell_total(c, w->total);
                 tell(c, DIALOG_SENT, S("."));
             }
-            struct err e = stream_write_parts(c->own_stream, parts, count, within(c->rt, c->settings.times.block));
+            struct err e = wire_write_parts(&c->own_wire, parts, count, within(c->rt, c->settings.times.block));
             if (err_is(e))
                 return read_early_answer(c, t, arena, e);
         }
@@ -806,7 +835,7 @@ read_chunk_replies(struct client *c, struct client_transaction *t, struct arena 
  * are on their way are read and dropped, and RSET is owed.
  */
 static struct err
-send_chunks(struct client *c, struct client_transaction *t, struct wire *w, char *room, struct arena *arena)
+send_chunks(struct client *c, struct client_transaction *t, struct outgoing *w, char *room, struct arena *arena)
 {
     bool binary = t->body == BODY_BINARYMIME && client_has(&c->features, CLIENT_BINARYMIME);
     size_t ahead = client_has(&c->features, CLIENT_PIPELINING) ? CHUNKS_AHEAD : 0;
@@ -814,7 +843,7 @@ send_chunks(struct client *c, struct client_transaction *t, struct wire *w, char
     size_t owed = 0;
 
     while (!w->ended && t->final.code == 0) {
-        TRY(wire_fill(w));
+        TRY(outgoing_fill(w));
         TRY(read_chunk_replies(c, t, arena, &owed, ahead));
         if (t->final.code != 0)
             break;
@@ -830,7 +859,7 @@ send_chunks(struct client *c, struct client_transaction *t, struct wire *w, char
         parts[0] = text_str(&c->line);
         if (w->ended)
             t->stage = CLIENT_AT_FINAL;
-        struct err e = stream_write_parts(c->own_stream, parts, 3, within(c->rt, c->settings.times.block));
+        struct err e = wire_write_parts(&c->own_wire, parts, 3, within(c->rt, c->settings.times.block));
         if (err_is(e))
             return read_early_answer(c, t, arena, e);
         owed += !w->ended;
@@ -902,7 +931,7 @@ client_send(struct client *c, struct client_transaction *t, struct arena *arena)
 
     t->stage = CLIENT_AT_CONTENT;
     struct mem *mem = rt_mem(c->rt);
-    struct wire *w = mem_new(mem, struct wire);
+    struct outgoing *w = mem_new(mem, struct outgoing);
     struct err e;
     w->client = c;
     w->t = t;

@@ -8,12 +8,13 @@
  * LIMIT_REPLY_TEXT.
  *
  * A connection's life: client_new(), client_greeting(), client_hello(), any number of client_send(), and at the end
- * client_quit(). One fiber at a time.
+ * client_quit(). Between two client_hello() there may be a client_start_tls(). One fiber at a time.
  */
 #ifndef SMTP_CLIENT_H
 #define SMTP_CLIENT_H
 
 #include "message/envelope.h"
+#include "net/wire.h"
 #include "runtime/rt.h"
 #include "smtp/remote_reply.h"
 
@@ -67,8 +68,18 @@ struct client_settings {
 struct client *client_new(struct stream *, const struct client_settings *);
 /* The server's first words. 220 is welcome; after anything else: client_quit(). */
 struct err client_greeting(struct client *, struct arena *, struct remote_reply *out);
-/* EHLO, and HELO where that is refused by 5xx; LHLO for LMTP. STARTTLS, when it comes, stands between two of these. */
+/* EHLO, and HELO where that is refused by 5xx; LHLO for LMTP. */
 struct err client_hello(struct client *, struct arena *, struct remote_reply *out);
+/* Makes a handshake, after which the wire is encrypted. `reason`: why not. */
+struct client_tls {
+    struct err (*start)(void *arg, struct wire *, int64_t until, struct text *reason);
+    void *arg;
+};
+/* STARTTLS, which the server must have offered, and the handshake; then comes client_hello() again. A refusal is in *out,
+ * and the dialog may go on. An error: the connection is lost, and `reason` says why if it was the handshake. */
+struct err client_start_tls(struct client *, const struct client_tls *, struct arena *, struct remote_reply *out,
+                            struct text *reason);
+bool client_is_encrypted(const struct client *);
 const struct client_features *client_features(const struct client *);
 static inline bool
 client_has(const struct client_features *f, enum client_extension e)
