@@ -62,6 +62,24 @@ hello(struct outcomes *o, enum hello kind, bool talked_ahead)
         may(o, 250, next);
 }
 
+/* RFC 3207 section 4: once only; 4.2: "discard any knowledge obtained from the client". Where: standards 4.1. Bytes that
+ * are already behind it: standards 4.4. */
+static void
+starttls(struct outcomes *o, bool talked_ahead)
+{
+    const struct situation *s = o->now;
+    struct situation next = at(s, IDLE);
+
+    next.hello = HELLO_NONE;
+    next.encrypted = true;
+    if (s->encrypted || s->hello == HELLO_NONE || in_transaction(s) || s->step == UNSURE)
+        may_refuse(o, 503);
+    else if (talked_ahead)
+        may(o, 554, at(s, CLOSED));
+    else
+        may(o, 220, next);
+}
+
 /* Section 4.1.4: not without EHLO or HELO, and not in a transaction. 4.1.1.11 and RFC 1870 section 6.1 for parameters. */
 static void
 mail(struct outcomes *o, enum verb verb, uint8_t place)
@@ -70,7 +88,8 @@ mail(struct outcomes *o, enum verb verb, uint8_t place)
     struct situation next = at(s, SENDER);
     bool has_parameters = verb == MAIL_EXTENDED || verb == MAIL_HUGE || verb == MAIL_PARAMETER;
 
-    next.open = (struct commit){ .sender = place, .extended = s->hello == HELLO_EHLO };
+    next.open = (struct commit){ .sender = place, .extended = s->hello == HELLO_EHLO,
+                                  .encrypted = s->encrypted && s->hello == HELLO_EHLO };
     if (s->hello == HELLO_NONE || in_transaction(s) || s->step == UNSURE) {
         may_refuse(o, 503);
         if (verb != MAIL)
@@ -274,8 +293,10 @@ outcomes_of(struct outcomes *o, const struct situation *s, const struct seen *c)
     case ETRN:
         etrn(o);
         break;
-    case TURN: /* 4.2.4: known, and not implemented */
     case STARTTLS:
+        starttls(o, c->talked_ahead);
+        break;
+    case TURN: /* 4.2.4: known, and not implemented */
     case AUTH:
         may_refuse(o, 502);
         break;
@@ -416,7 +437,7 @@ belief_begin(struct belief *b)
 static bool
 same_commit(const struct commit *a, const struct commit *b)
 {
-    return a->sender == b->sender && a->recipients == b->recipients && a->extended == b->extended &&
+    return a->sender == b->sender && a->recipients == b->recipients && a->extended == b->extended && a->encrypted == b->encrypted &&
            a->piece_count == b->piece_count && memcmp(a->pieces, b->pieces, a->piece_count) == 0;
 }
 
@@ -434,7 +455,7 @@ believe(struct belief *b, const struct situation *s)
 {
     for (size_t i = 0; i < b->count; i++)
         if (b->situations[i].hello == s->hello && b->situations[i].step == s->step &&
-            b->situations[i].committed == s->committed && same_commit(&b->situations[i].open, &s->open))
+            b->situations[i].encrypted == s->encrypted && b->situations[i].committed == s->committed && same_commit(&b->situations[i].open, &s->open))
             return;
     if (b->count < sizeof b->situations / sizeof *b->situations)
         b->situations[b->count++] = *s;

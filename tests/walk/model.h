@@ -1,6 +1,6 @@
 /*
  * model - what a receiver may answer to any sequence of commands: RFC 5321 with PIPELINING (2920), SIZE (1870), CHUNKING
- * (3030), ETRN (1985), and what standards 4.1 and 4.3 decide where those leave a choice. Written from these texts alone:
+ * (3030), ETRN (1985), STARTTLS (3207), and what standards 4.1 and 4.3 decide where those leave a choice. Written from these texts alone:
  * it includes nothing of the server's, and shares no line with it.
  *
  * The RFCs leave some states open ("the state resulting from this error is indeterminate"), so the model is a belief:
@@ -53,7 +53,7 @@ enum verb {
     BDAT_NONE,          /* of no byte, and LAST */
     BDAT_CUT,
     BDAT_SIZELESS,
-    STARTTLS,           /* not offered */
+    STARTTLS,
     AUTH,               /* not offered */
     EMPTY,
     VERBS_ALL,
@@ -68,12 +68,14 @@ struct commit {
     uint8_t pieces[PLACES];  /* the places that its content came from */
     uint8_t piece_count;
     bool extended;           /* under EHLO: "with ESMTP" */
+    bool encrypted;          /* and behind STARTTLS: "with ESMTPS" */
 };
 
 enum hello { HELLO_NONE, HELLO_HELO, HELLO_EHLO };
 enum step { IDLE, SENDER, RECIPIENTS, CHUNKS, UNSURE, CLOSED };
 struct situation {
     uint8_t hello, step;
+    bool encrypted;
     struct commit open;      /* the transaction at hand, if there is one */
     uint8_t committed;       /* transactions so far */
 };

@@ -323,7 +323,8 @@ commit_read(const struct fake_message *m)
         c.pieces[c.piece_count++] = (uint8_t)piece;
         at += piece == PLACES ? m->len - at : len;
     }
-    c.extended = str_find(trace, S(" with ESMTP\r\n")) < trace.len;
+    c.encrypted = str_find(trace, S(" with ESMTPS\r\n")) < trace.len;
+    c.extended = c.encrypted || str_find(trace, S(" with ESMTP\r\n")) < trace.len;
     if (!c.extended && str_find(trace, S(" with SMTP\r\n")) == trace.len)
         c.sender = PLACES; /* no such keyword: RFC 5321 section 4.4 */
     return c;
@@ -529,9 +530,16 @@ struct plan {
 };
 static const struct {
     const char *name;
-    int hello; /* VERBS_ALL: none */
-} modes[] = { { "plain", VERBS_ALL }, { "after EHLO", EHLO }, { "after HELO", HELO } };
-enum { PLAIN = 1, AFTER_EHLO = 2, AFTER_HELO = 4, EACH_MODE = 7 };
+    size_t count;
+    enum verb verbs[3];
+} modes[] = {
+    { "plain", 0, { EHLO } },
+    { "after EHLO", 1, { EHLO } },
+    { "after HELO", 1, { HELO } },
+    { "after STARTTLS", 2, { EHLO, STARTTLS } },
+    { "encrypted", 3, { EHLO, STARTTLS, EHLO } },
+};
+enum { AFTER_EHLO = 2, EACH_MODE = 31 };
 
 static const struct plan plans[] = {
     { "one by one", ONE_BY_ONE, VERBS_CORE, 5, 4, EACH_MODE, true },
@@ -583,6 +591,55 @@ struct tally {
     uint64_t sequences, replies, differ;
 };
 
+/* ---- TLS: a handshake that is nothing but its end, and hides nothing ---- */
+
+static struct err
+cover_read(void *s, void *memory, size_t cap, int64_t until, size_t *out_len)
+{
+    return stream_read(s, memory, cap, until, out_len);
+}
+
+static struct err
+cover_wait_readable(void *s, int64_t until)
+{
+    return stream_wait_readable(s, until);
+}
+
+static struct err
+cover_write(void *s, const struct str *parts, size_t count, int64_t until)
+{
+    CHECK(count == 1);
+    return stream_write(s, *parts, until);
+}
+
+static void
+cover_nothing(void *s)
+{
+    (void)s;
+}
+
+static bool
+tls_ready(void *ctx)
+{
+    (void)ctx;
+    return true;
+}
+
+static struct err
+start_tls(void *ctx, struct wire *wire, int64_t until, struct server_tls *out, struct text *reason)
+{
+    static const struct wire_cover ops = {
+        .read = cover_read, .wait_readable = cover_wait_readable, .write = cover_write, .shut_down = cover_nothing,
+    };
+
+    (void)ctx;
+    (void)until;
+    (void)reason;
+    *out = (struct server_tls){ .protocol = S("none"), .cipher = S("none") };
+    wire_cover(wire, &ops, wire->stream);
+    return OK;
+}
+
 static void
 walk_make(struct walk *w)
 {
@@ -591,6 +648,8 @@ walk_make(struct walk *w)
     fake_site_init(&w->site);
     w->site.rt = &w->rt;
     w->site.hooks.reverse_name = NULL; /* beside the dialog, in a fiber: nothing of it shows in replies */
+    w->site.hooks.tls_ready = tls_ready;
+    w->site.hooks.start_tls = start_tls;
     w->settings = listener_settings_default(S("mx.local.test"));
     w->settings.slow_down = 0;
     for (int v = 0; v < VERBS_ALL; v++)
@@ -615,8 +674,8 @@ walk_share(struct tally tallies[PLAN_COUNT][MODE_COUNT], size_t me, size_t all, 
                 w.sequences = w.replies = w.differ = 0;
                 w.delivery = plans[p].delivery;
                 w.count = w.alone = 0;
-                if (modes[m].hello != VERBS_ALL)
-                    w.verbs[w.count++] = (enum verb)modes[m].hello;
+                for (size_t i = 0; i < modes[m].count; i++)
+                    w.verbs[w.count++] = modes[m].verbs[i];
                 w.alone = w.count;
                 walk_below(&w, &plans[p], quick ? plans[p].quick : plans[p].depth, first, first + 1);
                 __atomic_fetch_add(&t->sequences, w.sequences, __ATOMIC_RELAXED);
