@@ -70,6 +70,7 @@ struct delivery_figures { /* for the log */
     int64_t transfer;     /* ns in transactions */
     uint32_t connections; /* opened */
     uint32_t transactions;
+    bool encrypted;       /* the latest of them */
     uint32_t hosts_up, hosts_down; /* bits by place in job->hosts: took up a session; was tried, and no address did */
 };
 static_assert(LIMIT_MX_HOSTS <= 32, "a bit for each host");

@@ -264,6 +264,7 @@ border_put_figures(struct put *p, const struct delivery_figures *f)
     put_u32(p, f->transactions);
     put_u32(p, f->hosts_up);
     put_u32(p, f->hosts_down);
+    put_u8(p, f->encrypted);
 }
 
 void
@@ -275,6 +276,7 @@ border_take_figures(struct take *t, struct delivery_figures *out)
     out->transactions = take_u32(t);
     out->hosts_up = take_u32(t);
     out->hosts_down = take_u32(t);
+    out->encrypted = take_bool(t);
 }
 
 size_t

@@ -113,7 +113,7 @@ put_outcomes(void *memory, size_t cap)
           .dsn_passed_on = true },
         { .kind = OUTCOME_FAILED, .about = OUTCOME_ABOUT_RECIPIENT, .enhanced = STR("5.1.1"), .reply = STR("550 no") },
     };
-    struct delivery_figures figures = { .connect = 1, .transfer = 2, .connections = 3, .transactions = 4,
+    struct delivery_figures figures = { .connect = 1, .transfer = 2, .connections = 3, .transactions = 4, .encrypted = true,
                                         .hosts_up = 5, .hosts_down = 1u << 31 };
     struct put p = put_init(memory, cap);
 
@@ -132,7 +132,7 @@ take_outcomes(struct str in, struct arena *arena, bool *out_same)
     border_take_figures(&t, &figures);
     if (!border_take_outcomes(&t, arena, outcomes, 2))
         return false;
-    *out_same = figures.connect == 1 && figures.transactions == 4 && figures.hosts_up == 5 &&
+    *out_same = figures.connect == 1 && figures.transactions == 4 && figures.hosts_up == 5 && figures.encrypted &&
                 figures.hosts_down == 1u << 31 && outcomes[0].kind == OUTCOME_DELIVERED &&
                 outcomes[0].dsn_passed_on && str_eq(outcomes[1].reply, S("550 no")) && outcomes[1].kind == OUTCOME_FAILED;
     return true;

@@ -176,6 +176,8 @@ log_attempts(struct work *w, const struct envelope *e, const struct delivery_fig
         log_seconds(&line, "age", rt_wall(s->rt) - e->accepted_wall);
         log_seconds(&line, "connect", figures->connect);
         log_seconds(&line, "transfer", figures->transfer);
+        if (figures->transactions > 0) /* nobody's certificate is checked */
+            log_str(&line, "tls", figures->encrypted ? S("unverified") : S("none"));
         for (size_t k = 0; k < settle->count; k++)
             if (settle->statuses[k].index == w->job.recipients[i] && settle->statuses[k].state == STATE_PENDING)
                 log_time(&line, "next", settle->statuses[k].next_wall);
