@@ -561,13 +561,35 @@ disk_read(const struct disk *d, disk_inode i, void *memory, size_t len, uint64_t
     return len;
 }
 
+/* Of files whose last name is gone, though not durably yet: a file system gives that up before it says ENOSPC. */
+static uint64_t
+given_up(const struct disk *d)
+{
+    uint64_t sum = 0, named = 0;
+
+    for (uint32_t i = 0; i < d->count; i++) {
+        const struct inode *inode = d->inodes[i];
+
+        if (inode->used && !inode->is_dir && inode->holds == 0)
+            sum += blocks(inode->cache.bytes.len);
+        if (!inode->used || !inode->is_dir)
+            continue;
+        for (struct list *at = inode->cache.names.next; at != &inode->cache.names; at = at->next) {
+            const struct inode *file = d->inodes[container_of(at, struct name, node)->inode];
+            if (!file->is_dir && file->holds == 0)
+                named += blocks(file->cache.bytes.len);
+        }
+    }
+    return sum > named ? sum - named : 0; /* a file with two names counts twice in `named` */
+}
+
 static struct err
 resize(struct disk *d, disk_inode i, uint64_t size, const char *what)
 {
     struct bytes *b = &inode_of(d, i)->cache.bytes;
     uint64_t before = blocks(b->len), after = blocks(size);
 
-    if (after > before && d->used + (after - before) > d->capacity)
+    if (after > before && d->used + (after - before) > d->capacity && after - before > disk_free_space(d))
         return err_from_os(ENOSPC, what);
     d->used = d->used + after - before;
     bytes_set_len(d, b, size);
@@ -601,7 +623,9 @@ disk_claim(struct disk *d, disk_inode i, uint64_t size)
 uint64_t
 disk_free_space(const struct disk *d)
 {
-    return d->used < d->capacity ? d->capacity - d->used : 0;
+    uint64_t used = d->used - given_up(d);
+
+    return used < d->capacity ? d->capacity - used : 0;
 }
 
 uint64_t
