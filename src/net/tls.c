@@ -20,6 +20,7 @@
 #include <openssl/rand.h>
 #include <openssl/ssl.h>
 #include <openssl/x509v3.h>
+#include <limits.h>
 #include <string.h>
 
 enum {
@@ -28,6 +29,7 @@ enum {
     OUT_MAX = 128 << 10, /* a record and what reads have to answer: more is a peer that asks and does not listen */
     CHAIN_MAX = 16,      /* certificates in one PEM text */
     KINDS = 2,           /* of keys: EC, RSA */
+    SESSIONS_NAME = 32,
 };
 /* What speaks TLS 1.2 and mail: some of it old. Static RSA is left out (see tls.h), finite fields cost us too much. */
 #define SERVER_CIPHERS "ECDHE+AESGCM:ECDHE+CHACHA20:ECDHE+AES"
@@ -57,6 +59,7 @@ struct tls_server {
     size_t certificate_count;
     struct tls_ticket_key tickets[TLS_TICKET_KEYS];
     size_t ticket_count;
+    unsigned char sessions[SESSIONS_NAME]; /* whose sessions we resume: those with the same here */
 };
 
 struct tls_client {
@@ -69,6 +72,8 @@ struct tls {
     struct crypto *crypto;
     struct tls_server *server; /* NULL: we are the client */
     SSL *own_ssl;
+    char client_name[TLS_CLIENT_NAME_MAX];
+    size_t client_name_len;    /* 0: none */
     char *own_out;             /* encrypted, and not with the kernel */
     size_t out_begin, out_end, out_cap;
     struct err read_lost;      /* the stream's; reads say so when all that came before is read */
@@ -428,6 +433,55 @@ tls_shut_down(void *cover)
     ERR_clear_error();
 }
 
+/* ---- who the client is ------------------------------------------------------------------------------------------- */
+
+/* Something that can stand in a log and in a comparison: no name has controls in it, least of all a NUL that would hide the
+ * rest from those who read until one. */
+static bool
+take_name(struct tls *t, const ASN1_STRING *from)
+{
+    unsigned char *utf8 = NULL;
+    int len = from ? ASN1_STRING_to_UTF8(&utf8, from) : -1;
+    bool fine = len > 0 && len <= TLS_CLIENT_NAME_MAX;
+
+    for (int i = 0; i < len && fine; i++)
+        fine = utf8[i] >= ' ' && utf8[i] != 0x7F;
+    if (fine) {
+        memcpy(t->client_name, utf8, (size_t)len);
+        t->client_name_len = (size_t)len;
+    }
+    OPENSSL_free(utf8);
+    return fine;
+}
+
+static bool
+take_mail_address(struct tls *t, X509 *x)
+{
+    GENERAL_NAMES *names = X509_get_ext_d2i(x, NID_subject_alt_name, NULL, NULL);
+    bool taken = false;
+
+    for (int i = 0; i < sk_GENERAL_NAME_num(names) && !taken; i++) {
+        const GENERAL_NAME *name = sk_GENERAL_NAME_value(names, i);
+        taken = name->type == GEN_EMAIL && take_name(t, name->d.rfc822Name);
+    }
+    GENERAL_NAMES_free(names);
+    return taken;
+}
+
+/* Of a resumed session too: the ticket holds the certificate, and what came of looking at it. */
+static void
+name_client(struct tls *t)
+{
+    X509 *x = SSL_get0_peer_certificate(t->own_ssl);
+
+    if (x && SSL_get_verify_result(t->own_ssl) == X509_V_OK && !take_mail_address(t, x)) {
+        const X509_NAME *subject = X509_get_subject_name(x);
+        int at = X509_NAME_get_index_by_NID(subject, NID_commonName, -1);
+        (void)(at >= 0 && take_name(t, X509_NAME_ENTRY_get_data(X509_NAME_get_entry(subject, at))));
+    }
+    ERR_clear_error();
+}
+
 /* ---- a connection's life ---------------------------------------------------------------------------------------------- */
 
 static struct err
@@ -473,6 +527,8 @@ begin(const struct side *side, struct tls_server *server, struct wire *wire, str
         tls_free(t);
         return e;
     }
+    if (server)
+        name_client(t);
     wire_cover(wire, &ops, t);
     *out = t;
     return OK;
@@ -506,6 +562,7 @@ tls_facts(const struct tls *t)
         .protocol = str_or_absent(SSL_get_version(t->own_ssl)),
         .cipher = str_or_absent(SSL_get_cipher_name(t->own_ssl)),
         .server_name = str_or_absent(SSL_get_servername(t->own_ssl, TLSEXT_NAMETYPE_host_name)),
+        .client_name = t->client_name_len ? str_new(t->client_name, t->client_name_len) : (struct str){ 0 },
         .resumed = SSL_session_reused(t->own_ssl) == 1,
     };
 }
@@ -677,6 +734,57 @@ show_certificates(SSL *ssl, void *arg)
     return shown > 0;
 }
 
+/* ---- certificates of clients ------------------------------------------------------------------------------------- */
+
+/* A session that began where less was asked of clients would say more of its client than was looked at. */
+static void
+resume_sessions_of(struct tls_server *s, struct str more)
+{
+    unsigned char all[SESSIONS_NAME + SESSIONS_NAME];
+    OSSL_LIB_CTX *library = crypto_library(s->side.crypto);
+
+    memcpy(all, s->sessions, SESSIONS_NAME);
+    CHECK(EVP_Q_digest(library, "SHA256", NULL, more.ptr, more.len, all + SESSIONS_NAME, NULL) == 1);
+    CHECK(EVP_Q_digest(library, "SHA256", NULL, all, sizeof all, s->sessions, NULL) == 1);
+    CHECK(SSL_CTX_set_session_id_context(s->side.own_ctx, s->sessions, SESSIONS_NAME) == 1);
+}
+
+/* Whoever fails has no name, and goes on. */
+static int
+go_on(int fine, X509_STORE_CTX *store)
+{
+    (void)fine;
+    (void)store;
+    return 1;
+}
+
+struct err
+tls_server_ask_clients(struct tls_server *s, enum tls_ask ask, struct str authorities)
+{
+    SSL_CTX *c = s->side.own_ctx;
+    BIO *bio = authorities.len <= INT_MAX ? BIO_new_mem_buf(authorities.ptr, (int)authorities.len) : NULL;
+    X509_STORE *store = X509_STORE_new();
+    size_t count = 0;
+    X509 *x;
+
+    CHECK(store); /* as in side_init() */
+    while (bio && (x = read_certificate(s->side.crypto, bio)) != NULL) {
+        /* The names are for clients that have several certificates. */
+        if (X509_STORE_add_cert(store, x) == 1 && SSL_CTX_add_client_CA(c, x) == 1)
+            count++;
+        X509_free(x);
+    }
+    BIO_free(bio);
+    CHECK(SSL_CTX_set1_verify_cert_store(c, store) == 1);
+    X509_STORE_free(store);
+    SSL_CTX_set_verify(c, SSL_VERIFY_PEER | (ask == TLS_ASK_REQUIRE ? SSL_VERIFY_FAIL_IF_NO_PEER_CERT : 0),
+                       ask == TLS_ASK_REQUIRE ? NULL : go_on);
+    resume_sessions_of(s, authorities);
+    resume_sessions_of(s, ask == TLS_ASK_REQUIRE ? S("require") : S("ask"));
+    ERR_clear_error();
+    return count > 0 ? OK : ERR(ERR_SYNTAX, "read a certificate of an authority");
+}
+
 /* ---- tickets ----------------------------------------------------------------------------------------------------- */
 
 void
@@ -762,7 +870,7 @@ tls_server_new(struct crypto *crypto, struct str pool, const struct key_signer *
     s->signer = signer;
     SSL_CTX *c = s->side.own_ctx;
     CHECK(SSL_CTX_set_cipher_list(c, SERVER_CIPHERS) == 1);
-    CHECK(SSL_CTX_set_session_id_context(c, (const unsigned char *)pool.ptr, (unsigned)pool.len) == 1);
+    resume_sessions_of(s, pool);
     CHECK(SSL_CTX_set_tlsext_ticket_key_evp_cb(c, ticket) == 1);
     SSL_CTX_set_options(c, SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_PRIORITIZE_CHACHA);
     SSL_CTX_set_num_tickets(c, 1);

@@ -21,11 +21,12 @@ struct tls;
 struct tls_server; /* what we show to clients: shared by all connections of a listener */
 struct tls_client; /* how we meet servers */
 
-enum { TLS_REASON = 160, TLS_EXPORTER = 32, TLS_END_POINT_MAX = 64, TLS_TICKET_KEYS = 4 };
+enum { TLS_REASON = 160, TLS_EXPORTER = 32, TLS_END_POINT_MAX = 64, TLS_TICKET_KEYS = 4, TLS_CLIENT_NAME_MAX = 255 };
 
 /* ---- the server's side ---- */
 
-/* pool: resumption works between servers of one name, which share ticket keys. The signer must outlive the server. */
+/* pool: resumption works between servers of one name, which share ticket keys and ask clients for the same. The signer
+ * must outlive the server. */
 struct tls_server *tls_server_new(struct crypto *, struct str pool, const struct key_signer *);
 void tls_server_free(struct tls_server *); /* after its connections */
 /*
@@ -40,6 +41,13 @@ struct tls_ticket_key {
     unsigned char name[16], cipher[32], mac[32];
 };
 void tls_server_set_tickets(struct tls_server *, const struct tls_ticket_key *, size_t count);
+/*
+ * Clients are asked for a certificate, which one of the authorities (a PEM text) must vouch for; to be said before the first
+ * connection. ASK: whoever shows none, or one that is not good, has no name (struct tls_facts); REQUIRE: no handshake
+ * either. An error: no authority could be read; then none vouches for anybody.
+ */
+enum tls_ask { TLS_ASK_NOT, TLS_ASK, TLS_ASK_REQUIRE };
+struct err tls_server_ask_clients(struct tls_server *, enum tls_ask, struct str authorities);
 
 /* ---- the client's side ---- */
 
@@ -63,6 +71,8 @@ struct tls_facts {
     struct str protocol;    /* "TLSv1.3" */
     struct str cipher;      /* "TLS_AES_256_GCM_SHA384" */
     struct str server_name; /* that the client asked for; absent: none */
+    struct str client_name; /* whom the client's certificate is for: its first mail address, else its common name; absent:
+                               it has shown none, or nobody whom we trust vouches for it */
     bool resumed;
 };
 struct tls_facts tls_facts(const struct tls *);

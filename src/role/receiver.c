@@ -166,7 +166,7 @@ start_tls(void *ctx, struct wire *wire, int64_t until, struct server_tls *out, s
     mind_keys(s->r);
     TRY(e);
     struct tls_facts facts = tls_facts(tls);
-    *out = (struct server_tls){ facts.protocol, facts.cipher, facts.server_name, facts.resumed };
+    *out = (struct server_tls){ facts.protocol, facts.cipher, facts.server_name, facts.resumed, facts.client_name };
     return OK;
 }
 
@@ -401,6 +401,8 @@ put_client(struct log_line *line, const struct server_client *client)
         log_str(line, "tls-resumed", S("yes"));
     if (!str_is_absent(client->tls.server_name))
         log_str(line, "tls-name", client->tls.server_name);
+    if (!str_is_absent(client->tls.client_name))
+        log_str(line, "tls-client", client->tls.client_name);
 }
 
 static void

@@ -65,6 +65,7 @@ struct server_tls {
     struct str cipher;
     struct str server_name;      /* that the client asked for; absent: none */
     bool resumed;
+    struct str client_name;      /* of the client's certificate, which was verified; absent: none. SASL EXTERNAL goes by it */
 };
 
 /* One session, as hooks and logs see it. The caller fills the first part; the session fills the second. */

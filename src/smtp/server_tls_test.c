@@ -55,7 +55,7 @@ start_tls(void *ctx, struct wire *wire, int64_t until, struct server_tls *out, s
 
     TRY(tls_accept(peer_of(ctx)->server, wire, until, &tls, reason));
     struct tls_facts facts = tls_facts(tls);
-    *out = (struct server_tls){ facts.protocol, facts.cipher, facts.server_name, facts.resumed };
+    *out = (struct server_tls){ facts.protocol, facts.cipher, facts.server_name, facts.resumed, facts.client_name };
     return OK;
 }
 
