@@ -8,9 +8,11 @@ Nothing here sleeps in place of a condition: wait_until() looks again until it i
 """
 import contextlib
 import email
+import itertools
 import json
 import os
 import pathlib
+import random
 import signal
 import smtplib
 import socket
@@ -40,12 +42,18 @@ def shared():
     return None
 
 
+PORTS = range(10000, 32000)  # below those that the system gives to whoever connects
+_ports = itertools.islice(itertools.cycle(PORTS), random.randrange(len(PORTS)), None)
+
+
 def free_port(host="127.0.0.1"):
+    """One that nobody listens at, and that no other worker is likely to be given before our server listens there."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as s:
-        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        s.bind((host, 0))
-        return s.getsockname()[1]
+    for port in itertools.islice(_ports, len(PORTS)):
+        with socket.socket(family) as s, contextlib.suppress(OSError):
+            s.bind((host, port))
+            return port
+    raise AssertionError("no port is free")
 
 
 def is_ready(notify):

@@ -3,6 +3,7 @@ server for a network namespace of our own, and other people's MTAs as Debian pac
 """
 import contextlib
 import ctypes
+import fcntl
 import json
 import os
 import pathlib
@@ -417,16 +418,25 @@ def downloaded(*packages):
     """Where the Debian packages lie unpacked: MTAs cannot be installed side by side. Skips the test where apt cannot."""
     folder = pathlib.Path(os.environ.get("POSTRIDER_PEERS") or pathlib.Path(tempfile.gettempdir()) / "postrider-peers")
     root = folder / "root"
-    for package in packages:
-        if (folder / f"{package}.unpacked").exists():
-            continue
-        folder.mkdir(parents=True, exist_ok=True)
-        if subprocess.run(["apt-get", "download", package], cwd=folder, capture_output=True, check=False).returncode != 0:
-            pytest.skip(f"apt-get cannot download {package}")
-        (archive,) = folder.glob(f"{package}_*.deb")
-        subprocess.run(["dpkg", "-x", str(archive), str(root)], check=True)
-        (folder / f"{package}.unpacked").touch()
+    folder.mkdir(parents=True, exist_ok=True)
+    with only_one(folder / "lock"):
+        for package in packages:
+            if (folder / f"{package}.unpacked").exists():
+                continue
+            if subprocess.run(["apt-get", "download", package], cwd=folder, capture_output=True, check=False).returncode != 0:
+                pytest.skip(f"apt-get cannot download {package}")
+            (archive,) = folder.glob(f"{package}_*.deb")
+            subprocess.run(["dpkg", "-x", str(archive), str(root)], check=True)
+            (folder / f"{package}.unpacked").touch()
     return root
+
+
+@contextlib.contextmanager
+def only_one(path):
+    """Waits until no other test on this machine is inside."""
+    with open(path, "ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def system_user(name):
@@ -438,6 +448,8 @@ def system_user(name):
 class Peer:
     """Another MTA on a loopback port, which passes everything on to 127.0.0.1:next_port; by_data: it offers no CHUNKING."""
 
+    HAS_FIXED_PATHS = False  # then only one of its kind runs at a time on this machine
+
     def __init__(self, next_port=None, by_data=False):
         # They run as users of their own, who may not look below pytest's folders.
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="postrider-peer-"))
@@ -446,17 +458,23 @@ class Peer:
         self.next_port = next_port
         self.by_data = by_data
         self.process = None
+        self.turn = None
 
     def __enter__(self):
-        with open(self.folder / "output", "ab") as output:
-            self.process = subprocess.Popen(self.prepare(), stdin=subprocess.DEVNULL, stdout=output, stderr=output)
-        wait_until(lambda: self.process.poll() is not None or can_connect(self.port), 30, f"{type(self).__name__} listening")
-        assert self.process.poll() is None, (self.folder / "output").read_text()
+        with contextlib.ExitStack() as turn:
+            if self.HAS_FIXED_PATHS:
+                turn.enter_context(only_one(pathlib.Path(tempfile.gettempdir()) / f"postrider-{type(self).__name__}.lock"))
+            with open(self.folder / "output", "ab") as output:
+                self.process = subprocess.Popen(self.prepare(), stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+            wait_until(lambda: self.process.poll() is not None or can_connect(self.port), 30, f"{type(self).__name__} listening")
+            assert self.process.poll() is None, (self.folder / "output").read_text()
+            self.turn = turn.pop_all()
         return self
 
     def __exit__(self, *_):
-        self.process.terminate()
-        self.process.wait(30)
+        with self.turn:
+            self.process.terminate()
+            self.process.wait(30)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def log_text(self):
@@ -508,6 +526,8 @@ MARK = "written by Postrider's tests; may be removed"
 
 
 class Exim(Peer):
+    HAS_FIXED_PATHS = True
+
     def prepare(self):
         root = downloaded("exim4-base", "exim4-daemon-light")
         system_user("Debian-exim")
@@ -560,7 +580,9 @@ begin retry
 
 
 class OpenSMTPD(Peer):
-    """Its paths are fixed: where this machine has an OpenSMTPD of its own, the test is skipped."""
+    """Where this machine has an OpenSMTPD of its own, the test is skipped."""
+
+    HAS_FIXED_PATHS = True
 
     def prepare(self):
         root = downloaded("opensmtpd")

@@ -244,7 +244,9 @@ def test_l15_links_in_the_spool(tmp_path):
         first.send()
         first.wait_for_mail()
         names = sorted(path.relative_to(first.state) for path in first.state.rglob("*") if path.is_file() or path.is_socket())
-    names = [name for name in names if name.suffix != ".segment"] + [name for name in names if name.suffix == ".segment"][:1]
+    tls = pathlib.Path("tls/self-signed.pem")
+    assert tls in names, names
+    names = [name for name in names if name.suffix != ".segment" and name != tls] + [name for name in names if name.suffix == ".segment"][:1]
     assert len(names) == 4, names
     for number, name in enumerate(names):
         target = tmp_path / f"target{number}"
@@ -263,6 +265,22 @@ def test_l15_links_in_the_spool(tmp_path):
             server.process = None
         assert target.read_text() == "canary\n", name
         assert not server.log_events("ready") and not server.crashes()
+
+
+def test_l15_links_in_the_folder_of_our_own_certificate(tmp_path):
+    """The server starts, as mail goes on without TLS; what is behind the links is neither read nor written."""
+    targets = {name: tmp_path / name for name in ("self-signed.pem", "self-signed.new")}
+    server = Postrider(tmp_path / "server", SMALL + "sandbox off\n")
+    (server.state / "tls").mkdir(parents=True)
+    for name, target in targets.items():
+        target.write_text("canary\n")
+        (server.state / "tls" / name).symlink_to(target)
+    with server:
+        server.send()
+        server.wait_for_mail()
+        wait_until(lambda: server.log_events("certificate-not-kept"), 60, "a word about the links")
+    assert all(target.read_text() == "canary\n" for target in targets.values())
+    assert not server.crashes()
 
 
 def test_l16_the_message_that_was_left(world, tmp_path):
