@@ -9,9 +9,11 @@
 #include "net/tls.h"
 
 #include "base/check.h"
+#include "base/list.h"
 #include "net/openssl.h"
 #include "net/remote_key.h"
 
+#include <limits.h>
 #include <openssl/core_names.h>
 #include <openssl/err.h>
 #include <openssl/evp.h>
@@ -62,8 +64,22 @@ struct tls_server {
     unsigned char sessions[SESSIONS_NAME]; /* whose sessions we resume: those with the same here */
 };
 
+struct tls_trust {
+    struct rt *rt;
+    X509_STORE *own_store;
+};
+
 struct tls_client {
     struct side side;
+    struct list sessions; /* struct kept_session: what may be resumed, the latest first */
+    size_t session_count;
+};
+
+struct kept_session {
+    struct list node;
+    SSL_SESSION *own_session;
+    size_t name_len;
+    char name[];
 };
 
 struct tls {
@@ -71,9 +87,14 @@ struct tls {
     struct stream *stream;
     struct crypto *crypto;
     struct tls_server *server; /* NULL: we are the client */
+    struct tls_client *client;
     SSL *own_ssl;
     char client_name[TLS_CLIENT_NAME_MAX];
     size_t client_name_len;    /* 0: none */
+    char *own_resume;          /* a client's: the name under which sessions are kept */
+    size_t resume_len;
+    bool testing;              /* whatever is wrong with the certificate, the handshake goes on */
+    int wrong;                 /* X509_V_ERR_...: what was wrong first, or X509_V_OK */
     char *own_out;             /* encrypted, and not with the kernel */
     size_t out_begin, out_end, out_cap;
     struct err read_lost;      /* the stream's; reads say so when all that came before is read */
@@ -280,6 +301,10 @@ tls_free(void *cover)
     struct tls *t = cover;
 
     mem_free(rt_mem(t->rt), t->own_out, t->out_cap);
+    mem_free(rt_mem(t->rt), t->own_resume, t->resume_len);
+    /* Or OpenSSL would forbid to resume a session whose end it did not see: TLS 1.0 wanted that, RFC 4346 not any more. */
+    if (t->client && !err_is(t->dead))
+        SSL_set_shutdown(t->own_ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
     SSL_free(t->own_ssl);
     mem_free(rt_mem(t->rt), t, sizeof *t);
 }
@@ -485,13 +510,8 @@ name_client(struct tls *t)
 /* ---- a connection's life ---------------------------------------------------------------------------------------------- */
 
 static struct err
-begin(const struct side *side, struct tls_server *server, struct wire *wire, struct str server_name, int64_t until,
-      const struct tls **out, struct text *reason)
+begin(const struct side *side, struct wire *wire, struct tls **out)
 {
-    static const struct wire_cover ops = {
-        .read = tls_read, .read_now = tls_read_now, .wait_readable = tls_wait_readable, .write = tls_write,
-        .write_now = tls_write_now, .has_unsent = tls_has_unsent, .shut_down = tls_shut_down, .free = tls_free,
-    };
     struct rt *rt = side->rt;
 
     TRY(fiber_turn(rt));
@@ -503,31 +523,62 @@ begin(const struct side *side, struct tls_server *server, struct wire *wire, str
         return ERR(ERR_NO_MEMORY, "begin TLS");
     }
     struct tls *t = mem_new(rt_mem(rt), struct tls);
-    *t = (struct tls){ .rt = rt, .stream = wire->stream, .crypto = side->crypto, .server = server, .own_ssl = ssl };
+    *t = (struct tls){ .rt = rt, .stream = wire->stream, .crypto = side->crypto, .own_ssl = ssl };
     BIO_set_data(bio, t);
     SSL_set_bio(ssl, bio, bio);
     SSL_set_app_data(ssl, t);
-    if (server) {
-        if (server->ticket_count == 0) {
-            SSL_set_options(ssl, SSL_OP_NO_TICKET);
-            SSL_set_num_tickets(ssl, 0);
-        }
-        SSL_set_accept_state(ssl);
-    } else {
-        char name[256];
-        struct text text = text_init(name, sizeof name);
-        struct address literal; /* which is no name: RFC 6066 section 3 */
-        text_put(&text, server_name);
-        if (server_name.len > 0 && !address_from_ip(server_name, &literal) && text_cstr(&text) && !text.full)
-            SSL_set_tlsext_host_name(ssl, name);
-        SSL_set_connect_state(ssl);
+    *out = t;
+    return OK;
+}
+
+static enum tls_result
+result_of(int wrong)
+{
+    switch (wrong) {
+    case X509_V_OK:
+        return TLS_RESULT_OK;
+    case X509_V_ERR_HOSTNAME_MISMATCH:
+        return TLS_RESULT_HOST_MISMATCH;
+    case X509_V_ERR_CERT_HAS_EXPIRED:
+        return TLS_RESULT_EXPIRED;
+    case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT:
+    case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY:
+    case X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT:
+    case X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN:
+    case X509_V_ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE:
+    case X509_V_ERR_CERT_UNTRUSTED:
+    case X509_V_ERR_CERT_REJECTED:
+    case X509_V_ERR_CERT_CHAIN_TOO_LONG:
+        return TLS_RESULT_NOT_TRUSTED;
+    default:
+        return TLS_RESULT_VALIDATION_FAILURE;
     }
+}
+
+/* Takes t: it is the wire's, or no more. */
+static struct err
+complete(struct tls *t, struct wire *wire, int64_t until, const struct tls **out, enum tls_result *out_result,
+         struct text *reason)
+{
+    static const struct wire_cover ops = {
+        .read = tls_read, .read_now = tls_read_now, .wait_readable = tls_wait_readable, .write = tls_write,
+        .write_now = tls_write_now, .has_unsent = tls_has_unsent, .shut_down = tls_shut_down, .free = tls_free,
+    };
     struct err e = shake_hands(t, until, reason);
+
+    if (t->wrong != X509_V_OK) {
+        *out_result = result_of(t->wrong);
+        reason->len = 0;
+        text_put(reason, S("certificate: "));
+        text_put(reason, str_from_cstr(X509_verify_cert_error_string(t->wrong)));
+    } else if (err_is(e)) {
+        *out_result = TLS_RESULT_VALIDATION_FAILURE;
+    }
     if (err_is(e)) {
         tls_free(t);
         return e;
     }
-    if (server)
+    if (t->server)
         name_client(t);
     wire_cover(wire, &ops, t);
     *out = t;
@@ -537,14 +588,173 @@ begin(const struct side *side, struct tls_server *server, struct wire *wire, str
 struct err
 tls_accept(struct tls_server *server, struct wire *wire, int64_t until, const struct tls **out, struct text *reason)
 {
-    return begin(&server->side, server, wire, S(""), until, out, reason);
+    enum tls_result result;
+    struct tls *t;
+
+    TRY(begin(&server->side, wire, &t));
+    t->server = server;
+    if (server->ticket_count == 0) {
+        SSL_set_options(t->own_ssl, SSL_OP_NO_TICKET);
+        SSL_set_num_tickets(t->own_ssl, 0);
+    }
+    SSL_set_accept_state(t->own_ssl);
+    return complete(t, wire, until, out, &result, reason);
+}
+
+/* ---- whom we meet ------------------------------------------------------------------------------------------------ */
+
+/* Called by OpenSSL for each certificate of the chain that it built, and for whatever is wrong. */
+static int
+look_at(int fine, X509_STORE_CTX *context)
+{
+    SSL *ssl = X509_STORE_CTX_get_ex_data(context, SSL_get_ex_data_X509_STORE_CTX_idx());
+    struct tls *t = SSL_get_app_data(ssl);
+
+    if (!fine && t->wrong == X509_V_OK)
+        t->wrong = X509_STORE_CTX_get_error(context);
+    return fine || t->testing;
+}
+
+/* RFC 7672 section 3.1. False: none of the records is of use, and nothing could match. */
+static bool
+expect_records(struct tls *t, const struct tls_policy *policy, const char *host)
+{
+    int usable = 0;
+
+    if (SSL_dane_enable(t->own_ssl, host) != 1)
+        return false;
+    SSL_dane_set_flags(t->own_ssl, DANE_FLAG_NO_DANE_EE_NAMECHECKS);
+    for (size_t i = 0; i < policy->record_count; i++) {
+        const struct tls_record *r = &policy->records[i];
+        usable += SSL_dane_tlsa_add(t->own_ssl, r->usage, r->selector, r->matching, (const unsigned char *)r->data.ptr,
+                                    r->data.len) == 1;
+    }
+    return usable > 0;
+}
+
+/* What the certificate must have. */
+static bool
+expect_certificate(struct tls *t, const struct tls_policy *policy)
+{
+    char memory[256];
+    SSL *ssl = t->own_ssl;
+    X509_VERIFY_PARAM *param = SSL_get0_param(ssl);
+
+    for (size_t i = 0; i < policy->name_count; i++) {
+        struct text name = text_init(memory, sizeof memory);
+        text_put(&name, policy->names[i]);
+        if (!text_cstr(&name) || name.full)
+            return false;
+        if (i == 0 && policy->level == TLS_DANE && !expect_records(t, policy, memory))
+            return false;
+        if ((i > 0 || policy->level != TLS_DANE) && SSL_add1_host(ssl, memory) != 1)
+            return false;
+    }
+    if (policy->name_count == 0) /* or any name would do */
+        return false;
+    if (policy->level == TLS_VERIFY && (!policy->trust || SSL_set1_verify_cert_store(ssl, policy->trust->own_store) != 1))
+        return false;
+    X509_VERIFY_PARAM_set_hostflags(param, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
+    X509_VERIFY_PARAM_set_time(param, (time_t)(rt_wall(t->rt) / SECOND));
+    SSL_set_verify(ssl, SSL_VERIFY_PEER, look_at);
+    t->testing = policy->testing;
+    return true;
+}
+
+static void
+say_server_name(SSL *ssl, struct str name)
+{
+    char memory[256];
+    struct text text = text_init(memory, sizeof memory);
+    struct address literal; /* which is no name: RFC 6066 section 3 */
+
+    text_put(&text, name);
+    if (name.len > 0 && !address_from_ip(name, &literal) && text_cstr(&text) && !text.full)
+        SSL_set_tlsext_host_name(ssl, memory);
+}
+
+/* ---- sessions to be resumed -------------------------------------------------------------------------------------- */
+
+static void
+session_drop(struct tls_client *c, struct kept_session *s)
+{
+    list_remove(&s->node);
+    c->session_count--;
+    SSL_SESSION_free(s->own_session);
+    mem_free(rt_mem(c->side.rt), s, sizeof *s + s->name_len);
+}
+
+static struct kept_session *
+session_find(struct tls_client *c, struct str name)
+{
+    list_each (node, &c->sessions) {
+        struct kept_session *s = container_of(node, struct kept_session, node);
+        if (str_eq(str_new(s->name, s->name_len), name))
+            return s;
+    }
+    return NULL;
+}
+
+/* Given to us by OpenSSL, with TLS 1.3 some time after the handshake. 1: it is ours now. */
+static int
+session_keep(SSL *ssl, SSL_SESSION *session)
+{
+    const struct tls *t = SSL_get_app_data(ssl);
+    struct tls_client *c = t->client;
+
+    if (t->resume_len == 0 || t->wrong != X509_V_OK || !SSL_SESSION_is_resumable(session))
+        return 0;
+    struct kept_session *s = session_find(c, str_new(t->own_resume, t->resume_len));
+    if (s)
+        session_drop(c, s);
+    s = mem_alloc(rt_mem(c->side.rt), sizeof *s + t->resume_len);
+    s->own_session = session;
+    s->name_len = t->resume_len;
+    memcpy(s->name, t->own_resume, t->resume_len);
+    list_push_front(&c->sessions, &s->node);
+    if (++c->session_count > TLS_SESSIONS_KEPT)
+        session_drop(c, container_of(c->sessions.prev, struct kept_session, node));
+    return 1;
+}
+
+/* Once: who sees a ticket twice knows that it is us again, RFC 8446 appendix C.4. */
+static void
+session_offer(struct tls *t, struct str name)
+{
+    if (name.len == 0 || name.len > TLS_RESUME_MAX)
+        return;
+    t->own_resume = mem_alloc(rt_mem(t->rt), name.len);
+    t->resume_len = name.len;
+    memcpy(t->own_resume, name.ptr, name.len);
+    struct kept_session *s = session_find(t->client, name);
+    if (!s)
+        return;
+    (void)SSL_set_session(t->own_ssl, s->own_session);
+    session_drop(t->client, s);
+    ERR_clear_error();
 }
 
 struct err
-tls_connect(struct tls_client *client, struct wire *wire, struct str server_name, int64_t until, const struct tls **out,
-            struct text *reason)
+tls_connect(struct tls_client *client, struct wire *wire, const struct tls_expected *expected, int64_t until,
+            const struct tls **out, enum tls_result *out_result, struct text *reason)
 {
-    return begin(&client->side, NULL, wire, server_name, until, out, reason);
+    const struct tls_policy *policy = expected->policy;
+    struct tls *t;
+
+    *out_result = TLS_RESULT_OK;
+    TRY(begin(&client->side, wire, &t));
+    t->client = client;
+    say_server_name(t->own_ssl, expected->server_name);
+    if (policy && tls_policy_has_checks(policy) && !expect_certificate(t, policy)) {
+        tls_free(t);
+        ERR_clear_error();
+        *out_result = policy->level == TLS_DANE ? TLS_RESULT_TLSA_INVALID : TLS_RESULT_VALIDATION_FAILURE;
+        text_put(reason, S("nothing is known by which a certificate could be checked"));
+        return ERR(ERR_DENIED, "check a certificate");
+    }
+    session_offer(t, expected->resume);
+    SSL_set_connect_state(t->own_ssl);
+    return complete(t, wire, until, out, out_result, reason);
 }
 
 /* ---- facts ------------------------------------------------------------------------------------------------------- */
@@ -890,19 +1100,48 @@ tls_server_free(struct tls_server *s)
     mem_free(mem, s, sizeof *s);
 }
 
+struct tls_trust *
+tls_trust_new(struct crypto *crypto, struct str pem, size_t *out_count)
+{
+    struct tls_trust *trust = mem_new(rt_mem(crypto_rt(crypto)), struct tls_trust);
+    BIO *bio = pem.len <= INT_MAX ? BIO_new_mem_buf(pem.ptr, (int)pem.len) : NULL;
+    X509 *x;
+
+    *trust = (struct tls_trust){ .rt = crypto_rt(crypto), .own_store = X509_STORE_new() };
+    CHECK(trust->own_store); /* as in side_init() */
+    for (*out_count = 0; bio && (x = read_certificate(crypto, bio)) != NULL; X509_free(x))
+        *out_count += X509_STORE_add_cert(trust->own_store, x) == 1;
+    BIO_free(bio);
+    ERR_clear_error();
+    return trust;
+}
+
+void
+tls_trust_free(struct tls_trust *trust)
+{
+    X509_STORE_free(trust->own_store);
+    mem_free(rt_mem(trust->rt), trust, sizeof *trust);
+}
+
 struct tls_client *
 tls_client_new(struct crypto *crypto)
 {
     struct tls_client *c = mem_new(rt_mem(crypto_rt(crypto)), struct tls_client);
 
     side_init(&c->side, crypto, TLS_client_method());
-    CHECK(SSL_CTX_set_cipher_list(c->side.own_ctx, CLIENT_CIPHERS) == 1);
+    list_init(&c->sessions);
+    SSL_CTX *ctx = c->side.own_ctx;
+    CHECK(SSL_CTX_set_cipher_list(ctx, CLIENT_CIPHERS) == 1 && SSL_CTX_dane_enable(ctx) == 1);
+    SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
+    SSL_CTX_sess_set_new_cb(ctx, session_keep);
     return c;
 }
 
 void
 tls_client_free(struct tls_client *c)
 {
+    while (!list_is_empty(&c->sessions))
+        session_drop(c, container_of(c->sessions.next, struct kept_session, node));
     side_done(&c->side);
     mem_free(rt_mem(c->side.rt), c, sizeof *c);
 }

@@ -15,6 +15,7 @@
 #define NET_TLS_H
 
 #include "net/key.h"
+#include "net/tls_policy.h"
 #include "net/wire.h"
 
 struct tls;
@@ -51,9 +52,21 @@ struct err tls_server_ask_clients(struct tls_server *, enum tls_ask, struct str 
 
 /* ---- the client's side ---- */
 
-/* Any certificate will do: against whoever only listens, as RFC 7435 has it. */
+/* Whom others may be vouched for by: PEM texts of certificates, one behind the other. *out_count: how many were read. */
+struct tls_trust *tls_trust_new(struct crypto *, struct str pem, size_t *out_count);
+void tls_trust_free(struct tls_trust *); /* after the clients' connections that use it */
+
 struct tls_client *tls_client_new(struct crypto *);
-void tls_client_free(struct tls_client *);
+void tls_client_free(struct tls_client *); /* after its connections */
+
+struct tls_expected {
+    struct str server_name;          /* SNI; absent, or an address: none is said */
+    const struct tls_policy *policy; /* NULL: any certificate will do, against whoever only listens (RFC 7435) */
+    /* What was agreed on under this name may be taken up again, without a certificate; absent: neither that nor kept. So
+     * the policy belongs into it. Bounded: TLS_SESSIONS_KEPT in all. */
+    struct str resume;
+};
+enum { TLS_SESSIONS_KEPT = 200, TLS_RESUME_MAX = 400 };
 
 /* ---- a connection ---- */
 
@@ -62,9 +75,10 @@ void tls_client_free(struct tls_client *);
  * wire's, and good until it is closed.
  */
 struct err tls_accept(struct tls_server *, struct wire *, int64_t until, const struct tls **out, struct text *reason);
-/* server_name: absent: none is said. */
-struct err tls_connect(struct tls_client *, struct wire *, struct str server_name, int64_t until, const struct tls **out,
-                       struct text *reason);
+/* *out_result: what the policy's checks came to. Where they do not hold the handshake fails, or if the policy is only being
+ * tested goes on with `reason` set all the same. */
+struct err tls_connect(struct tls_client *, struct wire *, const struct tls_expected *, int64_t until,
+                       const struct tls **out, enum tls_result *out_result, struct text *reason);
 
 /* What the handshake came to. Strings live as long as the tls. */
 struct tls_facts {

@@ -115,7 +115,9 @@ run_client(struct rt *rt, void *arg)
     struct measured *m = arg;
     struct crypto *crypto;
     struct stream *stream;
+    struct tls_expected expected = { .server_name = S("mx.example") };
     const struct tls *tls;
+    enum tls_result result;
     char memory[TLS_REASON], byte;
     struct text reason = text_init(memory, sizeof memory);
     size_t len;
@@ -124,7 +126,7 @@ run_client(struct rt *rt, void *arg)
     struct tls_client *client = tls_client_new(crypto);
     for (size_t i = 0; i < m->many; i++) {
         struct wire wire = wire_in_clear(stream);
-        CHECK(!err_is(tls_connect(client, &wire, S("mx.example"), FOREVER, &tls, &reason)));
+        CHECK(!err_is(tls_connect(client, &wire, &expected, FOREVER, &tls, &result, &reason)));
         wire.ops->shut_down(wire.cover);
         CHECK(!err_is(wire_read(&wire, &byte, 1, FOREVER, &len)) && len == 0);
         wire.ops->free(wire.cover);

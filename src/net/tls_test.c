@@ -228,6 +228,15 @@ end_echo(struct echo *e)
     e->until = 0;
 }
 
+/* Whatever certificate is shown. */
+static struct err
+connect_to(struct world *w, struct wire *wire, struct str name, const struct tls **out, struct text *reason)
+{
+    enum tls_result result;
+
+    return tls_connect(w->client, wire, &(struct tls_expected){ .server_name = name }, soon(w), out, &result, reason);
+}
+
 /* ---- OpenSSL as the peer ----------------------------------------------------------------------------------------- */
 
 struct peer {
@@ -792,7 +801,7 @@ WORLD_TEST(our_two_sides_talk_both_ways_at_once)
     const struct tls *tls;
     size_t at = 0, len = 1, wrong = 0;
 
-    EXPECT(w->t, !err_is(tls_connect(w->client, &wire, S("a.other.example"), soon(w), &tls, &reason)));
+    EXPECT(w->t, !err_is(connect_to(w, &wire, S("a.other.example"), &tls, &reason)));
     EXPECT_STR(w->t, tls_facts(tls).protocol, S("TLSv1.3"));
     unsigned char exporter[TLS_EXPORTER], end_point[TLS_END_POINT_MAX];
     size_t end_point_len;
@@ -831,7 +840,7 @@ WORLD_TEST(what_was_taken_leaves)
     size_t taken = 0, len, back = 0;
 
     memset(chunk, 'y', sizeof chunk);
-    EXPECT(w->t, !err_is(tls_connect(w->client, &wire, (struct str){ 0 }, soon(w), &tls, &reason)));
+    EXPECT(w->t, !err_is(connect_to(w, &wire, (struct str){ 0 }, &tls, &reason)));
     do { /* without a yield: nobody reads meanwhile */
         EXPECT(w->t, !err_is(wire_write_now(&wire, str_new(chunk, sizeof chunk), &len)));
         taken += len;
@@ -868,7 +877,7 @@ WORLD_TEST(an_idle_connection_holds_little)
     for (size_t i = 0; i < MANY; i++) {
         echoes[i] = (struct echo){ 0 };
         wires[i] = wire_in_clear(start_echo(w, &echoes[i]));
-        EXPECT(w->t, !err_is(tls_connect(w->client, &wires[i], S("mx.example"), soon(w), &tls, &reason)));
+        EXPECT(w->t, !err_is(connect_to(w, &wires[i], S("mx.example"), &tls, &reason)));
         EXPECT(w->t, !err_is(wire_write(&wires[i], S("a"), soon(w))));
         EXPECT(w->t, !err_is(wire_read(&wires[i], &byte, 1, soon(w), &len)) && len == 1);
     }

@@ -81,7 +81,9 @@ start_tls(void *arg, struct str host, struct wire *wire, int64_t until, struct t
     struct task *t = arg;
     const struct tls *tls;
 
-    return tls_connect(t->sender->own_tls, wire, host, until, &tls, reason);
+    enum tls_result result;
+
+    return tls_connect(t->sender->own_tls, wire, &(struct tls_expected){ .server_name = host }, until, &tls, &result, reason);
 }
 
 static void

@@ -125,9 +125,11 @@ peer_tls(struct peer *p)
 {
     char memory[TLS_REASON];
     struct text reason = text_init(memory, sizeof memory);
+    struct tls_expected expected = { .server_name = S("mx.local.test") };
     const struct tls *tls;
+    enum tls_result result;
 
-    return p->len == 0 && !err_is(tls_connect(p->client, &p->near, S("mx.local.test"), soon(p), &tls, &reason));
+    return p->len == 0 && !err_is(tls_connect(p->client, &p->near, &expected, soon(p), &tls, &result, &reason));
 }
 
 /* The code of the next reply; 0: the server closed. */
