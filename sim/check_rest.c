@@ -32,9 +32,9 @@ static const struct rest {
     { "sender", 2, 3, 40, { "main", "smtp client keeper" } },
     { "mailbox", 1, 2, 24, { "main" } },
     { "console", 1, 3, 24, { "main", "accept" } },
-    { "submission", 1, 4, 28, { "main", "accept" } },
+    { "submission", 1, 5, 32, { "main", "accept" } },
     { "receiver", 2, 5, 32, { "main", "accept" } },
-    { "keys", 1, 5, 32, { "main", "tickets" } }, /* two to each receiver: one of them for signatures */
+    { "keys", 1, 7, 32, { "main", "tickets" } }, /* two to each receiver: one of them for signatures */
 };
 enum { RESTS = sizeof rests / sizeof *rests };
 

@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from harness import Postrider, wait_until
+from harness import Postrider, free_port, wait_until
 
 SITE = """
 hostname mx.local.test
@@ -56,9 +56,9 @@ def tls_blocks(folder, *names):
     return "\n".join(f"tls {{ certificate {folder}/{n}.pem; key {folder}/{n}.key }}" for n in names)
 
 
-def shown(server, ctx=None, name="mx.local.test"):
+def shown(server, ctx=None, name="mx.local.test", port=None):
     """The certificate that a new session gets, DER."""
-    with smtplib.SMTP("127.0.0.1", server.port, timeout=60) as client:
+    with smtplib.SMTP("127.0.0.1", port or server.port, timeout=60) as client:
         client._host = name  # what starttls() asks for
         client.starttls(context=ctx or context())
         return client.sock.getpeercert(binary_form=True)
@@ -98,6 +98,94 @@ def test_certificates_by_name_and_kind(tmp_path):
         assert shown(server, name="mail.other.test") == other
         assert shown(server, name="nobody.test") == ec
         assert not server.log_events("certificate-signed-by-ourselves")
+
+
+TWO_DOORS = SITE + "listen mx second {{ address 127.0.0.1:{second_port}; {second} }}\n"
+
+
+def test_a_listener_has_certificates_of_its_own(tmp_path):
+    site = make_certificate(tmp_path, "site")
+    own = make_certificate(tmp_path, "own", host="second.local.test")
+    rsa = make_certificate(tmp_path, "rsa", ("rsa:2048",), host="second.local.test")
+    port = free_port()
+    with Postrider(tmp_path, TWO_DOORS, more=tls_blocks(tmp_path, "site"), second_port=port,
+                   second=tls_blocks(tmp_path, "own", "rsa").replace("\n", ";")) as server:
+        rsa_only = context(ssl.TLSVersion.TLSv1_2, "ECDHE-RSA-AES128-GCM-SHA256")
+        assert shown(server, name="second.local.test") == site
+        assert shown(server, port=port, name="mx.local.test") == own
+        assert shown(server, rsa_only, port=port) == rsa
+        with pytest.raises(ssl.SSLError):
+            shown(server, rsa_only)
+
+
+def make_client(folder, name, issuer, extension=None, subject=None, expired=False):
+    """Writes name.both: a client's certificate that the issuer signed, and its key. Without an issuer it signs itself."""
+    signed = ["-CA", folder / f"{issuer}.pem", "-CAkey", folder / f"{issuer}.key"] if issuer else []
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
+                    "-subj", subject or f"/CN={name}", *(["-addext", extension] if extension else []), *([] if expired else signed),
+                    "-addext", "basicConstraints=critical,CA:FALSE", "-keyout", folder / "k", "-out", folder / "c"],
+                   check=True, capture_output=True)
+    if expired:
+        subprocess.run(["openssl", "x509", "-in", folder / "c", *signed, "-CAcreateserial", "-days", "-1", "-out", folder / "late"],
+                       check=True, capture_output=True)
+        (folder / "late").rename(folder / "c")
+    (folder / f"{name}.both").write_bytes((folder / "c").read_bytes() + (folder / "k").read_bytes())
+    return folder / f"{name}.both"
+
+
+def test_client_certificates_are_asked_for_where_configured(tmp_path):
+    make_certificate(tmp_path, "ca", host="authority.test")
+    make_certificate(tmp_path, "other", host="other.authority.test")
+    clients = {  # who is told in the log; None: nobody
+        make_client(tmp_path, "anna", "ca", "subjectAltName=DNS:x.test,email:anna@local.test,email:b@local.test"): "anna@local.test",
+        make_client(tmp_path, "printer", "ca"): "printer",
+        make_client(tmp_path, "stranger", "other", "subjectAltName=email:anna@local.test"): None,
+        make_client(tmp_path, "self", None, "subjectAltName=email:anna@local.test"): None,
+        make_client(tmp_path, "late", "ca", "subjectAltName=email:anna@local.test", expired=True): None,
+        make_client(tmp_path, "server", "ca", "extendedKeyUsage=serverAuth"): None,
+        make_client(tmp_path, "nobody", "ca", subject="/O=nobody"): None,
+    }
+    ports = {"ask": free_port(), "require": free_port()}
+    site = SITE + "".join(f"listen mx {how} {{{{ address 127.0.0.1:{port}; client-certificates {how} {tmp_path}/ca.pem }}}}\n"
+                          for how, port in ports.items())
+
+    def meet(port, certificate, version, session=None):
+        """A session to its end: whether it was resumed, and what could be resumed next."""
+        with smtplib.SMTP("127.0.0.1", port, timeout=60) as client:
+            client.ehlo()
+            client.docmd("STARTTLS")
+            ctx = contexts.setdefault((certificate, version), context(version))
+            if certificate:
+                ctx.load_cert_chain(certificate)
+            with ctx.wrap_socket(client.sock, session=session, server_hostname="mx.local.test") as tls:
+                client.sock, client.file = tls, None
+                assert client.noop()[0] == 250  # by now tickets are here
+                found = tls.session_reused, tls.session
+                assert client.quit()[0] == 221
+                return found
+
+    contexts = {}
+    with Postrider(tmp_path, site, more="") as server:
+        want = []  # (listener, tls-client, resumed)
+        for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+            meet(server.port, next(iter(clients)), version)
+            want.append(("mx", None, False))
+            for certificate, name in {**clients, None: None}.items():
+                _, session = meet(ports["ask"], certificate, version)
+                assert meet(ports["ask"], certificate, version, session)[0]
+                want += [("ask", name, False), ("ask", name, True)]
+                # A certificate that is for nobody whom we could name is good all the same.
+                if name or (certificate and certificate.name == "nobody.both"):
+                    assert not meet(ports["require"], certificate, version, session)[0], "it was less that was asked for there"
+                    want.append(("require", name, False))
+                else:
+                    with pytest.raises((ssl.SSLError, OSError, smtplib.SMTPServerDisconnected)):
+                        meet(ports["require"], certificate, version)
+        sessions = wait_until(lambda: len(told := [e for e in server.log_events("session") if "tls" in e]) >= len(want) and told)
+        key = str
+        assert sorted(((e["listener"], e.get("tls-client"), "tls-resumed" in e) for e in sessions), key=key) == sorted(want, key=key)
+        assert all(e["tls"].startswith("TLSv1.") and e["cipher"] and e["tls-name"] == "mx.local.test" for e in sessions)
+        assert len([e for e in server.log_events("session") if "tls-failure" in e]) == 2 * 5
 
 
 def test_a_certificate_is_replaced_under_sessions(tmp_path):

@@ -916,6 +916,16 @@ tls_server_has_certificate(const struct tls_server *s)
     return s->certificate_count > 0;
 }
 
+/* Any: so it is told to the client, and kept in its ticket. */
+static int
+take_server_name(SSL *ssl, int *alert, void *arg)
+{
+    (void)ssl;
+    (void)alert;
+    (void)arg;
+    return SSL_TLSEXT_ERR_OK;
+}
+
 /* When the ClientHello is read and no cipher chosen yet: what this client may be shown. */
 static int
 show_certificates(SSL *ssl, void *arg)
@@ -1086,6 +1096,7 @@ tls_server_new(struct crypto *crypto, struct str pool, const struct key_signer *
     SSL_CTX_set_num_tickets(c, 1);
     SSL_CTX_set_timeout(c, TICKET_SECONDS);
     SSL_CTX_set_cert_cb(c, show_certificates, s);
+    SSL_CTX_set_tlsext_servername_callback(c, take_server_name);
     return s;
 }
 

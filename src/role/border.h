@@ -47,7 +47,7 @@ enum border_type {
     BORDER_SHOW,
     BORDER_ACT,
     BORDER_COUNTERS,
-    BORDER_CERTIFICATES, /* u8 count, and so many PEM texts */
+    BORDER_CERTIFICATES, /* u16 count, and so many: name of the listener (empty: all that have none of their own), PEM text */
     BORDER_TICKETS,      /* u8 count, and so many struct tls_ticket_key: name, cipher, mac */
     /* of the command line's socket, answered by the console itself or handed to the supervisor */
     BORDER_STATUS,

@@ -127,7 +127,62 @@ read_relay_from(struct setting_reader *r, const struct conf_node *node, void *ta
     }
 }
 
+static void read_tls(struct setting_reader *r, const struct conf_node *node, void *target);
+
+static void
+read_own_tls(struct setting_reader *r, const struct conf_node *node, void *target)
+{
+    struct site_listener *listener = target;
+    struct site *site = loading(r)->site;
+    size_t before = site->certificate_count;
+
+    read_tls(r, node, site);
+    if (site->certificate_count > before)
+        site->certificates[before].listener = listener->name;
+    listener->own_certificates = true;
+}
+
+/* The text goes to the roles with the configuration: it is nobody's secret. */
+static void
+read_client_certificates(struct setting_reader *r, const struct conf_node *node, void *target)
+{
+    static const struct str choices[] = { STR("ask"), STR("require"), { NULL, 0 } };
+    struct site_listener *listener = target;
+    char memory[160];
+    struct text why = text_init(memory, sizeof memory);
+
+    if (node->count != 3) {
+        say_form(r, node->words[0].where, "client-certificates ask|require FILE");
+        return;
+    }
+    size_t choice = setting_choice(r, node->words[1], "a value here", choices);
+    if (str_is_absent(choices[choice]))
+        return;
+    listener->ask_clients = choice == 0 ? TLS_ASK : TLS_ASK_REQUIRE;
+    struct conf_word *path = &listener->authorities_path;
+    path->where = node->words[2].where;
+    path->text = arena_keep(r->arena, conf_resolve(r->arena, path->where.file, node->words[2].text));
+    struct err e = conf_bundle_load(r->bundle, path->text, &listener->authorities);
+    if (err_is(e)) {
+        err_text(e, &why);
+        conf_error(r->problems, path->where, CONF_NO_SUGGESTION, "\"%.*s\" cannot be read: %.*s", STR_ARG(path->text),
+                   STR_ARG(text_str(&why)));
+        return;
+    }
+    if (str_find(listener->authorities, S("PRIVATE KEY-----")) < listener->authorities.len)
+        conf_error(r->problems, path->where, CONF_NO_SUGGESTION,
+                   "\"%.*s\" holds a private key: name a file with the authorities' certificates alone",
+                   STR_ARG(path->text));
+    else if (str_find(listener->authorities, S("-----BEGIN CERTIFICATE-----")) == listener->authorities.len)
+        conf_error(r->problems, path->where, CONF_NO_SUGGESTION, "there is no certificate in \"%.*s\"",
+                   STR_ARG(path->text));
+    else if (listener->kind == LISTENER_MX && listener->ask_clients == TLS_ASK_REQUIRE)
+        conf_warn(r->problems, path->where,
+                  "other mail hosts show no certificate: with \"require\" their mail comes in clear, or not at all");
+}
+
 static const struct str offers[] = { STR("off"), STR("local"), STR("on"), { NULL, 0 } }; /* enum offer */
+static const struct setting_table tls_settings;
 #define IN_LISTENER(field) .offset = offsetof(struct site_listener, field)
 static const struct setting listener_table[] = {
     { STR("address"), STR(":PORT | IP:PORT ..."), SETTING_CUSTOM, .read = read_addresses,
@@ -151,6 +206,11 @@ static const struct setting listener_table[] = {
     { STR("relay"), STR("from NETWORK ..."), SETTING_CUSTOM, .read = read_relay_from,
       .help = STR("Who may send to anywhere without a password; programs of this machine need it not, they use "
                   "sendmail") },
+    { STR("tls"), STR(""), SETTING_CUSTOM, .repeats = true, .read = read_own_tls, .block = &tls_settings,
+      .help = STR("A certificate that this listener shows instead of the site's") },
+    { STR("client-certificates"), STR("ask|require FILE"), SETTING_CUSTOM, .read = read_client_certificates,
+      .help = STR("Ask clients for a certificate that an authority in FILE vouches for; require it, or go on without. "
+                  "If nothing is said nobody is asked") },
     { STR("greeting-delay"), STR("TIME"), SETTING_TIME, IN_LISTENER(settings.greeting_delay), .max = (uint64_t)MINUTE,
       .fallback = STR("0"), .help = STR("How long a client must wait for the greeting") },
     { STR("command-wait"), STR("TIME"), SETTING_TIME, IN_LISTENER(settings.command_wait), .min = (uint64_t)MINUTE,
@@ -243,7 +303,7 @@ static void
 read_tls(struct setting_reader *r, const struct conf_node *node, void *target)
 {
     struct site *site = target;
-    struct site_certificate c = { .where = node->words[0].where };
+    struct site_certificate c = { .where = node->words[0].where, .listener = S("") };
     size_t errors = r->problems->errors;
 
     if (node->count != 1 || !node->has_block) {

@@ -15,6 +15,7 @@
 
 #include "base/conf.h"
 #include "base/setting.h"
+#include "net/tls.h"
 #include "policy/directory.h"
 #include "queue/retry.h"
 #include "queue/route.h"
@@ -36,6 +37,10 @@ struct site_listener {
     bool line_ends_said;
     uint32_t connections_per_client;
     struct setting_prefixes relay_from;
+    bool own_certificates;             /* it shows those of its own `tls` blocks; else those of the site's */
+    uint8_t ask_clients;               /* enum tls_ask */
+    struct conf_word authorities_path; /* of the file that vouches for clients, as it was said */
+    struct str authorities;            /* its text, PEM; lives as long as the bundle */
     bool closed;                       /* accepted, but not opened: it needs what is not there yet */
 };
 /* The settings for this client: trusted if `relay from` has it. */
@@ -52,6 +57,7 @@ struct site_route {
 
 struct site_certificate {
     struct conf_where where;
+    struct str listener;               /* whose own it is; empty: the site's */
     struct str certificate, key;       /* paths */
 };
 enum { SITE_CERTIFICATES_MAX = 64 };

@@ -20,12 +20,38 @@
 #define TICKETS_NS (12 * HOUR)
 #define SOON_NS (14 * DAY) /* a certificate that ends by then is told of */
 
-enum { OURS = SITE_CERTIFICATES_MAX, TICKETS_KEPT = 2 };
+enum {
+    OURS = SITE_CERTIFICATES_MAX, /* index of the one that we sign ourselves */
+    PLACES = OURS + 1,
+    TICKETS_KEPT = 2,
+    POOLS = 2,                    /* of receivers */
+    SHOWN_MAX = SITE_CERTIFICATES_MAX + LIMIT_LISTEN_ADDRESSES,
+};
+static const enum role_kind pool_roles[POOLS] = { ROLE_RECEIVER, ROLE_SUBMISSION };
+
+struct held { /* a certificate with its key; own_key NULL: none */
+    struct key *own_key;
+    struct str own_pem;
+};
+struct place { /* by its index in the configuration */
+    struct held now, fresh; /* fresh: it is read, and takes the other's place when all are */
+    struct held former;     /* a handshake that began with it may still ask */
+};
+
+/* What a pool's listeners show, each its own or the site's: so far go the rights of its receivers, and no further. */
+struct pool {
+    struct str pems[SHOWN_MAX];
+    struct str listeners[SHOWN_MAX]; /* empty: all that have none of their own */
+    size_t count;
+    struct key *keys[2 * SHOWN_MAX]; /* to these, and to those before them */
+    size_t key_count;
+};
 
 struct asking { /* a receiver's socket for signatures */
     struct list node;
     struct keys *k;
     struct link *link;
+    const struct pool *pool;
     uint64_t peer;
 };
 
@@ -36,29 +62,37 @@ struct keys {
     struct list askings;
     bool loading, again;
 
-    struct key *own_keys[SITE_CERTIFICATES_MAX];
-    struct arena pems; /* of the certificates to these keys */
-    struct str pem[SITE_CERTIFICATES_MAX];
-    size_t count;
+    struct place places[PLACES];
+    struct pool pools[POOLS];
     struct tls_ticket_key tickets[TICKETS_KEPT];
     size_t ticket_count;
 };
 
 /* ---- what receivers are told ------------------------------------------------------------------------------------- */
 
+static struct pool *
+pool_of(struct keys *k, enum role_kind kind)
+{
+    CHECK(kind == pool_roles[0] || kind == pool_roles[1]); /* the supervisor links us to no others */
+    return &k->pools[kind == pool_roles[1]];
+}
+
 static void
 tell_certificates(struct keys *k, struct peer *peer)
 {
     struct mem *mem = rt_mem(k->role->rt);
-    size_t cap = 1;
+    const struct pool *pool = pool_of(k, peer->kind);
+    size_t cap = 2;
 
-    for (size_t i = 0; i < k->count; i++)
-        cap += 4 + k->pem[i].len;
+    for (size_t i = 0; i < pool->count; i++)
+        cap += 4 + pool->listeners[i].len + 4 + pool->pems[i].len;
     unsigned char *memory = mem_alloc(mem, cap);
     struct put p = put_init(memory, cap);
-    put_u8(&p, (uint8_t)k->count);
-    for (size_t i = 0; i < k->count; i++)
-        put_bytes(&p, k->pem[i]);
+    put_u16(&p, (uint16_t)pool->count);
+    for (size_t i = 0; i < pool->count; i++) {
+        put_bytes(&p, pool->listeners[i]);
+        put_bytes(&p, pool->pems[i]);
+    }
     CHECK(!p.full);
     link_post(peer->link, BORDER_CERTIFICATES, put_str_so_far(&p));
     mem_free(mem, memory, cap);
@@ -89,7 +123,7 @@ static bool
 answer(void *ctx, struct link *link, struct link_message *m)
 {
     const struct asking *a = ctx;
-    struct key_table table = { a->k->own_keys, a->k->count };
+    struct key_table table = { a->pool->keys, a->pool->key_count };
     unsigned char memory[KEY_SIGNATURE_MAX + 4];
     struct str said;
 
@@ -129,7 +163,7 @@ peer_up(struct role *role, struct peer *peer)
         .name = S("signatures"), .ctx = a, .handle = answer, .closed = asking_closed, .calls_max = 1,
     };
 
-    *a = (struct asking){ .k = k, .peer = peer->serial };
+    *a = (struct asking){ .k = k, .pool = pool_of(k, peer->kind), .peer = peer->serial };
     struct err e = handle_is_none(peer->second) ? ERR(ERR_CLOSED, "hear what is to be signed")
                                                 : link_open(role->rt, peer->second, &settings, &a->link);
     peer->second = HANDLE_NONE;
@@ -165,11 +199,13 @@ log_certificate(struct keys *k, uint32_t index, enum log_level level, const char
     struct log_line line;
 
     log_begin(&line, k->role->rt, level, what);
-    log_str(&line, "file", index < site->certificate_count ? site->certificates[index].certificate : S("self-signed"));
+    log_str(&line, "file", index == OURS ? S("self-signed") : site->certificates[index].certificate);
     if (c)
         log_int(&line, "days", (c->until - rt_wall(k->role->rt)) / DAY);
     if (err_is(e))
         log_err(&line, e);
+    if (level == LOG_ERROR && index != OURS)
+        log_str(&line, "so", k->places[index].now.own_key ? S("the one before stays in use") : S("it is left out"));
     log_end(&line);
 }
 
@@ -203,20 +239,21 @@ read_handle(struct rt *rt, struct handle handle, unsigned char *memory, size_t c
     return read_whole(rt, file, memory, cap, out);
 }
 
-/* What is being loaded: it takes the place of what there is once it is whole. */
-struct fresh {
-    struct keys *k;
-    struct key *keys[SITE_CERTIFICATES_MAX];
-    struct arena arena;
-    struct str pem[SITE_CERTIFICATES_MAX];
-    size_t count;
-};
-
-/* A certificate and its key, if they are one. Both texts are read already. */
 static void
-fresh_add(struct fresh *f, uint32_t index, struct str certificate, struct str pem)
+let_go(struct keys *k, struct held *h)
 {
-    struct keys *k = f->k;
+    if (!h->own_key)
+        return;
+    key_free(h->own_key);
+    mem_free(rt_mem(k->role->rt), (void *)(uintptr_t)h->own_pem.ptr, h->own_pem.len);
+    *h = (struct held){ NULL, { NULL, 0 } };
+}
+
+/* A certificate and its key, if they are one; both texts are read already. */
+static void
+hold(struct keys *k, uint32_t index, struct str certificate, struct str pem)
+{
+    struct mem *mem = rt_mem(k->role->rt);
     struct key_certificate c;
     struct key *key;
 
@@ -235,24 +272,28 @@ fresh_add(struct fresh *f, uint32_t index, struct str certificate, struct str pe
     }
     bool ends = c.until < rt_wall(k->role->rt) + SOON_NS;
     log_certificate(k, index, ends ? LOG_WARNING : LOG_INFO, ends ? "certificate-ends-soon" : "certificate", OK, &c);
-    f->keys[f->count] = key;
-    f->pem[f->count++] = arena_keep(&f->arena, certificate);
+    let_go(k, &k->places[index].fresh); /* files that changed while they were read are passed on again */
+    char *kept = mem_alloc(mem, certificate.len);
+    memcpy(kept, certificate.ptr, certificate.len);
+    k->places[index].fresh = (struct held){ key, str_new(kept, certificate.len) };
 }
 
 static void
-fresh_read(struct fresh *f, struct role_certificate *c, unsigned char *memory)
+read_certificate(struct keys *k, struct role_certificate *c, unsigned char *memory)
 {
-    struct rt *rt = f->k->role->rt;
+    struct rt *rt = k->role->rt;
     struct str certificate, pem;
 
     struct err e = read_handle(rt, c->certificate, memory, KEY_FILE_MAX, &certificate);
     struct err second = read_handle(rt, c->key, memory + KEY_FILE_MAX, KEY_FILE_MAX, &pem);
     if (!err_is(e))
         e = second;
+    if (c->index >= k->role->site->certificate_count) /* of a site that is ours no more */
+        return;
     if (err_is(e))
-        log_certificate(f->k, c->index, LOG_ERROR, "certificate-not-read", e, NULL);
+        log_certificate(k, c->index, LOG_ERROR, "certificate-not-read", e, NULL);
     else
-        fresh_add(f, c->index, certificate, pem);
+        hold(k, c->index, certificate, pem);
 }
 
 static struct err
@@ -268,13 +309,12 @@ write_new(struct dir *dir, struct str name, struct str bytes)
 
 /* One file with both, so that they cannot be of two minds. */
 static struct err
-make_ours(struct fresh *f, struct dir *dir, struct arena *arena)
+make_ours(struct keys *k, struct dir *dir, struct arena *arena)
 {
-    struct keys *k = f->k;
     struct str certificate, pem;
 
     TRY(key_make_self_signed(k->own_crypto, k->role->site->hostname, arena, &certificate, &pem));
-    fresh_add(f, OURS, certificate, pem);
+    hold(k, OURS, certificate, pem);
     struct str both = arena_join(arena, certificate, pem);
     struct err e = write_new(dir, S("self-signed.new"), both);
     if (!err_is(e))
@@ -287,9 +327,9 @@ make_ours(struct fresh *f, struct dir *dir, struct arena *arena)
 }
 
 static void
-use_ours(struct fresh *f, unsigned char *memory)
+use_ours(struct keys *k, unsigned char *memory)
 {
-    struct role *role = f->k->role;
+    struct role *role = k->role;
     struct role_dir *state = role_dir_of(role, S("tls"));
     struct dir *dir;
     struct file *file;
@@ -303,13 +343,13 @@ use_ours(struct fresh *f, unsigned char *memory)
     if (!err_is(e))
         e = read_whole(role->rt, file, memory, KEY_FILE_MAX, &both);
     if (!err_is(e))
-        fresh_add(f, OURS, both, both);
-    if (f->count == 0) {
+        hold(k, OURS, both, both);
+    if (!k->places[OURS].fresh.own_key) {
         arena_init(&scratch, rt_mem(role->rt), 4096, 64 << 10);
-        e = make_ours(f, dir, &scratch);
+        e = make_ours(k, dir, &scratch);
         arena_done(&scratch);
         if (err_is(e))
-            log_certificate(f->k, OURS, LOG_ERROR, "certificate-not-kept", e, NULL);
+            log_certificate(k, OURS, LOG_ERROR, "certificate-not-kept", e, NULL);
     }
     dir_close(dir);
     struct log_line line;
@@ -319,40 +359,86 @@ use_ours(struct fresh *f, unsigned char *memory)
 }
 
 static void
-drop(struct keys *k)
+take_fresh(struct keys *k, struct place *place)
 {
-    for (size_t i = 0; i < k->count; i++)
-        key_free(k->own_keys[i]);
-    k->count = 0;
-    arena_done(&k->pems);
+    if (!place->fresh.own_key)
+        return;
+    let_go(k, &place->former);
+    place->former = place->now;
+    place->now = place->fresh;
+    place->fresh = (struct held){ NULL, { NULL, 0 } };
 }
 
-/* All of what the supervisor passed; what we have stays until that is read. */
+static void
+show(struct pool *pool, const struct place *place, struct str listener)
+{
+    CHECK(pool->count < SHOWN_MAX);
+    pool->pems[pool->count] = place->now.own_pem;
+    pool->listeners[pool->count++] = listener;
+    pool->keys[pool->key_count++] = place->now.own_key;
+    if (place->former.own_key)
+        pool->keys[pool->key_count++] = place->former.own_key;
+}
+
+/* All that are for this listener (empty: for the site). False: none can be used. */
+static bool
+show_those_of(struct keys *k, struct pool *pool, struct str listener)
+{
+    const struct site *site = k->role->site;
+    size_t before = pool->count;
+
+    for (size_t i = 0; i < site->certificate_count; i++)
+        if (k->places[i].now.own_key && str_eq(site->certificates[i].listener, listener))
+            show(pool, &k->places[i], listener);
+    return pool->count > before;
+}
+
+/* Who may use what, from now on. Where nothing else can be shown, what we signed ourselves stands in: false if that is wanted and not
+ * there. */
+static bool
+arrange(struct keys *k)
+{
+    const struct site *site = k->role->site;
+    bool fine = true, sites_shown[POOLS] = { false };
+
+    for (int i = 0; i < PLACES; i++)
+        take_fresh(k, &k->places[i]);
+    for (int i = 0; i < POOLS; i++)
+        k->pools[i].count = k->pools[i].key_count = 0;
+    for (size_t i = 0; i < site->listener_count; i++) {
+        const struct site_listener *l = &site->listeners[i];
+        struct pool *pool = pool_of(k, role_of_listener(l->kind));
+        if (l->closed || (!l->own_certificates && sites_shown[pool - k->pools]))
+            continue;
+        struct str listener = l->own_certificates ? l->name : S("");
+        sites_shown[pool - k->pools] |= !l->own_certificates;
+        if (show_those_of(k, pool, listener))
+            continue;
+        if (k->places[OURS].now.own_key)
+            show(pool, &k->places[OURS], listener);
+        else
+            fine = false;
+    }
+    return fine;
+}
+
+/* All of what the supervisor passed. A certificate that cannot be used any more leaves the one before in its place. */
 static void
 load(struct keys *k)
 {
     struct rt *rt = k->role->rt;
     struct role_certificate files[SITE_CERTIFICATES_MAX];
     size_t count = role_take_certificates(k->role, files), size = 2 * KEY_FILE_MAX;
-    struct fresh *f = mem_new(rt_mem(rt), struct fresh);
     unsigned char *memory = mem_alloc(rt_mem(rt), size);
 
-    f->k = k;
-    arena_init(&f->arena, rt_mem(rt), 4096, SITE_CERTIFICATES_MAX * (size_t)KEY_FILE_MAX);
     for (size_t i = 0; i < count; i++)
-        fresh_read(f, &files[i], memory);
-    if (f->count == 0)
-        use_ours(f, memory);
+        read_certificate(k, &files[i], memory);
+    if (!arrange(k)) {
+        use_ours(k, memory);
+        (void)arrange(k); /* without it those listeners offer no TLS; it was said why */
+    }
     explicit_bzero(memory, size);
     mem_free(rt_mem(rt), memory, size);
-    drop(k);
-    k->pems = f->arena;
-    k->count = f->count;
-    for (size_t i = 0; i < f->count; i++) {
-        k->own_keys[i] = f->keys[i];
-        k->pem[i] = f->pem[i];
-    }
-    mem_free(rt_mem(rt), f, sizeof *f);
 }
 
 static void
@@ -409,7 +495,6 @@ prepare(struct role *role)
     k->role = role;
     role->ctx = k;
     list_init(&k->askings);
-    arena_init(&k->pems, rt_mem(role->rt), 4096, 4096);
     scope_init(&k->work, role->rt);
     struct err e = crypto_open(role->rt, &k->own_crypto);
     CHECK(!err_is(e)); /* as in receiver.c */
@@ -433,7 +518,11 @@ run(struct role *role)
     scope_end(&k->work);
     while (!list_is_empty(&k->askings))
         asking_end(container_of(k->askings.next, struct asking, node));
-    drop(k);
+    for (int i = 0; i < PLACES; i++) {
+        let_go(k, &k->places[i].now);
+        let_go(k, &k->places[i].fresh);
+        let_go(k, &k->places[i].former);
+    }
     crypto_close(k->own_crypto);
     k->own_crypto = NULL;
 }

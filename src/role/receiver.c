@@ -35,6 +35,12 @@ struct door { /* one listening socket */
     struct receiver *r;
     struct listener *listener;
     const struct site_listener *site; /* NULL: the socket of local programs */
+    struct tls_server *tls;           /* NULL there too */
+};
+
+struct front { /* what a listener shows to its clients */
+    const struct site_listener *site;
+    struct tls_server *own_tls;
 };
 
 struct receiver {
@@ -45,7 +51,8 @@ struct receiver {
     struct asker checker;
     struct list open;          /* sessions */
     struct crypto *own_crypto;
-    struct tls_server *own_tls;
+    struct front fronts[LISTENERS_MAX];
+    size_t front_count;
     struct signing_asker keys; /* who signs for us */
     uint64_t keys_peer;
     struct key_signer signer;
@@ -138,9 +145,9 @@ reverse_name(void *ctx, const struct address *address, struct arena *arena, int6
 static bool
 tls_ready(void *ctx)
 {
-    const struct receiver *r = ((struct session *)ctx)->r;
+    const struct session *s = ctx;
 
-    return r->keys.hold && hold_is_open(r->keys.hold) && tls_server_has_certificate(r->own_tls);
+    return s->r->keys.hold && hold_is_open(s->r->keys.hold) && tls_server_has_certificate(s->door->tls);
 }
 
 /* Keys that do not answer in time are asked no more; their link is made anew, and with it this. */
@@ -162,7 +169,7 @@ start_tls(void *ctx, struct wire *wire, int64_t until, struct server_tls *out, s
     struct session *s = ctx;
     const struct tls *tls;
 
-    struct err e = tls_accept(s->r->own_tls, wire, until, &tls, reason);
+    struct err e = tls_accept(s->door->tls, wire, until, &tls, reason);
     mind_keys(s->r);
     TRY(e);
     struct tls_facts facts = tls_facts(tls);
@@ -579,12 +586,12 @@ run_door(void *arg)
     listener_close(door->listener);
 }
 
-static const struct site_listener *
-listener_named(const struct site *site, struct str name)
+static const struct front *
+front_named(const struct receiver *r, struct str name)
 {
-    for (size_t i = 0; i < site->listener_count; i++)
-        if (str_eq(site->listeners[i].name, name))
-            return &site->listeners[i];
+    for (size_t i = 0; i < r->front_count; i++)
+        if (str_eq(r->fronts[i].site->name, name))
+            return &r->fronts[i];
     return NULL;
 }
 
@@ -595,9 +602,13 @@ open_door(struct receiver *r, struct role_listener *l)
     bool local = l->address.family == ADDRESS_UNIX;
 
     door->r = r;
-    door->site = local ? NULL : listener_named(r->role->site, l->name);
-    if (!local && !door->site)
-        return ERR(ERR_NOT_FOUND, "find a listener's settings");
+    if (!local) {
+        const struct front *front = front_named(r, l->name);
+        if (!front)
+            return ERR(ERR_NOT_FOUND, "find a listener's settings");
+        door->site = front->site;
+        door->tls = front->own_tls;
+    }
     struct handle handle = l->handle;
     l->handle = HANDLE_NONE;
     TRY(listener_from_handle(r->role->rt, handle, &door->listener));
@@ -623,19 +634,43 @@ open_doors(struct receiver *r)
     return true;
 }
 
+enum { SHOWN_MAX = SITE_CERTIFICATES_MAX + LISTENERS_MAX };
+struct shown { /* certificates, and which listener each is for; empty: all that have none of their own */
+    struct str listeners[SHOWN_MAX], pems[SHOWN_MAX];
+    size_t count;
+};
+
+/* `keys` has looked at each certificate: one that cannot be read is none of theirs. */
+static bool
+front_show(struct front *front, const struct shown *all)
+{
+    struct str pems[SHOWN_MAX], listener = front->site->own_certificates ? front->site->name : S("");
+    size_t count = 0, bad;
+
+    for (size_t i = 0; i < all->count; i++)
+        if (str_eq(all->listeners[i], listener))
+            pems[count++] = all->pems[i];
+    return !err_is(tls_server_set_certificates(front->own_tls, pems, count, &bad));
+}
+
 static bool
 take_certificates(struct receiver *r, struct link_message *m)
 {
     struct take t = take_init(m->body);
-    struct str pems[SITE_CERTIFICATES_MAX];
-    size_t count = take_u8(&t), bad;
+    struct shown all = { .count = take_u16(&t) };
 
-    if (m->call != 0 || count > SITE_CERTIFICATES_MAX)
+    if (m->call != 0 || all.count > SHOWN_MAX)
         return false;
-    for (size_t i = 0; i < count; i++)
-        pems[i] = take_bytes(&t, KEY_FILE_MAX);
-    /* `keys` has looked at each of them: one that cannot be read is no certificate of theirs. */
-    return take_end(&t) && !err_is(tls_server_set_certificates(r->own_tls, pems, count, &bad));
+    for (size_t i = 0; i < all.count; i++) {
+        all.listeners[i] = take_bytes(&t, LIMIT_LISTENER_NAME);
+        all.pems[i] = take_bytes(&t, KEY_FILE_MAX);
+    }
+    if (!take_end(&t))
+        return false;
+    for (size_t i = 0; i < r->front_count; i++)
+        if (!front_show(&r->fronts[i], &all))
+            return false;
+    return true;
 }
 
 static bool
@@ -654,7 +689,8 @@ take_tickets(struct receiver *r, struct link_message *m)
     }
     if (!take_end(&t))
         return false;
-    tls_server_set_tickets(r->own_tls, keys, count);
+    for (size_t i = 0; i < r->front_count; i++)
+        tls_server_set_tickets(r->fronts[i].own_tls, keys, count);
     explicit_bzero(keys, sizeof keys);
     return true;
 }
@@ -726,6 +762,44 @@ end_sessions(struct receiver *r)
     scope_end(&r->talking);
 }
 
+/* One that cannot ask clients as it should has no authority who vouches for any: nobody gets in by that. */
+static void
+ask_clients(struct receiver *r, const struct front *front)
+{
+    const struct site_listener *site = front->site;
+    struct log_line line;
+
+    if (site->ask_clients == TLS_ASK_NOT)
+        return;
+    struct err e = tls_server_ask_clients(front->own_tls, site->ask_clients, site->authorities);
+    if (!err_is(e))
+        return;
+    log_begin(&line, r->role->rt, LOG_ERROR, "client-certificates-unusable");
+    log_str(&line, "listener", site->name);
+    log_str(&line, "file", site->authorities_path.text);
+    log_err(&line, e);
+    log_end(&line);
+}
+
+static void
+add_fronts(struct receiver *r)
+{
+    const struct site *site = r->role->site;
+    char memory[LIMIT_LISTENER_NAME + 32];
+
+    for (size_t i = 0; i < site->listener_count; i++) {
+        const struct site_listener *l = &site->listeners[i];
+        struct text name = text_init(memory, sizeof memory);
+        if (l->closed || role_of_listener(l->kind) != r->role->kind)
+            continue;
+        CHECK(r->front_count < LISTENERS_MAX); /* each has an address, and there are no more of these */
+        struct front *front = &r->fronts[r->front_count++];
+        text_putf(&name, "%.*s %.*s", STR_ARG(role_kind_name(r->role->kind)), STR_ARG(l->name));
+        *front = (struct front){ l, tls_server_new(r->own_crypto, text_str(&name), &r->signer) };
+        ask_clients(r, front);
+    }
+}
+
 /* OpenSSL reads what it wants of this machine before the sandbox. */
 static void
 prepare(struct role *role)
@@ -737,7 +811,7 @@ prepare(struct role *role)
     r->signer = (struct key_signer){ signing_ask, &r->keys };
     struct err e = crypto_open(role->rt, &r->own_crypto);
     CHECK(!err_is(e)); /* only where OpenSSL is broken, and then so is what it would keep safe */
-    r->own_tls = tls_server_new(r->own_crypto, role_kind_name(role->kind), &r->signer);
+    add_fronts(r);
 }
 
 static void
@@ -759,7 +833,8 @@ run(struct role *role)
     end_sessions(r);
     if (r->keys.hold)
         hold_free(r->keys.hold);
-    tls_server_free(r->own_tls);
+    for (size_t i = 0; i < r->front_count; i++)
+        tls_server_free(r->fronts[i].own_tls);
     crypto_close(r->own_crypto);
     role->ctx = NULL; /* links outlive this */
     mem_free(rt_mem(role->rt), r, sizeof *r);

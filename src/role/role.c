@@ -27,6 +27,12 @@ role_kind_name(enum role_kind kind)
     return kind_names[kind];
 }
 
+enum role_kind
+role_of_listener(enum listener_kind kind)
+{
+    return kind == LISTENER_MX ? ROLE_RECEIVER : ROLE_SUBMISSION;
+}
+
 /* ---- peers ---- */
 
 static bool

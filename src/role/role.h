@@ -27,6 +27,8 @@ enum role_kind {
     ROLE_KINDS,
 };
 struct str role_kind_name(enum role_kind);
+/* The pool of receivers that serves this kind of listeners. */
+enum role_kind role_of_listener(enum listener_kind);
 
 struct role;
 

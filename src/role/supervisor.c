@@ -39,6 +39,7 @@ static const struct {
     { ROLE_GATE, ROLE_RESOLVER },    { ROLE_STORE, ROLE_RESOLVER },  { ROLE_STORE, ROLE_SENDER },
     { ROLE_STORE, ROLE_MAILBOX },    { ROLE_SENDER, ROLE_RESOLVER }, { ROLE_CONSOLE, ROLE_STORE },
     { ROLE_CONSOLE, ROLE_GATE },     { ROLE_RECEIVER, ROLE_KEYS },
+    { ROLE_SUBMISSION, ROLE_KEYS },
 };
 
 /* In the order of starting. Of those whose work is parsing and converting, as many as the machine has processors for;
@@ -249,7 +250,8 @@ open_sockets(struct supervisor *s, const struct site *site, struct text *out_tex
     TRY(want_unix_socket(s, ROLE_CONSOLE, S("control"), site->state, "control.sock", 0660, out_text));
     for (size_t i = 0; i < site->listener_count; i++)
         for (size_t k = 0; !site->listeners[i].closed && k < site->listeners[i].address_count; k++)
-            TRY(want_socket(s, ROLE_RECEIVER, site->listeners[i].name, &site->listeners[i].addresses[k], out_text));
+            TRY(want_socket(s, role_of_listener(site->listeners[i].kind), site->listeners[i].name,
+                            &site->listeners[i].addresses[k], out_text));
     return OK;
 }
 
