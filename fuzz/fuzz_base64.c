@@ -1,7 +1,7 @@
 /*
  * fuzz_base64 - base64 of RFC 2045, encoding and decoding.
  *
- * Aims at: message/header.c
+ * Aims at: base/base64.c
  * Seeds:   message/header_test.c mime-haraka/
  * Longest: 1000
  * Test:    99000 runs
@@ -11,7 +11,7 @@
  */
 #include "fuzz.h"
 
-#include "message/header.h"
+#include "base/base64.h"
 
 void
 fuzz_one(struct str input, struct arena *arena)

@@ -11,10 +11,11 @@ MAY_INCLUDE = {
     "net": "link",
     "dns": "link",
     "message": "",
-    "smtp": "net message",
+    "sasl": "net message",
+    "smtp": "net message sasl",
     "spool": "message",
     "policy": "net dns message smtp",
-    "deliver": "net dns message smtp",
+    "deliver": "net dns message sasl smtp",
     "queue": "message spool dns deliver policy",
     "role": None,  # all
     "cli": None,

@@ -19,6 +19,10 @@ enum {
     LIMIT_DOMAIN               = 255,   /* 4.5.3.1.2 */
     LIMIT_PATH                 = 1024,  /* 4.5.3.1.3 asks for 256; VERP and SRS need more */
     LIMIT_COMMAND_LINE         = 2048,  /* 4.5.3.1.4 asks for 512; extensions add to it */
+    LIMIT_AUTH_LINE            = 12288, /* RFC 4954 section 4: of AUTH, and of each response */
+    LIMIT_AUTH_MESSAGE         = 9216,  /* what fits there in base64 */
+    LIMIT_USER_NAME            = 255,
+    LIMIT_USER_SENDERS         = 48,    /* granted to one user */
     LIMIT_REPLY_LINE           = 512,   /* 4.5.3.1.5: what we send */
     LIMIT_REPLY_LINE_READ      = 4096,  /* what we take */
     LIMIT_REPLY_LINES          = 100,   /* in one reply that we take */
@@ -53,6 +57,9 @@ enum {
 
 static_assert(LIMIT_COMMAND_LINE > LIMIT_PATH + sizeof "RCPT TO:\r\n", "the longest path must fit");
 static_assert(LIMIT_COMMAND_LINE > LIMIT_PATH + LIMIT_ORCPT + 100, "and its ORCPT");
+static_assert(LIMIT_AUTH_MESSAGE >= LIMIT_AUTH_LINE / 4 * 3, "base64 takes four for three");
+static_assert(LIMIT_FRAME_BODY > LIMIT_AUTH_MESSAGE + LIMIT_USER_SENDERS * (LIMIT_PATH + 4) + 1024,
+              "what the gate says of a user fits one frame");
 static_assert(LIMIT_FRAME_BODY > 8 * LIMIT_COMMAND_LINE, "what one command says fits one frame");
 
 /* RFC 5321 section 4.5.3.2; the client's are minimums, the server's 5 minutes too. */

@@ -1,6 +1,7 @@
 /* compose - see compose.h. */
 #include "message/compose.h"
 
+#include "base/base64.h"
 #include "message/date.h"
 #include "message/header.h"
 #include "message/utf8.h"

@@ -6,6 +6,7 @@
  */
 #include "message/convert.h"
 
+#include "base/base64.h"
 #include "base/check.h"
 #include "message/header.h"
 #include "message/utf8.h"

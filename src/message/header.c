@@ -1,6 +1,7 @@
 /* header - see header.h. */
 #include "message/header.h"
 
+#include "base/base64.h"
 #include "message/utf8.h"
 
 enum {
@@ -187,45 +188,6 @@ header_put_phrase(struct text *t, struct str phrase, bool utf8)
         text_put_byte(t, safe_byte(phrase.ptr[i], true));
     }
     text_put_byte(t, '"');
-}
-
-static const struct str base64_digits = STR("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/");
-
-void
-base64_put(struct text *t, struct str bytes)
-{
-    for (size_t i = 0; i < bytes.len; i += 3) {
-        size_t n = bytes.len - i < 3 ? bytes.len - i : 3;
-        uint32_t bits = 0;
-        char out[4] = "====";
-        for (size_t j = 0; j < 3; j++)
-            bits = bits << 8 | (j < n ? (unsigned char)bytes.ptr[i + j] : 0);
-        for (size_t j = 0; j <= n; j++)
-            out[j] = base64_digits.ptr[(bits >> (18 - 6 * j)) & 63];
-        text_put(t, str_new(out, 4));
-    }
-}
-
-bool
-base64_decode(struct str s, struct text *out)
-{
-    uint32_t bits = 0;
-    size_t digits = 0;
-    bool sound = true;
-
-    for (size_t i = 0; i < s.len; i++) {
-        size_t value = str_find_byte(base64_digits, s.ptr[i]);
-        if (s.ptr[i] == '=')
-            break;
-        if (value == base64_digits.len) {
-            sound = sound && (byte_is_space(s.ptr[i]) || s.ptr[i] == '\r' || s.ptr[i] == '\n');
-            continue;
-        }
-        bits = bits << 6 | (uint32_t)value;
-        if (++digits % 4 != 1)
-            text_put_byte(out, (char)(bits >> (6 - 2 * ((digits - 1) % 4)) & 0xff));
-    }
-    return sound && digits % 4 != 1;
 }
 
 /* One encoded word off the front: "=?charset*lang?Q?text?=". */

@@ -45,9 +45,4 @@ struct str encoded_words_decode(struct str, struct arena *);
 /* A phrase before <address>: as it is, quoted, or as encoded words. */
 void header_put_phrase(struct text *, struct str phrase, bool utf8);
 
-/* Base64 of one run of bytes, without line ends; with padding. */
-void base64_put(struct text *, struct str bytes);
-/* Decodes as far as it is base64; spaces and line ends are skipped. False: something else was there too. */
-bool base64_decode(struct str, struct text *out);
-
 #endif

@@ -1,6 +1,7 @@
 /* Header fields, read and written. */
 #include "message/header.h"
 
+#include "base/base64.h"
 #include "base/test.h"
 
 static void
@@ -155,6 +156,22 @@ encoded_words_and_back(struct test *t)
     }
     struct text decoded = text_init(memory, sizeof memory);
     EXPECT(t, !base64_decode(S("ab*d"), &decoded));
+    test_case(t, "base64, strictly");
+    static const struct str sound[] = { STR(""), STR("AA=="), STR("/w=="), STR("AAA="), STR("AAAA"), STR("AHRpbQ==") };
+    static const struct str unsound[] = { STR("="), STR("=="), STR("===="), STR("A"), STR("A==="), STR("AA"), STR("AAA"),
+                                          STR("AB=="), STR("AAB="), STR("AA==AA=="), STR("AA ="), STR("AA=\n"), STR("A*AA") };
+    for (size_t i = 0; i < sizeof sound / sizeof *sound; i++) {
+        char back[16];
+        struct text bytes = text_init(back, sizeof back), again = text_init(memory, sizeof memory);
+        EXPECT(t, base64_decode_strictly(sound[i], &bytes));
+        base64_put(&again, text_str(&bytes));
+        EXPECT_STR(t, text_str(&again), sound[i]);
+    }
+    for (size_t i = 0; i < sizeof unsound / sizeof *unsound; i++) {
+        char back[16];
+        struct text bytes = text_init(back, sizeof back);
+        EXPECT(t, !base64_decode_strictly(unsound[i], &bytes));
+    }
     arena_done(&arena);
 }
 

@@ -117,6 +117,117 @@ border_take_submit(struct take *t, struct arena *arena, struct border_submit *ou
     return !t->bad;
 }
 
+/* ---- receiver to gate: users ---- */
+
+enum { MECHANISM_MAX = 64 };
+
+void
+border_put_auth(struct put *p, const struct border_auth *a)
+{
+    put_u64(p, a->exchange);
+    put_bytes(p, str_slice(a->mechanism, 0, MECHANISM_MAX));
+    put_bytes(p, a->initial);
+    border_put_address(p, &a->client);
+    put_u8(p, a->tls);
+    put_bytes(p, a->exporter);
+    put_bytes(p, a->end_point);
+    put_bytes(p, a->certificate);
+}
+
+bool
+border_take_auth(struct take *t, struct border_auth *out)
+{
+    *out = (struct border_auth){ .exchange = take_u64(t) };
+    out->mechanism = take_bytes(t, MECHANISM_MAX);
+    out->initial = take_bytes(t, LIMIT_AUTH_MESSAGE);
+    out->client = border_take_address(t);
+    out->tls = take_bool(t);
+    out->exporter = take_bytes(t, BORDER_BINDING_MAX);
+    out->end_point = take_bytes(t, BORDER_BINDING_MAX);
+    out->certificate = take_bytes(t, BORDER_CERTIFICATE_NAME_MAX);
+    return take_end(t);
+}
+
+void
+border_put_auth_step(struct put *p, const struct border_auth_step *s)
+{
+    put_u64(p, s->exchange);
+    put_u8(p, s->cancelled);
+    put_bytes(p, s->cancelled ? (struct str){ NULL, 0 } : s->response);
+}
+
+bool
+border_take_auth_step(struct take *t, struct border_auth_step *out)
+{
+    *out = (struct border_auth_step){ .exchange = take_u64(t), .cancelled = take_bool(t) };
+    out->response = take_bytes(t, LIMIT_AUTH_MESSAGE);
+    return take_end(t) && str_is_absent(out->response) == out->cancelled;
+}
+
+void
+border_put_verdict(struct put *p, const struct border_verdict *v)
+{
+    put_u8(p, v->status);
+    if (v->status == SASL_CHALLENGE)
+        put_bytes(p, v->bytes);
+    if (v->status != SASL_OK)
+        return;
+    put_bytes(p, v->user);
+    put_u32(p, (uint32_t)v->sender_count);
+    for (size_t i = 0; i < v->sender_count; i++)
+        put_bytes(p, v->senders[i]);
+}
+
+bool
+border_take_verdict(struct take *t, struct arena *arena, struct border_verdict *out)
+{
+    *out = (struct border_verdict){ .status = (uint8_t)take_enum(t, SASL_STATUS_LAST) };
+    if (out->status == SASL_CHALLENGE)
+        out->bytes = arena_keep(arena, take_bytes(t, LIMIT_AUTH_MESSAGE));
+    if (t->bad || out->status != SASL_OK)
+        return take_end(t) && (out->status != SASL_CHALLENGE || !str_is_absent(out->bytes));
+    out->user = arena_keep(arena, take_bytes(t, LIMIT_USER_NAME));
+    out->sender_count = take_count(t, LIMIT_USER_SENDERS);
+    out->senders = arena_alloc(arena, (out->sender_count + 1) * sizeof *out->senders);
+    for (size_t i = 0; i < out->sender_count && !t->bad; i++)
+        out->senders[i] = arena_keep(arena, take_bytes(t, LIMIT_PATH));
+    return take_end(t) && out->user.len > 0;
+}
+
+void
+border_put_spend(struct put *p, const struct border_spend *s)
+{
+    put_bytes(p, s->user);
+    put_u32(p, s->messages);
+    put_u32(p, s->recipients);
+}
+
+bool
+border_take_spend(struct take *t, struct border_spend *out)
+{
+    *out = (struct border_spend){ .user = take_bytes(t, LIMIT_USER_NAME) };
+    out->messages = take_u32(t);
+    out->recipients = take_u32(t);
+    return take_end(t) && out->user.len > 0;
+}
+
+void
+border_put_spent(struct put *p, const struct border_spent *s)
+{
+    put_u8(p, s->answer);
+    put_u32(p, s->limit);
+    put_i64(p, s->again_wall);
+}
+
+bool
+border_take_spent(struct take *t, struct border_spent *out)
+{
+    *out = (struct border_spent){ .answer = (uint8_t)take_enum(t, SPEND_LAST) };
+    out->limit = take_u32(t);
+    out->again_wall = take_i64(t);
+    return take_end(t);
+}
+
 /* ---- store to sender or mailbox ---- */
 
 static size_t

@@ -7,7 +7,7 @@
  * border                 calls                                                one-way
  * receiver  -> store     SUBMIT BEGIN PUT COMMIT HAS ETRN                     ABORT
  * store     -> receiver                                                       SPACE
- * receiver  -> gate      ADMIT VERIFY                                         LEAVE
+ * receiver  -> gate      ADMIT VERIFY AUTH AUTH_STEP SPEND                    LEAVE
  * any       -> resolver  QUERY
  * store     -> sender    DELIVER COMPOSE
  * store     -> mailbox   DELIVER
@@ -24,6 +24,7 @@
 #include "deliver/smtp.h"
 #include "message/dsn.h"
 #include "message/envelope.h"
+#include "sasl/mechanism.h"
 #include "spool/spool.h"
 
 enum border_type {
@@ -49,6 +50,9 @@ enum border_type {
     BORDER_COUNTERS,
     BORDER_CERTIFICATES, /* u16 count, and so many: name of the listener (empty: all that have none of their own), PEM text */
     BORDER_TICKETS,      /* u8 count, and so many struct tls_ticket_key: name, cipher, mac */
+    BORDER_AUTH,
+    BORDER_AUTH_STEP,
+    BORDER_SPEND,
     /* of the command line's socket, answered by the console itself or handed to the supervisor */
     BORDER_STATUS,
     BORDER_RELOAD,
@@ -83,6 +87,71 @@ enum { BORDER_SUBMIT_FIXED = 64, BORDER_SUBMIT_RECIPIENT = 6 }; /* bytes beside 
 size_t border_submit_size(const struct border_submit *);
 void border_put_submit(struct put *, const struct border_submit *);
 bool border_take_submit(struct take *, struct arena *, struct border_submit *out);
+
+/* ---- receiver to gate: users ---- */
+
+/*
+ * AUTH       struct border_auth       ->  struct border_verdict
+ * AUTH_STEP  struct border_auth_step  ->  struct border_verdict
+ * SPEND      struct border_spend      ->  struct border_spent
+ *
+ * The receiver passes on what the client said, out of base64, and says what the gate answers: it knows no mechanism. An
+ * exchange begins with AUTH and ends with every answer but SASL_CHALLENGE, with a step that is cancelled, with its link,
+ * or after BORDER_AUTH_NS without a step. The gate keeps no more than BORDER_EXCHANGES_MAX (then SASL_LATER).
+ */
+enum { BORDER_EXCHANGES_MAX = 10000, BORDER_BINDING_MAX = 64, BORDER_CERTIFICATE_NAME_MAX = 512 };
+#define BORDER_AUTH_NS (2 * LIMIT_COMMAND_NS)
+
+struct border_auth {
+    uint64_t exchange;        /* chosen by the receiver; no two at once on one link */
+    struct str mechanism;     /* as the client wrote it */
+    struct str initial;       /* response; absent: none was given. "=" is one that is empty */
+    struct address client;
+    bool tls;
+    struct str exporter;      /* RFC 9266 tls-exporter, 32 bytes; absent: not known (TLS 1.2 without it) */
+    struct str end_point;     /* RFC 5929 tls-server-end-point: hash of our certificate; absent: not known */
+    struct str certificate;   /* name in the client's certificate, which was verified; absent: none */
+};
+struct border_auth_step {
+    uint64_t exchange;
+    bool cancelled;           /* "*", or the session ended. Then there is no response */
+    struct str response;
+};
+struct border_verdict {
+    uint8_t status;           /* enum sasl_status */
+    struct str bytes;         /* SASL_CHALLENGE; else absent */
+    /* The rest with SASL_OK. */
+    struct str user;          /* whom the client is; never empty */
+    struct str *senders;      /* whom he may send as beside himself: sasl/sender.h */
+    size_t sender_count;
+};
+enum { BORDER_AUTH_BYTES = LIMIT_AUTH_MESSAGE + 4 * BORDER_BINDING_MAX + BORDER_CERTIFICATE_NAME_MAX + 512 };
+enum { BORDER_VERDICT_BYTES = LIMIT_AUTH_MESSAGE + LIMIT_USER_NAME + LIMIT_USER_SENDERS * (LIMIT_PATH + 4) + 64 };
+void border_put_auth(struct put *, const struct border_auth *);
+bool border_take_auth(struct take *, struct border_auth *out);           /* borrows */
+void border_put_auth_step(struct put *, const struct border_auth_step *);
+bool border_take_auth_step(struct take *, struct border_auth_step *out); /* borrows */
+void border_put_verdict(struct put *, const struct border_verdict *);
+bool border_take_verdict(struct take *, struct arena *, struct border_verdict *out);
+
+/*
+ * What a user sends is counted against what he may send within a day, which begins with the first message after the end
+ * of the last one. All of it is counted, or, over a limit, nothing. Both numbers may be 0: then it is only a question.
+ */
+enum border_spend_answer { SPEND_OK, SPEND_MESSAGES, SPEND_RECIPIENTS, SPEND_LAST = SPEND_RECIPIENTS };
+struct border_spend {
+    struct str user;
+    uint32_t messages, recipients;
+};
+struct border_spent {
+    uint8_t answer;           /* enum border_spend_answer: which limit is in the way */
+    uint32_t limit;           /* that one; 0 with SPEND_OK */
+    int64_t again_wall;       /* from then on there is room again */
+};
+void border_put_spend(struct put *, const struct border_spend *);
+bool border_take_spend(struct take *, struct border_spend *out);         /* borrows */
+void border_put_spent(struct put *, const struct border_spent *);
+bool border_take_spent(struct take *, struct border_spent *out);
 
 /* ---- store to sender or mailbox ---- */
 

@@ -258,6 +258,138 @@ take_address(struct str in, struct arena *arena, bool *out_same)
     return take_end(&t);
 }
 
+static size_t
+put_auth(void *memory, size_t cap)
+{
+    struct border_auth a = { .exchange = 7, .mechanism = S("plain"), .initial = S(""), .tls = true, .exporter = S("0123"),
+                             .certificate = S("anna@example.org") };
+    struct put p = put_init(memory, cap);
+
+    address_from_ip(S("192.0.2.1"), &a.client);
+    border_put_auth(&p, &a);
+    return p.full || p.len > BORDER_AUTH_BYTES ? 0 : p.len;
+}
+
+static bool
+take_auth(struct str in, struct arena *arena, bool *out_same)
+{
+    struct take t = take_init(in);
+    struct border_auth a;
+
+    (void)arena;
+    bool fine = border_take_auth(&t, &a);
+    *out_same = fine && a.exchange == 7 && str_eq(a.mechanism, S("plain")) && !str_is_absent(a.initial) && a.initial.len == 0 &&
+                a.client.family == ADDRESS_IPV4 && a.tls && str_eq(a.exporter, S("0123")) && str_is_absent(a.end_point) &&
+                str_eq(a.certificate, S("anna@example.org"));
+    return fine;
+}
+
+static size_t
+put_auth_step(void *memory, size_t cap)
+{
+    struct put p = put_init(memory, cap);
+
+    border_put_auth_step(&p, &(struct border_auth_step){ .exchange = 7, .response = S("c=biws") });
+    return p.full ? 0 : p.len;
+}
+
+static bool
+take_auth_step(struct str in, struct arena *arena, bool *out_same)
+{
+    struct take t = take_init(in);
+    struct border_auth_step s;
+
+    (void)arena;
+    bool fine = border_take_auth_step(&t, &s);
+    *out_same = fine && s.exchange == 7 && !s.cancelled && str_eq(s.response, S("c=biws"));
+    return fine;
+}
+
+static size_t
+put_verdict(void *memory, size_t cap)
+{
+    struct str senders[] = { S("sales@example.org"), S("@example.net") };
+    struct border_verdict v = { .status = SASL_OK, .user = S("anna"), .senders = senders, .sender_count = 2 };
+    struct put p = put_init(memory, cap);
+
+    border_put_verdict(&p, &v);
+    return p.full || p.len > BORDER_VERDICT_BYTES ? 0 : p.len;
+}
+
+static bool
+take_verdict(struct str in, struct arena *arena, bool *out_same)
+{
+    struct take t = take_init(in);
+    struct border_verdict v;
+
+    bool fine = border_take_verdict(&t, arena, &v);
+    *out_same = fine && v.status == SASL_OK && str_eq(v.user, S("anna")) && v.sender_count == 2 &&
+                str_eq(v.senders[1], S("@example.net"));
+    return fine;
+}
+
+static size_t
+put_challenge(void *memory, size_t cap)
+{
+    struct put p = put_init(memory, cap);
+
+    border_put_verdict(&p, &(struct border_verdict){ .status = SASL_CHALLENGE, .bytes = S("Username:") });
+    return p.full ? 0 : p.len;
+}
+
+static bool
+take_challenge(struct str in, struct arena *arena, bool *out_same)
+{
+    struct take t = take_init(in);
+    struct border_verdict v;
+
+    bool fine = border_take_verdict(&t, arena, &v);
+    *out_same = fine && v.status == SASL_CHALLENGE && str_eq(v.bytes, S("Username:"));
+    return fine;
+}
+
+static size_t
+put_spend(void *memory, size_t cap)
+{
+    struct put p = put_init(memory, cap);
+
+    border_put_spend(&p, &(struct border_spend){ S("anna"), 1, 25 });
+    return p.full ? 0 : p.len;
+}
+
+static bool
+take_spend(struct str in, struct arena *arena, bool *out_same)
+{
+    struct take t = take_init(in);
+    struct border_spend s;
+
+    (void)arena;
+    bool fine = border_take_spend(&t, &s);
+    *out_same = fine && str_eq(s.user, S("anna")) && s.messages == 1 && s.recipients == 25;
+    return fine;
+}
+
+static size_t
+put_spent(void *memory, size_t cap)
+{
+    struct put p = put_init(memory, cap);
+
+    border_put_spent(&p, &(struct border_spent){ SPEND_RECIPIENTS, 500, 99 });
+    return p.full ? 0 : p.len;
+}
+
+static bool
+take_spent(struct str in, struct arena *arena, bool *out_same)
+{
+    struct take t = take_init(in);
+    struct border_spent s;
+
+    (void)arena;
+    bool fine = border_take_spent(&t, &s);
+    *out_same = fine && s.answer == SPEND_RECIPIENTS && s.limit == 500 && s.again_wall == 99;
+    return fine;
+}
+
 static const struct {
     const char *why;
     size_t (*put)(void *memory, size_t cap); /* 0: it did not fit into the size it says */
@@ -270,6 +402,12 @@ static const struct {
     { "COMPOSE", put_compose, take_compose_whole, false },
     { "a line of LIST", put_listed, take_listed, false },
     { "SHOW", put_shown, take_shown, false },
+    { "AUTH", put_auth, take_auth, false },
+    { "AUTH_STEP", put_auth_step, take_auth_step, false },
+    { "a user", put_verdict, take_verdict, false },
+    { "a challenge", put_challenge, take_challenge, false },
+    { "SPEND", put_spend, take_spend, false },
+    { "what was spent", put_spent, take_spent, false },
     { "an address", put_address, take_address, false },
 };
 enum { CASES = sizeof cases / sizeof *cases, OPEN_TAIL = 17 };

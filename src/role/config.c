@@ -328,15 +328,69 @@ read_tls(struct setting_reader *r, const struct conf_node *node, void *target)
 }
 
 static void
+read_mechanisms(struct setting_reader *r, const struct conf_node *node, void *target)
+{
+    struct site_users *users = target;
+
+    if (node->count < 2)
+        say_form(r, node->words[0].where, "mechanisms NAME ...");
+    users->mechanisms = 0;
+    for (size_t i = 1; i < node->count; i++) {
+        enum sasl_mechanism m = sasl_mechanism_by_name(node->words[i].text);
+        struct conf_guess guess = { .word = node->words[i].text };
+        for (int k = 0; k < SASL_MECHANISMS && m == SASL_MECHANISMS; k++)
+            conf_guess_offer(&guess, setting_fold(r->arena, sasl_mechanism_name((enum sasl_mechanism)k)));
+        if (m == SASL_MECHANISMS)
+            conf_error(r->problems, node->words[i].where, conf_guess_best(&guess), "\"%.*s\" is no mechanism that we know",
+                       STR_ARG(node->words[i].text));
+        else
+            users->mechanisms |= SASL_BIT(m);
+    }
+}
+
+#define IN_USERS(member) .offset = offsetof(struct site_users, member)
+static const struct setting users_table[] = {
+    { STR("mechanisms"), STR("NAME ..."), SETTING_CUSTOM, .read = read_mechanisms,
+      .help = STR("The ways to log in, all of them under TLS only; external, scram-sha-256-plus, scram-sha-256, plain and "
+                  "login if nothing is said") },
+    { STR("messages-per-day"), STR("NUMBER"), SETTING_COUNT, IN_USERS(messages_per_day), .fallback = STR("1000"),
+      .help = STR("What one user may send within 24 hours; 0 is no limit") },
+    { STR("recipients-per-day"), STR("NUMBER"), SETTING_COUNT, IN_USERS(recipients_per_day), .fallback = STR("5000"),
+      .help = STR("And to how many recipients; 0 is no limit") },
+    { STR("failures-per-account"), STR("NUMBER"), SETTING_COUNT, IN_USERS(account_failures), .min = 1, .max = 1000000,
+      .fallback = STR("10"),
+      .help = STR("After so many wrong passwords the account is closed to networks from which its user has not logged in for "
+                  "30 days") },
+    { STR("failures-per-network"), STR("NUMBER"), SETTING_COUNT, IN_USERS(network_failures), .min = 1, .max = 1000000,
+      .fallback = STR("30"), .help = STR("After so many from one network (IPv4 /24, IPv6 /56) it may not log in") },
+    { STR("failures-within"), STR("TIME"), SETTING_TIME, IN_USERS(failures_within), .min = SECOND, .max = 30 * DAY,
+      .fallback = STR("1h"), .help = STR("Wrong passwords older than this are forgotten") },
+    { STR("ban"), STR("TIME"), SETTING_TIME, IN_USERS(ban), .min = SECOND, .max = 30 * DAY, .fallback = STR("15m"),
+      .help = STR("How long an account or a network is then refused") },
+};
+static const struct setting_table users_settings = SETTING_TABLE(users_table);
+
+static void
 read_users(struct setting_reader *r, const struct conf_node *node, void *target)
 {
-    struct site *site = target;
+    struct site_users *users = &((struct site *)target)->users;
+    bool dovecot = node->count == 3 && str_eq(node->words[1].text, S("dovecot"));
 
-    if (node->count != 3 || !str_eq(node->words[1].text, S("file"))) {
+    if (node->count != 3 || (!dovecot && !str_eq(node->words[1].text, S("file")))) {
         say_form(r, node->words[0].where, "users file FILE");
         return;
     }
-    site->users = arena_keep(r->arena, conf_resolve(r->arena, node->words[2].where.file, node->words[2].text));
+    *users = (struct site_users){
+        .where = node->words[0].where,
+        .kind = dovecot ? USERS_DOVECOT : USERS_FILE,
+        .path = arena_keep(r->arena, conf_resolve(r->arena, node->words[2].where.file, node->words[2].text)),
+        .mechanisms = SASL_BIT(SASL_EXTERNAL) | SASL_BIT(SASL_SCRAM_SHA_256_PLUS) | SASL_BIT(SASL_SCRAM_SHA_256) |
+                      SASL_BIT(SASL_PLAIN) | SASL_BIT(SASL_LOGIN),
+    };
+    setting_read(r, &users_settings, node->children, users);
+    if (dovecot && users->path.len >= sizeof((struct address *)0)->path)
+        conf_error(r->problems, node->words[2].where, CONF_NO_SUGGESTION, "a socket's path may have %zu bytes",
+                   sizeof((struct address *)0)->path - 1);
     conf_warn(r->problems, node->words[0].where, "\"users\" is known, but users are not there yet: nobody can submit");
 }
 
@@ -743,7 +797,7 @@ static const struct setting site_table[] = {
              "likes (EC, RSA), else the first. Without any, one is made that nobody vouches for")},
     {STR("domain"), STR("NAME ..."), SETTING_CUSTOM, .repeats = true, .read = read_domain, .block = &directory_settings,
      .help = STR("A domain that we take mail for, or several with one description")},
-    {STR("users"), STR("file FILE"), SETTING_CUSTOM, .read = read_users,
+    {STR("users"), STR("file FILE | dovecot SOCKET"), SETTING_CUSTOM, .read = read_users, .block = &users_settings,
      .help = STR("Who may submit, with hashed passwords; known, but not there yet")},
     {STR("route"), STR("default|DOMAIN ..."), SETTING_CUSTOM, .repeats = true, .read = read_route,
      .block = &route_settings,
@@ -1026,7 +1080,8 @@ site_check_world(const struct site *site, const struct site_world *w, struct con
                   "smtp://HOST:587 }\" goes another way");
     for (size_t i = 0; i < site->certificate_count; i++)
         check_secret(w, problems, site->certificates[i].where, site->certificates[i].key);
-    check_secret(w, problems, nowhere, site->users);
+    if (site->users.kind == USERS_FILE)
+        check_secret(w, problems, site->users.where, site->users.path);
     for (size_t i = 0; i < site->route_count; i++)
         check_secret(w, problems, site->routes[i].where, site->routes[i].password_file);
 }

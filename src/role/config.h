@@ -19,6 +19,7 @@
 #include "policy/directory.h"
 #include "queue/retry.h"
 #include "queue/route.h"
+#include "sasl/mechanism.h"
 #include "smtp/server.h"
 
 enum listener_kind { LISTENER_MX, LISTENER_SUBMISSION, LISTENER_SUBMISSIONS };
@@ -62,6 +63,17 @@ struct site_certificate {
 };
 enum { SITE_CERTIFICATES_MAX = 64 };
 
+enum users_kind { USERS_NONE, USERS_FILE, USERS_DOVECOT };
+struct site_users {
+    struct conf_where where;
+    uint8_t kind;                      /* enum users_kind */
+    struct str path;                   /* the file, or the socket */
+    unsigned mechanisms;               /* SASL_BITs that may be offered: sasl_offered() */
+    uint32_t messages_per_day, recipients_per_day; /* 0: no limit */
+    uint32_t account_failures, network_failures;   /* then a ban */
+    int64_t failures_within, ban;
+};
+
 enum site_sandbox { SITE_SANDBOX_TRY, SITE_SANDBOX_REQUIRE, SITE_SANDBOX_OFF };
 
 struct site {
@@ -78,7 +90,7 @@ struct site {
     uint8_t sandbox;                   /* enum site_sandbox */
     struct site_certificate *certificates; /* none: the role `keys` makes one */
     size_t certificate_count;
-    struct str users;                  /* file; absent: none */
+    struct site_users users;
 
     struct mem *mem;                   /* the rest is config.c's */
     struct arena arena;

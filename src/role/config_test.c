@@ -113,7 +113,7 @@ small_site(struct test *t)
         EXPECT_INT(t, site->certificate_count, 1);
         EXPECT_STR(t, site->certificates[0].certificate, S("/etc/postrider/mx.pem"));
         EXPECT_STR(t, site->certificates[0].key, S("/etc/postrider/mx.key"));
-        EXPECT_STR(t, site->users, S("/etc/postrider/users"));
+        EXPECT_STR(t, site->users.path, S("/etc/postrider/users"));
         EXPECT_INT(t, site->listener_count, 3);
         EXPECT_INT(t, site->listeners[0].address_count, 2);
         EXPECT(t, !site->listeners[0].closed && site->listeners[1].closed && site->listeners[2].closed);

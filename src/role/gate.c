@@ -4,6 +4,7 @@
  * ADMIT   address, u32 sessions a client may have  ->  u16 code (0: welcome), enhanced, text
  * LEAVE   address
  * VERIFY  forward-path  ->  as ADMIT; 0: the next hop takes it
+ * AUTH, AUTH_STEP, SPEND: border.h
  *
  * Recipients of a `recipients verify` domain are asked of its next hop by RCPT, from the null sender, without a
  * message; those of a backup, of the MX hosts that are preferred over us. The answer is kept: an hour if good, five
@@ -11,6 +12,7 @@
  * while the host behind it is down. One that kept us waiting in vain is left alone for half a minute, or every
  * recipient would wait as long.
  */
+#include "base/check.h"
 #include "base/map.h"
 #include "policy/rate.h"
 #include "role/ask.h"
@@ -421,6 +423,70 @@ verify(struct gate *g, struct peer *peer, struct link_message *m)
     return true;
 }
 
+/* ---- users ---- */
+
+static void
+answer_verdict(struct gate *g, struct peer *peer, uint32_t call, uint16_t type, const struct border_verdict *v)
+{
+    struct mem *mem = rt_mem(g->role->rt);
+    unsigned char *memory = mem_alloc(mem, BORDER_VERDICT_BYTES);
+    struct put p = put_init(memory, BORDER_VERDICT_BYTES);
+
+    border_put_verdict(&p, v);
+    CHECK(!p.full);
+    role_reply(g->role, peer->serial, call, type, put_str_so_far(&p));
+    mem_free(mem, memory, BORDER_VERDICT_BYTES);
+}
+
+static bool
+auth(struct gate *g, struct peer *peer, struct link_message *m)
+{
+    struct take t = take_init(m->body);
+    struct border_auth a;
+    struct border_verdict v = { .status = SASL_LATER };
+
+    if (m->call == 0 || !border_take_auth(&t, &a))
+        return false;
+    struct sasl_situation s = { a.tls, !str_is_absent(a.exporter) || !str_is_absent(a.end_point),
+                                !str_is_absent(a.certificate) };
+    unsigned bit = SASL_BIT(sasl_mechanism_by_name(a.mechanism));
+    if (!(g->role->site->users.mechanisms & bit))
+        v.status = SASL_UNKNOWN_MECHANISM;
+    else if (!s.tls)
+        v.status = SASL_WEAK;
+    else if (!(sasl_offered(g->role->site->users.mechanisms, s) & bit))
+        v.status = SASL_UNKNOWN_MECHANISM;
+    answer_verdict(g, peer, m->call, m->type, &v);
+    return true;
+}
+
+static bool
+auth_step(struct gate *g, struct peer *peer, struct link_message *m)
+{
+    struct take t = take_init(m->body);
+    struct border_auth_step s;
+
+    if (m->call == 0 || !border_take_auth_step(&t, &s))
+        return false;
+    answer_verdict(g, peer, m->call, m->type, &(struct border_verdict){ .status = SASL_LATER });
+    return true;
+}
+
+static bool
+spend(struct gate *g, struct peer *peer, struct link_message *m)
+{
+    struct take t = take_init(m->body);
+    unsigned char memory[16];
+    struct put p = put_init(memory, sizeof memory);
+    struct border_spend s;
+
+    if (m->call == 0 || !border_take_spend(&t, &s))
+        return false;
+    border_put_spent(&p, &(struct border_spent){ .answer = SPEND_OK });
+    role_reply(g->role, peer->serial, m->call, m->type, put_str_so_far(&p));
+    return true;
+}
+
 /* ---- the role ---- */
 
 static bool
@@ -436,6 +502,12 @@ message(struct role *role, struct peer *peer, struct link_message *m)
         return receiver && leave(g, peer, m);
     case BORDER_VERIFY:
         return receiver && verify(g, peer, m);
+    case BORDER_AUTH:
+        return receiver && auth(g, peer, m);
+    case BORDER_AUTH_STEP:
+        return receiver && auth_step(g, peer, m);
+    case BORDER_SPEND:
+        return receiver && spend(g, peer, m);
     default:
         return false;
     }
