@@ -158,6 +158,9 @@ static void
 peer_up(struct role *role, struct peer *peer)
 {
     struct keys *k = role->ctx;
+
+    if (!k) /* this role is ending */
+        return;
     struct asking *a = mem_new(rt_mem(role->rt), struct asking);
     struct link_settings settings = {
         .name = S("signatures"), .ctx = a, .handle = answer, .closed = asking_closed, .calls_max = 1,
@@ -182,6 +185,8 @@ peer_down(struct role *role, struct peer *peer)
 {
     struct keys *k = role->ctx;
 
+    if (!k)
+        return;
     list_each_safe (node, &k->askings) {
         struct asking *a = container_of(node, struct asking, node);
         if (a->peer == peer->serial)
@@ -459,8 +464,10 @@ certificates(struct role *role)
 {
     struct keys *k = role->ctx;
 
+    if (!k) /* this role is ending */
+        return;
     k->again = true;
-    if (k->loading || !k->own_crypto) /* NULL: this role is ending */
+    if (k->loading)
         return;
     k->loading = true;
     scope_start(&k->work, "load", run_load, k);
@@ -524,7 +531,8 @@ run(struct role *role)
         let_go(k, &k->places[i].former);
     }
     crypto_close(k->own_crypto);
-    k->own_crypto = NULL;
+    role->ctx = NULL; /* links outlive this */
+    mem_free(rt_mem(role->rt), k, sizeof *k);
 }
 
 static void

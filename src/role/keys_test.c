@@ -1,0 +1,296 @@
+/*
+ * Tests of the role `keys` over real links: who gets which certificates, what is signed for whom, and what becomes of both
+ * when files change.
+ */
+#include "base/check.h"
+#include "base/conf_fake.h"
+#include "base/test.h"
+#include "net/signing.h"
+#include "role/border.h"
+#include "role/role.h"
+#include "runtime/host.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { MX, SUBMISSION, POOLS, FILES = 4 };
+
+static const struct conf_fake_file config[] = {
+    { STR("/m"), STR("hostname mx.example.org\n"
+                     "listen mx { address :25 }\n"
+                     "listen mx inner { address :26; tls { certificate 1; key 1 } }\n"
+                     "listen submission { address :587; tls { certificate 2; key 2 } }\n"
+                     "listen submissions { address :465; tls { certificate 3; key 3 } }\n"
+                     "tls { certificate 0; key 0 }\n"
+                     "domain example.org { mailbox a; alias postmaster -> a; deliver maildir /m/{local} }\n") },
+};
+/* The order of the site's certificates is that of the file: what is at each index. */
+static const int file_of_index[FILES] = { 1, 2, 3, 0 };
+
+struct pool { /* a receiver's ends of the links to `keys`, and what it heard */
+    struct world *w;
+    struct peer peer;
+    struct link *link, *signatures;
+    char shown[200]; /* "inner:1 :0 " */
+    size_t told;
+};
+
+struct world {
+    struct test *t;
+    struct rt *rt;
+    struct role role;
+    struct crypto *crypto;
+    struct pool pools[POOLS];
+    struct event heard;
+    char folder[64];
+    struct arena arena;
+    struct str certificates[FILES + 1], keys[FILES + 1]; /* the last one comes in place of another */
+    struct key_name names[FILES + 1];
+};
+
+/* ---- the receivers' side ----------------------------------------------------------------------------------------- */
+
+static int
+number_of(const struct world *w, struct str certificate)
+{
+    for (int i = 0; i <= FILES; i++)
+        if (str_eq(w->certificates[i], certificate))
+            return i;
+    return -1;
+}
+
+static bool
+hear(void *ctx, struct link *link, struct link_message *m)
+{
+    struct pool *p = ctx;
+    struct take t = take_init(m->body);
+    struct text shown = text_init(p->shown, sizeof p->shown - 1);
+
+    (void)link;
+    if (m->type != BORDER_CERTIFICATES)
+        return m->type == BORDER_TICKETS;
+    for (size_t count = take_u16(&t); count > 0 && !t.bad; count--) {
+        struct str listener = take_bytes(&t, 100);
+        text_putf(&shown, "%.*s:%d ", STR_ARG(listener), number_of(p->w, take_bytes(&t, KEY_FILE_MAX)));
+    }
+    CHECK(take_end(&t) && text_cstr(&shown));
+    p->told++;
+    event_wake(p->w->rt, &p->w->heard);
+    return true;
+}
+
+static void
+closed(void *ctx, struct link *link, struct err why)
+{
+    (void)ctx, (void)link, (void)why;
+}
+
+static struct link *
+link_to(struct world *w, struct handle *out_other, struct pool *p)
+{
+    struct link_settings settings = { .name = S("test"), .ctx = p, .handle = hear, .closed = closed };
+    struct handle ends[2];
+    struct link *link;
+
+    CHECK(!err_is(stream_pair(w->rt, ends)) && !err_is(link_open(w->rt, ends[0], &settings, &link)));
+    *out_other = ends[1];
+    return link;
+}
+
+static bool
+nothing_is_asked(void *ctx, struct link *link, struct link_message *m)
+{
+    (void)ctx, (void)link, (void)m;
+    return false;
+}
+
+static void
+connect_pool(struct world *w, int which, enum role_kind kind)
+{
+    struct pool *p = &w->pools[which];
+    struct link_settings settings = { .name = S("receiver"), .ctx = p, .handle = nothing_is_asked, .closed = closed };
+    struct handle theirs;
+
+    *p = (struct pool){ .w = w, .peer = { .role = &w->role, .kind = kind, .serial = (uint64_t)which + 1 } };
+    p->link = link_to(w, &theirs, p);
+    p->signatures = link_to(w, &p->peer.second, p);
+    CHECK(!err_is(link_open(w->rt, theirs, &settings, &p->peer.link)));
+    list_push_back(&w->role.peers, &p->peer.node);
+    w->role.ops->peer_up(&w->role, &p->peer);
+}
+
+static void
+wait_until_told(struct world *w, size_t times)
+{
+    for (int i = 0; i < POOLS; i++)
+        while (w->pools[i].told < times)
+            CHECK(!err_is(event_wait(w->rt, &w->heard, within(w->rt, 100 * SECOND))));
+}
+
+/* Whether a receiver of that pool is given a signature with that key. */
+static bool
+is_signed(struct world *w, int pool, int key)
+{
+    unsigned char memory[SIGNING_QUESTION_MAX];
+    struct put p = put_init(memory, sizeof memory);
+    struct str answer;
+
+    put_raw(&p, str_new(w->names[key].bytes, KEY_NAME));
+    put_u16(&p, KEY_ECDSA_SHA256);
+    put_bytes(&p, S("what a handshake has signed"));
+    CHECK(!err_is(link_call(w->pools[pool].signatures, SIGNING_CALL, put_str_so_far(&p), &w->arena,
+                            within(w->rt, 100 * SECOND), &answer)));
+    struct take t = take_init(answer);
+    struct str signature = take_bytes(&t, KEY_SIGNATURE_MAX);
+    CHECK(take_end(&t));
+    return signature.len > 0;
+}
+
+/* ---- files, and the role ----------------------------------------------------------------------------------------- */
+
+static void
+write_file(const char *path, struct str bytes)
+{
+    FILE *file = fopen(path, "w");
+
+    CHECK(file && fwrite(bytes.ptr, 1, bytes.len, file) == bytes.len && fclose(file) == 0);
+}
+
+/* As the supervisor passes them on: the certificate and key `with` of the site's certificate `index`. */
+static void
+pass(struct world *w, uint32_t index, struct str certificate, struct str key)
+{
+    struct role_certificate c = { .index = index };
+    char path[2][80];
+
+    for (int k = 0; k < 2; k++) {
+        snprintf(path[k], sizeof path[k], "%s/%d", w->folder, k);
+        write_file(path[k], k ? key : certificate);
+        CHECK(!err_is(host_open(w->rt, str_from_cstr(path[k]), FOREVER, k ? &c.key : &c.certificate)));
+        CHECK(unlink(path[k]) == 0);
+    }
+    w->role.certificates[w->role.certificate_count++] = c;
+}
+
+static void
+run_keys(void *arg)
+{
+    struct world *w = arg;
+
+    w->role.ops->run(&w->role);
+}
+
+static void
+world_begin(struct world *w, struct conf_fixture *conf)
+{
+    w->role = (struct role){ .rt = w->rt, .ops = &keys_ops, .kind = ROLE_KEYS };
+    list_init(&w->role.peers);
+    event_init(&w->role.changed);
+    event_init(&w->heard);
+    arena_init(&w->arena, rt_mem(w->rt), 4096, 1 << 20);
+    conf_fixture_init(conf, config, 1);
+    struct site *site = site_load(rt_mem(w->rt), &conf->bundle, 7, &conf->problems);
+    CHECK(site && site->certificate_count == FILES && site->listener_count == 4);
+    for (size_t i = 0; i < site->listener_count; i++)
+        site->listeners[i].closed = false; /* whether there are users is no concern of the keys */
+    w->role.site = site;
+    snprintf(w->folder, sizeof w->folder, "/tmp/postrider-keys-XXXXXX");
+    CHECK(mkdtemp(w->folder) && !err_is(crypto_open(w->rt, &w->crypto)));
+    for (int i = 0; i <= FILES; i++) {
+        struct key_certificate c;
+        CHECK(!err_is(key_make_self_signed(w->crypto, S("mx.example.org"), &w->arena, &w->certificates[i], &w->keys[i])));
+        CHECK(!err_is(key_look_at_certificate(w->crypto, w->certificates[i], &c)));
+        w->names[i] = c.key;
+    }
+    for (uint32_t i = 0; i < FILES; i++)
+        pass(w, i, w->certificates[file_of_index[i]], w->keys[file_of_index[i]]);
+    w->role.ops->prepare(&w->role);
+    CHECK(w->role.ops->start(&w->role));
+}
+
+static void
+world_end(struct world *w, struct conf_fixture *conf, struct scope *scope)
+{
+    w->role.draining = true;
+    event_wake(w->rt, &w->role.changed);
+    CHECK(!err_is(scope_wait(scope, within(w->rt, 100 * SECOND))));
+    scope_end(scope);
+    for (int i = 0; i < POOLS; i++) {
+        link_free(w->pools[i].link);
+        link_free(w->pools[i].signatures);
+        link_free(w->pools[i].peer.link);
+    }
+    crypto_close(w->crypto);
+    site_free((struct site *)(uintptr_t)w->role.site);
+    conf_fixture_done(conf);
+    arena_done(&w->arena);
+    CHECK(rmdir(w->folder) == 0);
+}
+
+/* ---- tests ------------------------------------------------------------------------------------------------------- */
+
+static void
+expect_signed(struct world *w, int pool, const bool want[FILES + 1])
+{
+    for (int key = 0; key <= FILES; key++)
+        EXPECT_INT(w->t, is_signed(w, pool, key), want[key]);
+}
+
+static void
+run_rights(struct rt *rt, void *arg)
+{
+    struct world *w = arg;
+    struct conf_fixture conf;
+    struct scope scope;
+
+    w->rt = rt;
+    world_begin(w, &conf);
+    scope_init(&scope, rt);
+    scope_start(&scope, "keys", run_keys, w);
+    connect_pool(w, MX, ROLE_RECEIVER);
+    connect_pool(w, SUBMISSION, ROLE_SUBMISSION);
+    wait_until_told(w, 1);
+
+    test_case(w->t, "each pool knows its own");
+    EXPECT_STR(w->t, str_from_cstr(w->pools[MX].shown), S(":0 inner:1 "));
+    EXPECT_STR(w->t, str_from_cstr(w->pools[SUBMISSION].shown), S("submission:2 submissions:3 "));
+    expect_signed(w, MX, (bool[]){ true, true, false, false, false });
+    expect_signed(w, SUBMISSION, (bool[]){ false, false, true, true, false });
+
+    test_case(w->t, "a key that does not fit leaves the one before");
+    pass(w, 1, w->certificates[FILES], w->keys[2]);
+    w->role.ops->certificates(&w->role);
+    wait_until_told(w, 2);
+    EXPECT_STR(w->t, str_from_cstr(w->pools[SUBMISSION].shown), S("submission:2 submissions:3 "));
+    expect_signed(w, SUBMISSION, (bool[]){ false, false, true, true, false });
+
+    test_case(w->t, "so does a file that is broken");
+    pass(w, 1, S("-----BEGIN CERTIFICATE-----\nAAAA\n"), w->keys[2]);
+    pass(w, 2, w->certificates[3], S(""));
+    w->role.ops->certificates(&w->role);
+    wait_until_told(w, 3);
+    EXPECT_STR(w->t, str_from_cstr(w->pools[SUBMISSION].shown), S("submission:2 submissions:3 "));
+
+    test_case(w->t, "a new one takes its place, and the key before goes on to sign for handshakes that began with it");
+    pass(w, 1, w->certificates[FILES], w->keys[FILES]);
+    w->role.ops->certificates(&w->role);
+    wait_until_told(w, 4);
+    EXPECT_STR(w->t, str_from_cstr(w->pools[SUBMISSION].shown), S("submission:4 submissions:3 "));
+    EXPECT_STR(w->t, str_from_cstr(w->pools[MX].shown), S(":0 inner:1 "));
+    expect_signed(w, MX, (bool[]){ true, true, false, false, false });
+    expect_signed(w, SUBMISSION, (bool[]){ false, false, true, true, true });
+
+    world_end(w, &conf, &scope);
+}
+
+static void
+rights_end_at_the_pool(struct test *t)
+{
+    struct world w = { .t = t };
+
+    EXPECT(t, !err_is(rt_run(run_rights, &w)));
+}
+
+TEST_MAIN({ "rights end at the pool", rights_end_at_the_pool })
