@@ -188,30 +188,54 @@ def test_client_certificates_are_asked_for_where_configured(tmp_path):
         assert len([e for e in server.log_events("session") if "tls-failure" in e]) == 2 * 5
 
 
-def test_a_certificate_is_replaced_under_sessions(tmp_path):
+def test_certificates_are_replaced_under_sessions(tmp_path):
     count = 1000 if FULL else 100
-    first = make_certificate(tmp_path, "mx")
-    with Postrider(tmp_path, SITE, more=tls_blocks(tmp_path, "mx")) as server, contextlib.ExitStack() as stack:
+    first = {name: make_certificate(tmp_path, name, host=f"{name}.local.test") for name in ("mx", "other", "more")}
+    with Postrider(tmp_path, SITE, more=tls_blocks(tmp_path, *first)) as server, contextlib.ExitStack() as stack:
         clients = []
         for i in range(count):
             client = stack.enter_context(smtplib.SMTP("127.0.0.1", server.port, timeout=60))
             if i % 2 == 0:
+                client._host = f"{('mx', 'other')[i % 4 // 2]}.local.test"
                 client.starttls(context=context())
             clients.append(client)
-        assert shown(server) == first
-        second = make_certificate(tmp_path, "mx", ("rsa:2048",))
-        until = time.monotonic() + 60
-        began = time.monotonic()
-        while shown(server) != second:
-            assert time.monotonic() < until
-        print(f"{count} sessions open: the new certificate was shown after {time.monotonic() - began:.1f} s")
-        assert all(client.noop()[0] == 250 for client in clients)
-        # A key of another certificate: what there is stays in use until both are there.
-        (tmp_path / "mx.key").write_bytes((tmp_path / "mx.key").read_bytes().replace(b"PRIVATE", b"NO"))
-        wait_until(lambda: server.log_events("certificate-unusable"))
-        make_certificate(tmp_path, "mx")
-        wait_until(lambda: shown(server) != second)
-        assert all(client.noop()[0] == 250 for client in clients)
+
+        def all_shown():
+            return {name: shown(server, name=f"{name}.local.test") for name in first}
+
+        def wait_for(want, since):
+            """Until the server shows these; meanwhile every handshake succeeds."""
+            wait_until(lambda: all_shown() == want, what="the new certificates")
+            return time.monotonic() - since
+
+        def all_stay():
+            assert all(client.noop()[0] == 250 for client in clients)
+
+        assert all_shown() == first
+        second = {**first, "other": make_certificate(tmp_path, "other", host="other.local.test")}
+        one = wait_for(second, time.monotonic())
+        all_stay()
+        third = {name: make_certificate(tmp_path, name, ("rsa:2048",), host=f"{name}.local.test") for name in ("mx", "other")}
+        third["more"] = first["more"]
+        two = wait_for(third, time.monotonic())
+        all_stay()
+        print(f"{count} sessions open: one new certificate of three was shown after {one:.1f} s, two after {two:.1f} s; none dropped")
+        # What cannot be used: the one before stays, also when others are taken up.
+        good = (tmp_path / "mx.key").read_bytes()
+        for event, key in (("certificate-unusable", good.replace(b"PRIVATE", b"NO")), ("certificate-unusable", b""),
+                           ("certificate-of-another-key", (tmp_path / "other.key").read_bytes())):
+            seen = len(server.log_events(event))
+            (tmp_path / "mx.key").write_bytes(key)
+            told = wait_until(lambda: server.log_events(event)[seen:])
+            assert told[0]["file"] == f"{tmp_path}/mx.pem" and told[0]["so"] == "the one before stays in use" and told[0]["level"] == "error"
+            assert all_shown() == third
+        (tmp_path / "more.key").unlink()
+        wait_until(lambda: [e for e in server.log_events("certificate-not-opened") if e["path"] == f"{tmp_path}/more.key"])
+        assert all_shown() == third
+        fourth = {name: make_certificate(tmp_path, name, host=f"{name}.local.test") for name in first}
+        wait_for(fourth, time.monotonic())
+        all_stay()
+        assert not server.log_events("certificate-signed-by-ourselves")
 
 
 def memory_of(pid):
