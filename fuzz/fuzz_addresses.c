@@ -58,7 +58,8 @@ static void
 complete(struct str input, struct arena *arena)
 {
     const struct compose_origin origin = { .address = S("user@host.example"), .name = S("A User"),
-                                           .hostname = S("host.example"), .id = { 1, 2 }, .wall = 1 };
+                                           .hostname = S("host.example"), .domain = S("host.example"),
+                                           .id = { 1, 2 }, .wall = 1 };
     struct compose_recipients recipients = { .header = input };
     struct mailbox mailbox;
     size_t found = 0;
@@ -67,7 +68,7 @@ complete(struct str input, struct arena *arena)
         CHECK(++found <= input.len);
     struct str body = input;
     struct text t = fuzz_text(arena, compose_header_size(input, &origin));
-    compose_header(&t, &body, &origin);
+    compose_header(&t, &body, &origin, arena);
     CHECK(!t.full);
     struct str header = text_str(&t);
     CHECK(str_ends(header, S("\r\n")) && body.len <= input.len);

@@ -62,6 +62,8 @@ check_orcpt(struct str orcpt, bool utf8, struct arena *arena)
     }
 }
 
+static const struct mail_offers offers = { .size_max = 100000, .auth = true };
+
 void
 fuzz_one(struct str input, struct arena *arena)
 {
@@ -71,7 +73,7 @@ fuzz_one(struct str input, struct arena *arena)
     struct rcpt_request rcpt = { 0 };
 
     for (int extended = 0; extended < 2; extended++) {
-        const struct reply *refusal = mail_request_parse(mail_args, extended, 100000, arena, &mail);
+        const struct reply *refusal = mail_request_parse(mail_args, extended, &offers, arena, &mail);
         if (refusal) {
             check_refusal(refusal);
             mail = (struct mail_request){ .smtputf8 = extended };

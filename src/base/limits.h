@@ -38,6 +38,7 @@ enum {
     LIMIT_RECEIVED_HOPS        = 100,   /* RFC 5321 section 6.3 */
     LIMIT_WRONG_COMMANDS       = 20,    /* then 421 */
     LIMIT_IDLE_COMMANDS        = 100,   /* commands without mail; then 421 */
+    LIMIT_AUTH_FAILURES        = 5,     /* in a session; then 421 */
     LIMIT_RCPT_REFUSED         = 20,    /* with none accepted; then 421 */
     LIMIT_SESSIONS             = 10000, /* of a receiver */
     LIMIT_SESSIONS_PER_CLIENT  = 50,    /* IPv4 address or IPv6 /64; then 421 4.7.0 */

@@ -412,6 +412,7 @@ make_content(struct mail *m)
         .address = m->sender.len ? m->sender : arena_printf(&m->arena, "postmaster@%.*s", STR_ARG(m->host)),
         .name = m->full_name,
         .hostname = m->host,
+        .domain = m->host,
         .id = { rt_random(m->rt), rt_random(m->rt) },
         .wall = rt_wall(m->rt),
     };
@@ -419,7 +420,7 @@ make_content(struct mail *m)
     size_t cap = compose_header_size(rest, &origin) + rest.len;
     struct text t = text_init(arena_alloc(&m->arena, cap), cap);
 
-    compose_header(&t, &rest, &origin);
+    compose_header(&t, &rest, &origin, &m->arena);
     text_put(&t, rest);
     CHECK(!t.full);
     m->content = text_str(&t);

@@ -167,6 +167,7 @@ addresses_next(struct str *rest, struct arena *arena, struct mailbox *out)
             behind = e.close == SIZE_MAX ? S("") : str_from(text, e.close + 1);
             skip_cfws(&behind);
         }
+        m.spec = str_trim(spec);
         bool sound = (e.open == SIZE_MAX || e.close != SIZE_MAX) && behind.len == 0 && parse_spec(spec, arena, &m.path);
         *out = m;
         return sound ? ADDRESSES_ONE : ADDRESSES_BAD;

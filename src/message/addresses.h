@@ -10,6 +10,7 @@
 struct mailbox {
     struct str name;  /* as it stands before <...>: trimmed, still quoted or encoded; empty: none */
     struct str text;  /* the whole element */
+    struct str spec;  /* the part of it that is the address, as it stands */
     struct path path; /* an empty domain: none was written */
 };
 enum addresses { ADDRESSES_END, ADDRESSES_ONE, ADDRESSES_BAD };

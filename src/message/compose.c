@@ -10,6 +10,7 @@ enum {
     BASE64_LINE = 57,        /* bytes that make a line of 76 */
     LINE_MAX = 998,
     FIXED_SIZE = 4096,       /* all that is not counted below */
+    DOMAINS_SIZE = 64 << 10, /* for domains that addresses lack; then they stay as they are */
 };
 
 static void
@@ -224,25 +225,83 @@ compose_put(struct text *t, const struct compose *c)
 size_t
 compose_header_size(struct str message, const struct compose_origin *o)
 {
-    return FIXED_SIZE + 2 * message.len + o->address.len + 8 * o->name.len + o->hostname.len;
+    return FIXED_SIZE + DOMAINS_SIZE + 2 * message.len + o->address.len + 8 * o->name.len + o->hostname.len;
+}
+
+/* The fields that name people: RFC 5322 sections 3.6.2, 3.6.3 and 3.6.6. */
+static bool
+holds_addresses(struct str name)
+{
+    static const struct str names[] = { STR("From"), STR("Sender"), STR("Reply-To"), STR("To"), STR("Cc") };
+
+    str_take_nocase(&name, S("Resent-"));
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (str_eq_nocase(name, names[i]))
+            return true;
+    return false;
+}
+
+/* A field of addresses, each with a domain. Nothing else in it changes. */
+static struct str
+qualify(const struct header_field *field, struct str domain, size_t *room, struct arena *arena)
+{
+    struct str whole = field->whole, value = field->value;
+    struct mailbox m;
+    size_t count = 0;
+
+    for (enum addresses found; (found = addresses_next(&value, arena, &m)) != ADDRESSES_END;)
+        count += found == ADDRESSES_ONE && m.path.domain.len == 0;
+    size_t more = count * (domain.len + sizeof "@ \"\"");
+    if (count == 0 || more > *room)
+        return whole;
+    *room -= more;
+    struct text t = text_init(arena_alloc(arena, whole.len + more), whole.len + more);
+    value = field->value;
+    for (enum addresses found; (found = addresses_next(&value, arena, &m)) != ADDRESSES_END;) {
+        if (found != ADDRESSES_ONE || m.path.domain.len > 0)
+            continue;
+        size_t at = (size_t)(m.spec.ptr - whole.ptr);
+        text_put(&t, str_slice(whole, 0, at));
+        path_put(&t, (struct path){ m.path.local, domain });
+        if (!str_has_byte(m.path.local, '(') && str_has_byte(m.spec, '(')) { /* "bob (Bob)": who that is */
+            text_put_byte(&t, ' ');
+            text_put(&t, str_from(m.spec, str_find_byte(m.spec, '(')));
+        }
+        whole = str_from(whole, at + m.spec.len);
+    }
+    text_put(&t, whole);
+    return t.full ? field->whole : text_str(&t);
+}
+
+static bool
+is_signed(struct str header)
+{
+    struct header_field field;
+
+    while (header_take(&header, &field))
+        if (str_eq_nocase(field.name, S("DKIM-Signature")))
+            return true;
+    return false;
 }
 
 void
-compose_header(struct text *t, struct str *message, const struct compose_origin *o)
+compose_header(struct text *t, struct str *message, const struct compose_origin *o, struct arena *arena)
 {
     struct header_field field;
     bool has_from = false, has_date = false, has_id = false;
     struct str rest = *message;
+    size_t room = DOMAINS_SIZE;
 
     if (str_starts(rest, S("From ")) || str_starts(rest, S(">From ")))
         rest = str_from(rest, str_find_byte(rest, '\n') + 1);
+    bool qualifies = o->domain.len > 0 && !is_signed(rest);
     while (header_take(&rest, &field)) {
         if (str_eq_nocase(field.name, S("Bcc")) || str_eq_nocase(field.name, S("Resent-Bcc")))
             continue;
         has_from |= str_eq_nocase(field.name, S("From"));
         has_date |= str_eq_nocase(field.name, S("Date"));
         has_id |= str_eq_nocase(field.name, S("Message-ID"));
-        put_field_lines(t, field.whole);
+        put_field_lines(t, qualifies && holds_addresses(field.name) ? qualify(&field, o->domain, &room, arena) : field.whole);
     }
     if (!has_from)
         put_from(t, o, false);

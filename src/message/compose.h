@@ -13,6 +13,7 @@ struct compose_origin {
     struct str address;   /* of the sender, "user@host" */
     struct str name;      /* full name, or empty */
     struct str hostname;  /* for the Message-ID */
+    struct str domain;    /* for addresses of the header that have none; absent: they stay so */
     struct message_id id; /* random */
     int64_t wall;
 };
@@ -40,10 +41,11 @@ void compose_put(struct text *, const struct compose *);
 
 /*
  * A message with a header: its fields without Bcc and Resent-Bcc, and with From, Date and Message-ID where they are
- * missing; then the empty line. *message is left at the body. A "From " line of mbox is dropped; lines end with CRLF.
- * The text needs compose_header_size().
+ * missing; then the empty line. Addresses without a domain get the origin's, unless a signature (DKIM) may cover them.
+ * *message is left at the body. A "From " line of mbox is dropped; lines end with CRLF. The text needs
+ * compose_header_size(); the arena is for work, as much as the header and some times that.
  */
-void compose_header(struct text *, struct str *message, const struct compose_origin *);
+void compose_header(struct text *, struct str *message, const struct compose_origin *, struct arena *);
 size_t compose_header_size(struct str message, const struct compose_origin *);
 
 /*

@@ -223,11 +223,11 @@ completes_headers(struct test *t)
 
     arena_init(&arena, &mem, 4096, 1 << 20);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        char memory[16384], names[256];
+        char memory[96 << 10], names[256];
         struct str in = test_edge(cases[i].in), rest = in;
         struct text out = text_init(memory, compose_header_size(in, &origin)), list = text_init(names, sizeof names);
         test_case(t, cases[i].why);
-        compose_header(&out, &rest, &origin);
+        compose_header(&out, &rest, &origin, &arena);
         EXPECT(t, !out.full);
         EXPECT_STR(t, text_str(&out), cases[i].header);
         EXPECT_STR(t, rest, cases[i].body);
@@ -243,6 +243,49 @@ completes_headers(struct test *t)
     arena_done(&arena);
 }
 
+static void
+gives_addresses_a_domain(struct test *t)
+{
+    static const struct { const char *why; struct str in, out; } cases[] = {
+        { "bare ones", STR("From: anna\nTo: bob, carol@x.ex,\n dora\nCc: Ed <ed>\n"),
+          STR("From: anna@local.test\r\nTo: bob@local.test, carol@x.ex,\r\n dora@local.test\r\nCc: Ed <ed@local.test>\r\n") },
+        { "each field that names people", STR("Sender: a\nReply-To: b\nResent-From: c\nResent-To: d\nSubject: e\nX-To: f\nFrom: g\n"),
+          STR("Sender: a@local.test\r\nReply-To: b@local.test\r\nResent-From: c@local.test\r\nResent-To: d@local.test\r\n"
+              "Subject: e\r\nX-To: f\r\nFrom: g@local.test\r\n") },
+        { "comments, quotes and groups", STR("From: bob (Bob Smith)\nTo: \"a b\", team: x, <y>;, nobody:;\n"),
+          STR("From: bob@local.test (Bob Smith)\r\nTo: \"a b\"@local.test, team: x@local.test, <y@local.test>;, nobody:;\r\n") },
+        { "what is no address stays", STR("From: a@b.ex\nTo: a b, c\n"), STR("From: a@b.ex\r\nTo: a b, c@local.test\r\n") },
+        { "not under a signature", STR("From: anna\nDKIM-Signature: v=1\n"), STR("From: anna\r\nDKIM-Signature: v=1\r\n") },
+    };
+    struct compose_origin at = origin;
+    struct mem mem = mem_libc();
+    struct arena arena;
+
+    at.domain = S("local.test");
+    arena_init(&arena, &mem, 4096, 1 << 20);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char memory[96 << 10];
+        struct text out = text_init(memory, sizeof memory);
+        struct str in = arena_join(&arena, cases[i].in, S("Date: x\nMessage-ID: <1>\n\n"));
+        test_case(t, cases[i].why);
+        compose_header(&out, &in, &at, &arena);
+        EXPECT_STR(t, text_str(&out), arena_join(&arena, cases[i].out, S("Date: x\r\nMessage-ID: <1>\r\n\r\n")));
+    }
+    test_case(t, "too many stay as they are");
+    enum { MANY = 10000 };
+    size_t cap = 2 * MANY + 256 + compose_header_size(str_new("", 2 * MANY + 256), &at);
+    struct text in = text_init(arena_alloc(&arena, 2 * MANY + 256), 2 * MANY + 256);
+    struct text out = text_init(arena_alloc(&arena, cap), cap);
+    text_put(&in, S("From: b@c.ex\r\nTo: "));
+    for (int i = 0; i < MANY; i++)
+        text_put(&in, S("a,"));
+    text_put(&in, S("\r\nDate: x\r\nMessage-ID: <1>\r\n\r\n"));
+    struct str rest = text_str(&in);
+    compose_header(&out, &rest, &at, &arena);
+    EXPECT_STR(t, text_str(&out), text_str(&in));
+    arena_done(&arena);
+}
+
 TEST_MAIN({ "reads address lists", reads_address_lists }, { "finds Delivered-To", finds_delivered_to },
           { "composes", composes }, { "lets no address begin a line", lets_no_address_begin_a_line },
-          { "completes headers", completes_headers })
+          { "completes headers", completes_headers }, { "gives addresses a domain", gives_addresses_a_domain })

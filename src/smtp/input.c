@@ -96,6 +96,17 @@ input_want_blocks(struct input *in)
     in->cap = INPUT_BLOCKS;
 }
 
+void
+input_wipe(struct input *in)
+{
+    if (!in->own_buffer)
+        return;
+    if (in->begin == in->end)
+        in->begin = in->end = 0;
+    explicit_bzero(in->own_buffer, in->begin);
+    explicit_bzero(in->own_buffer + in->end, in->cap - in->end);
+}
+
 /* The rest of a line that was too long. A CRLF may be cut anywhere; an LF that stands alone is one here too. */
 static enum input_line
 skip_line(struct input *in, struct str here)
@@ -119,7 +130,7 @@ input_line(struct input *in, size_t max, struct str *out_line)
 {
     struct str here = input_here(in);
 
-    CHECK(max < INPUT_LINES);
+    CHECK(max < (in->cap ? in->cap : INPUT_LINES));
     if (in->skipping)
         return skip_line(in, here);
     size_t lf = in->searched + str_find_byte(str_from(here, in->searched), '\n');

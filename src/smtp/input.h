@@ -56,5 +56,7 @@ enum input_line {
 };
 /* Only CRLF ends a line (standards 4.3), which has at most max bytes with it; max is less than INPUT_LINES. */
 enum input_line input_line(struct input *, size_t max, struct str *out_line);
+/* Overwrites what was taken: a password does not stay for whoever reads this memory later. */
+void input_wipe(struct input *);
 
 #endif

@@ -7,11 +7,12 @@
 struct parse {
     struct mail_request *mail;
     struct rcpt_request *rcpt; /* NULL: this is MAIL */
-    uint64_t size_max;
+    const struct mail_offers *offers; /* of MAIL */
 };
 struct param {
     struct str key;
     const struct reply *(*take)(struct parse *, struct str value); /* value absent: there was no "=" */
+    bool (*is_offered)(const struct mail_offers *);                /* NULL: always */
 };
 
 /* SIZE=digits, 20 of them at most: RFC 1870 section 3. More than we can count is also more than we take. */
@@ -25,7 +26,7 @@ take_size(struct parse *p, struct str value)
             return &reply_size_syntax;
     if (!str_to_u64(value, &p->mail->size))
         return &reply_too_big;
-    return p->size_max > 0 && p->mail->size > p->size_max ? &reply_too_big : NULL;
+    return p->offers->size_max > 0 && p->mail->size > p->offers->size_max ? &reply_too_big : NULL;
 }
 
 static const struct reply *
@@ -61,6 +62,25 @@ take_envid(struct parse *p, struct str value)
     return envid_is_valid(value) ? NULL : &reply_envid_syntax;
 }
 
+/* Who submitted this elsewhere first. A client that we do not know says nothing by it, and one of our users has said who
+ * he is: RFC 4954 section 5 lets both be "<>". */
+static const struct reply *
+take_auth(struct parse *p, struct str value)
+{
+    char memory[LIMIT_PATH];
+    struct text decoded = text_init(memory, sizeof memory);
+
+    (void)p;
+    bool good = str_eq(value, S("<>")) || (value.len > 0 && xtext_decode(value, &decoded) && !decoded.full);
+    return good ? NULL : &reply_auth_param_syntax;
+}
+
+static bool
+offers_auth(const struct mail_offers *offers)
+{
+    return offers->auth;
+}
+
 static const struct reply *
 take_notify(struct parse *p, struct str value)
 {
@@ -76,7 +96,7 @@ take_orcpt(struct parse *p, struct str value)
 
 static const struct param mail_params[] = {
     { STR("SIZE"), take_size },   { STR("BODY"), take_body },   { STR("SMTPUTF8"), take_smtputf8 },
-    { STR("RET"), take_ret },     { STR("ENVID"), take_envid },
+    { STR("RET"), take_ret },     { STR("ENVID"), take_envid }, { STR("AUTH"), take_auth, offers_auth },
 };
 static const struct param rcpt_params[] = {
     { STR("NOTIFY"), take_notify },
@@ -98,7 +118,7 @@ take_params(struct parse *p, const struct param *table, size_t count, struct str
             return &reply_parameter_after_helo;
         while (i < count && !str_eq_nocase(key, table[i].key))
             i++;
-        if (i == count)
+        if (i == count || (table[i].is_offered && !table[i].is_offered(p->offers)))
             return reply_make(arena, 555, "5.5.4", "The parameter %.*s is not known here; EHLO lists what is",
                               STR_ARG(str_slice(key, 0, 40)));
         if (seen & 1u << i)
@@ -113,9 +133,10 @@ take_params(struct parse *p, const struct param *table, size_t count, struct str
 
 /* MAIL FROM:<reverse-path> [SP Mail-parameters]     RFC 5321 section 4.1.1.2 */
 const struct reply *
-mail_request_parse(struct str args, bool extended, uint64_t size_max, struct arena *arena, struct mail_request *out)
+mail_request_parse(struct str args, bool extended, const struct mail_offers *offers, struct arena *arena,
+                   struct mail_request *out)
 {
-    struct parse p = { .mail = out, .size_max = size_max };
+    struct parse p = { .mail = out, .offers = offers };
 
     *out = (struct mail_request){ 0 };
     if (!str_take_nocase(&args, S("FROM:")))

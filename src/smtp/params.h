@@ -1,6 +1,6 @@
 /*
- * params - what MAIL and RCPT say: the path and the parameters of SIZE (RFC 1870), BODY (6152), SMTPUTF8 (6531) and DSN
- * (3461). Pure: a table of keywords and what each may hold.
+ * params - what MAIL and RCPT say: the path and the parameters of SIZE (RFC 1870), BODY (6152), SMTPUTF8 (6531), DSN
+ * (3461) and AUTH (4954). Pure: a table of keywords and what each may hold.
  *
  * Strings borrow from the command line or live in the arena. NULL is success; else the reply says what was wrong.
  */
@@ -19,6 +19,11 @@ struct mail_request {
     uint8_t ret, body;       /* enum ret, enum body */
     bool smtputf8;
 };
+/* What this server's EHLO offers beyond what it always does: without it, its parameters are unknown ones. */
+struct mail_offers {
+    uint64_t size_max;       /* 0: no limit */
+    bool auth;               /* AUTH= (RFC 4954 section 5): checked, and not believed */
+};
 struct rcpt_request {
     const struct mail_request *mail;
     struct path forward_path; /* domain empty: <Postmaster> */
@@ -27,8 +32,8 @@ struct rcpt_request {
     uint8_t notify;           /* enum notify bits; 0: not given */
 };
 
-/* args: what follows the verb. extended: EHLO was said, without which there are no parameters. size_max 0: no limit. */
-const struct reply *mail_request_parse(struct str args, bool extended, uint64_t size_max, struct arena *,
+/* args: what follows the verb. extended: EHLO was said, without which there are no parameters. */
+const struct reply *mail_request_parse(struct str args, bool extended, const struct mail_offers *, struct arena *,
                                        struct mail_request *out);
 const struct reply *rcpt_request_parse(struct str args, bool extended, const struct mail_request *, struct arena *,
                                        struct rcpt_request *out);

@@ -8,7 +8,7 @@
 
 #include <string.h>
 
-enum { SIZE_MAX_HERE = 1000 };
+static const struct mail_offers offers = { .size_max = 1000, .auth = true };
 
 static void
 reads_mail(struct test *t)
@@ -56,6 +56,10 @@ reads_mail(struct test *t)
         {"smtputf8 with a value", STR("FROM:<> SMTPUTF8=1"), &reply_smtputf8_value, STR(""), 0, {0}, 0, 0, false},
         {"ret unknown", STR("FROM:<> RET=ALL"), &reply_ret_syntax, STR(""), 0, {0}, 0, 0, false},
         {"envid not xtext", STR("FROM:<> ENVID=a+zz"), &reply_envid_syntax, STR(""), 0, {0}, 0, 0, false},
+        {"auth", STR("FROM:<> AUTH=e+3Dmc2@example.com"), NULL, STR(""), 0, {0}, 0, 0, false},
+        {"auth of nobody", STR("FROM:<> AUTH=<>"), NULL, STR(""), 0, {0}, 0, 0, false},
+        {"auth not xtext", STR("FROM:<> AUTH=a=b"), &reply_auth_param_syntax, STR(""), 0, {0}, 0, 0, false},
+        {"auth empty", STR("FROM:<> AUTH="), &reply_auth_param_syntax, STR(""), 0, {0}, 0, 0, false},
         {"envid alone", STR("FROM:<> ENVID"), &reply_envid_syntax, STR(""), 0, {0}, 0, 0, false},
     };
     struct mem mem = mem_libc();
@@ -66,7 +70,7 @@ reads_mail(struct test *t)
         struct str args = test_edge(cases[i].args);
         test_case(t, cases[i].why);
         arena_init(&arena, &mem, 512, 64 << 10);
-        const struct reply *refusal = mail_request_parse(args, true, SIZE_MAX_HERE, &arena, &got);
+        const struct reply *refusal = mail_request_parse(args, true, &offers, &arena, &got);
         EXPECT(t, refusal == cases[i].refusal);
         if (!refusal) {
             EXPECT_STR(t, got.address, cases[i].address);
@@ -138,14 +142,16 @@ without_ehlo(struct test *t)
     struct rcpt_request rcpt;
 
     arena_init(&arena, &mem, 512, 64 << 10);
-    EXPECT(t, mail_request_parse(S("FROM:<a@b.test>"), false, 0, &arena, &mail) == NULL);
-    EXPECT(t, mail_request_parse(S("FROM:<> SIZE=1"), false, 0, &arena, &mail) == &reply_parameter_after_helo);
+    EXPECT(t, mail_request_parse(S("FROM:<a@b.test>"), false, &offers, &arena, &mail) == NULL);
+    EXPECT(t, mail_request_parse(S("FROM:<> SIZE=1"), false, &offers, &arena, &mail) == &reply_parameter_after_helo);
     EXPECT(t, rcpt_request_parse(S("TO:<a@b.test> NOTIFY=NEVER"), false, &mail, &arena, &rcpt) ==
                   &reply_parameter_after_helo);
     test_case(t, "unknown parameters are named");
-    const struct reply *r = mail_request_parse(S("FROM:<> FOO=BAR"), true, 0, &arena, &mail);
+    const struct reply *r = mail_request_parse(S("FROM:<> FOO=BAR"), true, &offers, &arena, &mail);
     EXPECT_INT(t, r->code, 555);
     EXPECT(t, str_find(r->text, S("FOO")) < r->text.len);
+    test_case(t, "so are those that are not offered");
+    EXPECT_INT(t, mail_request_parse(S("FROM:<> AUTH=<>"), true, &(struct mail_offers){ 0 }, &arena, &mail)->code, 555);
     arena_done(&arena);
 }
 

@@ -25,6 +25,25 @@ REPLY(start_tls, 220, "2.0.0", "Ready to start TLS");
 REPLY(tls_already, 503, "5.5.1", "TLS is on already");
 REPLY(tls_not_now, 454, "4.7.0", "TLS is not to be had at the moment; go on without it, or try again later");
 
+/* AUTH. */
+REPLY(auth_done, 235, "2.7.0", "Welcome");
+REPLY(auth_needed, 530, "5.7.0", "Log in first: your mail program must send your user name and password (AUTH)");
+REPLY(tls_needed, 530, "5.7.0", "Set your mail program to encrypt (STARTTLS), and to log in");
+REPLY(auth_refused, 535, "5.7.8", "User name or password is wrong");
+REPLY(auth_mechanism, 504, "5.5.4", "This way to log in is not known here; EHLO lists what is");
+REPLY(auth_weak, 534, "5.7.9", "This way to log in is too weak for you here; EHLO lists others");
+REPLY(auth_in_clear, 538, "5.7.11", "Passwords only under TLS: set your mail program to encrypt (STARTTLS)");
+REPLY(auth_malformed, 501, "5.5.2", "That is not what this way to log in says; nobody is logged in");
+REPLY(auth_later, 454, "4.7.0", "Logins cannot be checked at the moment; try again later");
+REPLY(auth_throttled, 454, "4.7.0", "Too many failed logins of late; try again later");
+REPLY(auth_cancelled, 501, "5.7.0", "Login cancelled, as you asked");
+REPLY(auth_syntax, 501, "5.5.4", "Say AUTH mechanism, or AUTH mechanism base64");
+REPLY(auth_base64, 501, "5.5.2", "That is not base64; nobody is logged in");
+REPLY(auth_line_too_long, 500, "5.5.6", "Line too long; at most 12288 bytes when logging in");
+REPLY(auth_already, 503, "5.5.1", "You are logged in already; MAIL FROM:<you@example.org> comes next");
+REPLY(auth_needs_ehlo, 503, "5.5.1", "Say EHLO your.host.name before AUTH");
+REPLY(auth_failures, 421, "4.7.0", "Too many failed logins; closing");
+
 /* Commands. */
 REPLY(line_too_long, 500, "5.5.2", "Command line too long; at most 2048 bytes");
 REPLY(bare_lf, 500, "5.5.2", "Lines must end with CR LF, yours ended with LF alone (try telnet, or nc -C); closing");
@@ -58,6 +77,7 @@ REPLY(body_binary, 555, "5.5.4", "BODY=BINARYMIME is not offered here; encode th
 REPLY(smtputf8_value, 501, "5.5.4", "SMTPUTF8 takes no value");
 REPLY(ret_syntax, 501, "5.5.4", "RET= wants FULL or HDRS");
 REPLY(envid_syntax, 501, "5.5.4", "ENVID= wants xtext (RFC 3461 section 4) of at most 100 characters");
+REPLY(auth_param_syntax, 501, "5.5.4", "AUTH= wants an address in xtext (RFC 3461 section 4), or <>");
 REPLY(parameter_twice, 501, "5.5.4", "A parameter was given twice");
 REPLY(parameter_after_helo, 555, "5.5.4", "Parameters need EHLO; you said HELO");
 

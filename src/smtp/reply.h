@@ -51,6 +51,25 @@ extern const struct reply reply_start_tls;          /* 220: the handshake comes 
 extern const struct reply reply_tls_already;        /* 503 */
 extern const struct reply reply_tls_not_now;        /* 454 */
 
+/* ---- AUTH ------------------------------------------------------------------------------------------------------- */
+extern const struct reply reply_auth_done;          /* 235 */
+extern const struct reply reply_auth_needed;        /* 530 to MAIL and its like */
+extern const struct reply reply_tls_needed;         /* 530 likewise, in clear */
+extern const struct reply reply_auth_refused;       /* 535: who or why is not said */
+extern const struct reply reply_auth_mechanism;     /* 504 */
+extern const struct reply reply_auth_weak;          /* 534 */
+extern const struct reply reply_auth_in_clear;      /* 538 */
+extern const struct reply reply_auth_malformed;     /* 501: against the mechanism's rules */
+extern const struct reply reply_auth_later;         /* 454 */
+extern const struct reply reply_auth_throttled;     /* 454: too many failures of late */
+extern const struct reply reply_auth_cancelled;     /* 501 to "*" */
+extern const struct reply reply_auth_syntax;        /* 501 */
+extern const struct reply reply_auth_base64;        /* 501 */
+extern const struct reply reply_auth_line_too_long; /* 500 */
+extern const struct reply reply_auth_already;       /* 503 */
+extern const struct reply reply_auth_needs_ehlo;    /* 503 */
+extern const struct reply reply_auth_failures;      /* 421 */
+
 /* ---- commands --------------------------------------------------------------------------------------------------- */
 extern const struct reply reply_line_too_long;
 extern const struct reply reply_bare_lf;            /* the session ends with it */
@@ -85,6 +104,7 @@ extern const struct reply reply_body_binary;
 extern const struct reply reply_smtputf8_value;
 extern const struct reply reply_ret_syntax;
 extern const struct reply reply_envid_syntax;
+extern const struct reply reply_auth_param_syntax;
 extern const struct reply reply_parameter_twice;
 extern const struct reply reply_parameter_after_helo;
 

@@ -10,6 +10,7 @@
  */
 #include "smtp/server.h"
 
+#include "base/base64.h"
 #include "base/check.h"
 #include "message/received.h"
 #include "smtp/content.h"
@@ -17,6 +18,7 @@
 #include "smtp/recipients.h"
 
 #include <inttypes.h>
+#include <string.h>
 
 enum {
     SESSION_ARENA_MAX = 4096,          /* id and reverse name */
@@ -73,7 +75,7 @@ struct session {
     const struct reply *refuses_all; /* the greeting was 554 or 521 */
     bool over;                   /* no further command is read */
     bool broken;                 /* nothing can be said any more */
-    uint32_t idle_commands;
+    uint32_t idle_commands, auth_failures;
     bool mail_refused;           /* the last MAIL; what follows it may have been sent along */
     uint32_t in_flight;          /* refused since the last MAIL that was taken, and not held against the client */
     int64_t began;
@@ -101,6 +103,7 @@ struct command {
 static const struct reply *run_ehlo(struct session *, struct str args, int64_t until);
 static const struct reply *run_helo(struct session *, struct str args, int64_t until);
 static const struct reply *run_starttls(struct session *, struct str args, int64_t until);
+static const struct reply *run_auth(struct session *, struct str args, int64_t until);
 static const struct reply *run_mail(struct session *, struct str args, int64_t until);
 static const struct reply *run_rcpt(struct session *, struct str args, int64_t until);
 static const struct reply *run_data(struct session *, struct str args, int64_t until);
@@ -118,6 +121,7 @@ static const struct command commands[] = {
     { STR("EHLO"), ANY, ENDS_GROUP, run_ehlo, "EHLO your.host.name: begins; the answer lists the extensions" },
     { STR("HELO"), ANY, ENDS_GROUP, run_helo, "HELO your.host.name: begins, without extensions" },
     { STR("STARTTLS"), ANY, ENDS_GROUP, run_starttls, "STARTTLS: encrypts from here on; begin again with EHLO" },
+    { STR("AUTH"), ANY, 0, run_auth, "AUTH mechanism [base64]: logs in" },
     { STR("MAIL"), GREETED, CARRIES, run_mail,
       "MAIL FROM:<you@example.org>: begins a message; <> for a notice\n"
       "Parameters: SIZE=bytes BODY=7BIT|8BITMIME SMTPUTF8 RET=FULL|HDRS ENVID=id" },
@@ -136,7 +140,6 @@ static const struct command commands[] = {
     { STR("HELP"), ANY, 0, run_help, "HELP [command]: this" },
     { STR("QUIT"), ANY, 0, run_quit, "QUIT: ends the session" },
     /* Known, and not offered: RFC 5321 section 4.2.4 asks for 502, not 500. */
-    { STR("AUTH"), ANY, 0, run_off, NULL },
     { STR("TURN"), ANY, 0, run_off, NULL },
     { STR("SEND"), ANY, 0, run_off, NULL },
     { STR("SOML"), ANY, 0, run_off, NULL },
@@ -164,6 +167,8 @@ is_offered(const struct session *s, const struct command *c)
         return s->hooks->etrn != NULL;
     if (c->run == run_starttls)
         return wire_is_in_clear(s->wire) && s->hooks->tls_ready && s->hooks->tls_ready(s->hooks->ctx);
+    if (c->run == run_auth)
+        return s->settings->login && s->hooks->mechanisms && !wire_is_in_clear(s->wire);
     return c->run != run_off;
 }
 
@@ -469,12 +474,17 @@ run_ehlo(struct session *s, struct str args, int64_t until)
     (void)until;
     if (refusal)
         return refusal;
+    struct str mechanisms = is_offered(s, command_find(S("AUTH")))
+                                ? s->hooks->mechanisms(s->hooks->ctx, s->client, &s->scratch)
+                                : S("");
     text_put(&t, set->hostname);
     text_put(&t, S(" greets you\nPIPELINING\nSIZE"));
     if (set->size_max > 0)
         text_putf(&t, " %" PRIu64, set->size_max);
     text_put(&t, S("\n8BITMIME\nENHANCEDSTATUSCODES\nCHUNKING\nSMTPUTF8\nDSN"));
     text_putf(&t, "\nLIMITS RCPTMAX=%" PRIu32, set->rcpt_max);
+    if (mechanisms.len > 0)
+        text_putf(&t, "\nAUTH %.*s", STR_ARG(mechanisms));
     for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
         const struct command *c = &commands[i];
         bool extra = c->run == run_starttls || c->run == run_vrfy || c->run == run_expn || c->run == run_etrn || c->run == run_help;
@@ -534,8 +544,160 @@ start_tls(struct session *s)
     s->client->tls = tls;
     s->client->helo = (struct str){ 0 };
     s->client->extended = false;
+    s->client->user = (struct str){ 0 };
     s->mail_refused = false;
     s->in_flight = 0;
+}
+
+/* ---- AUTH: RFC 4954 ---------------------------------------------------------------------------------------------- */
+
+static const struct reply *read_response(struct session *, struct str *out_line);
+static void say_challenge(struct session *, struct str bytes);
+
+/* RFC 4422 section 3.1: letters, digits, "-" and "_", at most 20. */
+static bool
+is_mechanism(struct str name)
+{
+    for (size_t i = 0; i < name.len; i++)
+        if (!byte_is_alnum(name.ptr[i]) && name.ptr[i] != '-' && name.ptr[i] != '_')
+            return false;
+    return name.len > 0 && name.len <= 20;
+}
+
+/* What a client sent within an exchange. Decoded, it lies in scratch, where auth_forget() finds it. */
+static const struct reply *
+decode_response(struct session *s, struct str line, struct str *out)
+{
+    struct text bytes = text_init(arena_alloc(&s->scratch, line.len + 1), line.len + 1);
+
+    if (!base64_decode_strictly(line, &bytes))
+        return &reply_auth_base64;
+    *out = text_str(&bytes);
+    return NULL;
+}
+
+static void
+auth_forget(struct session *s, struct str response)
+{
+    if (response.len > 0)
+        explicit_bzero((char *)response.ptr, response.len);
+    input_wipe(&s->in);
+}
+
+/* The client's next word, which may be "*": section 4. */
+static const struct reply *
+ask_response(struct session *s, struct str challenge, struct str *out)
+{
+    struct str line;
+
+    say_challenge(s, challenge);
+    const struct reply *refusal = read_response(s, &line);
+    if (!refusal && str_eq(line, S("*")))
+        refusal = &reply_auth_cancelled;
+    return refusal ? refusal : decode_response(s, line, out);
+}
+
+/* The exchange, from the first answer on. NULL: *answer says what came of it. */
+static const struct reply *
+auth_dialog(struct session *s, struct auth_answer *answer)
+{
+    const struct server_hooks *h = s->hooks;
+    struct str response;
+
+    while (answer->status == SASL_CHALLENGE) {
+        const struct reply *refusal = ask_response(s, answer->bytes, &response);
+        int64_t until = within(s->rt, s->settings->answer_wait);
+        if (refusal) {
+            h->auth_step(h->ctx, s->client, (struct str){ 0 }, &s->scratch, until, answer);
+            return refusal;
+        }
+        h->auth_step(h->ctx, s->client, response, &s->scratch, until, answer);
+        auth_forget(s, response);
+    }
+    return NULL;
+}
+
+static const struct reply *
+auth_reply(struct session *s, const struct auth_answer *answer)
+{
+    switch ((enum sasl_status)answer->status) {
+    case SASL_OK:
+        CHECK(answer->user.len > 0);
+        s->client->user = arena_keep(&s->arena, str_slice(answer->user, 0, LIMIT_USER_NAME));
+        return &reply_auth_done;
+    case SASL_REFUSED:
+        return &reply_auth_refused;
+    case SASL_UNKNOWN_MECHANISM:
+        return &reply_auth_mechanism;
+    case SASL_WEAK:
+        return &reply_auth_weak;
+    case SASL_MALFORMED:
+        return &reply_auth_malformed;
+    case SASL_LATER:
+        return &reply_auth_later;
+    case SASL_THROTTLED:
+        return &reply_auth_throttled;
+    case SASL_CHALLENGE:
+        break;
+    }
+    UNREACHABLE();
+}
+
+/* NULL: an exchange may begin. */
+static const struct reply *
+auth_refusal(struct session *s)
+{
+    if (!s->settings->login || !s->hooks->mechanisms)
+        return &reply_known_but_off;
+    if (!str_is_absent(s->client->user))
+        return &reply_auth_already;
+    if (s->phase != GREETED)
+        return wrong_order(s, command_find(S("AUTH")));
+    if (!s->client->extended)
+        return &reply_auth_needs_ehlo;
+    return wire_is_in_clear(s->wire) ? &reply_auth_in_clear : NULL;
+}
+
+/*
+ * AUTH mechanism [initial-response]. What a client has sent ahead is taken in order, as behind NOOP (standards 4.3): it is
+ * under TLS, so nobody else can have put it there.
+ */
+static const struct reply *
+run_auth(struct session *s, struct str args, int64_t until)
+{
+    const struct server_hooks *h = s->hooks;
+    struct str mechanism = str_cut_word(&args), given = str_cut_word(&args), initial = { 0 };
+    struct auth_answer answer = { .status = SASL_LATER };
+
+    const struct reply *reply = auth_refusal(s);
+    if (!reply && (!is_mechanism(mechanism) || str_trim(args).len > 0))
+        reply = &reply_auth_syntax;
+    if (!reply && str_eq(given, S("=")))
+        initial = S("");
+    else if (!reply && given.len > 0)
+        reply = decode_response(s, given, &initial);
+    if (reply)
+        return reply;
+    if (s->auth_failures >= s->settings->auth_failures_max)
+        return &reply_auth_failures;
+    h->auth_start(h->ctx, s->client, mechanism, initial, &s->scratch, until, &answer);
+    auth_forget(s, initial);
+    reply = auth_dialog(s, &answer);
+    if (!reply)
+        reply = auth_reply(s, &answer);
+    s->auth_failures += !reply_is_positive(reply) && reply != &reply_auth_later;
+    if (!reply_is_positive(reply))
+        log_refusal(s, reply);
+    return reply;
+}
+
+/* RFC 4954 section 6, RFC 6409 section 4.3: on a submission port, whoever has not said who he is. NULL: he has. */
+static const struct reply *
+login_first(const struct session *s)
+{
+    if (!s->settings->login || !str_is_absent(s->client->user))
+        return NULL;
+    return wire_is_in_clear(s->wire) ? &reply_tls_needed : &reply_auth_needed;
 }
 
 /* ---- MAIL: section 4.1.1.2 --------------------------------------------------------------------------------------- */
@@ -554,9 +716,11 @@ run_mail(struct session *s, struct str args, int64_t until)
     struct mail_request mail;
 
     CHECK(s->phase == GREETED);
-    const struct reply *refusal =
-        is_over_budget(s) ? &reply_no_memory_now
-                          : mail_request_parse(args, s->client->extended, s->settings->size_max, &s->scratch, &mail);
+    struct mail_offers offers = { .size_max = s->settings->size_max, .auth = s->settings->login };
+    const struct reply *refusal = login_first(s);
+    if (!refusal)
+        refusal = is_over_budget(s) ? &reply_no_memory_now
+                                    : mail_request_parse(args, s->client->extended, &offers, &s->scratch, &mail);
     if (!refusal && h->mail)
         refusal = h->mail(h->ctx, s->client, &mail, &s->scratch, until);
     CHECK(!refusal || refusal->code >= 400);
@@ -652,7 +816,13 @@ trace(const struct session *s, struct arena *scratch)
         .id = t->id,
         .wall = rt_wall(s->rt),
         .tls = !str_is_absent(c->tls.protocol),
+        .authenticated = !str_is_absent(c->user),
     };
+    if (received.authenticated && s->settings->hide_client) {
+        received.helo = s->settings->hostname;
+        received.client = (struct address){ .family = ADDRESS_NONE };
+        received.local = S("a user of ours");
+    }
     char memory[128];
     struct text tls = text_init(memory, sizeof memory);
 
@@ -791,6 +961,8 @@ without_smtputf8(struct str args)
 static const struct reply *
 run_vrfy(struct session *s, struct str args, int64_t until)
 {
+    if (login_first(s))
+        return login_first(s);
     if (args.len == 0)
         return &reply_needs_address;
     if (!is_offered(s, command_find(S("VRFY"))))
@@ -801,6 +973,8 @@ run_vrfy(struct session *s, struct str args, int64_t until)
 static const struct reply *
 run_expn(struct session *s, struct str args, int64_t until)
 {
+    if (login_first(s))
+        return login_first(s);
     if (!is_offered(s, command_find(S("EXPN"))))
         return &reply_known_but_off;
     if (args.len == 0)
@@ -811,6 +985,8 @@ run_expn(struct session *s, struct str args, int64_t until)
 static const struct reply *
 run_etrn(struct session *s, struct str args, int64_t until)
 {
+    if (login_first(s))
+        return login_first(s);
     if (!is_offered(s, command_find(S("ETRN"))))
         return &reply_known_but_off;
     if (args.len == 0)
@@ -1003,14 +1179,14 @@ content_commit(struct session *s)
         .reverse_path = t->mail.address,
         .envid = t->mail.envid,
         .helo = s->client->helo,
-        .client = s->client->name,
+        .client = str_is_absent(s->client->user) ? s->client->name : arena_join(&s->scratch, S("user:"), s->client->user),
         .session = s->client->session,
         .size = t->content.size,
         .accepted_wall = rt_wall(s->rt),
         .ret = t->mail.ret,
         .body = t->content.eight_bit ? BODY_8BITMIME : BODY_7BIT,
         .smtputf8 = t->mail.smtputf8,
-        .trusted = s->settings->trusted,
+        .trusted = s->settings->trusted || !str_is_absent(s->client->user),
         .trace = t->trace,
         .recipients = t->recipients.list,
         .recipient_count = t->recipients.count,
@@ -1058,6 +1234,7 @@ listener_settings_default(struct str hostname)
         .rcpt_max = LIMIT_RCPT_PER_TRANSACTION,
         .wrong_commands_max = LIMIT_WRONG_COMMANDS,
         .idle_commands_max = LIMIT_IDLE_COMMANDS,
+        .auth_failures_max = LIMIT_AUTH_FAILURES,
         .rcpt_refused_max = LIMIT_RCPT_REFUSED,
         .command_wait = LIMIT_COMMAND_NS,
         .tls_wait = LIMIT_TLS_NS,
@@ -1090,6 +1267,7 @@ session_begin(struct session *s, struct wire *wire, const struct listener_settin
     client->helo = client->reverse_name = (struct str){ 0 };
     client->extended = client->busy = false;
     client->tls = (struct server_tls){ .resumed = false };
+    client->user = (struct str){ 0 };
 }
 
 static void
@@ -1108,7 +1286,7 @@ session_end(struct session *s)
     arena_done(&s->transaction.arena);
     arena_done(&s->scratch);
     arena_done(&s->arena);
-    s->client->session = s->client->helo = s->client->reverse_name = (struct str){ 0 };
+    s->client->session = s->client->helo = s->client->reverse_name = s->client->user = (struct str){ 0 };
 }
 
 /* Forgets the transaction: after its end, RSET, EHLO, or a lost connection. Its memory goes back: most sessions carry
@@ -1192,28 +1370,48 @@ log_refusal(struct session *s, const struct reply *r)
         h->log_refusal(h->ctx, s->client, s->transaction.mail.address, s->command, r);
 }
 
-/* Every reply goes through here, and 421 is always the last: section 3.8. */
+static void
+out_room(struct session *s, size_t size)
+{
+    if (s->out_len + size > s->out_cap)
+        flush(s);
+    if (size <= s->out_cap || s->broken)
+        return;
+    size_t cap = size > OUTPUT_FIRST ? size : OUTPUT_FIRST;
+    s->own_out = mem_resize(rt_mem(s->rt), s->own_out, s->out_cap, cap);
+    s->out_cap = cap;
+}
+
+/* Every reply goes through here but challenges, and 421 is always the last: section 3.8. */
 static void
 say(struct session *s, const struct reply *r)
 {
-    struct mem *mem = rt_mem(s->rt);
     size_t size = reply_size(r);
 
     if (r->code == 421)
         end(s, S("refused"));
     if (r->code >= 400 && !s->broken)
         remember_refusal(s, r);
-    if (s->out_len + size > s->out_cap)
-        flush(s);
+    out_room(s, size);
     if (s->broken)
         return;
-    if (size > s->out_cap) {
-        size_t cap = size > OUTPUT_FIRST ? size : OUTPUT_FIRST;
-        s->own_out = mem_resize(mem, s->own_out, s->out_cap, cap);
-        s->out_cap = cap;
-    }
     struct text t = text_init(s->own_out + s->out_len, s->out_cap - s->out_len);
     reply_put(&t, r);
+    CHECK(!t.full);
+    s->out_len += t.len;
+}
+
+/* 334, of one line however long: RFC 4954 section 4. */
+static void
+say_challenge(struct session *s, struct str bytes)
+{
+    out_room(s, 8 + 4 * (bytes.len / 3 + 1));
+    if (s->broken)
+        return;
+    struct text t = text_init(s->own_out + s->out_len, s->out_cap - s->out_len);
+    text_put(&t, S("334 "));
+    base64_put(&t, bytes);
+    text_put(&t, S("\r\n"));
     CHECK(!t.full);
     s->out_len += t.len;
 }
@@ -1254,12 +1452,46 @@ is_tls_hello(const struct session *s, struct str here)
     return wire_is_in_clear(s->wire) && here.len > 0 && here.ptr[0] == 0x16; /* a handshake; no command begins so */
 }
 
+/* A line of AUTH may be long: it carries credentials. */
+static bool
+is_auth_line(const struct session *s)
+{
+    return s->settings->login && str_starts_nocase(input_here(&s->in), S("AUTH "));
+}
+
+/* The next line of an exchange. NULL: it is there; else what to say. */
+static const struct reply *
+read_response(struct session *s, struct str *out_line)
+{
+    int64_t until = within(s->rt, s->settings->command_wait);
+
+    for (;;) {
+        input_want_blocks(&s->in);
+        switch (input_line(&s->in, LIMIT_AUTH_LINE, out_line)) {
+        case INPUT_LINE:
+            return NULL;
+        case INPUT_LINE_MORE:
+            flush(s);
+            struct err e = s->broken ? ERR(ERR_CLOSED, "write to the client") : input_fill(&s->in, until);
+            if (err_is(e))
+                return lost(s, e, &reply_timeout);
+            break;
+        case INPUT_LINE_TOO_LONG:
+            return &reply_auth_line_too_long;
+        case INPUT_LINE_BARE_LF:
+            end(s, S("bare LF"));
+            return &reply_bare_lf;
+        }
+    }
+}
+
 /* The next command line. What is wrong with lines themselves is answered here. */
 static bool
 read_command(struct session *s, struct str *out_line)
 {
     const struct server_hooks *h = s->hooks;
     int64_t until = within(s->rt, s->settings->command_wait);
+    bool auth = false;
 
     arena_reset(&s->scratch);
     while (!s->over) {
@@ -1273,7 +1505,10 @@ read_command(struct session *s, struct str *out_line)
             return false;
         }
         struct err e;
-        switch (input_line(&s->in, LIMIT_COMMAND_LINE, out_line)) {
+        auth = auth || is_auth_line(s);
+        if (auth)
+            input_want_blocks(&s->in);
+        switch (input_line(&s->in, auth ? LIMIT_AUTH_LINE : LIMIT_COMMAND_LINE, out_line)) {
         case INPUT_LINE:
             return true;
         case INPUT_LINE_MORE:
@@ -1284,7 +1519,8 @@ read_command(struct session *s, struct str *out_line)
         case INPUT_LINE_TOO_LONG:
             s->report.commands++;
             remember_command(s, S("(too long)"));
-            say(s, count_wrong(s, &reply_line_too_long));
+            say(s, count_wrong(s, auth ? &reply_auth_line_too_long : &reply_line_too_long));
+            auth = false;
             if (s->phase == CHUNKS) { /* it may have been a BDAT: what follows would be a message with a hole */
                 log_refusal(s, &reply_line_too_long);
                 s->phase = CHUNK_REFUSED;

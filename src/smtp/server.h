@@ -1,7 +1,7 @@
 /*
  * server - the receiver's side of one SMTP session: RFC 5321, with PIPELINING (2920), SIZE (1870), 8BITMIME (6152),
- * ENHANCEDSTATUSCODES (2034), STARTTLS (3207), CHUNKING (3030), SMTPUTF8 (6531), DSN (3461), LIMITS (9422) and ETRN
- * (1985).
+ * ENHANCEDSTATUSCODES (2034), STARTTLS (3207), AUTH (4954), CHUNKING (3030), SMTPUTF8 (6531), DSN (3461), LIMITS (9422)
+ * and ETRN (1985).
  *
  * server_run() holds the whole dialog on one wire, from the greeting to the last reply, in the fiber that calls it.
  * What it cannot know (who may enter, which recipients exist, where content goes) it asks by hooks. So it runs in
@@ -10,7 +10,7 @@
  * What it promises, whatever a client sends: no recipient is committed whose verdict was not an acceptance; no 250 to
  * the end of data before draft_commit() returned OK; each draft that was begun is committed or aborted exactly once;
  * one reply to each command, in order; memory bounded by the limits below; nothing that was said in clear counts once TLS
- * is on.
+ * is on; where logins are wanted, no mail without one, and none is taken in clear.
  *
  * Times are nanoseconds, sizes bytes. Strings in settings and in struct server_client belong to the caller and must
  * outlive the session; what a hook makes in the arena it is given lives until the command has been answered.
@@ -21,6 +21,7 @@
 #include "message/envelope.h"
 #include "net/wire.h"
 #include "runtime/rt.h"
+#include "sasl/mechanism.h"
 #include "smtp/params.h"
 
 /* ---- settings ---------------------------------------------------------------------------------------------------- */
@@ -38,10 +39,13 @@ struct listener_settings {
     uint8_t vrfy, expn;          /* enum offer */
     bool trusted;                /* this client may relay; its mail may get delay notices unasked */
     bool tls_at_once;            /* before the greeting: RFC 8314 */
+    bool login;                  /* submission, RFC 6409: AUTH, under TLS, comes before MAIL */
+    bool hide_client;            /* Received does not say where our users are */
     bool refuse_early_talk;      /* 554 to bytes before the greeting: plain mx, never TLS, PROXY or `relay from` */
     uint32_t rcpt_max;           /* recipients accepted in a transaction, then 452 (and RCPTMAX) */
     uint32_t wrong_commands_max; /* then 421 */
     uint32_t idle_commands_max;  /* commands between messages, then 421 */
+    uint32_t auth_failures_max;  /* then 421 */
     uint32_t rcpt_refused_max;   /* 5xx with none accepted, then 421; with one: each further 5xx comes slower */
     int64_t greeting_delay;
     int64_t command_wait;        /* for a whole command line */
@@ -78,6 +82,7 @@ struct server_client {
     bool extended;                 /* it was EHLO */
     struct str reverse_name;       /* absent: not known (yet); empty: there is none */
     struct server_tls tls;
+    struct str user;               /* who has logged in; absent: nobody */
     bool busy;                     /* a transaction is open: a role that drains lets it finish */
 };
 
@@ -92,6 +97,12 @@ struct rcpt_verdict {
     const struct reply *reply;
     const struct recipient *recipients;
     size_t count;
+};
+
+/* What AUTH comes to (RFC 4954), step by step. */
+struct auth_answer {
+    uint8_t status;         /* enum sasl_status */
+    struct str bytes, user; /* of SASL_CHALLENGE, of SASL_OK; they live until the next step */
 };
 
 /* Of a message that was accepted. */
@@ -130,6 +141,18 @@ struct server_hooks {
     bool (*tls_ready)(void *ctx);
     /* The handshake, after which the wire is encrypted; what is in *out lives as long as the wire. `reason`: why not. */
     struct err (*start_tls)(void *ctx, struct wire *, int64_t until, struct server_tls *out, struct text *reason);
+
+    /*
+     * AUTH, asked where the settings say login and only under TLS. mechanisms: the words for EHLO; empty: none at the
+     * moment. initial: the client's first word, decoded; absent: it sent none. An exchange that began with a challenge
+     * goes on by auth_step until another answer comes; response absent: the client gave up, or is gone, and there is no
+     * answer. All three, or none: then there are no users here.
+     */
+    struct str (*mechanisms)(void *ctx, const struct server_client *, struct arena *);
+    void (*auth_start)(void *ctx, const struct server_client *, struct str mechanism, struct str initial, struct arena *,
+                       int64_t until, struct auth_answer *out);
+    void (*auth_step)(void *ctx, const struct server_client *, struct str response, struct arena *, int64_t until,
+                      struct auth_answer *out);
 
     /* NULL: go on. May be NULL. */
     const struct reply *(*mail)(void *ctx, const struct server_client *, const struct mail_request *, struct arena *,

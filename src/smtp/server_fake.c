@@ -243,6 +243,8 @@ draft_commit(void *ctx, void *draft, const struct envelope *envelope, int64_t un
         m->recipient_count = envelope->recipient_count;
         m->body = envelope->body;
         m->smtputf8 = envelope->smtputf8;
+        m->trusted = envelope->trusted;
+        keep(m->client, sizeof m->client, envelope->client);
         if (f->committed_hook)
             f->committed_hook(m);
         d->content = NULL;

@@ -26,7 +26,8 @@ struct fake_message {
     char recipients[512];  /* address, notify and origin of the first few: "ok@local.test/0/0 " */
     size_t recipient_count;
     uint8_t body;
-    bool smtputf8;
+    bool smtputf8, trusted;
+    char client[64];
 };
 
 struct fake_site {

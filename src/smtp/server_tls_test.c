@@ -1,5 +1,5 @@
 /*
- * Tests of STARTTLS in server.c, over real TLS (net/tls.h) and a socket pair, with server_fake.h as the site. A case is
+ * Tests of STARTTLS and AUTH in server.c, over real TLS (net/tls.h) and a socket pair, with server_fake.h as the site. A case is
  * what the client sends and the reply codes it gets; "TLS" is a handshake.
  */
 #include "base/check.h"
@@ -32,6 +32,8 @@ struct peer {
     char reply[4096];
     size_t reply_len;
     char helo[64], protocol[16];
+    size_t auth_started, auth_steps, auth_gone, auth_bytes; /* gone: without an end */
+    bool auth_login;
 };
 
 /* ---- the server's side ------------------------------------------------------------------------------------------- */
@@ -421,8 +423,254 @@ PEER_TEST(a_session_is_told_to_end)
     EXPECT_STR(p->t, str_from_cstr(p->site.ended), S("shutting down"));
 }
 
+/* ---- AUTH: RFC 4954 ---------------------------------------------------------------------------------------------- */
+
+static struct str
+mechanisms(void *ctx, const struct server_client *client, struct arena *arena)
+{
+    (void)arena;
+    EXPECT(peer_of(ctx)->t, !str_is_absent(client->tls.protocol));
+    return S("PLAIN LOGIN");
+}
+
+/* authzid NUL authcid NUL password. The user's name says what becomes of him. */
+static void
+answer_plain(struct str message, struct auth_answer *out)
+{
+    static const struct {
+        struct str user;
+        uint8_t status;
+    } users[] = {
+        { STR("anna"), SASL_OK },           { STR("weak"), SASL_WEAK },   { STR("malformed"), SASL_MALFORMED },
+        { STR("throttled"), SASL_THROTTLED }, { STR("later"), SASL_LATER },
+    };
+
+    str_cut(&message, '\0');
+    struct str user = str_cut(&message, '\0');
+    out->status = SASL_REFUSED;
+    for (size_t i = 0; i < sizeof users / sizeof *users; i++)
+        if (str_eq(user, users[i].user) && str_eq(message, S("p")))
+            *out = (struct auth_answer){ .status = users[i].status, .user = users[i].user };
+}
+
+static void
+auth_start(void *ctx, const struct server_client *client, struct str mechanism, struct str initial, struct arena *arena,
+           int64_t until, struct auth_answer *out)
+{
+    struct peer *p = peer_of(ctx);
+
+    (void)client, (void)arena, (void)until;
+    p->auth_started++;
+    p->auth_steps = 0;
+    p->auth_login = str_eq_nocase(mechanism, S("LOGIN"));
+    if (str_eq_nocase(mechanism, S("LONG")))
+        *out = (struct auth_answer){ .status = SASL_CHALLENGE, .bytes = str_new(p->reply, sizeof p->reply / 2) };
+    else if (p->auth_login)
+        *out = (struct auth_answer){ .status = SASL_CHALLENGE, .bytes = S("Username:") };
+    else if (!str_eq_nocase(mechanism, S("PLAIN")))
+        out->status = SASL_UNKNOWN_MECHANISM;
+    else if (str_is_absent(initial))
+        *out = (struct auth_answer){ .status = SASL_CHALLENGE, .bytes = S("") };
+    else
+        answer_plain(initial, out);
+}
+
+static void
+auth_step(void *ctx, const struct server_client *client, struct str response, struct arena *arena, int64_t until,
+          struct auth_answer *out)
+{
+    struct peer *p = peer_of(ctx);
+
+    (void)client, (void)arena, (void)until;
+    p->auth_gone += str_is_absent(response);
+    p->auth_bytes = response.len;
+    if (p->auth_login && p->auth_steps++ == 0)
+        *out = (struct auth_answer){ .status = SASL_CHALLENGE, .bytes = S("Password:") };
+    else if (p->auth_login)
+        *out = (struct auth_answer){ .status = str_eq(response, S("p")) ? SASL_OK : SASL_REFUSED, .user = S("anna") };
+    else
+        answer_plain(response, out);
+}
+
+static void
+users(struct peer *p)
+{
+    p->settings.login = true;
+    p->site.hooks.mechanisms = mechanisms;
+    p->site.hooks.auth_start = auth_start;
+    p->site.hooks.auth_step = auth_step;
+}
+
+#define AUTH STR("AUTH PLAIN AGFubmEAcA==\r\n")
+#define QUIT STR("QUIT\r\n"), STR("221 end")
+
+static const struct auth_case {
+    const char *why;
+    struct step steps[9]; /* after EHLO under TLS */
+    struct str ended;
+} auths[] = {
+    { "with an initial response", { { AUTH, STR("235") }, { MAIL, STR("250") }, { QUIT } }, STR("quit") },
+    { "without one", {
+      { STR("auth plain\r\n"), STR("334") }, { STR("AGFubmEAcA==\r\n"), STR("235") }, { QUIT } }, STR("quit") },
+    { "in two steps", {
+      { STR("AUTH LOGIN\r\n"), STR("334") }, { STR("YW5uYQ==\r\n"), STR("334") }, { STR("cA==\r\n"), STR("235") },
+      { QUIT } }, STR("quit") },
+    { "an empty initial response", { { STR("AUTH PLAIN =\r\n"), STR("535") }, { QUIT } }, STR("quit") },
+    { "sent ahead", {
+      { STR("AUTH LOGIN\r\nYW5uYQ==\r\ncA==\r\nMAIL FROM:<a@client.test>\r\nQUIT\r\n"), STR("334 334 235 250 221 end") } },
+      STR("quit") },
+    { "cancelled", {
+      { STR("AUTH LOGIN\r\n"), STR("334") }, { STR("*\r\n"), STR("501") }, { MAIL, STR("530") }, { AUTH, STR("235") },
+      { QUIT } }, STR("quit") },
+    { "not base64", {
+      { STR("AUTH PLAIN ?\r\n"), STR("501") }, { STR("AUTH PLAIN AGE\r\n"), STR("501") },
+      { STR("AUTH PLAIN A===\r\n"), STR("501") }, { STR("AUTH PLAIN A=AA\r\n"), STR("501") },
+      { STR("AUTH LOGIN\r\n"), STR("334") }, { STR("YW 5u\r\n"), STR("501") }, { AUTH, STR("235") } },
+      STR("closed by the client") },
+    { "nonsense", {
+      { STR("AUTH\r\n"), STR("501") }, { STR("AUTH PLAIN AA== AA==\r\n"), STR("501") }, { STR("AUTH PL.AIN\r\n"), STR("501") },
+      { STR("AUTH ABCDEFGHIJKLMNOPQRSTU\r\n"), STR("501") }, { STR("AUTH NTLM\r\n"), STR("504") }, { AUTH, STR("235") } },
+      STR("closed by the client") },
+    { "wrong, and each other answer", {
+      { STR("AUTH PLAIN AGFubmEAcQ==\r\n"), STR("535") },
+      { STR("AUTH PLAIN AHdlYWsAcA==\r\n"), STR("534") },
+      { STR("AUTH PLAIN AG1hbGZvcm1lZABw\r\n"), STR("501") },
+      { STR("AUTH PLAIN AGxhdGVyAHA=\r\n"), STR("454") },
+      { STR("AUTH PLAIN AHRocm90dGxlZABw\r\n"), STR("454") }, { AUTH, STR("235") } },
+      STR("closed by the client") },
+    { "once only, and not inside a transaction", {
+      { AUTH, STR("235") }, { AUTH, STR("503") }, { MAIL, STR("250") }, { AUTH, STR("503") }, { EHLO, STR("250") },
+      { AUTH, STR("503") }, { MAIL, STR("250") } }, STR("closed by the client") },
+    { "EHLO comes first, HELO will not do", {
+      { STR("HELO x\r\n"), STR("250") }, { AUTH, STR("503") }, { MAIL, STR("530") }, { EHLO, STR("250") },
+      { AUTH, STR("235") } }, STR("closed by the client") },
+    { "what else needs a login", {
+      { MAIL, STR("530") }, { STR("MAIL nonsense\r\n"), STR("530") }, { STR("VRFY ok\r\n"), STR("530") },
+      { STR("EXPN list\r\n"), STR("530") }, { STR("ETRN local.test\r\n"), STR("530") },
+      { STR("NOOP\r\nRSET\r\nHELP\r\n"), STR("250 250 214") }, { RCPT, STR("503") }, { QUIT } }, STR("quit") },
+    { "MAIL AUTH=", {
+      { STR("MAIL FROM:<a@client.test> AUTH=<>\r\n"), STR("530") }, { AUTH, STR("235") },
+      { STR("MAIL FROM:<a@client.test> AUTH=a+zz\r\n"), STR("501") },
+      { STR("MAIL FROM:<a@client.test> AUTH=b@client.test\r\n"), STR("250") } }, STR("closed by the client") },
+    { "a bare LF", { { STR("AUTH LOGIN\r\n"), STR("334") }, { STR("YQ==\n"), STR("500 end") } }, STR("bare LF") },
+    { "a long challenge is one line", {
+      { STR("AUTH LONG\r\n"), STR("334") }, { STR("*\r\n"), STR("501") } }, STR("closed by the client") },
+    { "too often", {
+      { STR("AUTH PLAIN AA==\r\nAUTH PLAIN AA==\r\nAUTH PLAIN AA==\r\nAUTH PLAIN AA==\r\nAUTH PLAIN AA==\r\n"),
+        STR("535 535 535 535 535") }, { AUTH, STR("421 end") } }, STR("refused") },
+};
+
+static void
+peer_encrypt(struct peer *p)
+{
+    peer_connect(p);
+    EXPECT(p->t, PLAY(p, { STR(""), STR("220") }, { EHLO, STR("250") }, { STARTTLS, STR("220 TLS") }, { EHLO, STR("250") }));
+}
+
+PEER_TEST(logs_in)
+{
+    users(p);
+    for (size_t i = 0; i < sizeof auths / sizeof *auths; i++) {
+        const struct auth_case *c = &auths[i];
+        test_case(p->t, c->why);
+        peer_encrypt(p);
+        EXPECT(p->t, peer_said(p, S("-AUTH PLAIN LOGIN\r\n")));
+        peer_play(p, c->steps, sizeof c->steps / sizeof *c->steps);
+        wire_shut_down(&p->near);
+        peer_leave(p);
+        EXPECT_STR(p->t, str_from_cstr(p->site.ended), c->ended);
+    }
+}
+
+PEER_TEST(only_where_users_are)
+{
+    test_case(p->t, "not in clear");
+    users(p);
+    peer_connect(p);
+    EXPECT(p->t, PLAY(p, { STR(""), STR("220") }, { AUTH, STR("503") }, { EHLO, STR("250") }));
+    EXPECT(p->t, !peer_said(p, S("AUTH")));
+    EXPECT(p->t, PLAY(p, { AUTH, STR("538") }, { MAIL, STR("530") }, { STR("HELP AUTH\r\n"), STR("504") }, { QUIT }));
+    peer_leave(p);
+
+    test_case(p->t, "what trusted clients may spares nobody the login");
+    p->settings.trusted = true;
+    peer_encrypt(p);
+    EXPECT(p->t, PLAY(p, { MAIL, STR("530") }, { QUIT }));
+    peer_leave(p);
+
+    test_case(p->t, "not on port 25");
+    p->settings.login = p->settings.trusted = false;
+    peer_encrypt(p);
+    EXPECT(p->t, !peer_said(p, S("AUTH")));
+    EXPECT(p->t, PLAY(p, { AUTH, STR("502") }, { STR("MAIL FROM:<> AUTH=<>\r\n"), STR("555") }, { MAIL, STR("250") }, { QUIT }));
+    peer_leave(p);
+    EXPECT_INT(p->t, p->auth_started, 0);
+}
+
+static void
+put_many(struct text *t, size_t digits)
+{
+    for (size_t i = 0; i < digits; i++)
+        text_put_byte(t, 'A');
+    text_put(t, S("\r\n"));
+}
+
+PEER_TEST(lines_have_a_limit)
+{
+    enum { FITS = (LIMIT_AUTH_LINE - 2) / 4 * 4 };
+    char memory[2 * LIMIT_AUTH_LINE];
+
+    users(p);
+    for (int first = 0; first < 2; first++)
+        for (int over = 0; over < 2; over++) {
+            struct text t = text_init(memory, sizeof memory);
+            test_case(p->t, first ? "in the command" : "in a response");
+            if (first)
+                text_put(&t, S("AUTH PLAIN "));
+            put_many(&t, (size_t)((first ? FITS - 12 : FITS) + (over ? 8 : 0)));
+            peer_encrypt(p);
+            if (!first)
+                EXPECT(p->t, PLAY(p, { STR("AUTH PLAIN\r\n"), STR("334") }));
+            EXPECT(p->t, PLAY(p, { text_str(&t), over ? S("500") : S("535") }));
+            EXPECT(p->t, peer_said(p, over ? S("5.5.6") : S("5.7.8")));
+            EXPECT(p->t, PLAY(p, { AUTH, STR("235") }, { QUIT }));
+            peer_leave(p);
+        }
+}
+
+PEER_TEST(who_logged_in_counts)
+{
+    users(p);
+    peer_encrypt(p);
+    EXPECT(p->t, PLAY(p, { AUTH, STR("235") }, { MAIL, STR("250") }, { RCPT, STR("250") },
+                      { STR("DATA\r\n"), STR("354") }, { STR("x\r\n.\r\n"), STR("250") }));
+    p->settings.hide_client = true;
+    EXPECT(p->t, PLAY(p, { STR("MAIL FROM:<a@client.test> SMTPUTF8\r\n"), STR("250") }, { RCPT, STR("250") },
+                      { STR("DATA\r\n"), STR("354") }, { STR("x\r\n.\r\n"), STR("250") }, { QUIT }));
+    peer_leave(p);
+    EXPECT_INT(p->t, p->site.committed, 2);
+    struct str trace = str_from_cstr(p->site.messages[0].trace), hidden = str_from_cstr(p->site.messages[1].trace);
+    EXPECT(p->t, str_find(trace, S("with ESMTPSA\r\n")) < trace.len);
+    EXPECT(p->t, str_find(trace, S("from client.test (unknown [192.0.2.7])")) < trace.len);
+    EXPECT(p->t, str_find(hidden, S("with UTF8SMTPSA\r\n")) < hidden.len);
+    EXPECT(p->t, str_find(hidden, S("from mx.local.test (a user of ours)")) < hidden.len);
+    EXPECT(p->t, str_find(hidden, S("192.0.2.7")) == hidden.len && str_find(hidden, S("client.test")) == hidden.len);
+    EXPECT_STR(p->t, str_from_cstr(p->site.messages[0].client), S("user:anna"));
+    EXPECT(p->t, p->site.messages[0].trusted);
+
+    test_case(p->t, "whoever goes away in the middle of it");
+    p->auth_gone = 0;
+    peer_encrypt(p);
+    EXPECT(p->t, PLAY(p, { STR("AUTH LOGIN\r\n"), STR("334") }));
+    wire_shut_down(&p->near);
+    peer_leave(p);
+    EXPECT_INT(p->t, p->auth_gone, 1);
+}
+
 TEST_MAIN({ "plays dialogs", plays_dialogs }, { "says what is there", says_what_is_there },
           { "TLS from the first byte", tls_from_the_first_byte },
           { "an end inside a message keeps nothing", an_end_inside_a_message_keeps_nothing },
           { "a handshake has its time", a_handshake_has_its_time },
-          { "a session is told to end", a_session_is_told_to_end })
+          { "a session is told to end", a_session_is_told_to_end }, { "logs in", logs_in },
+          { "only where users are", only_where_users_are }, { "lines have a limit", lines_have_a_limit },
+          { "who logged in counts", who_logged_in_counts })
