@@ -124,6 +124,15 @@ key_look_at_certificate(struct crypto *crypto, struct str pem, struct key_certif
     return named(pem, S("certificate of "), &out->key) ? OK : ERR(ERR_SYNTAX, "read a certificate");
 }
 
+bool
+key_certificate_is_for(struct crypto *crypto, struct str pem, struct str hostname)
+{
+    struct key_name name;
+
+    (void)crypto;
+    return named(pem, S("certificate of "), &name) && str_starts(str_new(name.bytes, sizeof name.bytes), hostname);
+}
+
 struct err
 key_make_self_signed(struct crypto *crypto, struct str hostname, struct arena *arena, struct str *out_certificate,
                      struct str *out_key)

@@ -119,6 +119,66 @@ def test_in_a_file_that_is_included(tmp_path):
     assert 'did you mean "direct"?' in result.stdout + result.stderr
 
 
+def make_certificate(folder, name, days=90, key=("ec", "-pkeyopt", "ec_paramgen_curve:P-256"), host="mx.example.org"):
+    subprocess.run(["openssl", "req", "-x509", "-newkey", *key, "-nodes", "-subj", "/CN=x", "-addext", f"subjectAltName=DNS:{host}",
+                    "-days", "90", "-keyout", folder / f"{name}.key", "-out", folder / f"{name}.pem"], check=True, capture_output=True)
+    if days != 90:
+        subprocess.run(["openssl", "x509", "-in", folder / f"{name}.pem", "-signkey", folder / f"{name}.key", "-days", str(days),
+                        "-out", folder / f"{name}.new"], check=True, capture_output=True)
+        (folder / f"{name}.new").rename(folder / f"{name}.pem")
+    (folder / f"{name}.key").chmod(0o600)
+
+
+# The statement, what is told of it (None: nothing), whether that is an error.
+OURS = "tls { certificate good.pem; key good.key }"
+CERTIFICATES = [
+    ("all is well", OURS, None, False),
+    ("a certificate that is not there", "tls { certificate none.pem; key good.key }", 'none.pem" cannot be read: open: not found', True),
+    ("a key that is not there", "tls { certificate good.pem; key none.key }", 'none.key" cannot be read: open: not found', True),
+    ("a file that is no certificate", "tls { certificate good.key; key good.key }", "there is no certificate in", True),
+    ("a file that is no key", "tls { certificate good.pem; key good.pem }", "there is no private key in", True),
+    ("a key with a passphrase", "tls { certificate good.pem; key locked.key }", "without a passphrase", True),
+    ("a key too short", "tls { certificate short.pem; key short.key }", "cannot be used: EC on P-256", True),
+    ("a key that others can read", "tls { certificate open.pem; key open.key }", "others can read the secret file", True),
+    ("a key of another certificate", "tls { certificate good.pem; key other.key }", "other.key\" is not the key of the certificate", True),
+    ("a certificate that has ended", "tls { certificate ended.pem; key ended.key }", "ended 1 day ago", False),
+    ("a certificate that will soon have ended", "tls { certificate soon.pem; key soon.key }", "ends in 12 days", False),
+    ("none for our name", "tls { certificate other.pem; key other.key }", 'is for its name "mx.example.org"', False),
+    ("authorities that are none", "listen mx b { address :2526; client-certificates ask bad.pem }", "no certificate that can be read", True),
+    ("a secret for authorities", "listen mx b { address :2526; client-certificates ask good.key }", "holds a private key", True),
+    ("authorities", "listen mx b { address :2526; client-certificates ask other.pem }", None, False),
+]
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("certificates")
+    for name in ("good", "open"):
+        make_certificate(folder, name)
+    (folder / "open.key").chmod(0o644)
+    make_certificate(folder, "other", host="other.example.org")
+    make_certificate(folder, "short", key=("rsa:1024",))
+    make_certificate(folder, "ended", days=-1)
+    make_certificate(folder, "soon", days=13)
+    subprocess.run(["openssl", "pkey", "-in", folder / "good.key", "-aes128", "-passout", "pass:x", "-out", folder / "locked.key"],
+                   check=True, capture_output=True)
+    (folder / "bad.pem").write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+    return folder
+
+
+@pytest.mark.parametrize(("why", "more", "words", "is_error"), CERTIFICATES, ids=[case[0] for case in CERTIFICATES])
+def test_certificates(certificates, why, more, words, is_error):
+    state = f"state {certificates}\n"
+    result, path = check(certificates, GOOD + more + "\n" + state)
+    said = [line for line in (result.stdout + result.stderr).splitlines() if re.match(rf"{path}:\d+:\d+: ", line)]
+    assert result.returncode == (78 if is_error else 0), said
+    assert len(said) == (words is not None), said
+    if words:
+        # What the listener shows is told where the listener is.
+        assert said[0].startswith(f"{path}:{2 if 'its name' in words else LINE}:") and words in said[0], said
+        assert ("warning: " in said[0]) != is_error
+
+
 def test_there_are_enough_kinds():
     assert len({case[0] for case in BROKEN}) >= 40
     print(f"{len(BROKEN)} kinds of broken configuration, {sum(case[4] is not None for case in BROKEN)} with a suggestion")

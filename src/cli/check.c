@@ -9,6 +9,8 @@
 #include "role/load.h"
 #include "runtime/host.h"
 
+#include <string.h>
+
 /* ---- the report ------------------------------------------------------------------------------------------------ */
 
 static void
@@ -142,6 +144,7 @@ check_find_gateway(struct str table, uint8_t family)
 
 struct machine { /* ctx of the world's hooks */
     struct rt *rt;
+    struct crypto *crypto;
     struct arena *arena;
     const struct site *site;
     struct str network;         /* a mail host elsewhere */
@@ -179,6 +182,55 @@ readable_by_others(void *ctx, struct str path)
     struct host_file file;
 
     return !err_is(host_stat(m->rt, path, within(m->rt, 10 * SECOND), &file)) && (file.mode & 0007);
+}
+
+/* As the role `keys` will see it: whatever is wrong is in *out. */
+static void
+look_at_certificate(void *ctx, const struct site_certificate *c, struct site_certificate_look *out)
+{
+    struct machine *m = ctx;
+    int64_t until = within(m->rt, 10 * SECOND);
+    struct key_certificate found;
+    struct str pem;
+    struct key *key;
+
+    out->now = rt_wall(m->rt);
+    out->certificate_read = host_read_file(m->rt, c->certificate, KEY_FILE_MAX, m->arena, until, &out->pem);
+    if (!err_is(out->certificate_read))
+        out->certificate_use = key_look_at_certificate(m->crypto, out->pem, &found);
+    bool found_one = !err_is(out->certificate_read) && !err_is(out->certificate_use);
+    if (found_one) {
+        out->from = found.from;
+        out->until = found.until;
+        out->self_signed = found.self_signed;
+    }
+    out->key_read = host_read_file(m->rt, c->key, KEY_FILE_MAX, m->arena, until, &pem);
+    if (err_is(out->key_read))
+        return;
+    out->key_use = key_parse(m->crypto, pem, &key);
+    explicit_bzero((void *)(uintptr_t)pem.ptr, pem.len);
+    if (err_is(out->key_use))
+        return;
+    struct key_name name = key_name(key);
+    out->fits = found_one && memcmp(&name, &found.key, sizeof name) == 0;
+    key_free(key);
+}
+
+static bool
+is_certificate(void *ctx, struct str pem)
+{
+    struct machine *m = ctx;
+    struct key_certificate found;
+
+    return !err_is(key_look_at_certificate(m->crypto, pem, &found));
+}
+
+static bool
+is_for_host(void *ctx, struct str pem, struct str hostname)
+{
+    struct machine *m = ctx;
+
+    return key_certificate_is_for(m->crypto, pem, hostname);
 }
 
 static bool
@@ -233,6 +285,13 @@ check_machine(struct machine *m, struct conf_problems *problems)
                                 .has_user = has_user,
                                 .readable_by_others = readable_by_others };
 
+    /* Without it nobody can encrypt, the daemon neither, and says so. */
+    if (!err_is(crypto_open(m->rt, &m->crypto))) {
+        world.look_at_certificate = look_at_certificate;
+        world.is_certificate = is_certificate;
+        world.is_for_host = is_for_host;
+    }
+
     if (!str_is_absent(m->network)) {
         struct resolver_settings settings = { .forwarders = m->site->forwarders,
                                               .forwarder_count = m->site->forwarder_count };
@@ -247,6 +306,8 @@ check_machine(struct machine *m, struct conf_problems *problems)
     site_check_world(m->site, &world, problems);
     if (m->resolver)
         resolver_close(m->resolver);
+    if (m->crypto)
+        crypto_close(m->crypto);
 }
 
 /* ---- postrider check ------------------------------------------------------------------------------------------- */
@@ -275,7 +336,7 @@ check(struct rt *rt, const struct check_options *options, struct arena *arena)
     conf_problems_init(&problems, arena);
     conf_bundle_init(&bundle, arena, &world, options->config);
     struct site *site = site_load(rt_mem(rt), &bundle, rt_random(rt), &problems);
-    struct machine machine = { rt, arena, site, options->network, NULL };
+    struct machine machine = { .rt = rt, .arena = arena, .site = site, .network = options->network };
     if (site)
         check_machine(&machine, &problems);
     if (options->json)

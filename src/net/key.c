@@ -183,6 +183,20 @@ key_look_at_certificate(struct crypto *crypto, struct str pem, struct key_certif
     return fine ? OK : ERR(ERR_SYNTAX, "read a certificate");
 }
 
+bool
+key_certificate_is_for(struct crypto *crypto, struct str pem, struct str hostname)
+{
+    BIO *bio = reader_of(pem);
+    X509 *x = bio ? X509_new_ex(crypto_library(crypto), NULL) : NULL;
+
+    bool is = x && PEM_read_bio_X509(bio, &x, no_passphrase, NULL) &&
+              X509_check_host(x, hostname.ptr, hostname.len, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS, NULL) == 1;
+    X509_free(x);
+    BIO_free(bio);
+    ERR_clear_error();
+    return is;
+}
+
 static bool
 add_alternative_name(X509 *x, struct str hostname)
 {

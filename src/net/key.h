@@ -70,6 +70,9 @@ struct key_certificate {
 };
 struct err key_look_at_certificate(struct crypto *, struct str pem, struct key_certificate *out);
 
+/* Whether clients who ask for this host take the chain's first certificate to be its own: RFC 6125. */
+bool key_certificate_is_for(struct crypto *, struct str pem, struct str hostname);
+
 /* A new P-256 key and a certificate that it signs itself, for ten years, as PEM. */
 struct err key_make_self_signed(struct crypto *, struct str hostname, struct arena *, struct str *out_certificate,
                                 struct str *out_key);

@@ -8,6 +8,7 @@
 #include "base/limits.h"
 #include "message/domain.h"
 
+#include <stdio.h>
 #include <string.h>
 
 struct loading { /* the reader's ctx */
@@ -1044,6 +1045,108 @@ check_secret(const struct site_world *w, struct conf_problems *problems, struct 
                    STR_ARG(path));
 }
 
+static const char *
+days(int64_t ns, char memory[32])
+{
+    snprintf(memory, 32, "%lld %s", (long long)(ns / DAY), ns / DAY == 1 ? "day" : "days");
+    return memory;
+}
+
+static void
+say_file(struct conf_problems *problems, const struct site_certificate *c, struct str path, struct err e, const char *format)
+{
+    char memory[100];
+    struct text why = text_init(memory, sizeof memory);
+
+    err_text(e, &why);
+    conf_error(problems, c->where, CONF_NO_SUGGESTION, format, STR_ARG(path), STR_ARG(text_str(&why)));
+}
+
+/* Whether its files are as they should be; what its dates say is told by the way. */
+static bool
+check_certificate(const struct site_certificate *c, const struct site_certificate_look *look, struct conf_problems *problems)
+{
+    char memory[32];
+
+    if (err_is(look->certificate_read))
+        say_file(problems, c, c->certificate, look->certificate_read, "the certificate \"%.*s\" cannot be read: %.*s");
+    else if (err_is(look->certificate_use))
+        conf_error(problems, c->where, CONF_NO_SUGGESTION,
+                   "there is no certificate in \"%.*s\": PEM is expected, \"-----BEGIN CERTIFICATE-----\"",
+                   STR_ARG(c->certificate));
+    if (err_is(look->key_read))
+        say_file(problems, c, c->key, look->key_read, "the key \"%.*s\" cannot be read: %.*s");
+    else if (look->key_use.kind == ERR_SYNTAX)
+        conf_error(problems, c->where, CONF_NO_SUGGESTION,
+                   "there is no private key in \"%.*s\": PEM is expected, without a passphrase", STR_ARG(c->key));
+    else if (err_is(look->key_use))
+        conf_error(problems, c->where, CONF_NO_SUGGESTION,
+                   "the key in \"%.*s\" cannot be used: EC on P-256, P-384 or P-521 can, and RSA of 2048 to 8192 bits",
+                   STR_ARG(c->key));
+    if (err_is(look->certificate_read) || err_is(look->certificate_use))
+        return false;
+    if (look->until <= look->now)
+        conf_warn(problems, c->where, "the certificate \"%.*s\" ended %s ago", STR_ARG(c->certificate),
+                  days(look->now - look->until, memory));
+    else if (look->until - look->now < CERTIFICATE_SOON_NS)
+        conf_warn(problems, c->where, "the certificate \"%.*s\" ends in %s", STR_ARG(c->certificate),
+                  days(look->until - look->now, memory));
+    if (look->from > look->now)
+        conf_warn(problems, c->where, "the certificate \"%.*s\" is not valid yet: it begins in %s",
+                  STR_ARG(c->certificate), days(look->from - look->now, memory));
+    if (err_is(look->key_read) || err_is(look->key_use))
+        return false;
+    if (!look->fits)
+        conf_error(problems, c->where, CONF_NO_SUGGESTION, "\"%.*s\" is not the key of the certificate \"%.*s\"",
+                   STR_ARG(c->key), STR_ARG(c->certificate));
+    return look->fits;
+}
+
+/* What its clients will think of what they are shown. */
+static void
+check_shown(const struct site *site, const struct site_listener *l, const struct site_certificate_look *looks,
+            const bool *good, const struct site_world *w, struct conf_problems *problems)
+{
+    struct str owner = l->own_certificates ? l->name : S("");
+    bool any = false, all_good = true, is_for_host = false, self_signed = false;
+
+    for (size_t i = 0; i < site->certificate_count; i++) {
+        if (!str_eq(site->certificates[i].listener, owner))
+            continue;
+        any = true;
+        all_good = all_good && good[i];
+        self_signed = self_signed || (good[i] && looks[i].self_signed);
+        is_for_host = is_for_host || (good[i] && w->is_for_host(w->ctx, looks[i].pem, l->settings.hostname));
+    }
+    if (any && all_good && !is_for_host)
+        conf_warn(problems, l->where, "no certificate that this listener shows is for its name \"%.*s\"",
+                  STR_ARG(l->settings.hostname));
+    if (l->kind != LISTENER_MX && (!any || self_signed))
+        conf_warn(problems, l->where,
+                  "this listener shows a certificate that nobody vouches for: mail programs will warn, or refuse");
+    if (l->ask_clients != TLS_ASK_NOT && !w->is_certificate(w->ctx, l->authorities))
+        conf_error(problems, l->authorities_path.where, CONF_NO_SUGGESTION,
+                   "there is no certificate that can be read in \"%.*s\"", STR_ARG(l->authorities_path.text));
+}
+
+static void
+check_certificates(const struct site *site, const struct site_world *w, struct conf_problems *problems)
+{
+    struct site_certificate_look looks[SITE_CERTIFICATES_MAX];
+    bool good[SITE_CERTIFICATES_MAX];
+
+    for (size_t i = 0; i < site->certificate_count; i++) {
+        looks[i] = (struct site_certificate_look){ .certificate_read = OK };
+        w->look_at_certificate(w->ctx, &site->certificates[i], &looks[i]);
+        good[i] = check_certificate(&site->certificates[i], &looks[i], problems);
+        if (!err_is(looks[i].key_read) && !err_is(looks[i].key_use)) /* else there is no secret in it */
+            check_secret(w, problems, site->certificates[i].where, site->certificates[i].key);
+    }
+    for (size_t i = 0; i < site->listener_count; i++)
+        if (!site->listeners[i].closed)
+            check_shown(site, &site->listeners[i], looks, good, w, problems);
+}
+
 void
 site_check_world(const struct site *site, const struct site_world *w, struct conf_problems *problems)
 {
@@ -1078,8 +1181,8 @@ site_check_world(const struct site *site, const struct site_world *w, struct con
         conf_warn(problems, nowhere,
                   "port 25 of other hosts cannot be reached: a provider may block it; \"route default { via "
                   "smtp://HOST:587 }\" goes another way");
-    for (size_t i = 0; i < site->certificate_count; i++)
-        check_secret(w, problems, site->certificates[i].where, site->certificates[i].key);
+    if (w->look_at_certificate)
+        check_certificates(site, w, problems);
     if (site->users.kind == USERS_FILE)
         check_secret(w, problems, site->users.where, site->users.path);
     for (size_t i = 0; i < site->route_count; i++)

@@ -14,6 +14,7 @@
 #define ROLE_CONFIG_H
 
 #include "base/conf.h"
+#include "base/limits.h"
 #include "base/setting.h"
 #include "net/tls.h"
 #include "policy/directory.h"
@@ -62,6 +63,7 @@ struct site_certificate {
     struct str certificate, key;       /* paths */
 };
 enum { SITE_CERTIFICATES_MAX = 64 };
+#define CERTIFICATE_SOON_NS (14 * DAY) /* one that ends by then is told of */
 
 enum users_kind { USERS_NONE, USERS_FILE, USERS_DOVECOT };
 struct site_users {
@@ -113,6 +115,15 @@ const struct route *site_route(const struct site *, struct str domain);
 
 /* ---- what is wrong with the world ------------------------------------------------------------------------------ */
 
+/* What is in a certificate's files. What cannot be read or used has its error, and then nothing more is said. */
+struct site_certificate_look {
+    struct err certificate_read, key_read, certificate_use, key_use;
+    bool fits;               /* it is the certificate's key */
+    bool self_signed;
+    int64_t now, from, until; /* ns since 1970 */
+    struct str pem;
+};
+
 /* Answers about the machine. Each may suspend; each may be NULL: not asked. */
 struct site_world {
     void *ctx;
@@ -128,6 +139,10 @@ struct site_world {
     bool (*has_user)(void *ctx, struct str name);
     /* The file exists and others than owner and group can read it. */
     bool (*readable_by_others)(void *ctx, struct str path);
+    void (*look_at_certificate)(void *ctx, const struct site_certificate *, struct site_certificate_look *out);
+    /* Asked only with the one above: of a PEM text, whether a certificate is in it, and whether it is for this host. */
+    bool (*is_certificate)(void *ctx, struct str pem);
+    bool (*is_for_host)(void *ctx, struct str pem, struct str hostname);
 };
 /* Adds errors and warnings. */
 void site_check_world(const struct site *, const struct site_world *, struct conf_problems *);

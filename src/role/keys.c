@@ -18,7 +18,6 @@
 #include <string.h>
 
 #define TICKETS_NS (12 * HOUR)
-#define SOON_NS (14 * DAY) /* a certificate that ends by then is told of */
 
 enum {
     OURS = SITE_CERTIFICATES_MAX, /* index of the one that we sign ourselves */
@@ -275,7 +274,7 @@ hold(struct keys *k, uint32_t index, struct str certificate, struct str pem)
         key_free(key);
         return;
     }
-    bool ends = c.until < rt_wall(k->role->rt) + SOON_NS;
+    bool ends = c.until < rt_wall(k->role->rt) + CERTIFICATE_SOON_NS;
     log_certificate(k, index, ends ? LOG_WARNING : LOG_INFO, ends ? "certificate-ends-soon" : "certificate", OK, &c);
     let_go(k, &k->places[index].fresh); /* files that changed while they were read are passed on again */
     char *kept = mem_alloc(mem, certificate.len);
