@@ -129,6 +129,33 @@ attempt_trouble(struct attempt *a, const struct target *to, enum outcome_about a
     a->only_521 = a->only_absent = false;
 }
 
+static void
+keep_words(char *memory, size_t cap, struct str s)
+{
+    struct text t = text_init(memory, cap);
+
+    text_put(&t, str_slice(s, 0, cap - 1));
+    CHECK(text_cstr(&t));
+}
+
+void
+attempt_note_tls(struct attempt *a, const struct target *to, const struct client *client, enum tls_result result)
+{
+    struct delivery_tls *tls = &a->figures->tls;
+    struct client_encryption e = client ? client_encryption(client) : (struct client_encryption){ 0 };
+
+    tls->known = true;
+    tls->encrypted = client && client_is_encrypted(client);
+    tls->verified = tls->encrypted && tls_policy_has_checks(to->policy) && result == TLS_RESULT_OK;
+    tls->resumed = e.resumed;
+    tls->level = to->policy->level;
+    tls->source = to->policy->source;
+    tls->result = result == TLS_RESULT_OK ? to->policy->result : (uint8_t)result;
+    keep_words(tls->protocol, sizeof tls->protocol, e.protocol);
+    keep_words(tls->cipher, sizeof tls->cipher, e.cipher);
+    keep_words(tls->domain, sizeof tls->domain, to->policy->domain);
+}
+
 struct str
 attempt_reason(struct attempt *a, const char *doing, struct err e)
 {

@@ -38,6 +38,7 @@ struct target {
     const struct delivery_host *host;
     struct address to;
     struct str text;               /* "mx.example.org [192.0.2.1]:25" */
+    const struct tls_policy *policy;
 };
 
 struct trouble {
@@ -60,6 +61,7 @@ struct attempt {
     struct addressee *addressees;
     size_t pending;
     bool stop;                     /* no other host, whoever is pending */
+    uint8_t tls_result;            /* enum tls_result of the connection at hand */
     bool only_521;                 /* every host so far said that it takes no mail: RFC 7504 */
     bool only_absent;              /* every host so far authoritatively has no address */
     bool tried;                    /* some host's turn came */
@@ -82,6 +84,9 @@ void attempt_trouble(struct attempt *, const struct target *to, enum outcome_abo
                      struct str reason);
 /* The same, without a word on what kind of hosts these are: only_521, only_absent stay. */
 void attempt_remember(struct attempt *, struct outcome);
+
+/* What the figures say of TLS. client NULL: there is no connection, for this reason. */
+void attempt_note_tls(struct attempt *, const struct target *to, const struct client *, enum tls_result);
 
 /* "cannot connect: connection refused", in own_scratch. */
 struct str attempt_reason(struct attempt *, const char *doing, struct err);

@@ -16,10 +16,11 @@ struct connections;
 struct connection_key { /* borrowed; the pool copies what it keeps */
     struct address to;
     struct address source; /* ADDRESS_NONE: any */
-    struct str host;       /* the name that led there: TLS will be checked against it */
+    struct str host;       /* the name that led there, which TLS was checked against */
     struct str helo;
     bool lmtp;
-    bool try_tls;          /* encrypted, if the host can */
+    bool smtps;            /* TLS from the first byte */
+    struct str policy;     /* tls_policy_put_key(): what let this connection through; at most TLS_POLICY_KEY_MAX */
     uint32_t messages_max; /* of one connection, where it is put back; 0: as the settings say. Finds all the same */
 };
 

@@ -107,6 +107,14 @@ keys_body(struct test *t, struct world *w)
     other = key;
     other.lmtp = true;
     EXPECT(t, connections_take(w->pool, &other) == NULL);
+    test_case(t, "TLS from the first byte");
+    other = key;
+    other.smtps = true;
+    EXPECT(t, connections_take(w->pool, &other) == NULL);
+    test_case(t, "another policy");
+    other = key;
+    other.policy = S("d0");
+    EXPECT(t, connections_take(w->pool, &other) == NULL);
     test_case(t, "the same");
     EXPECT_INT(t, connections_count(w->pool), 1);
     EXPECT(t, connections_take(w->pool, &key) == client);

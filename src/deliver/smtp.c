@@ -41,45 +41,106 @@ note_host(struct attempt *a, const struct target *to, bool up)
     a->figures->hosts_down &= ~a->figures->hosts_up;
 }
 
+/* ---- TLS ---- */
+
 struct handshake { /* what client_start_tls() needs of us */
     struct attempt *a;
     const struct target *to;
+    enum tls_result result;
 };
 
 static struct err
-start_tls(void *arg, struct wire *wire, int64_t until, struct text *reason)
+start_tls(void *arg, struct wire *wire, int64_t until, struct client_encryption *out, struct text *reason)
 {
-    const struct handshake *h = arg;
+    struct handshake *h = arg;
+    const struct delivery_hooks *hooks = h->a->hooks;
 
-    return h->a->hooks->start_tls(h->a->hooks->arg, h->to->host->name, wire, until, reason);
+    return hooks->start_tls(hooks->arg, h->to->host->name, h->to->policy, wire, until, out, &h->result, reason);
+}
+
+static bool
+wants_tls(const struct target *to, enum next how)
+{
+    if (tls_policy_is_strict(to->policy))
+        return true;
+    return to->policy->level != TLS_NEVER && how == NEXT_CONNECTION && to->to.family != ADDRESS_UNIX;
+}
+
+static void
+tell_trouble(struct attempt *a, const struct target *to, enum tls_result result, struct str why, struct str so)
+{
+    attempt_note_tls(a, to, NULL, result);
+    if (a->hooks->tls_trouble)
+        a->hooks->tls_trouble(a->hooks->arg, to->host->name, to->policy, result, why, so);
+}
+
+/* What the policy asks for is not to be had at this host: the next one, and if there is none the mail waits. That says
+ * nothing of the host to those who ask for less; what belongs to one domain says nothing of its hosts at all. */
+static void
+go_without(struct attempt *a, const struct target *to, enum tls_result result, struct str why)
+{
+    bool about_message = to->policy->source == TLS_BY_STS;
+
+    tell_trouble(a, to, result, why, S("not by this host"));
+    attempt_trouble(a, to, about_message ? OUTCOME_ABOUT_MESSAGE : OUTCOME_ABOUT_DESTINATION,
+                    result == TLS_RESULT_NO_STARTTLS ? S("4.7.10") : S("4.7.5"),
+                    arena_printf(&a->own_scratch, "TLS as this host needs it was not to be had (%.*s, by %.*s): %.*s",
+                                 STR_ARG(tls_level_name(to->policy->level)), STR_ARG(tls_source_name(to->policy->source)),
+                                 STR_ARG(why)));
 }
 
 /*
- * Encrypts where the server offers it, and says hello again. Not OK, or a refusal in *reply: this connection is not to be
- * used, and another one in clear is (RFC 7435: some protection most of the time; a policy that asks for more comes above).
+ * Encrypts where the server offers it, and says hello again. False: the client is gone; *out_next says whether another
+ * connection is to be used, in clear (RFC 7435: some protection most of the time), or none (a policy that asks for more).
  */
-static struct err
-try_tls(struct attempt *a, const struct target *to, struct client *client, struct remote_reply *reply)
+static bool
+try_tls(struct attempt *a, const struct target *to, struct client *client, bool at_once, enum next *out_next)
 {
-    struct handshake handshake = { a, to };
+    struct handshake handshake = { a, to, TLS_RESULT_OK };
     const struct client_tls tls = { start_tls, &handshake };
+    bool strict = tls_policy_is_strict(to->policy);
     char memory[200];
     struct text reason = text_init(memory, sizeof memory);
+    struct remote_reply reply = { 0 };
+    struct err e;
 
-    if (!client_has(client_features(client), CLIENT_STARTTLS))
-        return OK;
-    struct err e = client_start_tls(client, &tls, &a->own_scratch, reply, &reason);
-    if (!err_is(e) && remote_reply_is_positive(reply))
-        e = client_hello(client, &a->own_scratch, reply);
-    if (!err_is(e) && remote_reply_is_positive(reply))
-        return OK;
+    if (at_once) {
+        e = client_begin_tls(client, &tls, &reason);
+    } else if (!client_has(client_features(client), CLIENT_STARTTLS)) {
+        if (strict) {
+            go_without(a, to, TLS_RESULT_NO_STARTTLS, S("the host does not offer STARTTLS"));
+            say_goodbye(a, client);
+            return false;
+        }
+        if (to->policy->testing)
+            tell_trouble(a, to, a->tls_result = TLS_RESULT_NO_STARTTLS, S("the host does not offer STARTTLS"), S("in clear"));
+        return true;
+    } else {
+        e = client_start_tls(client, &tls, &a->own_scratch, &reply, &reason);
+        if (!err_is(e) && remote_reply_is_positive(&reply))
+            e = client_hello(client, &a->own_scratch, &reply);
+    }
+    if (!err_is(e) && (at_once || remote_reply_is_positive(&reply))) {
+        a->tls_result = (uint8_t)handshake.result;
+        if (handshake.result != TLS_RESULT_OK)
+            tell_trouble(a, to, handshake.result, text_str(&reason), S("all the same"));
+        return true;
+    }
+    client_close(client);
+    if (attempt_is_cancelled(a, e))
+        return false;
+    *out_next = strict || at_once ? NEXT_HOST : NEXT_CONNECTION_CLEAR; /* TLS at once: that port speaks nothing else */
     if (!err_is(e) && reason.len == 0)
-        text_putf(&reason, "%u %.*s", reply->code, STR_ARG(str_slice(reply->text, 0, 150)));
+        text_putf(&reason, "%u %.*s", reply.code, STR_ARG(str_slice(reply.text, 0, 150)));
     if (err_is(e) && reason.len == 0)
         err_text(e, &reason);
-    if (e.kind != ERR_CANCELLED && a->hooks->in_clear)
-        a->hooks->in_clear(a->hooks->arg, to->host->name, text_str(&reason));
-    return e;
+    if (handshake.result == TLS_RESULT_OK)
+        handshake.result = err_is(e) ? TLS_RESULT_VALIDATION_FAILURE : TLS_RESULT_NO_STARTTLS;
+    if (*out_next == NEXT_HOST)
+        go_without(a, to, handshake.result, text_str(&reason));
+    else
+        tell_trouble(a, to, handshake.result, text_str(&reason), S("once more in clear"));
+    return false;
 }
 
 /* Connects, and goes through greeting, hello and TLS. NULL: *out_next says how to go on. */
@@ -87,8 +148,7 @@ static struct client *
 open_connection(struct attempt *a, const struct target *to, enum next how, enum next *out_next)
 {
     bool helo_only = how == NEXT_CONNECTION_HELO;
-    bool tries_tls = a->settings->try_tls && a->hooks->start_tls && how == NEXT_CONNECTION && to->to.family != ADDRESS_UNIX;
-
+    bool tries_tls = wants_tls(to, how), strict = tls_policy_is_strict(to->policy);
     const struct delivery_settings *settings = a->settings;
     struct stream *stream;
     struct remote_reply reply;
@@ -117,6 +177,9 @@ open_connection(struct attempt *a, const struct target *to, enum next how, enum 
                                                    .dialog = settings->dialog,
                                                    .dialog_arg = settings->dialog_arg,
                                                });
+    a->tls_result = TLS_RESULT_OK;
+    if (settings->smtps && !try_tls(a, to, client, true, out_next))
+        return NULL;
     const char *doing = "lost the connection before the greeting";
     e = client_greeting(client, &a->own_scratch, &reply);
     if (!err_is(e) && remote_reply_is_positive(&reply)) {
@@ -124,21 +187,15 @@ open_connection(struct attempt *a, const struct target *to, enum next how, enum 
                 : settings->lmtp ? "lost the connection after LHLO"
                                  : "lost the connection after EHLO";
         e = client_hello(client, &a->own_scratch, &reply);
-        if (!err_is(e) && remote_reply_is_positive(&reply) && tries_tls) {
-            e = try_tls(a, to, client, &reply);
-            if (err_is(e) || !remote_reply_is_positive(&reply)) {
-                client_close(client);
-                if (!attempt_is_cancelled(a, e))
-                    *out_next = NEXT_CONNECTION_CLEAR;
-                return NULL;
-            }
-        }
+        if (!err_is(e) && remote_reply_is_positive(&reply) && tries_tls && !settings->smtps &&
+            !try_tls(a, to, client, false, out_next))
+            return NULL;
         if (!err_is(e) && remote_reply_is_positive(&reply)) {
             a->figures->connect = rt_now(a->rt) - start;
             note_host(a, to, true);
             return client;
         }
-        if (err_is(e) && !settings->lmtp && !helo_only) /* some servers hang up at EHLO: one more time, with HELO */
+        if (err_is(e) && !settings->lmtp && !helo_only && !strict) /* some servers hang up at EHLO: one more time, with HELO */
             *out_next = NEXT_CONNECTION_HELO;
     }
     if (!err_is(e)) {
@@ -160,13 +217,18 @@ static void
 try_target(struct attempt *a, const struct target *to)
 {
     const struct address *source = source_for(a, &to->to);
+    char memory[TLS_POLICY_KEY_MAX];
+    struct text policy = text_init(memory, sizeof memory);
+    tls_policy_put_key(&policy, to->policy);
+    CHECK(!policy.full);
     const struct connection_key key = {
         .to = to->to,
         .source = source ? *source : (struct address){ 0 },
         .host = to->host->name,
         .helo = a->settings->helo,
         .lmtp = a->settings->lmtp,
-        .try_tls = a->settings->try_tls,
+        .smtps = a->settings->smtps,
+        .policy = text_str(&policy),
         .messages_max = a->settings->messages_per_connection,
     };
     enum next how = NEXT_CONNECTION;
@@ -179,6 +241,7 @@ try_target(struct attempt *a, const struct target *to)
         if (a->connections && how == NEXT_CONNECTION)
             client = connections_take(a->connections, &key);
         bool reused = client != NULL;
+        a->tls_result = TLS_RESULT_OK; /* or it would not have been kept */
         if (reused)
             note_host(a, to, true);
         else
@@ -192,7 +255,7 @@ try_target(struct attempt *a, const struct target *to)
             next = NEXT_HOST;
         if (!client_is_usable(client))
             say_goodbye(a, client);
-        else if (a->connections && !a->settings->dialog)
+        else if (a->connections && !a->settings->dialog && a->tls_result == TLS_RESULT_OK)
             connections_put(a->connections, &key, client);
         else
             client_quit(client);
@@ -256,11 +319,12 @@ struct targets {
 };
 
 static void
-targets_add(struct attempt *a, struct targets *targets, const struct delivery_host *host, struct address to)
+targets_add(struct attempt *a, struct targets *targets, const struct delivery_host *host, struct address to,
+            const struct tls_policy *policy)
 {
     struct target *target = &targets->list[targets->count];
 
-    *target = (struct target){ .host = host, .to = to, .text = target_text(a, host->name, &to) };
+    *target = (struct target){ .host = host, .to = to, .text = target_text(a, host->name, &to), .policy = policy };
     if (a->settings->lmtp && to.family != ADDRESS_UNIX && to.port == 25) {
         attempt_trouble(a, target, OUTCOME_ABOUT_DESTINATION, S("4.3.5"), S("LMTP must not use port 25"));
         return;
@@ -273,7 +337,38 @@ targets_add(struct attempt *a, struct targets *targets, const struct delivery_ho
         attempt_trouble(a, target, OUTCOME_ABOUT_DESTINATION, S("4.4.4"), S("no mail goes to such an address"));
         return;
     }
+    if (policy->level == TLS_REFUSED && !policy->testing) {
+        go_without(a, target, policy->result, policy->why);
+        return;
+    }
     targets->count++;
+}
+
+/* NULL: this host is not used now, and why is said. */
+static const struct tls_policy *
+policy_for(struct attempt *a, const struct delivery_host *host, const struct delivery_addresses *addresses)
+{
+    struct tls_policy *policy = arena_new(&a->own_job, struct tls_policy);
+    struct err e = OK;
+
+    if (a->hooks->tls_policy)
+        e = a->hooks->tls_policy(a->hooks->arg, host, addresses, within(a->rt, RESOLVE_S * SECOND), &a->own_job, policy);
+    if (!err_is(e))
+        return policy;
+    if (!attempt_is_cancelled(a, e))
+        attempt_trouble(a, NULL, OUTCOME_ABOUT_DESTINATION, S("4.4.3"),
+                        attempt_reason(a, "cannot look up how the host is to be spoken to", e));
+    return NULL;
+}
+
+static void
+targets_add_fixed(struct attempt *a, struct targets *targets, const struct delivery_host *host)
+{
+    struct delivery_addresses addresses = { .canonical = host->name, .port = host->fixed.port };
+    const struct tls_policy *policy = policy_for(a, host, &addresses);
+
+    if (policy)
+        targets_add(a, targets, host, host->fixed, policy);
 }
 
 static void
@@ -296,13 +391,16 @@ targets_add_resolved(struct attempt *a, struct targets *targets, const struct de
                         attempt_reason(a, "cannot look up the host", e));
         return;
     }
+    struct delivery_addresses addresses = { found.secure, found.aliased, found.canonical, settings->port ? settings->port : 25 };
+    const struct tls_policy *policy = NULL;
     switch ((enum host_status)found.status) {
     case HOST_OK:
-        for (size_t i = 0; i < found.address_count && i < LIMIT_MX_ADDRESSES; i++) {
+        policy = policy_for(a, host, &addresses);
+        for (size_t i = 0; policy && i < found.address_count && i < LIMIT_MX_ADDRESSES; i++) {
             struct address to = found.addresses[i];
 
-            to.port = settings->port ? settings->port : 25;
-            targets_add(a, targets, host, to);
+            to.port = addresses.port;
+            targets_add(a, targets, host, to, policy);
         }
         return;
     case HOST_NO_ADDRESS:
@@ -340,7 +438,7 @@ try_preference(struct attempt *a, const struct delivery_host *const *hosts, size
         if (!a->job->configured && is_own_name(a, hosts[i]->name))
             targets->own = true;
         else if (hosts[i]->fixed.family != ADDRESS_NONE)
-            targets_add(a, targets, hosts[i], hosts[i]->fixed);
+            targets_add_fixed(a, targets, hosts[i]);
         else
             targets_add_resolved(a, targets, hosts[i]);
     }
@@ -474,7 +572,7 @@ smtp_deliver(struct rt *rt, const struct delivery_job *job, const struct deliver
         .only_absent = true,
     };
     *out_figures = (struct delivery_figures){ 0 };
-    arena_init(&a->own_job, rt_mem(rt), 4096, (size_t)1 << 20);
+    arena_init(&a->own_job, rt_mem(rt), 4096, (size_t)2 << 20);
     arena_init(&a->own_scratch, rt_mem(rt), 4096, (size_t)4 << 20);
     prepare_addressees(a);
 

@@ -13,6 +13,7 @@
 #include "deliver/outcome.h"
 #include "dns/mx.h"
 #include "message/envelope.h"
+#include "net/tls_policy.h"
 #include "smtp/client.h"
 
 struct delivery_host {
@@ -47,9 +48,15 @@ struct delivery_settings { /* zeroed but for helo: direct delivery to port 25 */
     uint32_t messages_per_connection;   /* 0: as the connections say */
     struct client_times times;          /* zeroed: the default */
     unsigned refuse;                    /* enum client_extension bits that are not used */
-    bool try_tls;                       /* where the server offers it; if that fails, once more in clear */
+    bool smtps;                         /* TLS from the first byte */
     void (*dialog)(void *arg, enum client_dialog, struct str line); /* as in struct client_settings */
     void *dialog_arg;
+};
+
+struct delivery_addresses { /* how a host's name led to its addresses */
+    bool secure, aliased; /* as in struct host_result; a fixed address is neither */
+    struct str canonical;
+    uint16_t port;
 };
 
 struct delivery_hooks {
@@ -59,10 +66,23 @@ struct delivery_hooks {
                             struct host_result *out);
     /* The content, without envelope.trace. *out_len 0: the end, which must be at envelope.size. */
     struct err (*read)(void *arg, uint64_t offset, void *memory, size_t len, int64_t until, size_t *out_len);
-    /* As in struct client_settings, with the host's name. NULL: no TLS. */
-    struct err (*start_tls)(void *arg, struct str host, struct wire *, int64_t until, struct text *reason);
-    /* TLS with a host that offers it failed, and mail goes in clear. NULL: not told. */
-    void (*in_clear)(void *arg, struct str host, struct str why);
+    /* What connections to this host must be, and what *out borrows lives in the arena. secure: DNSSEC vouches for its
+     * addresses, and `canonical` is its name behind CNAMEs. NULL: TLS_NEVER. Not OK: the host is not used now. */
+    struct err (*tls_policy)(void *arg, const struct delivery_host *, const struct delivery_addresses *, int64_t until,
+                             struct arena *, struct tls_policy *out);
+    /* As in struct client_tls, with the host's name and policy. Where *out_result is not TLS_RESULT_OK, `reason` says why. */
+    struct err (*start_tls)(void *arg, struct str host, const struct tls_policy *, struct wire *, int64_t until,
+                            struct client_encryption *out, enum tls_result *out_result, struct text *reason);
+    /* What the policy asks for is not to be had; `so` says what is done instead. NULL: not told. */
+    void (*tls_trouble)(void *arg, struct str host, const struct tls_policy *, enum tls_result, struct str why,
+                        struct str so);
+};
+
+struct delivery_tls { /* of the latest connection, or of the latest host that was refused for its sake */
+    bool known;           /* some policy was decided on, and told */
+    bool encrypted, verified, resumed;
+    uint8_t level, source, result; /* enum tls_level, tls_source, tls_result */
+    char protocol[16], cipher[64], domain[LIMIT_DOMAIN + 1]; /* cut off, if need be; empty: none */
 };
 
 struct delivery_figures { /* for the log */
@@ -70,7 +90,7 @@ struct delivery_figures { /* for the log */
     int64_t transfer;     /* ns in transactions */
     uint32_t connections; /* opened */
     uint32_t transactions;
-    bool encrypted;       /* the latest of them */
+    struct delivery_tls tls;
     uint32_t hosts_up, hosts_down; /* bits by place in job->hosts: took up a session; was tried, and no address did */
 };
 static_assert(LIMIT_MX_HOSTS <= 32, "a bit for each host");

@@ -1,5 +1,6 @@
 #include "deliver/smtp.h"
 
+#include "base/check.h"
 #include "base/test.h"
 #include "smtp/test_peer.h"
 
@@ -26,7 +27,7 @@ struct attempt_case {
     uint8_t body, notify;
 };
 
-enum tls { TLS_OFF, TLS_WORKS, TLS_FAILS };
+enum tls { TLS_OFF, TLS_WORKS, TLS_FAILS, TLS_STRICT, TLS_STRICT_FAILS, TLS_AT_ONCE, TLS_NOT_HERE, TLS_TESTED };
 
 struct host {
     struct rt *rt;
@@ -110,7 +111,8 @@ cover_nothing(void *stream)
 }
 
 static struct err
-start_tls(void *arg, struct str host, struct wire *wire, int64_t until, struct text *reason)
+start_tls(void *arg, struct str host, const struct tls_policy *policy, struct wire *wire, int64_t until,
+          struct client_encryption *out, enum tls_result *out_result, struct text *reason)
 {
     static const struct wire_cover ops = {
         .read = cover_read, .read_now = cover_read_now, .write = cover_write, .write_now = cover_write_now,
@@ -119,20 +121,46 @@ start_tls(void *arg, struct str host, struct wire *wire, int64_t until, struct t
     const struct source *source = arg;
 
     (void)until;
-    if (host.len == 0 || source->tls == TLS_FAILS) {
+    (void)policy;
+    if (source->tls == TLS_TESTED)
+        text_put(reason, S("expired"));
+    *out_result = source->tls == TLS_STRICT_FAILS || source->tls == TLS_TESTED ? TLS_RESULT_EXPIRED : TLS_RESULT_OK;
+    if (host.len == 0 || source->tls == TLS_FAILS || source->tls == TLS_STRICT_FAILS) {
         text_put(reason, S("no shared cipher"));
         return ERR(ERR_PROTOCOL, "speak TLS");
     }
+    *out = (struct client_encryption){ .protocol = S("TLSv1.3"), .cipher = S("c") };
     wire_cover(wire, &ops, wire->stream);
     return OK;
 }
 
+static struct err
+tls_policy(void *arg, const struct delivery_host *host, const struct delivery_addresses *addresses, int64_t until,
+           struct arena *arena, struct tls_policy *out)
+{
+    const struct source *source = arg;
+
+    (void)until;
+    (void)arena;
+    CHECK(host->name.len > 0 && addresses->port > 0);
+    *out = (struct tls_policy){ .level = TLS_MAY };
+    if (source->tls == TLS_OFF)
+        out->level = TLS_NEVER;
+    else if (source->tls >= TLS_STRICT)
+        *out = (struct tls_policy){ .level = TLS_VERIFY, .source = TLS_BY_RULE, .testing = source->tls == TLS_TESTED };
+    if (source->tls == TLS_NOT_HERE && host->preference == 10)
+        *out = (struct tls_policy){ .level = TLS_REFUSED, .source = TLS_BY_STS, .why = S("it is not in the policy") };
+    return OK;
+}
+
 static void
-note_in_clear(void *arg, struct str host, struct str why)
+note_trouble(void *arg, struct str host, const struct tls_policy *policy, enum tls_result result, struct str why, struct str so)
 {
     struct source *source = arg;
 
-    source->in_clear += host.len > 0 && why.len > 0;
+    CHECK(host.len > 0 && why.len > 0 && so.len > 0 && policy->level <= TLS_REFUSED);
+    CHECK((result == TLS_RESULT_OK) == (policy->level == TLS_REFUSED)); /* which says so by itself, or else there is one */
+    source->in_clear += str_ends(so, S("in clear"));
 }
 
 static struct err
@@ -231,12 +259,12 @@ run_case(struct rt *rt, void *arg)
         .helo = S("me.example"),
         .connect = 2 * SECOND,
         .messages_per_connection = c->messages_per_connection,
-        .try_tls = c->tls != TLS_OFF,
+        .smtps = c->tls == TLS_AT_ONCE,
         .times = { .greeting = SECOND, .hello = SECOND, .mail = SECOND, .rcpt = SECOND, .data = SECOND, .block = SECOND,
                    .final = SECOND, .quit = SECOND },
     };
     struct delivery_hooks hooks = {
-        .arg = &source, .addresses = no_addresses, .read = content_read, .start_tls = start_tls, .in_clear = note_in_clear,
+        .arg = &source, .addresses = no_addresses, .read = content_read, .tls_policy = tls_policy, .start_tls = start_tls, .tls_trouble = note_trouble,
     };
     struct connections_settings keep = connections_settings_default();
     struct connections *pool = c->pool ? connections_new(rt, &keep) : NULL;
@@ -629,6 +657,40 @@ encrypts_where_it_can(struct test *t)
     run_cases(t, cases, sizeof cases / sizeof *cases);
 }
 
+/* A policy that asks for TLS. */
+static void
+never_goes_in_clear_where_it_must_not(struct test *t)
+{
+#define NO_TLS "S: 220 h\nC: EHLO me.example\nS: 250 h\n" BYE
+#define GOES_ON "S: 220 go\nC: EHLO me.example\nS: 250 h\n" MESSAGE BYE
+    static const struct attempt_case cases[] = {
+        { "as it should be", { STR(OFFERS_TLS GOES_ON) }, STR("D2.0.0 h1"), .rcpt_count = 1, .tls = TLS_STRICT },
+        { "not offered", { STR(NO_TLS) }, STR("L4.7.10"), .rcpt_count = 1, .tls = TLS_STRICT },
+        { "not offered: the next host", { STR(NO_TLS), STR(OFFERS_TLS GOES_ON) }, STR("D2.0.0 h2"), .rcpt_count = 1,
+          .tls = TLS_STRICT },
+        { "refused", { STR(OFFERS_TLS "S: 454 not now\nW\n") }, STR("L4.7.10"), .rcpt_count = 1, .tls = TLS_STRICT },
+        { "the handshake fails", { STR(OFFERS_TLS "S: 220 go\nW\n"), STR(OFFERS_TLS "S: 220 go\nW\n") },
+          STR("L4.7.5"), .rcpt_count = 1, .tls = TLS_STRICT_FAILS },
+        { "EHLO is refused: HELO has no TLS", { STR("S: 220 h\nC: EHLO me.example\nS: 500 what\nC: HELO me.example\nS: 250 h\n" BYE) },
+          STR("L4.7.10"), .rcpt_count = 1, .tls = TLS_STRICT },
+        { "EHLO is not liked: no other connection", { STR("S: 220 h\nC: EHLO me.example\nH\n") }, STR("L4.4.2"),
+          .rcpt_count = 1, .tls = TLS_STRICT },
+        { "at once", { STR("S: 220 h\nC: EHLO me.example\nS: 250-h\nS: 250 STARTTLS\n" MESSAGE BYE) }, STR("D2.0.0 h1"),
+          .rcpt_count = 1, .tls = TLS_AT_ONCE },
+        { "a host that is not to be used", { NOT_REACHED, STR(OFFERS_TLS GOES_ON) }, STR("D2.0.0 h2"),
+          .rcpt_count = 1, .tls = TLS_NOT_HERE },
+        { "and if there is no other", { NOT_REACHED }, STR("L4.7.5"), .rcpt_count = 1, .tls = TLS_NOT_HERE },
+        { "while testing whatever there is", { STR(OFFERS_TLS GOES_ON) }, STR("D2.0.0 h1"), .rcpt_count = 1, .tls = TLS_TESTED },
+        { "while testing in clear", { STR("S: 220 h\nC: EHLO me.example\nS: 250 h\n" MESSAGE BYE) },
+          STR("clear D2.0.0 h1"), .rcpt_count = 1, .tls = TLS_TESTED },
+        { "what was not as it should be is not used again",
+          { STR(OFFERS_TLS GOES_ON "==\n" OFFERS_TLS GOES_ON) }, STR("D2.0.0 h1; D2.0.0 h1"), .rcpt_count = 1,
+          .tls = TLS_TESTED, .pool = true, .jobs = 2 },
+    };
+
+    run_cases(t, cases, sizeof cases / sizeof *cases);
+}
+
 static void
 fails_what_is_damaged(struct test *t)
 {
@@ -882,5 +944,6 @@ TEST_MAIN({ "follows the reply table", follows_the_reply_table }, { "keeps to wh
     keeps_to_what_is_offered },
           { "uses connections again", uses_connections_again }, { "says which hosts serve", says_which_hosts_serve },
           { "encrypts where it can", encrypts_where_it_can },
+          { "never goes in clear where it must not", never_goes_in_clear_where_it_must_not },
           { "fails what is damaged", fails_what_is_damaged }, { "chooses hosts", chooses_hosts },
           { "shuffles equals", shuffles_equals }, { "defers when cancelled", defers_when_cancelled })

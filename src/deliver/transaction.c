@@ -516,7 +516,7 @@ attempt_use_connection(struct attempt *a, const struct target *to, struct client
         struct err lost = client_send(client, &batch->t, &a->own_scratch);
         a->figures->transfer += rt_now(a->rt) - start;
         a->figures->transactions++;
-        a->figures->encrypted = client_is_encrypted(client);
+        attempt_note_tls(a, to, client, a->tls_result);
         next = settle(a, to, batch, lost, reused);
         if (err_is(lost))
             break;

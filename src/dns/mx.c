@@ -221,7 +221,9 @@ host_addresses(const struct dns *dns, struct str name, unsigned families, int64_
         TRY(dns_query(dns, name, DNS_AAAA, until, arena, &v6));
     const struct dns_answer *asked = families & HOST_IPV4 ? &v4 : &v6;
     take_addresses(&r, &v6, &v4, families, arena);
-    r.secure = v4.security == DNS_SECURE && v6.security == DNS_SECURE;
+    /* Of what is used: who can break one family's answer must not make the other's look as if nobody vouched for it. */
+    r.secure = (v4.status != DNS_FOUND || v4.security == DNS_SECURE) && (v6.status != DNS_FOUND || v6.security == DNS_SECURE) &&
+               r.address_count > 0;
     r.aliased = v4.aliased || v6.aliased;
     r.canonical = str_is_absent(v4.canonical) ? v6.canonical : v4.canonical;
     r.ttl = v4.ttl < v6.ttl ? v4.ttl : v6.ttl;

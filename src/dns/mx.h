@@ -62,7 +62,7 @@ enum host_status {
 };
 struct host_result {
     uint8_t status;            /* enum host_status */
-    bool secure;               /* every answer used was */
+    bool secure;               /* every answer that gave addresses was */
     bool aliased;              /* the host's name is a CNAME: not allowed for an MX target, and tolerated */
     uint32_t ttl;              /* seconds */
     struct address *addresses; /* IPv6 and IPv4 by turns, so that one broken family costs one attempt; port 0 */

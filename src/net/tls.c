@@ -93,6 +93,7 @@ struct tls {
     size_t client_name_len;    /* 0: none */
     char *own_resume;          /* a client's: the name under which sessions are kept */
     size_t resume_len;
+    bool no_records;           /* of those that were expected none could be used */
     bool testing;              /* whatever is wrong with the certificate, the handshake goes on */
     int wrong;                 /* X509_V_ERR_...: what was wrong first, or X509_V_OK */
     char *own_out;             /* encrypted, and not with the kernel */
@@ -573,6 +574,9 @@ complete(struct tls *t, struct wire *wire, int64_t until, const struct tls **out
         text_put(reason, str_from_cstr(X509_verify_cert_error_string(t->wrong)));
     } else if (err_is(e)) {
         *out_result = TLS_RESULT_VALIDATION_FAILURE;
+    } else if (t->no_records) {
+        *out_result = TLS_RESULT_TLSA_INVALID;
+        text_put(reason, S("none of the TLSA records can be used"));
     }
     if (err_is(e)) {
         tls_free(t);
@@ -615,7 +619,7 @@ look_at(int fine, X509_STORE_CTX *context)
     return fine || t->testing;
 }
 
-/* RFC 7672 section 3.1. False: none of the records is of use, and nothing could match. */
+/* RFC 7672 section 3.1. False: none of the records is of use, and any certificate will do. */
 static bool
 expect_records(struct tls *t, const struct tls_policy *policy, const char *host)
 {
@@ -645,8 +649,10 @@ expect_certificate(struct tls *t, const struct tls_policy *policy)
         text_put(&name, policy->names[i]);
         if (!text_cstr(&name) || name.full)
             return false;
-        if (i == 0 && policy->level == TLS_DANE && !expect_records(t, policy, memory))
-            return false;
+        if (i == 0 && policy->level == TLS_DANE && !expect_records(t, policy, memory)) {
+            t->no_records = true;
+            return true;
+        }
         if ((i > 0 || policy->level != TLS_DANE) && SSL_add1_host(ssl, memory) != 1)
             return false;
     }
@@ -748,7 +754,7 @@ tls_connect(struct tls_client *client, struct wire *wire, const struct tls_expec
     if (policy && tls_policy_has_checks(policy) && !expect_certificate(t, policy)) {
         tls_free(t);
         ERR_clear_error();
-        *out_result = policy->level == TLS_DANE ? TLS_RESULT_TLSA_INVALID : TLS_RESULT_VALIDATION_FAILURE;
+        *out_result = TLS_RESULT_VALIDATION_FAILURE;
         text_put(reason, S("nothing is known by which a certificate could be checked"));
         return ERR(ERR_DENIED, "check a certificate");
     }

@@ -75,8 +75,8 @@ enum { TLS_SESSIONS_KEPT = 200, TLS_RESUME_MAX = 400 };
  * wire's, and good until it is closed.
  */
 struct err tls_accept(struct tls_server *, struct wire *, int64_t until, const struct tls **out, struct text *reason);
-/* *out_result: what the policy's checks came to. Where they do not hold the handshake fails, or if the policy is only being
- * tested goes on with `reason` set all the same. */
+/* *out_result: what the policy's checks came to. Where they do not hold the handshake fails, or goes on with `reason` set all
+ * the same: if the policy is only being tested, or if none of its TLSA records can be used (TLS_RESULT_TLSA_INVALID). */
 struct err tls_connect(struct tls_client *, struct wire *, const struct tls_expected *, int64_t until,
                        const struct tls **out, enum tls_result *out_result, struct text *reason);
 

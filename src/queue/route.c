@@ -43,7 +43,7 @@ put_source(struct text *out, const struct address *a)
 void
 route_put_key(struct text *out, const struct route *r, struct str hosts)
 {
-    static const char *const tls[] = { "", " tls off", " tls require" };
+    static const char *const tls[] = { "", " tls off", " tls require", " tls require verify", " tls insecure-override" };
     static const char *const family[] = { "", " ipv4", " ipv6" };
 
     CHECK(r->tls < sizeof tls / sizeof *tls && r->family < sizeof family / sizeof *family);
@@ -53,6 +53,10 @@ route_put_key(struct text *out, const struct route *r, struct str hosts)
     if (r->helo.len > 0)
         text_putf(out, " helo %.*s", STR_ARG(r->helo));
     text_putf(out, "%s%s", tls[r->tls], family[r->family]);
+    if (r->tls_ca.len > 0)
+        text_putf(out, " tls-ca %.*s", STR_ARG(r->tls_ca));
+    if (r->mx_secure)
+        text_put(out, S(" dnssec"));
     if (r->user.len > 0)
         text_putf(out, " user %.*s", STR_ARG(r->user));
     if (r->rate.count > 0)
@@ -75,7 +79,7 @@ route_put_key(struct text *out, const struct route *r, struct str hosts)
 static size_t
 copy_size(const struct route *r)
 {
-    return sizeof *r + r->host.len + r->path.len + r->user.len + r->helo.len;
+    return sizeof *r + r->host.len + r->path.len + r->user.len + r->helo.len + r->tls_ca.len;
 }
 
 static struct str
@@ -99,6 +103,7 @@ route_copy(const struct route *r, struct mem *mem)
     copy->path = move(r->path, &at);
     copy->user = move(r->user, &at);
     copy->helo = move(r->helo, &at);
+    copy->tls_ca = move(r->tls_ca, &at);
     return copy;
 }
 

@@ -15,7 +15,15 @@ enum route_kind {
     ROUTE_SMTP,    /* host and port: a smarthost or gateway; no MX lookup */
     ROUTE_MX,      /* `direct`: MX hosts of the recipient's domain */
 };
-enum route_tls { ROUTE_TLS_TRY, ROUTE_TLS_OFF, ROUTE_TLS_REQUIRE };
+/* What the configuration says of connections by this route. It raises what the destination asks for by itself (DANE,
+ * MTA-STS), and only the last one lowers it. */
+enum route_tls {
+    ROUTE_TLS_TRY,      /* where it is offered; if that fails in clear */
+    ROUTE_TLS_OFF,      /* in clear, where the destination asks for nothing */
+    ROUTE_TLS_REQUIRE,  /* never in clear */
+    ROUTE_TLS_VERIFY,   /* and with a certificate that is for the host and leads to a trusted authority */
+    ROUTE_TLS_OVERRIDE, /* as TRY, whatever the destination asks for */
+};
 enum route_family { ROUTE_FAMILY_ANY, ROUTE_FAMILY_IPV4, ROUTE_FAMILY_IPV6 };
 enum { ROUTE_PRIVATE_MAX = 4 };
 
@@ -24,11 +32,13 @@ struct route {
     uint8_t tls;             /* enum route_tls */
     uint8_t family;          /* enum route_family */
     bool implicit_tls;       /* smtps: TLS from the first byte */
+    bool mx_secure;          /* MX: DNSSEC vouches for the hosts; not the configuration's, set where they are known */
     uint16_t port;           /* SMTP, LMTP, MX */
     struct str host;         /* SMTP, LMTP; empty if path is set */
     struct str path;         /* MAILDIR, LMTP */
     struct str user;         /* MAILDIR: who delivers; empty: whoever we are */
     struct str helo;         /* our name in EHLO */
+    struct str tls_ca;       /* a file with those whom TLS_VERIFY trusts; empty: the system's */
     struct address source_ipv4, source_ipv6; /* family ADDRESS_NONE: the system's choice */
     struct rate rate;        /* messages; count 0: no limit */
     uint32_t connections;    /* at most, to one destination; 0: LANE_CONNECTIONS */

@@ -379,6 +379,7 @@ domain_reroute(struct queue *q, struct moment t, struct queue_domain *d)
     if (has_route && route.kind == ROUTE_MX && had_hosts) {
         for (; count < d->lane->host_count; count++)
             hosts[count] = (struct mx_host){ d->lane->hosts[count].limit->name, d->lane->hosts[count].rank };
+        route.mx_secure = d->lane->own_route->mx_secure;
         domain_know(q, t, d, lane_get(&q->lanes, &route, hosts, count), d->valid_until);
     } else if (has_route && route.kind == ROUTE_MX && !is_literal(d)) {
         struct list displaced;
@@ -465,6 +466,7 @@ take_answer(struct queue *q, struct moment t, struct queue_domain *d, const stru
             route_without_dns(q, t, d);
             return;
         }
+        route.mx_secure = answer->secure;
         count = mx_better_than(answer, q->settings.hostname, hosts, HOSTS);
         if (count == 0)
             domain_refuse(q, t, d, S("5.4.6"), S("mail for this domain comes to us, who do not take it"), refused_ttl);

@@ -1,6 +1,8 @@
 /* border - see border.h. */
 #include "role/border.h"
 
+#include "base/check.h"
+
 enum { JOB_FIXED = 4096, HOSTS_MAX = 64, PREFIXES_MAX = 64, ENHANCED_MAX = 16, REMOTE_MAX = 400, PATH_MAX_BYTES = 4096 };
 
 /* ---- small pieces ---- */
@@ -243,7 +245,7 @@ size_t
 border_job_size(const struct border_job *j)
 {
     size_t size = JOB_FIXED + 200 * j->allow_private_count + envelope_size(&j->envelope) +
-                  envelope_head_size(&j->envelope) + j->base.len + j->content.len + j->domain.len + j->helo.len;
+                  envelope_head_size(&j->envelope) + j->base.len + j->content.len + j->domain.len + j->helo.len + j->tls_ca.len;
 
     for (size_t i = 0; i < j->host_count; i++)
         size += 200 + j->hosts[i].name.len;
@@ -268,7 +270,10 @@ border_put_job(struct put *p, const struct border_job *j)
     put_u64(p, (uint64_t)j->connect_wait);
     put_u64(p, (uint64_t)j->reply_wait);
     put_u32(p, j->messages_per_connection);
-    put_u8(p, j->try_tls);
+    put_u8(p, j->tls);
+    put_u8(p, j->smtps);
+    put_u8(p, j->mx_secure);
+    put_bytes(p, j->tls_ca);
     put_u32(p, (uint32_t)j->allow_private_count);
     for (size_t i = 0; i < j->allow_private_count; i++) {
         border_put_address(p, &j->allow_private[i].base);
@@ -342,7 +347,10 @@ border_take_job(struct take *t, struct arena *arena, struct border_job *out)
     out->connect_wait = take_wait(t);
     out->reply_wait = take_wait(t);
     out->messages_per_connection = take_u32(t);
-    out->try_tls = take_bool(t);
+    out->tls = (uint8_t)take_enum(t, ROUTE_TLS_OVERRIDE);
+    out->smtps = take_bool(t);
+    out->mx_secure = take_bool(t);
+    out->tls_ca = arena_keep(arena, take_bytes(t, PATH_MAX_BYTES));
     take_prefixes(t, arena, out);
     take_hosts(t, arena, out);
     if (t->bad || !envelope_take(t, arena, &out->envelope) || out->envelope.recipient_count > LIMIT_RCPT_PER_JOB)
@@ -375,7 +383,25 @@ border_put_figures(struct put *p, const struct delivery_figures *f)
     put_u32(p, f->transactions);
     put_u32(p, f->hosts_up);
     put_u32(p, f->hosts_down);
-    put_u8(p, f->encrypted);
+    put_u8(p, f->tls.known);
+    put_u8(p, f->tls.encrypted);
+    put_u8(p, f->tls.verified);
+    put_u8(p, f->tls.resumed);
+    put_u8(p, f->tls.level);
+    put_u8(p, f->tls.source);
+    put_u8(p, f->tls.result);
+    put_bytes(p, str_from_cstr(f->tls.protocol));
+    put_bytes(p, str_from_cstr(f->tls.cipher));
+    put_bytes(p, str_from_cstr(f->tls.domain));
+}
+
+static void
+take_words(struct take *t, char *memory, size_t cap)
+{
+    struct text text = text_init(memory, cap);
+
+    text_put(&text, take_bytes(t, cap - 1));
+    CHECK(text_cstr(&text));
 }
 
 void
@@ -387,13 +413,22 @@ border_take_figures(struct take *t, struct delivery_figures *out)
     out->transactions = take_u32(t);
     out->hosts_up = take_u32(t);
     out->hosts_down = take_u32(t);
-    out->encrypted = take_bool(t);
+    out->tls.known = take_bool(t);
+    out->tls.encrypted = take_bool(t);
+    out->tls.verified = take_bool(t);
+    out->tls.resumed = take_bool(t);
+    out->tls.level = (uint8_t)take_enum(t, TLS_REFUSED);
+    out->tls.source = (uint8_t)take_enum(t, TLS_BY_STS);
+    out->tls.result = (uint8_t)take_enum(t, TLS_RESULT_LAST);
+    take_words(t, out->tls.protocol, sizeof out->tls.protocol);
+    take_words(t, out->tls.cipher, sizeof out->tls.cipher);
+    take_words(t, out->tls.domain, sizeof out->tls.domain);
 }
 
 size_t
 border_outcomes_size(const struct outcome *outcomes, size_t count)
 {
-    size_t size = 64;
+    size_t size = 64 + sizeof(struct delivery_figures);
 
     for (size_t i = 0; i < count; i++)
         size += 16 + outcomes[i].enhanced.len + outcomes[i].reply.len + outcomes[i].remote.len;

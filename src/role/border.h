@@ -24,6 +24,7 @@
 #include "deliver/smtp.h"
 #include "message/dsn.h"
 #include "message/envelope.h"
+#include "queue/route.h"
 #include "sasl/mechanism.h"
 #include "spool/spool.h"
 
@@ -170,7 +171,10 @@ struct border_job {
     struct str helo;
     int64_t connect_wait, reply_wait; /* as in struct route */
     uint32_t messages_per_connection;
-    bool try_tls;
+    uint8_t tls;              /* enum route_tls */
+    bool smtps;               /* TLS from the first byte */
+    bool mx_secure;           /* DNSSEC vouches for the hosts, or the configuration names them */
+    struct str tls_ca;        /* as in struct route */
     struct prefix *allow_private;
     size_t allow_private_count;
     struct delivery_host *hosts;

@@ -75,7 +75,8 @@ put_job(void *memory, size_t cap)
     uint32_t indices[] = { 3, 5, 70000 };
     struct border_job job = {
         .id = id, .kind = DELIVERY_MAILDIR, .alone = true, .port = 25, .families = HOST_IPV4, .configured = true,
-        .domain = S("example.org"), .helo = S("mx.local.test"), .messages_per_connection = 7, .allow_private = prefixes, .allow_private_count = 1,
+        .domain = S("example.org"), .helo = S("mx.local.test"), .messages_per_connection = 7,
+        .tls = ROUTE_TLS_VERIFY, .smtps = true, .mx_secure = true, .tls_ca = S("/ca.pem"), .allow_private = prefixes, .allow_private_count = 1,
         .hosts = hosts, .host_count = 2, .envelope = envelope, .indices = indices, .mailboxes = mailboxes,
         .base = S("anna /var/mail"), .quota = 1 << 20, .content = S("Subject: x\r\n\r\nx\r\n"),
     };
@@ -100,7 +101,7 @@ take_job(struct str in, struct arena *arena, bool *out_same)
                 str_eq(j.hosts[1].name, S("192.0.2.7")) && j.hosts[1].fixed.family == ADDRESS_IPV4 &&
                 j.hosts[0].fixed.family == ADDRESS_NONE && same_envelope(&j.envelope, &envelope) && j.indices[2] == 70000 &&
                 j.mailboxes && str_eq(j.mailboxes[1], S("example.org/list")) && str_eq(j.base, S("anna /var/mail")) &&
-                j.quota == 1 << 20 && j.messages_per_connection == 7 && j.allow_private_count == 1 && j.allow_private[0].bits == 8 &&
+                j.quota == 1 << 20 && j.tls == ROUTE_TLS_VERIFY && j.smtps && j.mx_secure && str_eq(j.tls_ca, S("/ca.pem")) && j.messages_per_connection == 7 && j.allow_private_count == 1 && j.allow_private[0].bits == 8 &&
                 j.source_ipv4.family == ADDRESS_IPV4 && str_eq(j.content, S("Subject: x\r\n\r\nx\r\n"));
     return true;
 }
@@ -113,7 +114,9 @@ put_outcomes(void *memory, size_t cap)
           .dsn_passed_on = true },
         { .kind = OUTCOME_FAILED, .about = OUTCOME_ABOUT_RECIPIENT, .enhanced = STR("5.1.1"), .reply = STR("550 no") },
     };
-    struct delivery_figures figures = { .connect = 1, .transfer = 2, .connections = 3, .transactions = 4, .encrypted = true,
+    struct delivery_figures figures = { .connect = 1, .transfer = 2, .connections = 3, .transactions = 4,
+                                        .tls = { .known = true, .verified = true, .level = TLS_DANE, .result = TLS_RESULT_EXPIRED,
+                                                 .protocol = "TLSv1.3", .domain = "b.example" },
                                         .hosts_up = 5, .hosts_down = 1u << 31 };
     struct put p = put_init(memory, cap);
 
@@ -132,7 +135,10 @@ take_outcomes(struct str in, struct arena *arena, bool *out_same)
     border_take_figures(&t, &figures);
     if (!border_take_outcomes(&t, arena, outcomes, 2))
         return false;
-    *out_same = figures.connect == 1 && figures.transactions == 4 && figures.hosts_up == 5 && figures.encrypted &&
+    *out_same = figures.connect == 1 && figures.transactions == 4 && figures.hosts_up == 5 && figures.tls.verified &&
+                figures.tls.level == TLS_DANE && figures.tls.result == TLS_RESULT_EXPIRED &&
+                str_eq(str_from_cstr(figures.tls.protocol), S("TLSv1.3")) &&
+                str_eq(str_from_cstr(figures.tls.domain), S("b.example")) &&
                 figures.hosts_down == 1u << 31 && outcomes[0].kind == OUTCOME_DELIVERED &&
                 outcomes[0].dsn_passed_on && str_eq(outcomes[1].reply, S("550 no")) && outcomes[1].kind == OUTCOME_FAILED;
     return true;

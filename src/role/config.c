@@ -14,7 +14,7 @@
 struct loading { /* the reader's ctx */
     struct site *site;
     struct conf_where hostname_where;
-    size_t listener_cap, route_cap, certificate_cap;
+    size_t listener_cap, route_cap, certificate_cap, authorities_cap;
     struct site_route *default_route;
     const struct conf_node *via, *direct, *port, *allow_private; /* of the route block being read */
 };
@@ -420,6 +420,9 @@ read_forward(struct setting_reader *r, const struct conf_node *node, void *targe
 static const struct setting resolver_table[] = {
     { STR("forward"), STR("IP[:PORT] ..."), SETTING_CUSTOM, .read = read_forward,
       .help = STR("Which resolvers to ask; without this, those of the system, validating by ourselves") },
+    { STR("trust-anchor"), STR("FILE"), SETTING_PATH, .offset = offsetof(struct site, trust_anchor),
+      .help = STR("Keys that DNSSEC begins with, DS or DNSKEY records one on a line, instead of those of the root "
+                  "(/usr/share/dns/root.key)") },
 };
 static const struct setting_table resolver_settings = SETTING_TABLE(resolver_table);
 
@@ -542,9 +545,9 @@ read_via(struct setting_reader *r, const struct conf_node *node, void *target)
         conf_error(r->problems, node->words[0].where, CONF_NO_SUGGESTION,
                    "user and password-file go together: %s is missing",
                    str_is_absent(sr->user) ? "user" : "password-file");
-    if (hop.kind == CONF_HOP_SMTPS || !str_is_absent(sr->user))
-        conf_warn(r->problems, node->words[1].where, "%s known, but not there yet: mail by this route waits",
-                  hop.kind == CONF_HOP_SMTPS ? "smtps:// is" : "user and password-file are");
+    if (!str_is_absent(sr->user))
+        conf_warn(r->problems, node->words[1].where,
+                  "user and password-file are known, but not there yet: nobody logs in");
 }
 
 static void
@@ -629,7 +632,58 @@ read_rate(struct setting_reader *r, const struct conf_node *node, void *target)
                    "write a rate such as \"rate 100/h\": messages a s, m, h or d");
 }
 
-static const struct str tls_choices[] = {STR("try"), STR("off"), STR("require"), {NULL, 0}}; /* enum route_tls */
+static void
+read_route_tls(struct setting_reader *r, const struct conf_node *node, void *target)
+{
+    static const struct str choices[] = { STR("try"), STR("off"), STR("require"), STR("insecure-override"), { NULL, 0 } };
+    static const uint8_t meanings[] = { ROUTE_TLS_TRY, ROUTE_TLS_OFF, ROUTE_TLS_REQUIRE, ROUTE_TLS_OVERRIDE };
+    struct site_route *sr = target;
+    bool verify = node->count == 3 && str_eq(node->words[1].text, S("require")) && str_eq(node->words[2].text, S("verify"));
+
+    if (node->count != 2 && !verify) {
+        say_form(r, node->words[0].where, "tls try|off|require [verify]|insecure-override");
+        return;
+    }
+    size_t choice = setting_choice(r, node->words[1], "a value here", choices);
+    if (str_is_absent(choices[choice]))
+        return;
+    sr->route.tls = verify ? ROUTE_TLS_VERIFY : meanings[choice];
+    if (sr->route.tls == ROUTE_TLS_OVERRIDE)
+        conf_warn(r->problems, node->words[0].where,
+                  "\"tls insecure-override\" sends mail past what its destination asks for: who is between can read it");
+}
+
+static void
+read_tls_ca(struct setting_reader *r, const struct conf_node *node, void *target)
+{
+    struct site_route *sr = target;
+    struct site *site = loading(r)->site;
+    struct site_authorities a;
+
+    if (node->count != 2) {
+        say_form(r, node->words[0].where, "tls-ca FILE");
+        return;
+    }
+    a.path = arena_keep(r->arena, conf_resolve(r->arena, node->words[1].where.file, node->words[1].text));
+    struct err e = conf_bundle_load(r->bundle, a.path, &a.pem);
+    if (err_is(e)) {
+        char memory[200];
+        struct text why = text_init(memory, sizeof memory);
+        err_text(e, &why);
+        conf_error(r->problems, node->words[1].where, CONF_NO_SUGGESTION, "\"%.*s\" cannot be read: %.*s", STR_ARG(a.path),
+                   STR_ARG(text_str(&why)));
+        return;
+    }
+    a.pem = arena_keep(r->arena, a.pem);
+    sr->route.tls_ca = a.path;
+    for (size_t i = 0; i < site->authorities_count; i++)
+        if (str_eq(site->authorities[i].path, a.path))
+            return;
+    site->authorities = grow(r->arena, site->authorities, site->authorities_count, &loading(r)->authorities_cap,
+                             sizeof *site->authorities);
+    site->authorities[site->authorities_count++] = a;
+}
+
 static const struct str families[] = {STR("any"), STR("ipv4"), STR("ipv6"), {NULL, 0}};      /* enum route_family */
 #define IN_ROUTE(field) .offset = offsetof(struct site_route, field)
 static const struct setting route_table[] = {
@@ -637,8 +691,14 @@ static const struct setting route_table[] = {
       .help = STR("All mail goes to this host; also smtps://HOST, lmtp://HOST:PORT, lmtp:/SOCKET") },
     { STR("direct"), STR(""), SETTING_CUSTOM, .read = read_direct,
       .help = STR("Mail goes to the MX hosts of each domain") },
-    { STR("tls"), STR("try|off|require"), SETTING_CHOICE, IN_ROUTE(route.tls), .choices = tls_choices,
-      .fallback = STR("try"), .help = STR("Whether connections are encrypted: where the server offers it, and if that fails in clear; or never") },
+    { STR("tls"), STR("try|off|require [verify]|insecure-override"), SETTING_CUSTOM, .read = read_route_tls,
+      .help = STR("Whether connections are encrypted: where the server offers it, and if that fails in clear (try, if nothing is "
+                  "said); not; always; always, with a certificate for the host that leads to a trusted authority. What a "
+                  "destination asks for by DANE or MTA-STS is done all the same, unless insecure-override says no: each "
+                  "use of that is logged") },
+    { STR("tls-ca"), STR("FILE"), SETTING_CUSTOM, .read = read_tls_ca,
+      .help = STR("Who may vouch for certificates, PEM; without this, whom the system trusts "
+                  "(/etc/ssl/certs/ca-certificates.crt)") },
     { STR("source"), STR("IP [IP] [helo NAME]"), SETTING_CUSTOM, .read = read_source,
       .help = STR("Our own address for these connections, one for each family, and the name that belongs to it") },
     { STR("family"), STR("any|ipv4|ipv6"), SETTING_CHOICE, IN_ROUTE(route.family), .choices = families,
@@ -714,7 +774,7 @@ read_route(struct setting_reader *r, const struct conf_node *node, void *target)
         say_form(r, node->words[0].where, "route default|DOMAIN ... { ... }");
         return;
     }
-    sr.route = (struct route){ .host = S(""), .path = S(""), .user = S("") };
+    sr.route = (struct route){ .host = S(""), .path = S(""), .user = S(""), .tls_ca = S("") };
     l->via = l->direct = l->port = l->allow_private = NULL;
     size_t errors = r->problems->errors;
     read_route_names(r, node, &sr);
@@ -733,14 +793,16 @@ read_route(struct setting_reader *r, const struct conf_node *node, void *target)
     else if (l->via && for_direct)
         conf_error(r->problems, for_direct->words[0].where, CONF_NO_SUGGESTION, "\"%.*s\" goes with \"direct\" only",
                    STR_ARG(for_direct->words[0].text));
+    bool always = sr.route.tls == ROUTE_TLS_REQUIRE || sr.route.tls == ROUTE_TLS_VERIFY;
+    if (always && sr.route.path.len > 0)
+        conf_error(r->problems, node->words[0].where, CONF_NO_SUGGESTION, "over a socket of this machine there is no TLS");
+    if (sr.route.implicit_tls && !always && sr.route.tls != ROUTE_TLS_TRY)
+        conf_error(r->problems, node->words[0].where, CONF_NO_SUGGESTION, "smtps:// is TLS from the first byte: it is not without");
     if (!str_is_absent(sr.user) && sr.route.tls == ROUTE_TLS_OFF)
         conf_error(r->problems, node->words[0].where, CONF_NO_SUGGESTION,
                    "\"user\" with \"tls off\" would send the password in clear");
-    else if (!str_is_absent(sr.user))
-        sr.route.tls = ROUTE_TLS_REQUIRE; /* said above, where the user is */
-    else if (sr.route.tls == ROUTE_TLS_REQUIRE)
-        conf_warn(r->problems, node->words[0].where,
-                  "\"tls require\" is known, but TLS is not there yet: mail by this route waits");
+    else if (!str_is_absent(sr.user) && !always)
+        sr.route.tls = ROUTE_TLS_REQUIRE; /* a password never goes in clear */
     if (l->direct && !sr.route.port)
         sr.route.port = 25;
     site->routes = grow(r->arena, site->routes, site->route_count, &l->route_cap, sizeof *site->routes);

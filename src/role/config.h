@@ -76,6 +76,10 @@ struct site_users {
     int64_t failures_within, ban;
 };
 
+struct site_authorities { /* of `tls-ca`: whom a route trusts */
+    struct str path, pem;
+};
+
 enum site_sandbox { SITE_SANDBOX_TRY, SITE_SANDBOX_REQUIRE, SITE_SANDBOX_OFF };
 
 struct site {
@@ -89,6 +93,9 @@ struct site {
     struct retry retry;
     struct address *forwarders;        /* resolvers; none: the system's */
     size_t forwarder_count;
+    struct str trust_anchor;           /* path; absent: the system's root key */
+    struct site_authorities *authorities;
+    size_t authorities_count;
     uint8_t sandbox;                   /* enum site_sandbox */
     struct site_certificate *certificates; /* none: the role `keys` makes one */
     size_t certificate_count;

@@ -102,13 +102,14 @@ static void
 prepare(struct role *role)
 {
     struct work *w = mem_new(rt_mem(role->rt), struct work);
+    struct str own = role->site->trust_anchor;
 
     w->role = role;
     role->ctx = w;
     scope_init(&w->queries, role->rt);
     arena_init(&w->arena, rt_mem(role->rt), 4096, 4 * FILE_MAX_BYTES);
     w->complete = read_file(w, S("/etc/resolv.conf"), &w->resolv_conf) &&
-                  read_file(w, S("/usr/share/dns/root.key"), &w->trust_anchor);
+                  read_file(w, str_is_absent(own) ? S("/usr/share/dns/root.key") : own, &w->trust_anchor);
 }
 
 static bool

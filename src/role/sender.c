@@ -5,14 +5,19 @@
 #include "base/check.h"
 #include "deliver/smtp.h"
 #include "dns/cache.h"
+#include "message/domain.h"
 #include "net/tls.h"
+#include "policy/dane.h"
 #include "role/ask.h"
 #include "role/border.h"
 #include "role/role.h"
+#include "runtime/host.h"
 #include "runtime/log.h"
 
 #include <string.h>
 
+#define AUTHORITIES "/etc/ssl/certs/ca-certificates.crt" /* Debian's ca-certificates */
+enum { AUTHORITIES_BYTES = 4 << 20 };
 enum { READ_PIECE = 56 << 10, ARENA_MAX = 64 << 20, DNS_CACHE_BYTES = 4 << 20, OWN_ADDRESSES_MAX = 64 };
 
 struct sender {
@@ -29,6 +34,10 @@ struct sender {
     size_t own_count;
     struct crypto *own_crypto;
     struct tls_client *own_tls;
+    struct str authorities;      /* whom the system trusts, PEM; until they are asked for the first time */
+    struct arena files;
+    struct tls_trust *own_trust; /* NULL: not asked for yet */
+    struct tls_trust **own_route_trusts; /* in the order of site->authorities; likewise */
 };
 
 /* One call of the store. body is a copy. */
@@ -39,6 +48,7 @@ struct task {
     uint16_t type;
     struct arena arena;
     struct message_id id;
+    struct border_job job;
     struct str content; /* absent: READ it */
     size_t len;
     char body[];
@@ -75,19 +85,144 @@ addresses(void *arg, struct str host, unsigned families, int64_t until, struct a
 
 /* ---- TLS ---- */
 
-static struct err
-start_tls(void *arg, struct str host, struct wire *wire, int64_t until, struct text *reason)
+/* Certificates of authorities are only read where they are needed: it takes 10 ms and 3 MB for the system's. */
+static struct tls_trust *
+trust_of(struct sender *s, struct tls_trust **trust, struct str pem, struct str path)
 {
-    struct task *t = arg;
-    const struct tls *tls;
+    size_t count;
 
-    enum tls_result result;
+    if (*trust)
+        return *trust;
+    *trust = tls_trust_new(s->own_crypto, pem, &count);
+    if (count == 0) {
+        struct log_line line;
+        log_begin(&line, s->role->rt, LOG_ERROR, "no-authorities");
+        log_str(&line, "file", path);
+        log_str(&line, "so", S("no certificate that has to be verified will be"));
+        log_end(&line);
+    }
+    return *trust;
+}
 
-    return tls_connect(t->sender->own_tls, wire, &(struct tls_expected){ .server_name = host }, until, &tls, &result, reason);
+/* Whom this job's route trusts. NULL: a reload took them away while the job was on its way. */
+static const struct tls_trust *
+trust_for(struct sender *s, const struct border_job *job)
+{
+    const struct site *site = s->role->site;
+
+    if (job->tls_ca.len == 0)
+        return trust_of(s, &s->own_trust, s->authorities, S(AUTHORITIES));
+    for (size_t i = 0; i < site->authorities_count; i++)
+        if (str_eq(site->authorities[i].path, job->tls_ca))
+            return trust_of(s, &s->own_route_trusts[i], site->authorities[i].pem, job->tls_ca);
+    return NULL;
+}
+
+/* The domain of all recipients; absent: there are several. */
+static struct str
+only_domain(const struct border_job *job)
+{
+    struct str only = { NULL, 0 };
+
+    for (size_t i = 0; i < job->envelope.recipient_count; i++) {
+        struct str address = job->envelope.recipients[i].address;
+        struct str domain = str_from(address, str_find_last_byte(address, '@') + 1);
+        if (!str_is_absent(only) && !name_eq(only, domain))
+            return (struct str){ NULL, 0 };
+        only = domain;
+    }
+    return only;
+}
+
+/* What the destination itself asks for; where that is nothing *out stays as it is. */
+static struct err
+policy_of_destination(struct task *t, const struct delivery_host *host, const struct delivery_addresses *addresses,
+                      int64_t until, struct arena *arena, struct tls_policy *out)
+{
+    struct str domain = t->job.configured ? (struct str){ NULL, 0 } : domain_to_ascii(only_domain(&t->job), arena);
+    struct dane_hop hop = { host->name, addresses->canonical, addresses->secure, addresses->aliased, addresses->port, domain };
+    struct arena scratch;
+    bool found = false;
+    struct err e = OK;
+
+    arena_init(&scratch, rt_mem(t->sender->role->rt), 4096, DANE_SCRATCH_BYTES);
+    if (t->job.kind == DELIVERY_SMTP && t->job.mx_secure)
+        e = dane_lookup(&t->sender->resolver, &hop, until, &scratch, arena, out, &found);
+    arena_done(&scratch);
+    return e;
 }
 
 static void
-in_clear(void *arg, struct str host, struct str why)
+log_override(struct task *t, struct str host, const struct tls_policy *policy)
+{
+    struct log_line line;
+    char memory[MESSAGE_ID_TEXT];
+    struct text id = text_init(memory, sizeof memory);
+
+    message_id_put(&id, t->id);
+    log_begin(&line, t->sender->role->rt, LOG_WARNING, "tls-override");
+    log_str(&line, "id", text_str(&id));
+    log_str(&line, "host", host);
+    log_str(&line, "tls-policy", tls_level_name(policy->level));
+    log_str(&line, "tls-policy-by", tls_source_name(policy->source));
+    log_str(&line, "so", S("not as the destination asks for, because the route says so"));
+    log_end(&line);
+}
+
+/* net/tls_policy.h says in which order: the route's rule, DANE, MTA-STS, else whatever is offered. */
+static struct err
+tls_policy(void *arg, const struct delivery_host *host, const struct delivery_addresses *addresses, int64_t until,
+           struct arena *arena, struct tls_policy *out)
+{
+    struct task *t = arg;
+    const struct border_job *job = &t->job;
+    const struct tls_policy by_rule = { .level = job->tls == ROUTE_TLS_OFF && !job->smtps ? TLS_NEVER : TLS_MAY,
+                                        .source = job->tls == ROUTE_TLS_TRY ? TLS_BY_DEFAULT : TLS_BY_RULE };
+
+    *out = by_rule;
+    if (host->fixed.family == ADDRESS_UNIX) {
+        out->level = TLS_NEVER;
+        return OK;
+    }
+    if (job->tls == ROUTE_TLS_VERIFY) {
+        *out = (struct tls_policy){ .level = TLS_VERIFY, .source = TLS_BY_RULE, .names = { arena_keep(arena, host->name) },
+                                    .name_count = 1, .trust = trust_for(t->sender, job) };
+        return OK;
+    }
+    TRY(policy_of_destination(t, host, addresses, until, arena, out));
+    if (job->tls == ROUTE_TLS_OVERRIDE && tls_policy_is_strict(out)) {
+        log_override(t, host->name, out);
+        *out = by_rule;
+    }
+    if (out->level < TLS_ENCRYPT && (job->tls == ROUTE_TLS_REQUIRE || job->smtps))
+        *out = (struct tls_policy){ .level = TLS_ENCRYPT, .source = TLS_BY_RULE };
+    return OK;
+}
+
+static struct err
+start_tls(void *arg, struct str host, const struct tls_policy *policy, struct wire *wire, int64_t until,
+          struct client_encryption *out, enum tls_result *out_result, struct text *reason)
+{
+    struct task *t = arg;
+    const struct tls *tls;
+    char memory[TLS_RESUME_MAX];
+    struct text resume = text_init(memory, sizeof memory);
+    struct address peer = stream_peer(wire->stream);
+
+    tls_policy_put_key(&resume, policy);
+    text_put_byte(&resume, ' ');
+    text_put(&resume, host);
+    text_put_byte(&resume, ' ');
+    address_put(&resume, &peer);
+    struct tls_expected expected = { .server_name = host, .policy = policy, .resume = resume.full ? S("") : text_str(&resume) };
+    TRY(tls_connect(t->sender->own_tls, wire, &expected, until, &tls, out_result, reason));
+    struct tls_facts facts = tls_facts(tls);
+    *out = (struct client_encryption){ facts.protocol, facts.cipher, facts.resumed };
+    return OK;
+}
+
+static void
+tls_trouble(void *arg, struct str host, const struct tls_policy *policy, enum tls_result result, struct str why, struct str so)
 {
     struct task *t = arg;
     struct log_line line;
@@ -98,8 +233,12 @@ in_clear(void *arg, struct str host, struct str why)
     log_begin(&line, t->sender->role->rt, LOG_WARNING, "tls-failed");
     log_str(&line, "id", text_str(&id));
     log_str(&line, "host", host);
+    log_str(&line, "tls-policy", tls_level_name(policy->level));
+    log_str(&line, "tls-policy-by", tls_source_name(policy->source));
+    log_str(&line, "tls-policy-domain", policy->domain);
+    log_str(&line, "tls-result", tls_result_name(result));
     log_str(&line, "why", why);
-    log_str(&line, "so", S("once more in clear"));
+    log_str(&line, "so", so);
     log_end(&line);
 }
 
@@ -122,10 +261,10 @@ static bool
 run_delivery(struct task *t, struct take *take)
 {
     struct sender *s = t->sender;
-    struct border_job job;
 
-    if (!border_take_job(take, &t->arena, &job) || job.kind == DELIVERY_MAILDIR || job.envelope.recipient_count == 0)
+    if (!border_take_job(take, &t->arena, &t->job) || t->job.kind == DELIVERY_MAILDIR || t->job.envelope.recipient_count == 0)
         return false;
+    const struct border_job job = t->job;
     t->id = job.id;
     t->content = job.content;
 #ifdef POSTRIDER_PLANTED_CRASH /* for tests only: meson's option planted_crash */
@@ -142,9 +281,9 @@ run_delivery(struct task *t, struct take *take)
         .allow_private = job.allow_private, .allow_private_count = job.allow_private_count,
         .own_names = &s->role->site->hostname, .own_name_count = 1, .own_addresses = s->own,
         .own_address_count = s->own_count, .connect = job.connect_wait, .times = times_within(job.reply_wait),
-        .messages_per_connection = job.messages_per_connection, .try_tls = job.try_tls,
+        .messages_per_connection = job.messages_per_connection, .smtps = job.smtps,
     };
-    struct delivery_hooks hooks = { t, addresses, read_content, start_tls, in_clear };
+    struct delivery_hooks hooks = { t, addresses, read_content, tls_policy, start_tls, tls_trouble };
     size_t count = what.recipient_count;
     struct outcome *outcomes = arena_alloc(&t->arena, count * sizeof *outcomes);
     struct delivery_figures figures = { 0 };
@@ -278,6 +417,11 @@ prepare(struct role *role)
     struct err e = crypto_open(role->rt, &s->own_crypto);
     CHECK(!err_is(e)); /* as in receiver.c */
     s->own_tls = tls_client_new(s->own_crypto);
+    arena_init(&s->files, rt_mem(role->rt), 4096, 2 * AUTHORITIES_BYTES);
+    if (err_is(host_read_file(role->rt, S(AUTHORITIES), AUTHORITIES_BYTES, &s->files, FOREVER, &s->authorities)))
+        s->authorities = S(""); /* which is said when somebody has to be verified */
+    s->own_route_trusts =
+        arena_alloc(&s->files, (role->site->authorities_count + 1) * sizeof(struct tls_trust *));
     for (size_t i = 0; i < role->site->listener_count; i++)
         for (size_t k = 0; k < role->site->listeners[i].address_count && s->own_count < OWN_ADDRESSES_MAX; k++)
             s->own[s->own_count++] = role->site->listeners[i].addresses[k];
@@ -297,6 +441,12 @@ run(struct role *role)
     scope_end(&s->jobs);
     connections_free(s->connections);
     tls_client_free(s->own_tls);
+    if (s->own_trust)
+        tls_trust_free(s->own_trust);
+    for (size_t i = 0; i < s->role->site->authorities_count; i++)
+        if (s->own_route_trusts[i])
+            tls_trust_free(s->own_route_trusts[i]);
+    arena_done(&s->files);
     crypto_close(s->own_crypto);
 }
 

@@ -149,6 +149,24 @@ crashed(struct work *w)
 
 /* ---- delivery ---- */
 
+/* What the connection was, what it had to be, and what came of it in the words of RFC 8460. */
+static void
+log_tls(struct log_line *line, const struct delivery_tls *tls)
+{
+    log_str(line, "tls", !tls->encrypted ? S("none") : tls->verified ? S("verified") : S("unverified"));
+    if (tls->encrypted) {
+        log_str(line, "tls-protocol", str_from_cstr(tls->protocol));
+        log_str(line, "tls-cipher", str_from_cstr(tls->cipher));
+    }
+    if (tls->resumed)
+        log_str(line, "tls-resumed", S("yes"));
+    log_str(line, "tls-policy", tls_level_name(tls->level));
+    log_str(line, "tls-policy-by", tls_source_name(tls->source));
+    if (tls->domain[0] != '\0')
+        log_str(line, "tls-policy-domain", str_from_cstr(tls->domain));
+    log_str(line, "tls-result", tls_result_name(tls->result));
+}
+
 /* "rejected" and the like as one line for each recipient. */
 static void
 log_attempts(struct work *w, const struct envelope *e, const struct delivery_figures *figures, const struct outcome *outcomes,
@@ -176,8 +194,8 @@ log_attempts(struct work *w, const struct envelope *e, const struct delivery_fig
         log_seconds(&line, "age", rt_wall(s->rt) - e->accepted_wall);
         log_seconds(&line, "connect", figures->connect);
         log_seconds(&line, "transfer", figures->transfer);
-        if (figures->transactions > 0) /* nobody's certificate is checked */
-            log_str(&line, "tls", figures->encrypted ? S("unverified") : S("none"));
+        if (figures->tls.known)
+            log_tls(&line, &figures->tls);
         for (size_t k = 0; k < settle->count; k++)
             if (settle->statuses[k].index == w->job.recipients[i] && settle->statuses[k].state == STATE_PENDING)
                 log_time(&line, "next", settle->statuses[k].next_wall);
@@ -299,7 +317,10 @@ describe(struct work *w, const struct spool_message *m, struct border_job *out)
         /* A copy: while a process is waited for, two reloads may pass. */
         .helo = arena_keep(&w->arena, route->helo.len ? route->helo : s->role->site->hostname),
         .connect_wait = route->connect_wait,
-        .try_tls = route->tls != ROUTE_TLS_OFF,
+        .tls = route->tls,
+        .smtps = route->implicit_tls,
+        .mx_secure = route->kind != ROUTE_MX || route->mx_secure,
+        .tls_ca = route->tls_ca,
         .reply_wait = route->reply_wait,
         .messages_per_connection = route->messages_per_connection,
         .envelope = m->envelope,
@@ -384,12 +405,6 @@ deliver(struct work *w, const struct spool_message *m)
     struct str reply, base = S("");
     bool mailbox = w->job.route->kind == ROUTE_MAILDIR;
 
-    if (w->job.route->tls == ROUTE_TLS_REQUIRE || w->job.route->implicit_tls) { /* never in clear what must not be */
-        settle_all(w, &m->envelope, (struct outcome){ .kind = OUTCOME_DEFERRED, .about = OUTCOME_ABOUT_DESTINATION,
-                   .enhanced = S("4.7.10"), .remote = S(""),
-                   .reply = S("this route requires TLS, which this version does not have: the mail waits") });
-        return;
-    }
     describe(w, m, &job);
     if (!mailbox)
         put_hosts(w, &job);

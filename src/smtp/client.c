@@ -33,6 +33,7 @@ struct client {
     struct client_settings settings;
     char helo[LIMIT_HELO];
     struct client_features features;
+    struct client_encryption encryption;
     size_t transactions;
     bool lost;       /* no more can be said */
     bool closing;    /* 421 came, or an early answer: no more transactions */
@@ -370,7 +371,15 @@ client_start_tls(struct client *c, const struct client_tls *tls, struct arena *a
     if (c->in_from < c->in_to)
         return lose(c, ERR(ERR_PROTOCOL, "start TLS: words in clear behind the reply"));
     c->features = (struct client_features){ 0 }; /* section 4.2: all that was said is forgotten */
-    struct err e = tls->start(tls->arg, &c->own_wire, within(c->rt, c->settings.times.hello), reason);
+    return client_begin_tls(c, tls, reason);
+}
+
+struct err
+client_begin_tls(struct client *c, const struct client_tls *tls, struct text *reason)
+{
+    struct err e =
+        tls->start(tls->arg, &c->own_wire, within(c->rt, c->settings.times.hello), &c->encryption, reason);
+
     if (err_is(e))
         return lose(c, e);
     CHECK(!wire_is_in_clear(&c->own_wire));
@@ -382,6 +391,12 @@ bool
 client_is_encrypted(const struct client *c)
 {
     return !wire_is_in_clear(&c->own_wire);
+}
+
+struct client_encryption
+client_encryption(const struct client *c)
+{
+    return c->encryption;
 }
 
 /* ---- asking ------------------------------------------------------------------------------------------------------ */

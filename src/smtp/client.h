@@ -8,7 +8,8 @@
  * LIMIT_REPLY_TEXT.
  *
  * A connection's life: client_new(), client_greeting(), client_hello(), any number of client_send(), and at the end
- * client_quit(). Between two client_hello() there may be a client_start_tls(). One fiber at a time.
+ * client_quit(). Between two client_hello() there may be a client_start_tls(), or before the greeting a
+ * client_begin_tls(). One fiber at a time.
  */
 #ifndef SMTP_CLIENT_H
 #define SMTP_CLIENT_H
@@ -70,16 +71,23 @@ struct client *client_new(struct stream *, const struct client_settings *);
 struct err client_greeting(struct client *, struct arena *, struct remote_reply *out);
 /* EHLO, and HELO where that is refused by 5xx; LHLO for LMTP. */
 struct err client_hello(struct client *, struct arena *, struct remote_reply *out);
+struct client_encryption { /* as struct tls_facts; strings live as long as the connection */
+    struct str protocol, cipher; /* "TLSv1.3", "TLS_AES_256_GCM_SHA384" */
+    bool resumed;
+};
 /* Makes a handshake, after which the wire is encrypted. `reason`: why not. */
 struct client_tls {
-    struct err (*start)(void *arg, struct wire *, int64_t until, struct text *reason);
+    struct err (*start)(void *arg, struct wire *, int64_t until, struct client_encryption *out, struct text *reason);
     void *arg;
 };
+/* Before the greeting: TLS from the first byte (RFC 8314 section 3.3). An error: the connection is lost. */
+struct err client_begin_tls(struct client *, const struct client_tls *, struct text *reason);
 /* STARTTLS, which the server must have offered, and the handshake; then comes client_hello() again. A refusal is in *out,
  * and the dialog may go on. An error: the connection is lost, and `reason` says why if it was the handshake. */
 struct err client_start_tls(struct client *, const struct client_tls *, struct arena *, struct remote_reply *out,
                             struct text *reason);
 bool client_is_encrypted(const struct client *);
+struct client_encryption client_encryption(const struct client *); /* absent strings: in clear */
 const struct client_features *client_features(const struct client *);
 static inline bool
 client_has(const struct client_features *f, enum client_extension e)
