@@ -1,5 +1,5 @@
 # What Postrider needs of Debian 12. Sourced by ./try and ./test; installs only what is missing.
-BUILD_PACKAGES="gcc libc6-dev meson ninja-build pkg-config libunbound-dev libxxhash-dev libidn2-dev libseccomp-dev
+BUILD_PACKAGES="gcc libc6-dev meson ninja-build pkg-config libunbound-dev libxxhash-dev libidn2-dev libunistring-dev libcrypt-dev libseccomp-dev
     libssl-dev dns-root-data ca-certificates"
 TEST_PACKAGES="clang libclang-rt-14-dev python3 python3-pytest python3-pytest-xdist mandoc git patch procps psmisc iproute2 strace e2fsprogs mount
     swaks libnet-ssleay-perl openssl msmtp curl dovecot-lmtpd nsd ldnsutils netcat-openbsd telnet nodejs node-nodemailer python3-xxhash

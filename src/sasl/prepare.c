@@ -1,0 +1,115 @@
+/*
+ * prepare - see prepare.h.
+ *
+ * ASCII needs no tables. For the rest libunistring has Unicode's: libidn2, which we need anyway, brings it along.
+ */
+#include "sasl/prepare.h"
+
+#include "base/limits.h"
+#include "message/utf8.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unicase.h>
+#include <unictype.h>
+#include <uninorm.h>
+
+enum { VIRAMA = UC_CCC_VR };
+
+static bool
+is_plain(struct str s)
+{
+    for (size_t i = 0; i < s.len; i++)
+        if ((unsigned char)s.ptr[i] < ' ' || (unsigned char)s.ptr[i] >= 0x7f)
+            return false;
+    return true;
+}
+
+static bool
+is_allowed(uint32_t point, uint32_t before)
+{
+    if (point == 0x200c || point == 0x200d) /* joiners */
+        return uc_combining_class(before) == VIRAMA;
+    if (uc_is_property_default_ignorable_code_point(point) || uc_is_property_not_a_character(point))
+        return false;
+    return uc_is_general_category_withtable(point, UC_CATEGORY_MASK_L | UC_CATEGORY_MASK_M | UC_CATEGORY_MASK_N |
+                                                       UC_CATEGORY_MASK_S | UC_CATEGORY_MASK_P | UC_CATEGORY_MASK_Zs);
+}
+
+/* Spaces of every kind become ASCII's. */
+static bool
+map_points(struct str s, struct text *out)
+{
+    uint32_t point, before = 0;
+
+    while (s.len > 0) {
+        if (!utf8_take(&s, &point) || !is_allowed(point, before))
+            return false;
+        utf8_put(out, uc_is_general_category_withtable(point, UC_CATEGORY_MASK_Zs) ? ' ' : point);
+        before = point;
+    }
+    return !out->full;
+}
+
+/* libunistring makes another buffer if the one that it was given is too small: then it is too long for us. */
+static bool
+is_ours(uint8_t *made, const uint8_t *given)
+{
+    if (made == given)
+        return true;
+    free(made);
+    return false;
+}
+
+static bool
+normalise(struct str s, bool lower, struct text *out)
+{
+    uint8_t cased[2 * PREPARED_MAX], composed[2 * PREPARED_MAX];
+    size_t cased_len = sizeof cased, len = sizeof composed;
+    const uint8_t *from = (const uint8_t *)s.ptr;
+
+    if (lower) {
+        if (!is_ours(u8_tolower(from, s.len, NULL, NULL, cased, &cased_len), cased))
+            return false;
+        from = cased;
+    } else {
+        cased_len = s.len;
+    }
+    if (!is_ours(u8_normalize(UNINORM_NFC, from, cased_len, composed, &len), composed))
+        return false;
+    text_put(out, str_new(composed, len));
+    explicit_bzero(composed, sizeof composed);
+    return !out->full;
+}
+
+bool
+prepare_password(struct str s, struct text *out)
+{
+    char memory[PREPARED_MAX];
+    struct text mapped = text_init(memory, PREPARED_MAX / 4);
+
+    if (s.len == 0 || s.len > PREPARED_MAX)
+        return false;
+    if (is_plain(s)) {
+        text_put(out, s);
+        return !out->full;
+    }
+    return map_points(s, &mapped) && normalise(text_str(&mapped), false, out);
+}
+
+bool
+prepare_name(struct str s, struct text *out)
+{
+    char memory[LIMIT_USER_NAME];
+    struct text mapped = text_init(memory, sizeof memory);
+    size_t from = out->len;
+
+    if (s.len == 0 || s.len > LIMIT_USER_NAME)
+        return false;
+    if (is_plain(s))
+        text_put_lower(out, s);
+    else if (!map_points(s, &mapped) || !normalise(text_str(&mapped), true, out))
+        return false;
+    struct str made = str_from(text_str(out), from);
+    return !out->full && made.len <= LIMIT_USER_NAME && !str_has_byte(made, ':') && !str_has_byte(made, ' ');
+}
