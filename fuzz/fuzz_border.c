@@ -77,6 +77,25 @@ job(struct str in, struct arena *arena)
 }
 
 static void
+policy(struct str in, struct arena *arena)
+{
+    struct take t = take_init(in);
+    struct sts_answer a, again;
+    bool known;
+
+    if (!border_take_policy(&t, arena, &known, &a) || !known)
+        return;
+    struct put once = room(arena, BORDER_POLICY_FIXED + border_policy_size(&a));
+    border_put_policy(&once, &a);
+    CHECK(!once.full);
+    t = take_init(put_str_so_far(&once));
+    CHECK(border_take_policy(&t, arena, &known, &again) && known && again.policy.mx_count == a.policy.mx_count);
+    struct put twice = room(arena, BORDER_POLICY_FIXED + border_policy_size(&again));
+    border_put_policy(&twice, &again);
+    check_same(&once, &twice);
+}
+
+static void
 outcomes(struct str in, struct arena *arena)
 {
     struct str rest = in;
@@ -251,6 +270,20 @@ make_job(struct str *rest, struct arena *arena)
 }
 
 static struct put
+make_policy(struct str *rest, struct arena *arena)
+{
+    struct str mx[2] = { word(rest, arena), S("*.e.example") };
+    struct sts_answer a = { .found = true, .id = S("1"), .why = word(rest, arena),
+                            .policy = { .mode = STS_ENFORCE, .max_age = 60, .mx = mx, .mx_count = 2 } };
+
+    mx[0] = str_slice(mx[0], 0, LIMIT_DOMAIN);
+    a.why = str_slice(a.why, 0, HTTPS_WHY_MAX);
+    struct put p = room(arena, BORDER_POLICY_FIXED + border_policy_size(&a));
+    border_put_policy(&p, &a);
+    return p;
+}
+
+static struct put
 make_outcomes(struct str *rest, struct arena *arena)
 {
     struct outcome o[2] = { { .kind = OUTCOME_FAILED, .enhanced = S("5.1.1"), .reply = word(rest, arena) },
@@ -314,10 +347,10 @@ change(struct put p, struct str how)
 void
 fuzz_one(struct str input, struct arena *arena)
 {
-    static void (*const messages[])(struct str, struct arena *) = { submit, job, outcomes, compose, listed, shown, small,
+    static void (*const messages[])(struct str, struct arena *) = { submit, job, outcomes, compose, listed, shown, policy, small,
                                                                     control };
     static struct put (*const makers[])(struct str *, struct arena *) = { make_submit, make_job, make_outcomes, make_compose,
-                                                                         make_listed, make_shown };
+                                                                         make_listed, make_shown, make_policy };
     enum { MESSAGES = sizeof messages / sizeof *messages, MAKERS = sizeof makers / sizeof *makers };
     struct str rest = input;
     size_t which = fuzz_choice(&rest) % (MESSAGES + MAKERS);

@@ -24,17 +24,18 @@ static const struct rest {
     uint32_t blocks;          /* beside those of its links; COUNT_ANY: a spool's index is as large as it is */
     const char *fibers[FIBERS_MAX];
 } rests[] = {
-    { "supervisor", 1, 12, 90, { "main", "signals", "watch" } }, /* it knows of each link between two others */
+    { "supervisor", 1, 13, 90, { "main", "signals", "watch" } }, /* it knows of each link between two others */
     { "store", 1, 9, COUNT_ANY, { "main", "commit", "spool recovery", "pump", "space" } },
-    { "resolver", 1, 5, 24, { "main" } },
+    { "resolver", 1, 6, 24, { "main" } },
     { "checker", 1, 4, 24, { "main" } },
     { "gate", 1, 6, 24, { "main" } },
-    { "sender", 2, 3, 40, { "main", "smtp client keeper" } },
+    { "sender", 2, 4, 40, { "main", "smtp client keeper" } },
     { "mailbox", 1, 2, 24, { "main" } },
     { "console", 1, 3, 24, { "main", "accept" } },
     { "submission", 1, 5, 32, { "main", "accept" } },
     { "receiver", 2, 5, 32, { "main", "accept" } },
     { "keys", 1, 7, 32, { "main", "tickets" } }, /* two to each receiver: one of them for signatures */
+    { "fetch", 1, 4, 32, { "main", "refresh" } },
 };
 enum { RESTS = sizeof rests / sizeof *rests };
 

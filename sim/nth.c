@@ -16,12 +16,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { ROLES = 11, WORKERS_MAX = 64, FAILURES_MAX = 40, HANGS_AFTER_S = 60, POINT_TEXT = 240, POINTS_A_RUN = 2 };
+enum { ROLES = 12, WORKERS_MAX = 64, FAILURES_MAX = 40, HANGS_AFTER_S = 60, POINT_TEXT = 240, POINTS_A_RUN = 2 };
 
 #define REST_NS (1 * MINUTE) /* for what operators asked last to be over */
 
 static const char *const role_names[ROLES] = { "supervisor", "receiver", "submission", "gate", "store", "sender", "mailbox",
-                                               "resolver", "checker", "console", "keys" };
+                                               "resolver", "checker", "console", "keys", "fetch" };
 
 static const struct {
     enum seam_call call;

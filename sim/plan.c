@@ -143,7 +143,8 @@ static void
 draw_fault(struct run *run, struct fault *f)
 {
     static const char *const roles[] = { "", "store", "store", "sender", "mailbox", "receiver", "submission", "gate",
-                                         "resolver", "checker", "console", "keys", "supervisor" };
+                                         "resolver", "checker", "console", "keys", "fetch",
+                                         "supervisor" };
     static const uint8_t kinds[] = {
         FAULT_KILL_ROLE, FAULT_KILL_ROLE, FAULT_KILL_ROLE, FAULT_KILL_ROLE, FAULT_KILL_ALL, FAULT_KILL_ALL, FAULT_POWER_LOSS,
         FAULT_POWER_LOSS, FAULT_POWER_LOSS, FAULT_DISK_ERROR, FAULT_DISK_ERROR, FAULT_DISK_FULL, FAULT_DISK_STALL,

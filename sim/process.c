@@ -336,7 +336,7 @@ struct child {
 
 static const struct role_ops *const roles[] = { &receiver_ops, &submission_ops, &gate_ops,    &store_ops,  &sender_ops,
                                                 &mailbox_ops,  &resolver_ops,   &checker_ops, &console_ops,
-                                                &keys_ops };
+                                                &keys_ops,     &fetch_ops };
 
 static int
 role_process(struct rt *rt, void *arg)

@@ -60,6 +60,15 @@ sim_dns_add_address(struct sim *sim, const char *host, const char *ip)
 }
 
 void
+sim_dns_add_txt(struct sim *sim, const char *name, const char *text)
+{
+    struct sim_record *r = add(sim, DNS_TXT, name);
+
+    CHECK(strlen(text) < sizeof r->target);
+    memcpy(r->target, text, strlen(text) + 1);
+}
+
+void
 sim_dns_free(struct sim *sim)
 {
     mem_free(&sim->mem, sim->dns, sizeof *sim->dns);
@@ -110,7 +119,9 @@ answer_from_table(const struct sim *sim, struct str name, enum dns_type type, st
         struct dns_record *record = &out->records[out->count++];
         *record = (struct dns_record){ .ttl = TTL, .preference = r->preference, .ip = r->ip,
                                        .name = { NULL, 0 } };
-        if (r->target[0])
+        if (type == DNS_TXT)
+            record->data = arena_keep(arena, str_from_cstr(r->target));
+        else if (r->target[0])
             record->name = arena_keep(arena, str_from_cstr(r->target));
     }
     out->status = out->count ? DNS_FOUND : exists ? DNS_NODATA : DNS_NXDOMAIN;

@@ -11,6 +11,7 @@
  *     file.c      files and directories over disk.h; lanes, latency, errors
  *     host.c      host.h, sandbox.h, notify.h, the log's sink
  *     resolver.c  dns/resolver.h, answered from a table
+ *     https.c     net/https.h, the same
  *     fault.c     what goes wrong, and when
  *
  * Everything that could be otherwise is drawn from sim->dice, so that a seed is a run. The trace hash takes in every
@@ -106,6 +107,7 @@ process_of(const struct rt *rt)
 /* ---- the world --------------------------------------------------------------------------------------------------- */
 
 struct sim_dns;
+struct sim_web;
 
 struct sim_options {
     bool trace;              /* tell everything on standard output */
@@ -149,6 +151,7 @@ struct sim {
     struct sim_net net;
     struct sim_disk_speed disk_speed;
     struct sim_dns *dns;
+    struct sim_web *web;
     uint32_t dns_fails;      /* of 1000 questions */
     bool daemon_is_over;     /* told to stop, and not to come back */
     bool daemon_ready;       /* since it was started last */
@@ -262,7 +265,11 @@ void net_free(struct sim *);
 /* Every domain name that is not in the table does not exist. */
 void sim_dns_add_mx(struct sim *, const char *domain, unsigned preference, const char *host);
 void sim_dns_add_address(struct sim *, const char *host, const char *ip);
+void sim_dns_add_txt(struct sim *, const char *name, const char *text);
 void sim_dns_free(struct sim *);
+/* The page that a web server has; another text replaces it. */
+void sim_web_put(struct sim *, const char *host, const char *body);
+void sim_web_free(struct sim *);
 
 /* ---- setting up -------------------------------------------------------------------------------------------------- */
 

@@ -273,6 +273,7 @@ sim_free(struct sim *sim)
     process_bury(sim);
     net_free(sim);
     sim_dns_free(sim);
+    sim_web_free(sim);
     while (!list_is_empty(&sim->hosts)) {
         struct host *h = container_of(sim->hosts.next, struct host, node);
         list_remove(&h->node);

@@ -132,7 +132,7 @@ def still_serves(server):
 
 def test_nonsense_between_roles(world):
     pids, wanted = world.role_pids(), roles_of(between_roles(world))
-    assert {"receiver", "store", "gate", "sender", "mailbox", "resolver", "checker", "console", "submission", "keys"} == {
+    assert {"receiver", "store", "gate", "sender", "mailbox", "resolver", "checker", "console", "submission", "keys", "fetch"} == {
         name.split()[0] for pair in wanted for name in pair}
     rounds = 0
     for turn, (why, data) in enumerate({**HEADERS, **(BODIES if FULL else SOME)}.items()):

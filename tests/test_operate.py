@@ -209,7 +209,8 @@ def test_status_shows_roles_and_figures(down):
     status = down.status()
     assert status["version"] == 1
     kinds = {role["role"] for role in status["roles"]}
-    assert kinds == {"receiver", "submission", "gate", "store", "sender", "mailbox", "resolver", "checker", "console", "keys"}
+    assert kinds == {"receiver", "submission", "gate", "store", "sender", "mailbox", "resolver", "checker", "console", "keys",
+                     "fetch"}
     for role in status["roles"]:
         assert role["state"] == "running"
         assert pathlib.Path(f"/proc/{role['pid']}").is_dir()

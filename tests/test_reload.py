@@ -182,7 +182,7 @@ def test_stop_under_load_loses_and_doubles_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("role", ["receiver 0", "sender 0", "sender 1", "mailbox 0", "gate 0", "resolver 0", "checker 0",
-                                  "console 0", "store 0", "submission 0", "keys 0"])
+                                  "console 0", "store 0", "submission 0", "keys 0", "fetch 0"])
 def test_a_killed_role_comes_back(tmp_path, role):
     with Postrider(tmp_path, SITE, more="") as server:
         server.send()

@@ -29,13 +29,14 @@ rt_sigprocmask rt_sigreturn sigaltstack tgkill restart_syscall exit exit_group m
 fcntl ioctl
 """.split())
 ACCEPT = {"accept", "accept4"}
-CONNECT = {"connect", "bind", "sendmmsg", "recvmmsg", "socket"}
+CONNECT = {"connect", "bind", "sendmmsg", "recvmmsg", "socket", "socketpair"}
 FILES = set("""openat2 openat open mkdirat renameat renameat2 unlinkat fsync fdatasync ftruncate fallocate fadvise64 getdents64
 fstatfs flock pwrite64 pwritev stat lstat statx""".split())
 MAY = {
     "receiver": ALWAYS | ACCEPT, "submission": ALWAYS | ACCEPT, "console": ALWAYS | ACCEPT,
     "gate": ALWAYS | CONNECT, "sender": ALWAYS | CONNECT, "resolver": ALWAYS | CONNECT, "checker": ALWAYS | CONNECT,
     "store": ALWAYS | FILES, "mailbox": ALWAYS | FILES, "keys": ALWAYS | FILES,
+    "fetch": ALWAYS | CONNECT | FILES,
 }
 
 

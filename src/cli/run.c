@@ -44,7 +44,7 @@ const struct verb verb_run = {
 
 static const struct role_ops *const roles[] = { &receiver_ops, &submission_ops, &gate_ops,    &store_ops,  &sender_ops,
                                                 &mailbox_ops,  &resolver_ops,   &checker_ops, &console_ops,
-                                                &keys_ops };
+                                                &keys_ops,     &fetch_ops };
 
 static int
 run_role(struct rt *rt, int argc, char **argv)

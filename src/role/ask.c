@@ -49,6 +49,31 @@ ask_dns(struct asker *asker)
     return (struct dns){ query, asker };
 }
 
+/* ---- policies ---- */
+
+struct err
+ask_policy(struct role *role, struct str domain, int64_t until, struct arena *arena, struct sts_answer *out)
+{
+    unsigned char memory[LIMIT_DOMAIN + 4];
+    struct put p = put_init(memory, sizeof memory);
+    struct arena scratch;
+    struct str reply;
+    bool known = false;
+
+    put_bytes(&p, domain);
+    if (p.full)
+        return ERR(ERR_LIMIT, "ask for a policy");
+    arena_init(&scratch, rt_mem(role->rt), 1024, LINK_MESSAGE_MAX);
+    struct err e = role_call(role, ROLE_FETCH, BORDER_POLICY, put_str_so_far(&p), &scratch, until, &reply);
+    if (!err_is(e)) {
+        struct take t = take_init(reply);
+        if (!border_take_policy(&t, arena, &known, out) || !known)
+            e = ERR(ERR_UNKNOWN, "ask for a policy");
+    }
+    arena_done(&scratch);
+    return e;
+}
+
 /* ---- drafts ---- */
 
 struct ask_draft {

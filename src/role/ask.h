@@ -6,6 +6,7 @@
 
 #include "dns/answer.h"
 #include "message/envelope.h"
+#include "policy/sts_policies.h"
 #include "role/role.h"
 #include "spool/spool.h"
 
@@ -15,6 +16,9 @@ struct asker {
     enum role_kind kind;
 };
 struct dns ask_dns(struct asker *);
+
+/* The MTA-STS policy of a domain (A-labels), if it has one. Not OK: that cannot be known now, and there may be one. */
+struct err ask_policy(struct role *, struct str domain, int64_t until, struct arena *, struct sts_answer *out);
 
 /*
  * A draft on the way to the store. It begins in memory: a message whose content stays below ASK_INLINE_MAX is handed

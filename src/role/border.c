@@ -551,6 +551,63 @@ border_take_compose(struct take *t, struct arena *arena, struct border_compose *
     return take_end(t) && d->recipient_count > 0;
 }
 
+/* ---- sender to fetch ---- */
+
+size_t
+border_policy_size(const struct sts_answer *a)
+{
+    size_t size = a->why.len;
+
+    for (size_t i = 0; i < a->policy.mx_count; i++)
+        size += 4 + a->policy.mx[i].len;
+    return size;
+}
+
+void
+border_put_policy(struct put *p, const struct sts_answer *a)
+{
+    put_u8(p, a != NULL);
+    if (!a)
+        return;
+    put_u8(p, a->found);
+    put_u8(p, a->result);
+    put_bytes(p, a->why);
+    put_bytes(p, a->id);
+    put_i64(p, a->fetched_wall);
+    put_i64(p, a->expires_wall);
+    put_u8(p, a->policy.mode);
+    put_u32(p, a->policy.max_age);
+    put_u32(p, (uint32_t)a->policy.mx_count);
+    for (size_t i = 0; i < a->policy.mx_count; i++)
+        put_bytes(p, a->policy.mx[i]);
+}
+
+bool
+border_take_policy(struct take *t, struct arena *arena, bool *out_known, struct sts_answer *out)
+{
+    struct sts_answer a = { .why = S("") };
+
+    *out_known = take_bool(t);
+    if (!*out_known)
+        return take_end(t);
+    a.found = take_bool(t);
+    a.result = (uint8_t)take_enum(t, TLS_RESULT_LAST);
+    a.why = arena_keep(arena, take_bytes(t, HTTPS_WHY_MAX));
+    a.id = arena_keep(arena, take_bytes(t, STS_ID_MAX));
+    a.fetched_wall = take_i64(t);
+    a.expires_wall = take_i64(t);
+    a.policy.mode = (uint8_t)take_enum(t, STS_MODES - 1);
+    a.policy.max_age = take_u32(t);
+    a.policy.mx_count = take_count(t, STS_BODY_MAX / 5);
+    if (t->bad || a.policy.mx_count > t->rest.len / 4)
+        return false;
+    a.policy.mx = arena_alloc(arena, a.policy.mx_count * sizeof *a.policy.mx);
+    for (size_t i = 0; i < a.policy.mx_count; i++)
+        a.policy.mx[i] = arena_keep(arena, take_bytes(t, LIMIT_DOMAIN + 2));
+    *out = a;
+    return take_end(t);
+}
+
 /* ---- operators ---- */
 
 enum { PLACE_MAX = 64 };

@@ -9,6 +9,7 @@
  * store     -> receiver                                                       SPACE
  * receiver  -> gate      ADMIT VERIFY AUTH AUTH_STEP SPEND                    LEAVE
  * any       -> resolver  QUERY
+ * sender    -> fetch     POLICY
  * store     -> sender    DELIVER COMPOSE
  * store     -> mailbox   DELIVER
  * sender, mailbox -> store     READ                                            BASES (of a mailbox)
@@ -24,6 +25,7 @@
 #include "deliver/smtp.h"
 #include "message/dsn.h"
 #include "message/envelope.h"
+#include "policy/sts_policies.h"
 #include "queue/route.h"
 #include "sasl/mechanism.h"
 #include "spool/spool.h"
@@ -49,6 +51,7 @@ enum border_type {
     BORDER_SHOW,
     BORDER_ACT,
     BORDER_COUNTERS,
+    BORDER_POLICY,
     BORDER_CERTIFICATES, /* u16 count, and so many: name of the listener (empty: all that have none of their own), PEM text */
     BORDER_TICKETS,      /* u8 count, and so many struct tls_ticket_key: name, cipher, mac */
     BORDER_AUTH,
@@ -211,6 +214,15 @@ struct border_compose {
 size_t border_compose_size(const struct border_compose *);
 void border_put_compose(struct put *, const struct border_compose *);
 bool border_take_compose(struct take *, struct arena *, struct border_compose *out);
+
+/* ---- sender to fetch ---- */
+
+/* POLICY  domain  ->  u8 known, then a struct sts_answer. answer NULL: not known now. */
+enum { BORDER_POLICY_FIXED = 64 + STS_ID_MAX, BORDER_POLICY_MAX = BORDER_POLICY_FIXED + 2 * STS_BODY_MAX + HTTPS_WHY_MAX };
+size_t border_policy_size(const struct sts_answer *); /* beyond BORDER_POLICY_FIXED */
+void border_put_policy(struct put *, const struct sts_answer *);
+/* *out_known false: the rest says nothing. */
+bool border_take_policy(struct take *, struct arena *, bool *out_known, struct sts_answer *out);
 
 /* ---- operators: command line to console, console to store ---- */
 

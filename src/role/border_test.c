@@ -65,6 +65,37 @@ take_submit(struct str in, struct arena *arena, bool *out_same)
     return true;
 }
 
+static const struct sts_answer policy = {
+    .found = true, .id = STR("20160831085700Z"), .fetched_wall = 5 * SECOND, .expires_wall = 9 * SECOND,
+    .result = TLS_RESULT_STS_FETCH_ERROR, .why = STR("no route"),
+    .policy = { .mode = STS_ENFORCE, .max_age = 4, .mx_count = 2, .mx = (struct str[]){ STR("a.example"), STR("*.b.example") } },
+};
+
+static size_t
+put_policy(void *memory, size_t cap)
+{
+    struct put p = put_init(memory, cap);
+
+    border_put_policy(&p, &policy);
+    return p.full || p.len > BORDER_POLICY_FIXED + border_policy_size(&policy) ? 0 : p.len;
+}
+
+static bool
+take_policy(struct str in, struct arena *arena, bool *out_same)
+{
+    struct take t = take_init(in);
+    struct sts_answer a = { 0 };
+    bool known;
+
+    if (!border_take_policy(&t, arena, &known, &a))
+        return false;
+    *out_same = known && a.found && str_eq(a.id, policy.id) && a.fetched_wall == policy.fetched_wall &&
+                a.expires_wall == policy.expires_wall && a.result == policy.result && str_eq(a.why, policy.why) &&
+                a.policy.mode == STS_ENFORCE && a.policy.max_age == 4 && a.policy.mx_count == 2 &&
+                str_eq(a.policy.mx[1], S("*.b.example"));
+    return true;
+}
+
 static size_t
 put_job(void *memory, size_t cap)
 {
@@ -404,6 +435,7 @@ static const struct {
 } cases[] = {
     { "SUBMIT", put_submit, take_submit, true },
     { "DELIVER", put_job, take_job, true },
+    { "POLICY", put_policy, take_policy, false },
     { "outcomes", put_outcomes, take_outcomes, false },
     { "COMPOSE", put_compose, take_compose_whole, false },
     { "a line of LIST", put_listed, take_listed, false },

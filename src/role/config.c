@@ -860,6 +860,13 @@ static const struct setting site_table[] = {
              "likes (EC, RSA), else the first. Without any, one is made that nobody vouches for")},
     {STR("domain"), STR("NAME ..."), SETTING_CUSTOM, .repeats = true, .read = read_domain, .block = &directory_settings,
      .help = STR("A domain that we take mail for, or several with one description")},
+    {STR("mta-sts"), STR("on|off"), SETTING_FLAG, .offset = offsetof(struct site, mta_sts), .fallback = STR("on"),
+     .help =
+         STR("Whether what other domains promise about encryption of mail to them (MTA-STS, RFC 8461) is looked up and "
+             "kept to")},
+    {STR("mta-sts-ca"), STR("FILE"), SETTING_PATH, .offset = offsetof(struct site, mta_sts_ca),
+     .fallback = STR("/etc/ssl/certs/ca-certificates.crt"),
+     .help = STR("Who vouches for the web servers that their policies are fetched from, PEM")},
     {STR("users"), STR("file FILE | dovecot SOCKET"), SETTING_CUSTOM, .read = read_users, .block = &users_settings,
      .help = STR("Who may submit, with hashed passwords; known, but not there yet")},
     {STR("route"), STR("default|DOMAIN ..."), SETTING_CUSTOM, .repeats = true, .read = read_route,

@@ -99,6 +99,8 @@ struct site {
     uint8_t sandbox;                   /* enum site_sandbox */
     struct site_certificate *certificates; /* none: the role `keys` makes one */
     size_t certificate_count;
+    bool mta_sts;                      /* what other domains say about TLS is looked up and kept to */
+    struct str mta_sts_ca;             /* PEM: who vouches for their web servers */
     struct site_users users;
 
     struct mem *mem;                   /* the rest is config.c's */

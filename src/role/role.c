@@ -18,6 +18,7 @@ enum { CONTROL_DESCRIPTOR = 3 };
 static const struct str kind_names[ROLE_KINDS] = {
     STR("supervisor"), STR("receiver"), STR("submission"), STR("gate"),    STR("store"),
     STR("sender"),     STR("mailbox"),  STR("resolver"),   STR("checker"), STR("console"), STR("keys"),
+    STR("fetch"),
 };
 
 struct str

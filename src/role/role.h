@@ -24,6 +24,7 @@ enum role_kind {
     ROLE_CHECKER,    /* a resolver too: for names that strangers chose */
     ROLE_CONSOLE,
     ROLE_KEYS,
+    ROLE_FETCH,      /* policies of other domains, from the Web */
     ROLE_KINDS,
 };
 struct str role_kind_name(enum role_kind);
@@ -149,6 +150,6 @@ struct role_dir *role_dir_of(struct role *, struct str purpose);
 size_t role_take_certificates(struct role *, struct role_certificate out[SITE_CERTIFICATES_MAX]);
 
 extern const struct role_ops receiver_ops, submission_ops, gate_ops, store_ops, sender_ops, mailbox_ops, resolver_ops,
-    checker_ops, console_ops, keys_ops;
+    checker_ops, console_ops, keys_ops, fetch_ops;
 
 #endif

@@ -40,6 +40,7 @@ static const struct {
     { ROLE_STORE, ROLE_MAILBOX },    { ROLE_SENDER, ROLE_RESOLVER }, { ROLE_CONSOLE, ROLE_STORE },
     { ROLE_CONSOLE, ROLE_GATE },     { ROLE_RECEIVER, ROLE_KEYS },
     { ROLE_SUBMISSION, ROLE_KEYS },
+    { ROLE_SENDER, ROLE_FETCH },     { ROLE_FETCH, ROLE_RESOLVER },
 };
 
 /* In the order of starting. Of those whose work is parsing and converting, as many as the machine has processors for;
@@ -50,6 +51,7 @@ static const struct {
     uint32_t for_processors; /* one process for so many; 0: just one */
 } always[] = {
     { ROLE_STORE, 0 },  { ROLE_RESOLVER, 0 }, { ROLE_CHECKER, 0 },    { ROLE_GATE, 0 },  { ROLE_KEYS, 0 },
+    { ROLE_FETCH, 0 },
     { ROLE_SENDER, 2 }, { ROLE_CONSOLE, 0 },  { ROLE_SUBMISSION, 0 }, { ROLE_RECEIVER, 1 },
 };
 
@@ -614,6 +616,11 @@ send_dirs(struct process *p, struct arena *scratch)
         TRY(send_dir(p, S("tls"), path));
         return send_certificates(p);
     }
+    if (p->kind == ROLE_FETCH) {
+        struct str path = arena_join(scratch, s->site->state, S("/mta-sts"));
+        TRY(host_make_dir(s->rt, path, 0700, owner(s, s->user_id), owner(s, s->group_id), FOREVER));
+        return send_dir(p, S("mta-sts"), path);
+    }
     if (p->kind != ROLE_MAILBOX)
         return OK;
     for (size_t i = 0; i < s->base_count; i++) {
@@ -900,7 +907,7 @@ add_generation(struct supervisor *s)
 {
     for (size_t i = 0; i < sizeof always / sizeof *always; i++)
         for (uint32_t index = 0; index < process_count(s, always[i].for_processors); index++)
-            if (always[i].kind != ROLE_STORE || s->generation == 1)
+            if ((always[i].kind != ROLE_STORE || s->generation == 1) && (always[i].kind != ROLE_FETCH || s->site->mta_sts))
                 add_process(s, always[i].kind, index, 0);
     for (size_t i = 0; i < s->base_count; i++) {
         bool seen = false;
@@ -924,11 +931,12 @@ all_ready(const struct supervisor *s, uint32_t generation)
 
 /* ---- ending ---- */
 
-/* Gate, keys and resolvers answer the others of their generation: they go when those are gone. */
+/* Gate, keys, fetch and resolvers answer the others of their generation: they go when those are gone. */
 static bool
 serves_others(enum role_kind kind)
 {
-    return kind == ROLE_GATE || kind == ROLE_RESOLVER || kind == ROLE_CHECKER || kind == ROLE_KEYS;
+    return kind == ROLE_GATE || kind == ROLE_RESOLVER || kind == ROLE_CHECKER || kind == ROLE_KEYS ||
+           kind == ROLE_FETCH;
 }
 
 static bool

@@ -232,6 +232,7 @@ static const struct {
     { SANDBOX_CONNECT, SCMP_SYS(socket), 0, UINT64_MAX, AF_INET },
     { SANDBOX_CONNECT, SCMP_SYS(socket), 0, UINT64_MAX, AF_INET6 },
     { SANDBOX_CONNECT, SCMP_SYS(socket), 0, UINT64_MAX, AF_UNIX },
+    { SANDBOX_CONNECT, SCMP_SYS(socketpair), 0, UINT64_MAX, AF_UNIX }, /* libcurl wakes itself by one */
 };
 
 static bool
