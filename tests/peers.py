@@ -384,9 +384,26 @@ def own_network():
         os.close(outside)
 
 
+def sign_zone(folder, name, tampered):
+    def run(*words):
+        return subprocess.run(words, cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
+    key = run("ldns-keygen", "-k", "-a", "ECDSAP256SHA256", name)
+    run("ldns-signzone", "-f", f"{name}.signed", f"{name}.zone", key)
+    text = (folder / f"{name}.signed").read_text()
+    if tampered:
+        assert tampered[0] in text, text
+        text = text.replace(*tampered)
+    (folder / f"{name}.zone").write_text(text)
+    with open(folder / "anchors", "a", encoding="ascii") as anchors:
+        anchors.write((folder / f"{key}.key").read_text())
+
+
 @contextlib.contextmanager
-def name_server(folder, zones, broken=()):
-    """NSD on 127.0.0.1:53. zones: {name: records}. The zones in `broken` get SERVFAIL."""
+def name_server(folder, zones, broken=(), signed=(), tampered=None):
+    """
+    NSD on 127.0.0.1:53. zones: {name: records}. The zones in `broken` get SERVFAIL. Those in `signed` are signed, and a file
+    `anchors` in the folder has their keys; tampered: {name: (old, new)} is changed in such a zone afterwards.
+    """
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     config = [f'server:\n ip-address: 127.0.0.1\n username: ""\n zonesdir: "{folder}"\n database: ""\n pidfile: ""\n'
@@ -398,6 +415,8 @@ def name_server(folder, zones, broken=()):
         (folder / f"{name}.zone").write_text(
             f"$ORIGIN {name}.\n$TTL 300\n@ SOA ns h 1 900 900 900 60\n@ NS ns\nns A 127.0.0.1\n" +
             "".join(record + "\n" for record in records))
+    for name in signed:
+        sign_zone(folder, name, (tampered or {}).get(name))
     (folder / "nsd.conf").write_text("".join(config))
     program = shutil.which("nsd") or "/usr/sbin/nsd"
     with open(folder / "output", "ab") as output:
@@ -523,6 +542,28 @@ relay_transport = $default_transport
 
 
 MARK = "written by Postrider's tests; may be removed"
+
+
+class PostfixWith(Postfix):
+    """Postfix with more lines in main.cf and master.cf, and, if need be, a resolver of its own."""
+
+    def __init__(self, main, services=(), name_server=None, **options):
+        super().__init__(**options)
+        self.main, self.services, self.name_server = main, services, name_server
+
+    def prepare(self):
+        command = super().prepare()
+        etc = self.folder / "etc"
+        names = [line.split("=")[0].strip() for line in self.main.splitlines()]
+        kept = [line for line in (etc / "main.cf").read_text().splitlines() if line.split("=")[0].strip() not in names]
+        (etc / "main.cf").write_text("\n".join(kept) + "\n" + self.main)
+        with open(etc / "master.cf", "a", encoding="ascii") as master:
+            master.write("".join(line + "\n" for line in self.services))
+        if self.name_server:
+            (self.folder / "resolv.conf").write_text(f"nameserver {self.name_server}\noptions edns0 trust-ad\n")
+            command = ["unshare", "--mount", "sh", "-c", 'mount --bind "$0" /etc/resolv.conf && exec "$@"',
+                       str(self.folder / "resolv.conf"), *command]
+        return command
 
 
 class Exim(Peer):
