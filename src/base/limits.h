@@ -74,6 +74,7 @@ static_assert(LIMIT_FRAME_BODY > 8 * LIMIT_COMMAND_LINE, "what one command says 
 #define LIMIT_CONNECT_NS  (60 * SECOND)
 #define LIMIT_COMMAND_NS  (5 * MINUTE) /* the server's wait for a command */
 #define LIMIT_TLS_NS     (1 * MINUTE) /* for a handshake */
+#define LIMIT_PROXY_NS    (10 * SECOND) /* for a proxy's header, which it sends at once */
 #define LIMIT_ANSWER_NS   (2 * MINUTE) /* the server's own work for a reply: clients wait 5 minutes and more */
 #define LIMIT_COMMIT_NS   (5 * MINUTE) /* and for the one to the end of data, where they wait 10 */
 #define LIMIT_REVERSE_NS  (5 * SECOND) /* for a client's reverse name */

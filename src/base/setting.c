@@ -82,6 +82,15 @@ setting_read_prefixes(struct setting_reader *r, const struct conf_word *words, s
 }
 
 bool
+setting_prefixes_have(const struct setting_prefixes *prefixes, const struct address *address)
+{
+    for (size_t i = 0; i < prefixes->count; i++)
+        if (prefix_has(&prefixes->list[i], address))
+            return true;
+    return false;
+}
+
+bool
 setting_read_hop(struct setting_reader *r, struct conf_word word, struct conf_hop *out)
 {
     static const struct str schemes[] = { STR("smtp"), STR("smtps"), STR("lmtp") };

@@ -27,6 +27,8 @@ struct setting_prefixes {
     size_t count;
 };
 
+bool setting_prefixes_have(const struct setting_prefixes *, const struct address *);
+
 struct setting_reader {
     struct conf_bundle *bundle;
     struct conf_problems *problems;

@@ -101,17 +101,24 @@ read_connections(struct setting_reader *r, const struct conf_node *node, void *t
                    LIMIT_SESSIONS);
 }
 
+/* "relay from NETWORK ..." and its like. */
+static bool
+read_from(struct setting_reader *r, const struct conf_node *node, const char *form, struct setting_prefixes *out)
+{
+    if (node->count < 3 || !str_eq(node->words[1].text, S("from"))) {
+        say_form(r, node->words[0].where, form);
+        return false;
+    }
+    return setting_read_prefixes(r, node->words + 2, node->count - 2, out);
+}
+
 static void
 read_relay_from(struct setting_reader *r, const struct conf_node *node, void *target)
 {
     struct site_listener *listener = target;
     char memory[64];
 
-    if (node->count < 3 || !str_eq(node->words[1].text, S("from"))) {
-        say_form(r, node->words[0].where, "relay from NETWORK ...");
-        return;
-    }
-    if (!setting_read_prefixes(r, node->words + 2, node->count - 2, &listener->relay_from))
+    if (!read_from(r, node, "relay from NETWORK ...", &listener->relay_from))
         return;
     for (size_t i = 0; i < listener->relay_from.count; i++) {
         const struct prefix *p = &listener->relay_from.list[i];
@@ -182,6 +189,14 @@ read_client_certificates(struct setting_reader *r, const struct conf_node *node,
                   "other mail hosts show no certificate: with \"require\" their mail comes in clear, or not at all");
 }
 
+static void
+read_proxy_from(struct setting_reader *r, const struct conf_node *node, void *target)
+{
+    struct site_listener *listener = target;
+
+    read_from(r, node, "proxy from NETWORK ...", &listener->proxy_from);
+}
+
 static const struct str offers[] = { STR("off"), STR("local"), STR("on"), { NULL, 0 } }; /* enum offer */
 static const struct setting_table tls_settings;
 #define IN_LISTENER(field) .offset = offsetof(struct site_listener, field)
@@ -212,6 +227,9 @@ static const struct setting listener_table[] = {
     { STR("client-certificates"), STR("ask|require FILE"), SETTING_CUSTOM, .read = read_client_certificates,
       .help = STR("Ask clients for a certificate that an authority in FILE vouches for; require it, or go on without. "
                   "If nothing is said nobody is asked") },
+    { STR("proxy"), STR("from NETWORK ..."), SETTING_CUSTOM, .read = read_proxy_from,
+      .help = STR("Which proxies stand in front: only they may connect here, each connection must begin with a PROXY "
+                  "header (version 1 or 2), and everything then goes by the client that it tells of") },
     { STR("greeting-delay"), STR("TIME"), SETTING_TIME, IN_LISTENER(settings.greeting_delay), .max = (uint64_t)MINUTE,
       .fallback = STR("0"), .help = STR("How long a client must wait for the greeting") },
     { STR("command-wait"), STR("TIME"), SETTING_TIME, IN_LISTENER(settings.command_wait), .min = (uint64_t)MINUTE,
@@ -277,14 +295,26 @@ read_listen(struct setting_reader *r, const struct conf_node *node, void *target
     site->listener_count++;
 }
 
+static void
+for_strangers(struct listener_settings *settings)
+{
+    if (settings->vrfy == OFFER_LOCAL)
+        settings->vrfy = OFFER_OFF;
+    if (settings->expn == OFFER_LOCAL)
+        settings->expn = OFFER_OFF;
+}
+
 struct listener_settings
 site_listener_settings(const struct site_listener *listener, const struct address *client)
 {
     struct listener_settings settings = listener->settings;
+    bool proxied = listener->proxy_from.count > 0;
 
-    for (size_t i = 0; i < listener->relay_from.count; i++)
-        settings.trusted = settings.trusted || prefix_has(&listener->relay_from.list[i], client);
-    settings.refuse_early_talk = !settings.trusted && listener->kind == LISTENER_MX;
+    settings.trusted = client && setting_prefixes_have(&listener->relay_from, client);
+    if (!client) /* it may be anybody in the world, however near the proxy is */
+        for_strangers(&settings);
+    /* What a proxy passes on may come in one piece with its header. */
+    settings.refuse_early_talk = !settings.trusted && !proxied && listener->kind == LISTENER_MX;
     if (settings.trusted && !listener->line_ends_said)
         settings.line_ends = LINE_ENDS_REPAIR;
     return settings;

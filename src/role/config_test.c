@@ -219,6 +219,37 @@ test_site(struct test *t)
     fixture_done(t, &f);
 }
 
+/* Behind a proxy it is never the proxy's own address that may relay or ask. */
+static void
+proxied_site(struct test *t)
+{
+    struct address client;
+    struct fixture f;
+
+    static const struct conf_fake_file file = {
+        STR("/m"), STR("hostname mx.local.test\nlisten mx { address :25; proxy from 10.0.0.1 10.1.0.0/16; relay from 10.0.0.0/8\n"
+                       "vrfy local; expn on }\ndomain a.test { mailbox postmaster; deliver maildir /m/{local} }\n"),
+    };
+
+    fixture_init(&f, &file, 1);
+    EXPECT_INT(t, f.conf.problems.errors, 0);
+    if (f.site) {
+        const struct site_listener *mx = &f.site->listeners[0];
+        EXPECT_INT(t, mx->proxy_from.count, 2);
+        address_from_ip(S("10.0.0.77"), &client);
+        EXPECT(t, site_listener_settings(mx, &client).trusted);
+        EXPECT_INT(t, site_listener_settings(mx, &client).vrfy, OFFER_LOCAL);
+        EXPECT(t, !site_listener_settings(mx, &client).refuse_early_talk);
+        EXPECT(t, !site_listener_settings(mx, NULL).trusted);
+        EXPECT_INT(t, site_listener_settings(mx, NULL).vrfy, OFFER_OFF);
+        EXPECT_INT(t, site_listener_settings(mx, NULL).expn, OFFER_ON);
+        address_from_ip(S("192.0.2.1"), &client);
+        EXPECT(t, !site_listener_settings(mx, &client).trusted);
+        EXPECT(t, !site_listener_settings(mx, &client).refuse_early_talk);
+    }
+    fixture_done(t, &f);
+}
+
 /* What a role gets over its link describes the same site, and nothing of the world is asked again. */
 static void
 bundle_is_all_a_role_needs(struct test *t)
@@ -303,6 +334,10 @@ static const struct {
      STR("/m:2:26: write \"connections NUMBER per-client\"")},
     {"no connections", STR("listen mx { address :25; connections 0 per-client }"),
      STR("/m:2:38: \"0\" is out of range: connections per client may be 1 to 10000")},
+    {"proxy to, not from", STR("listen mx { address :25; proxy 10.0.0.1 }"),
+     STR("/m:2:26: write \"proxy from NETWORK ...\"")},
+    {"a proxy that is no address", STR("listen mx { address :25; proxy from haproxy }"),
+     STR("/m:2:37: \"haproxy\" is neither an address nor a network such as 192.0.2.0/24")},
     {"relay to, not from", STR("listen mx { address :25; relay 10.0.0.0/8 }"),
      STR("/m:2:26: write \"relay from NETWORK ...\"")},
     {"relay from the world", STR("listen mx { address :25; relay from 0.0.0.0/0 }"),
@@ -673,7 +708,7 @@ manual_page_agrees(struct test *t)
     mem_free(&mem, list.ptr, LIST_MAX);
 }
 
-TEST_MAIN({"small site", small_site}, {"large site", large_site}, {"test site", test_site},
+TEST_MAIN({"small site", small_site}, {"large site", large_site}, {"test site", test_site}, {"a proxied site", proxied_site},
           {"bundle is all a role needs", bundle_is_all_a_role_needs}, {"refuses broken sites", refuses_broken_sites},
           {"refuses more addresses than a receiver takes", refuses_more_addresses_than_a_receiver_takes},
           {"needs a name and a file", needs_a_name_and_a_file}, {"warns", warns},

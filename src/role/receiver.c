@@ -8,6 +8,7 @@
 #include "base/check.h"
 #include "dns/mx.h"
 #include "message/domain.h"
+#include "net/proxy.h"
 #include "net/signing.h"
 #include "net/tls.h"
 #include "policy/directory.h"
@@ -67,7 +68,8 @@ struct session {
     struct listener_settings settings;
     struct fiber *fiber;
     bool admitted;
-    char name[64];
+    char name[64], proxy[64];
+    struct proxy_header *own_header; /* what the proxy said; NULL: none stands in front */
 };
 
 /* ---- hooks: who may enter ---- */
@@ -392,7 +394,19 @@ etrn(void *ctx, const struct server_client *client, struct str node, struct aren
 /* ---- hooks: logs ---- */
 
 static void
-put_client(struct log_line *line, const struct server_client *client)
+put_proxy(struct log_line *line, const struct session *s)
+{
+    const struct proxy_header *h = s->own_header;
+
+    log_str(line, "proxy", str_from_cstr(s->proxy));
+    if (h->tls_len)
+        log_str(line, "proxy-tls", str_new(h->tls, h->tls_len));
+    if (h->server_name_len)
+        log_str(line, "proxy-tls-name", str_new(h->server_name, h->server_name_len));
+}
+
+static void
+put_client(struct log_line *line, const struct session *s, const struct server_client *client)
 {
     log_str(line, "session", client->session);
     log_str(line, "client", client->name);
@@ -400,6 +414,8 @@ put_client(struct log_line *line, const struct server_client *client)
         log_str(line, "name", client->reverse_name);
     if (!str_is_absent(client->helo))
         log_str(line, "helo", client->helo);
+    if (s->own_header)
+        put_proxy(line, s);
     if (str_is_absent(client->tls.protocol))
         return;
     log_str(line, "tls", client->tls.protocol);
@@ -423,7 +439,7 @@ log_message(void *ctx, const struct server_client *client, const struct server_m
     message_id_put(&text, m->id);
     log_begin(&line, s->r->role->rt, LOG_INFO, "accepted");
     log_str(&line, "id", text_str(&text));
-    put_client(&line, client);
+    put_client(&line, s, client);
     log_str(&line, "from", m->envelope->reverse_path);
     log_int(&line, "bytes", (int64_t)m->envelope->size);
     log_int(&line, "recipients", (int64_t)m->envelope->recipient_count);
@@ -446,7 +462,7 @@ log_refusal(void *ctx, const struct server_client *client, struct str reverse_pa
 
     text_putf(&words, "%u %.*s %.*s", r->code, STR_ARG(r->enhanced), STR_ARG(r->text));
     log_begin(&line, s->r->role->rt, LOG_INFO, "refused");
-    put_client(&line, client);
+    put_client(&line, s, client);
     if (!str_is_absent(reverse_path))
         log_str(&line, "from", reverse_path);
     log_str(&line, "refusal", text_str(&words));
@@ -461,7 +477,7 @@ log_session(void *ctx, const struct server_client *client, const struct server_r
     struct log_line line;
 
     log_begin(&line, s->r->role->rt, LOG_INFO, "session");
-    put_client(&line, client);
+    put_client(&line, s, client);
     log_str(&line, "listener", s->door->site ? s->door->site->name : S("local"));
     log_int(&line, "messages", report->messages);
     log_int(&line, "recipients", report->recipients);
@@ -506,6 +522,50 @@ name_client(struct session *s)
     s->client.name = text_str(&name);
 }
 
+/* ---- a proxy in front ---- */
+
+static void
+log_proxy_refused(struct session *s, struct str why)
+{
+    struct log_line line;
+
+    log_begin(&line, s->r->role->rt, LOG_INFO, "proxy-refused");
+    log_str(&line, "client", s->client.name);
+    log_str(&line, "listener", s->door->site->name);
+    log_str(&line, "reason", why);
+    log_end(&line);
+}
+
+/* Whom the proxy passes on takes its place. False: this session is none, and nobody is answered: it was not SMTP that
+ * was spoken, or not by a proxy of ours. */
+static bool
+read_header(struct session *s)
+{
+    struct rt *rt = s->r->role->rt;
+    char memory[80];
+    struct text failure = text_init(memory, sizeof memory), proxy = text_init(s->proxy, sizeof s->proxy - 1);
+    struct str why = S("this listener is for proxies alone, and this is none of them");
+
+    if (!setting_prefixes_have(&s->door->site->proxy_from, &s->client.address)) {
+        log_proxy_refused(s, why);
+        return false;
+    }
+    text_put(&proxy, s->client.name);
+    s->own_header = mem_new(rt_mem(rt), struct proxy_header);
+    struct err e = proxy_read(s->stream, within(rt, LIMIT_PROXY_NS), s->own_header, &why);
+    if (err_is(e)) {
+        err_text(e, &failure);
+        log_proxy_refused(s, e.kind == ERR_PROTOCOL ? why : text_str(&failure));
+        return false;
+    }
+    if (s->own_header->told) {
+        s->client.address = s->own_header->client;
+        s->client.local = s->own_header->local;
+        name_client(s);
+    }
+    return true;
+}
+
 static void
 run_session(void *arg)
 {
@@ -524,10 +584,16 @@ run_session(void *arg)
         mine.tls_ready = NULL;
     s->fiber = fiber_current(r->role->rt);
     name_client(s);
-    s->settings = s->door->site ? site_listener_settings(s->door->site, &s->client.address) : local_settings(r->role->site);
+    bool proxied = s->door->site && s->door->site->proxy_from.count > 0;
     struct wire wire = wire_in_clear(s->stream);
-    server_run(&wire, &s->settings, &mine, &s->client);
+    if (!proxied || read_header(s)) {
+        bool known = !proxied || s->own_header->told;
+        s->settings = s->door->site ? site_listener_settings(s->door->site, known ? &s->client.address : NULL)
+                                    : local_settings(r->role->site);
+        server_run(&wire, &s->settings, &mine, &s->client);
+    }
     wire_close(&wire);
+    mem_free(rt_mem(r->role->rt), s->own_header, sizeof *s->own_header);
     list_remove(&s->node);
     if (--r->sessions == 0)
         event_wake(r->role->rt, &r->role->changed); /* it may be what a drain waits for */
