@@ -265,6 +265,33 @@ def test_a_bogus_zone_gets_no_mail(world):
     assert reached(world, address) == 0
 
 
+@pytest.mark.parametrize("domain, exit_code, words", [
+    ("ee.dane.example", 0, {"policy": "dane", "by": "dane", "verified": True, "goes": True, "result": "ok"}),
+    ("mismatch.dane.example", 1, {"policy": "dane", "verified": False, "goes": False, "encrypted": True, "result": "validation-failure"}),
+    ("stripped.dane.example", 1, {"policy": "dane", "encrypted": False, "goes": False, "result": "starttls-not-supported"}),
+    ("override.dane.example", 0, {"policy": "may", "by": "rule", "lowered": True, "goes": True}),
+    ("no-tlsa.dane.example", 0, {"policy": "may", "by": "default", "tlsa": [], "encrypted": False, "goes": True}),
+])
+def test_the_command_says_what_would_be_done(world, domain, exit_code, words):
+    done = world["server"].cli("tls", "--config", str(world["server"].config_path), "--json", domain, check=False)
+    assert done.returncode == exit_code, done.stderr
+    answer = json.loads(done.stdout)
+    assert answer["direct"] and answer["secure"] and answer["domain"] == domain
+    [host] = answer["hosts"]
+    assert {key: host[key] for key in words} == words, host
+    if host["encrypted"]:
+        assert host["certificate-names"] == "*.dane.example" and host["certificate-issuer"] == "Test CA"
+        assert host["certificate-key-sha256"] == association(world["folder"] / "certificates", "good", 1, 1)
+    told = world["server"].cli("tls", "--config", str(world["server"].config_path), domain, check=False).stdout
+    assert f"{domain}: by its MX records; DNSSEC: secure" in told and f"policy       {words['policy']}, by" in told, told
+
+
+@pytest.mark.parametrize("domain, exit_code", [("bogus.example", 75), ("nobody.dane.example", 68), ("us.dane.example", 65), ("a b", 64)])
+def test_the_command_says_why_not(world, domain, exit_code):
+    done = world["server"].cli("tls", "--config", str(world["server"].config_path), domain, check=False)
+    assert done.returncode == exit_code and done.stderr and not done.stdout, done
+
+
 def test_kept_connections_and_sessions_stay_under_their_policy(world):
     """Of several messages by DANE all are, whether over one connection, a resumed session or a new one."""
     for i in range(3):

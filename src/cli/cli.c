@@ -27,6 +27,7 @@ static const struct verb *const verbs[] = {
     &verb_send,
     &verb_sendmail,
     &verb_sink,
+    &verb_tls,
     &verb_config,
     &verb_role,
 };

@@ -783,6 +783,55 @@ tls_facts(const struct tls *t)
     };
 }
 
+static struct str
+common_name(const X509_NAME *name, struct arena *arena)
+{
+    int at = X509_NAME_get_index_by_NID(name, NID_commonName, -1);
+    if (at < 0)
+        at = X509_NAME_get_index_by_NID(name, NID_organizationName, -1);
+    unsigned char *utf8 = NULL;
+    int len = at < 0 ? -1 : ASN1_STRING_to_UTF8(&utf8, X509_NAME_ENTRY_get_data(X509_NAME_get_entry(name, at)));
+    struct str text = len > 0 ? arena_keep(arena, str_new((const char *)utf8, (size_t)len)) : S("");
+
+    OPENSSL_free(utf8);
+    return text;
+}
+
+/* Its DNS names; without any its subject, which no client looks at. */
+static struct str
+names_of(const X509 *x, struct arena *arena)
+{
+    GENERAL_NAMES *names = X509_get_ext_d2i(x, NID_subject_alt_name, NULL, NULL);
+    struct str all = S("");
+
+    for (int i = 0; i < sk_GENERAL_NAME_num(names); i++) {
+        int type;
+        const ASN1_IA5STRING *dns = GENERAL_NAME_get0_value(sk_GENERAL_NAME_value(names, i), &type);
+        if (type == GEN_DNS)
+            all = arena_printf(arena, "%.*s%s%.*s", STR_ARG(all), all.len ? ", " : "", ASN1_STRING_length(dns),
+                               (const char *)ASN1_STRING_get0_data(dns));
+    }
+    GENERAL_NAMES_free(names);
+    return all.len > 0 ? all : common_name(X509_get_subject_name(x), arena);
+}
+
+bool
+tls_certificate(const struct tls *t, struct arena *arena, struct tls_certificate *out)
+{
+    X509 *x = SSL_get0_peer_certificate(t->own_ssl);
+    BIO *bio = x ? BIO_new(BIO_s_mem()) : NULL;
+    char *pem;
+    bool fine = bio && PEM_write_bio_X509(bio, x) == 1;
+    long len = fine ? BIO_get_mem_data(bio, &pem) : 0;
+
+    if (fine)
+        *out = (struct tls_certificate){ arena_keep(arena, str_new(pem, (size_t)len)), names_of(x, arena),
+                                         common_name(X509_get_issuer_name(x), arena) };
+    BIO_free(bio);
+    ERR_clear_error();
+    return fine;
+}
+
 bool
 tls_exporter(const struct tls *t, unsigned char out[TLS_EXPORTER])
 {

@@ -11,6 +11,7 @@
 #include "role/ask.h"
 #include "role/border.h"
 #include "role/role.h"
+#include "role/tls_rule.h"
 #include "runtime/host.h"
 #include "runtime/log.h"
 
@@ -176,26 +177,20 @@ tls_policy(void *arg, const struct delivery_host *host, const struct delivery_ad
 {
     struct task *t = arg;
     const struct border_job *job = &t->job;
-    const struct tls_policy by_rule = { .level = job->tls == ROUTE_TLS_OFF && !job->smtps ? TLS_NEVER : TLS_MAY,
-                                        .source = job->tls == ROUTE_TLS_TRY ? TLS_BY_DEFAULT : TLS_BY_RULE };
+    struct tls_rule rule = { job->tls, job->smtps, NULL };
 
-    *out = by_rule;
     if (host->fixed.family == ADDRESS_UNIX) {
-        out->level = TLS_NEVER;
+        *out = (struct tls_policy){ .level = TLS_NEVER };
         return OK;
     }
-    if (job->tls == ROUTE_TLS_VERIFY) {
-        *out = (struct tls_policy){ .level = TLS_VERIFY, .source = TLS_BY_RULE, .names = { arena_keep(arena, host->name) },
-                                    .name_count = 1, .trust = trust_for(t->sender, job) };
+    if (job->tls == ROUTE_TLS_VERIFY)
+        rule.trust = trust_for(t->sender, job);
+    if (tls_rule_begin(&rule, host->name, arena, out))
         return OK;
-    }
     TRY(policy_of_destination(t, host, addresses, until, arena, out));
-    if (job->tls == ROUTE_TLS_OVERRIDE && tls_policy_is_strict(out)) {
-        log_override(t, host->name, out);
-        *out = by_rule;
-    }
-    if (out->level < TLS_ENCRYPT && (job->tls == ROUTE_TLS_REQUIRE || job->smtps))
-        *out = (struct tls_policy){ .level = TLS_ENCRYPT, .source = TLS_BY_RULE };
+    struct tls_policy asked = *out;
+    if (tls_rule_end(&rule, out))
+        log_override(t, host->name, &asked);
     return OK;
 }
 
