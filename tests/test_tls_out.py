@@ -1,5 +1,6 @@
 """Routes that require, verify and begin with TLS: what leaves, what waits, and what the log says of it."""
 import contextlib
+import json
 import ssl
 import subprocess
 
@@ -130,3 +131,20 @@ def test_sessions_are_resumed(tmp_path, certificates):
             assert {line["tls"] for line in lines} == {"verified"}
             resumed = sum(line.get("tls-resumed") == "yes" for line in lines)
             assert next_hop.sessions == 6 and resumed == next_hop.resumed > 0
+
+
+@pytest.mark.parametrize("options, handshakes, resumed, messages", [
+    (["--visit", "--tls", "--messages", "12", "--sessions", "3"], 12, 0, 0),
+    (["--visit", "--tls", "--messages", "12", "--sessions", "3", "--resume"], 12, 9, 0),
+    (["--visit", "--messages", "4", "--sessions", "2", "--hold", "0.1"], 0, 0, 0),
+    (["--tls", "--messages", "12", "--sessions", "3", "--per-connection", "2", "--to", "ok@local.test"], 6, 0, 12),
+])
+def test_load_speaks_tls(tmp_path, options, handshakes, resumed, messages):
+    with Postrider(tmp_path, SITE, routes="") as server:
+        figures = json.loads(server.cli("load", "--server", f"127.0.0.1:{server.port}", "--json", "--quiet", *options).stdout)
+        assert figures["accepted"] == figures["tried"] == int(options[options.index("--messages") + 1])
+        assert (figures["tls_handshakes"], figures["tls_resumed"]) == (handshakes, resumed)
+        if messages:
+            server.wait_for_mail(count=messages)
+        wait_until(lambda: len(server.log_events("session")) == figures["connections"], 30, "the end of every session")
+        assert sum("tls" in e for e in server.log_events("session")) == handshakes

@@ -8,6 +8,7 @@
 #include "cli/server.h"
 
 #include "base/check.h"
+#include "net/tls.h"
 #include "runtime/log.h"
 #include "smtp/client.h"
 
@@ -30,8 +31,8 @@ enum {
 struct settings {
     struct str server, from, to, helo, log_accepted;
     uint64_t sessions, messages, size, per_connection, rcpt, rate;
-    int64_t seconds, timeout;
-    bool lmtp, no_pipelining, bdat, keep_going, json, quiet;
+    int64_t seconds, timeout, hold;
+    bool lmtp, no_pipelining, bdat, tls, smtps, resume, visit, keep_going, json, quiet;
 };
 
 static const struct option options[] = {
@@ -55,6 +56,12 @@ static const struct option options[] = {
     { "--helo", "NAME", OPTION_WORD, offsetof(struct settings, helo), "our name (load.invalid)" },
     { "--no-pipelining", NULL, OPTION_FLAG, offsetof(struct settings, no_pipelining), "one command at a time" },
     { "--bdat", NULL, OPTION_FLAG, offsetof(struct settings, bdat), "BDAT where it is offered" },
+    { "--tls", NULL, OPTION_FLAG, offsetof(struct settings, tls), "STARTTLS, and any certificate will do" },
+    { "--smtps", NULL, OPTION_FLAG, offsetof(struct settings, smtps), "TLS from the first byte" },
+    { "--resume", NULL, OPTION_FLAG, offsetof(struct settings, resume), "with TLS: take up the session before, if the server can" },
+    { "--visit", NULL, OPTION_FLAG, offsetof(struct settings, visit),
+      "no messages: each session is a connection, EHLO (with TLS), QUIT;\nthey are counted, and their latency is all but QUIT" },
+    { "--hold", "TIME", OPTION_SECONDS, offsetof(struct settings, hold), "with --visit: wait so long before QUIT" },
     { "--timeout", "TIME", OPTION_SECONDS, offsetof(struct settings, timeout),
       "for each reply (as RFC 5321 has them)" },
     { "--keep-going", NULL, OPTION_FLAG, offsetof(struct settings, keep_going),
@@ -86,6 +93,9 @@ struct load {
     struct file *own_log;
     uint64_t log_offset;
     struct scope sessions, helpers;
+    struct crypto *own_crypto; /* NULL: no TLS */
+    struct tls_client *own_tls;
+    uint64_t handshakes, resumed, session_count;
     struct err log_error;
     bool stop;
 };
@@ -93,6 +103,7 @@ struct load {
 struct session {
     struct load *load;
     struct client *own_client;
+    struct str name;        /* for what TLS may resume */
     uint64_t on_connection; /* messages */
     struct arena arena;     /* of one message */
     struct recipient *recipients;
@@ -263,6 +274,16 @@ fate_of(struct session *s, const struct client_transaction *t, struct err e, str
 }
 
 static void
+count_accepted(struct load *l, int64_t took)
+{
+    l->fates[ACCEPTED]++;
+    l->latency[bucket_of(took)]++;
+    if (took > l->latency_max)
+        l->latency_max = took;
+    l->ended = rt_now(l->rt);
+}
+
+static void
 send_one(struct session *s, uint64_t number)
 {
     struct load *l = s->load;
@@ -295,20 +316,57 @@ send_one(struct session *s, uint64_t number)
     int64_t began = rt_now(l->rt);
     enum fate fate = fate_of(s, &t, client_send(s->own_client, &t, &s->arena), &reply, &taken);
     int64_t took = rt_now(l->rt) - began;
-    l->fates[fate]++;
     s->on_connection++;
-    if (fate != ACCEPTED)
+    if (fate != ACCEPTED) {
+        l->fates[fate]++;
         return;
+    }
     l->bytes += s->at;
-    l->latency[bucket_of(took)]++;
-    if (took > l->latency_max)
-        l->latency_max = took;
-    l->ended = rt_now(l->rt);
+    count_accepted(l, took);
     if (l->own_log)
         log_accepted(s, number, taken, reply);
 }
 
 /* ---- one session ------------------------------------------------------------------------------------------------ */
+
+static struct err
+start_tls(void *arg, struct wire *wire, int64_t until, struct client_encryption *out, struct text *reason)
+{
+    struct session *s = arg;
+    struct load *l = s->load;
+    struct tls_expected expected = { .resume = l->set.resume ? s->name : S("") };
+    enum tls_result result;
+    const struct tls *tls;
+
+    TRY(tls_connect(l->own_tls, wire, &expected, until, &tls, &result, reason));
+    struct tls_facts facts = tls_facts(tls);
+    *out = (struct client_encryption){ facts.protocol, facts.cipher, facts.resumed };
+    l->handshakes++;
+    l->resumed += facts.resumed;
+    return OK;
+}
+
+/* Greeting and EHLO, and TLS where it is wanted. */
+static struct err
+greet(struct session *s, struct remote_reply *reply)
+{
+    const struct client_tls tls = { start_tls, s };
+    char memory[TLS_REASON];
+    struct text reason = text_init(memory, sizeof memory);
+
+    if (s->load->set.smtps)
+        TRY(client_begin_tls(s->own_client, &tls, &reason));
+    TRY(client_greeting(s->own_client, &s->arena, reply));
+    if (reply->code != 220)
+        return OK;
+    TRY(client_hello(s->own_client, &s->arena, reply));
+    if (!s->load->set.tls || !remote_reply_is_positive(reply))
+        return OK;
+    if (!client_has(client_features(s->own_client), CLIENT_STARTTLS))
+        return ERR(ERR_REFUSED, "start TLS, which the server does not offer");
+    TRY(client_start_tls(s->own_client, &tls, &s->arena, reply, &reason));
+    return remote_reply_is_positive(reply) ? client_hello(s->own_client, &s->arena, reply) : OK;
+}
 
 static struct err
 connect_session(struct session *s)
@@ -332,9 +390,7 @@ connect_session(struct session *s)
     s->own_client = client_new(stream, &settings);
     s->on_connection = 0;
     l->connections++;
-    struct err e = client_greeting(s->own_client, &s->arena, &reply);
-    if (!err_is(e) && reply.code == 220)
-        e = client_hello(s->own_client, &s->arena, &reply);
+    struct err e = greet(s, &reply);
     if (!err_is(e) && remote_reply_is_positive(&reply))
         return OK;
     if (err_is(e))
@@ -385,13 +441,36 @@ wait_for_slot(struct load *l)
     return !err_is(rt_sleep(l->rt, slot)) && !is_over(l);
 }
 
+/* --visit: a session is all there is. */
+static void
+visit(struct session *s)
+{
+    struct load *l = s->load;
+
+    l->next_message++;
+    arena_reset(&s->arena);
+    int64_t began = rt_now(l->rt);
+    if (err_is(connect_session(s))) {
+        l->connect_failures++;
+        l->fates[LOST]++;
+        return;
+    }
+    count_accepted(l, rt_now(l->rt) - began);
+    if (l->set.hold)
+        (void)rt_sleep(l->rt, within(l->rt, l->set.hold));
+    client_quit(s->own_client);
+    s->own_client = NULL;
+}
+
 static void
 run_session(void *arg)
 {
     struct session *s = arg;
     struct load *l = s->load;
 
-    while (!is_over(l)) {
+    while (l->set.visit && !is_over(l) && wait_for_slot(l))
+        visit(s);
+    while (!l->set.visit && !is_over(l)) {
         if (!s->own_client && !connect_firmly(s))
             break;
         if (!wait_for_slot(l) || is_over(l))
@@ -430,25 +509,34 @@ print_figures(const struct load *l)
         for (size_t i = 0; i < FATES; i++)
             cli_print(",\"%s\":%llu", fate_names[i], (unsigned long long)l->fates[i]);
         cli_print(",\"recipients_accepted\":%llu,\"recipients_not\":%llu,\"bytes\":%llu,\"connections\":%llu,"
-                  "\"connect_failures\":%llu,\"seconds\":%.6f,\"rate\":%.3f,\"latency_ms\":{",
+                  "\"connect_failures\":%llu,\"tls_handshakes\":%llu,\"tls_resumed\":%llu,\"seconds\":%.6f,\"rate\":%.3f,"
+                  "\"latency_ms\":{",
                   (unsigned long long)l->rcpt_accepted, (unsigned long long)l->rcpt_refused,
                   (unsigned long long)l->bytes, (unsigned long long)l->connections,
-                  (unsigned long long)l->connect_failures, seconds, rate);
+                  (unsigned long long)l->connect_failures, (unsigned long long)l->handshakes,
+                  (unsigned long long)l->resumed, seconds, rate);
         for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
             cli_print("\"%s\":%.3f,", parts[i].name, percentile(l, parts[i].part));
         cli_print("\"max\":%.3f}}\n", (double)l->latency_max / 1e6);
         return;
     }
-    cli_print("%llu of %llu messages accepted in %.3f s: %.0f messages/s, %.2f MB/s; %llu connections\n",
-              (unsigned long long)l->fates[ACCEPTED], (unsigned long long)tried, seconds, rate,
-              seconds > 0 ? (double)l->bytes / seconds / 1e6 : 0, (unsigned long long)l->connections);
+    if (l->set.visit)
+        cli_print("%llu of %llu sessions in %.3f s: %.0f sessions/s\n", (unsigned long long)l->fates[ACCEPTED],
+                  (unsigned long long)tried, seconds, rate);
+    else
+        cli_print("%llu of %llu messages accepted in %.3f s: %.0f messages/s, %.2f MB/s; %llu connections\n",
+                  (unsigned long long)l->fates[ACCEPTED], (unsigned long long)tried, seconds, rate,
+                  seconds > 0 ? (double)l->bytes / seconds / 1e6 : 0, (unsigned long long)l->connections);
+    if (l->own_tls)
+        cli_print("%llu TLS handshakes, %llu of them resumed\n", (unsigned long long)l->handshakes,
+                  (unsigned long long)l->resumed);
     cli_print("deferred %llu, refused %llu, lost %llu, unknown %llu; recipients: %llu accepted, %llu not; "
               "%llu failures to connect\n",
               (unsigned long long)l->fates[DEFERRED], (unsigned long long)l->fates[REFUSED],
               (unsigned long long)l->fates[LOST], (unsigned long long)l->fates[UNKNOWN],
               (unsigned long long)l->rcpt_accepted, (unsigned long long)l->rcpt_refused,
               (unsigned long long)l->connect_failures);
-    cli_print("latency in ms, MAIL to last reply:");
+    cli_print("latency in ms, %s:", l->set.visit ? "connection to last EHLO" : "MAIL to last reply");
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
         cli_print(" %s %.2f", parts[i].name, percentile(l, parts[i].part));
     cli_print(" max %.2f\n", (double)l->latency_max / 1e6);
@@ -502,6 +590,7 @@ new_session(struct load *l)
     struct session *s = arena_new(&l->arena, struct session);
 
     s->load = l;
+    s->name = arena_printf(&l->arena, "%llu", (unsigned long long)l->session_count++);
     s->recipients = arena_alloc(&l->arena, l->set.rcpt * sizeof *s->recipients);
     s->rcpt = arena_alloc(&l->arena, l->set.rcpt * sizeof *s->rcpt);
     s->rcpt_reply = arena_alloc(&l->arena, l->set.rcpt * sizeof *s->rcpt_reply);
@@ -553,6 +642,8 @@ check_settings(struct load *l, const struct words *operands)
     if (l->set.rcpt == 0 || l->set.rcpt > RCPT_MAX || l->set.sessions == 0 || l->set.sessions > 100000 ||
         l->set.rate > 1000000)
         return cli_fail(&verb_load, EXIT_USAGE, "--rcpt, --sessions or --rate is out of bounds");
+    if ((l->set.tls && l->set.smtps) || (l->set.resume && !l->set.tls && !l->set.smtps) || (l->set.hold && !l->set.visit))
+        return cli_fail(&verb_load, EXIT_USAGE, "either --tls or --smtps; --resume with one of them; --hold with --visit");
     if (!client_can_say(l->set.from) || !client_can_say(l->set.to) || !client_can_say(l->set.helo))
         return cli_fail(&verb_load, EXIT_USAGE, "--from, --to or --helo cannot be said in SMTP");
     return server_find(l->rt, &verb_load, l->set.server, 25, &l->server);
@@ -583,9 +674,19 @@ run(struct rt *rt, int argc, char **argv)
         if (l->set.messages == UINT64_MAX)
             l->set.messages = l->set.seconds ? 0 : 1000;
         exit = check_settings(l, &operands);
+        if (exit == EXIT_WELL && (l->set.tls || l->set.smtps)) {
+            if (err_is(crypto_open(rt, &l->own_crypto)))
+                exit = cli_fail(&verb_load, EXIT_OS, "OpenSSL cannot start");
+            else
+                l->own_tls = tls_client_new(l->own_crypto);
+        }
         if (exit == EXIT_WELL)
             exit = drive(l);
     }
+    if (l->own_tls)
+        tls_client_free(l->own_tls);
+    if (l->own_crypto)
+        crypto_close(l->own_crypto);
     arena_done(&l->arena);
     mem_free(rt_mem(rt), l, sizeof *l);
     return exit;
@@ -596,7 +697,8 @@ const struct verb verb_load = {
     .summary = "send many messages in many sessions, and tell rate and latency",
     .arguments = "",
     .about = "  postrider load --server 127.0.0.1:2525 --sessions 100 --messages 50000 --size 10k\n"
-             "  postrider load --seconds 60 --rate 200 --rcpt 5 --to user{r}@local.test --json\n",
+             "  postrider load --seconds 60 --rate 200 --rcpt 5 --to user{r}@local.test --json\n"
+             "  postrider load --tls --visit --sessions 50 --seconds 10\n",
     .options = options,
     .run = run,
 };
