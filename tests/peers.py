@@ -11,6 +11,7 @@ import re
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import tempfile
 import threading
@@ -161,7 +162,7 @@ class ScriptedServer:
     An SMTP server on loopback that answers as `answers` says: {"RCPT": reply or function(line, server) -> reply}. Keys are
     GREETING, EHLO, MAIL, RCPT, DATA, DOT, RSET, QUIT. A reply is text without its line end; CLOSE closes, RESET resets,
     STALL says nothing more until the client has gone, "" says nothing and goes on. What is not named is accepted; CONTENT is
-    asked after the first line of it. A function that returns None accepts.
+    asked after the first line of it. A function that returns None accepts. tls: an ssl.SSLContext; the server then offers STARTTLS.
     """
 
     CLOSE = object()
@@ -169,9 +170,10 @@ class ScriptedServer:
     STALL = object()
 
     def __init__(self, answers=None, extensions=("PIPELINING", "8BITMIME", "DSN", "ENHANCEDSTATUSCODES"), port=0,
-                 host="127.0.0.1"):
+                 host="127.0.0.1", tls=None):
         self.answers = dict(answers or {})
         self.extensions = extensions
+        self.tls = tls
         self.lock = threading.Lock()
         self.messages = []     # (mail line, [rcpt lines], content) of those that were accepted
         self.commands = []     # all lines, each session's in order
@@ -249,7 +251,8 @@ class ScriptedServer:
             with self.lock:
                 self.commands.append(line)
             if verb in ("EHLO", "LHLO"):
-                words = ["scripted.test", *self.extensions]
+                offers_tls = self.tls and not isinstance(s, ssl.SSLSocket)
+                words = ["scripted.test", *self.extensions, *(["STARTTLS"] if offers_tls else [])]
                 text = "\r\n".join(f"250{'-' if i + 1 < len(words) else ' '}{word}" for i, word in enumerate(words))
                 self._answer(s, "EHLO", line, text)
             elif verb == "HELO":
@@ -267,8 +270,14 @@ class ScriptedServer:
             elif verb == "RSET":
                 mail, rcpt = None, []
                 self._answer(s, "RSET", line, "250 2.0.0 ok")
+            elif verb == "STARTTLS" and self.tls:
+                self._answer(s, "STARTTLS", line, "220 2.0.0 go on")
+                s = self.tls.wrap_socket(s, server_side=True)
+                lines = s.makefile("rb")
             elif verb == "QUIT":
                 self._answer(s, "QUIT", line, "221 2.0.0 bye")
+                if isinstance(s, ssl.SSLSocket):
+                    s.unwrap().close()
                 return
             else:
                 self._answer(s, verb, line, "500 5.5.2 what?")

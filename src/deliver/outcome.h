@@ -26,6 +26,7 @@ struct outcome {
     uint8_t kind;          /* enum outcome_kind */
     uint8_t about;         /* enum outcome_about */
     bool dsn_passed_on;    /* the next hop took NOTIFY, ORCPT, RET and ENVID: it owes the notices of success, not we */
+    uint8_t attempt;       /* of several that were made for one job: whose figures are this one's. deliver/ says 0 */
     struct str enhanced;   /* "5.1.1": the remote's own where it gave one, else ours; never empty */
     struct str reply;      /* the remote's reply whole, its code in front; or our own reason: outcome_is_remote() */
     struct str remote;     /* "mx.example.org [192.0.2.1]:25", also if it was not reached; empty: none was tried */

@@ -443,6 +443,7 @@ border_put_outcomes(struct put *p, const struct outcome *outcomes, size_t count)
         put_u8(p, outcomes[i].kind);
         put_u8(p, outcomes[i].about);
         put_u8(p, outcomes[i].dsn_passed_on);
+        put_u8(p, outcomes[i].attempt);
         put_bytes(p, str_slice(outcomes[i].enhanced, 0, ENHANCED_MAX));
         put_bytes(p, str_slice(outcomes[i].reply, 0, LIMIT_REPLY_TEXT));
         put_bytes(p, str_slice(outcomes[i].remote, 0, REMOTE_MAX));
@@ -458,6 +459,7 @@ border_take_outcomes(struct take *t, struct arena *arena, struct outcome *out, s
         out[i].kind = (uint8_t)take_enum(t, OUTCOME_FAILED);
         out[i].about = (uint8_t)take_enum(t, OUTCOME_ABOUT_DESTINATION);
         out[i].dsn_passed_on = take_bool(t);
+        out[i].attempt = (uint8_t)take_enum(t, LIMIT_RCPT_PER_JOB - 1);
         out[i].enhanced = arena_keep(arena, take_bytes(t, ENHANCED_MAX));
         out[i].reply = arena_keep(arena, take_bytes(t, LIMIT_REPLY_TEXT));
         out[i].remote = arena_keep(arena, take_bytes(t, REMOTE_MAX));

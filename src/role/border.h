@@ -193,7 +193,8 @@ size_t border_job_size(const struct border_job *);
 void border_put_job(struct put *, const struct border_job *);
 bool border_take_job(struct take *, struct arena *, struct border_job *out);
 
-/* The answer: figures, then one outcome for each recipient of the job, in its order. */
+/* The answer: u8 count, figures of each attempt; then one outcome for each recipient of the job, in its order. Domains with
+ * different MTA-STS policies take an attempt each. */
 void border_put_figures(struct put *, const struct delivery_figures *);
 void border_take_figures(struct take *, struct delivery_figures *out);
 size_t border_outcomes_size(const struct outcome *, size_t count);

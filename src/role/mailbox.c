@@ -100,6 +100,7 @@ do_task(struct task *t)
     figures.transfer = rt_now(role->rt) - began;
     size_t size = border_outcomes_size(outcomes, count);
     struct put p = put_init(arena_alloc(&t->arena, size), size);
+    put_u8(&p, 1);
     border_put_figures(&p, &figures);
     border_put_outcomes(&p, outcomes, count);
     CHECK(!p.full);

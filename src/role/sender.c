@@ -50,9 +50,20 @@ struct task {
     struct arena arena;
     struct message_id id;
     struct border_job job;
+    const struct recipient *recipients; /* of the job, those that are under way: one policy is for all of them */
+    size_t recipient_count;
+    const struct promise *promise;      /* NULL: none was looked for */
     struct str content; /* absent: READ it */
     size_t len;
     char body[];
+};
+
+/* What a domain says of its hosts, by MTA-STS. */
+struct promise {
+    struct task *task;
+    struct str domain; /* A-labels; absent: such a one can have none */
+    bool known;        /* else it may have a policy */
+    struct sts_answer answer;
 };
 
 /* ---- content ---- */
@@ -121,12 +132,12 @@ trust_for(struct sender *s, const struct border_job *job)
 
 /* The domain of all recipients; absent: there are several. */
 static struct str
-only_domain(const struct border_job *job)
+only_domain(const struct task *t)
 {
     struct str only = { NULL, 0 };
 
-    for (size_t i = 0; i < job->envelope.recipient_count; i++) {
-        struct str address = job->envelope.recipients[i].address;
+    for (size_t i = 0; i < t->recipient_count; i++) {
+        struct str address = t->recipients[i].address;
         struct str domain = str_from(address, str_find_last_byte(address, '@') + 1);
         if (!str_is_absent(only) && !name_eq(only, domain))
             return (struct str){ NULL, 0 };
@@ -135,12 +146,47 @@ only_domain(const struct border_job *job)
     return only;
 }
 
+/*
+ * What the recipients' domain promises by MTA-STS: in `enforce` only hosts that it names, with a certificate for their name;
+ * in `testing` the same, and what does not hold is said. Its hosts may be others' too: what is refused for its sake says
+ * nothing of them.
+ */
+static void
+promise_policy(struct task *t, const struct delivery_host *host, struct arena *arena, struct tls_policy *out)
+{
+    const struct promise *p = t->promise;
+    const struct sts_answer *a = &p->answer;
+    bool binds = p->known && a->found && a->policy.mode != STS_NONE;
+
+    if (p->known && !binds && a->result == TLS_RESULT_OK)
+        return;
+    out->source = TLS_BY_STS;
+    out->domain = p->domain;
+    if (!p->known) {
+        out->level = TLS_REFUSED;
+        out->result = TLS_RESULT_STS_FETCH_ERROR;
+        out->why = S("whether the domain has an MTA-STS policy cannot be known now");
+    } else if (!binds) { /* RFC 8461 section 3.3: as if it had none */
+        out->result = a->result;
+        out->why = a->why;
+    } else if (!sts_policy_allows(&a->policy, host->name)) {
+        out->level = TLS_REFUSED;
+        out->testing = a->policy.mode == STS_TESTING;
+        out->result = TLS_RESULT_VALIDATION_FAILURE;
+        out->why = S("the domain's MTA-STS policy does not name this host");
+    } else {
+        *out = (struct tls_policy){ .level = TLS_VERIFY, .source = TLS_BY_STS, .testing = a->policy.mode == STS_TESTING,
+                                    .domain = p->domain, .names = { arena_keep(arena, host->name) }, .name_count = 1,
+                                    .trust = trust_for(t->sender, &t->job) };
+    }
+}
+
 /* What the destination itself asks for; where that is nothing *out stays as it is. */
 static struct err
 policy_of_destination(struct task *t, const struct delivery_host *host, const struct delivery_addresses *addresses,
                       int64_t until, struct arena *arena, struct tls_policy *out)
 {
-    struct str domain = t->job.configured ? (struct str){ NULL, 0 } : domain_to_ascii(only_domain(&t->job), arena);
+    struct str domain = t->job.configured ? (struct str){ NULL, 0 } : domain_to_ascii(only_domain(t), arena);
     struct dane_hop hop = { host->name, addresses->canonical, addresses->secure, addresses->aliased, addresses->port, domain };
     struct arena scratch;
     bool found = false;
@@ -150,6 +196,8 @@ policy_of_destination(struct task *t, const struct delivery_host *host, const st
     if (t->job.kind == DELIVERY_SMTP && t->job.mx_secure)
         e = dane_lookup(&t->sender->resolver, &hop, until, &scratch, arena, out, &found);
     arena_done(&scratch);
+    if (!err_is(e) && !found && t->promise && !str_is_absent(t->promise->domain))
+        promise_policy(t, host, arena, out);
     return e;
 }
 
@@ -252,6 +300,131 @@ times_within(int64_t longest)
     return times;
 }
 
+/* To these recipients, all of whom have one policy. */
+static void
+deliver(struct task *t, const struct recipient *recipients, size_t count, const struct promise *promise,
+        struct outcome *outcomes, struct delivery_figures *figures)
+{
+    struct sender *s = t->sender;
+    const struct border_job *job = &t->job;
+    struct delivery_job what = {
+        .envelope = &job->envelope, .recipients = recipients, .recipient_count = count,
+        .hosts = job->hosts, .host_count = job->host_count, .configured = job->configured,
+    };
+    struct delivery_settings settings = {
+        .lmtp = job->kind == DELIVERY_LMTP, .port = job->port, .families = job->families, .helo = job->helo,
+        .source_ipv4 = job->source_ipv4, .source_ipv6 = job->source_ipv6,
+        .allow_private = job->allow_private, .allow_private_count = job->allow_private_count,
+        .own_names = &s->role->site->hostname, .own_name_count = 1, .own_addresses = s->own,
+        .own_address_count = s->own_count, .connect = job->connect_wait, .times = times_within(job->reply_wait),
+        .messages_per_connection = job->messages_per_connection, .smtps = job->smtps,
+    };
+    struct delivery_hooks hooks = { t, addresses, read_content, tls_policy, start_tls, tls_trouble };
+
+    t->recipients = recipients;
+    t->recipient_count = count;
+    t->promise = promise;
+    smtp_deliver(s->role->rt, &what, &settings, &hooks, s->connections, &t->arena, outcomes, figures);
+}
+
+/* ---- MTA-STS: recipients by their domains' promises ---- */
+
+/* Whose policy counts for a recipient: RFC 8461 section 3.4. */
+static struct str
+policy_domain(struct task *t, const struct recipient *r)
+{
+    const struct border_job *job = &t->job;
+    const struct delivery_host *smarthost = &job->hosts[0];
+    struct str domain = domain_to_ascii(str_from(r->address, str_find_last_byte(r->address, '@') + 1), &t->arena);
+
+    if (job->configured)
+        domain = smarthost->fixed.family == ADDRESS_NONE ? smarthost->name : (struct str){ NULL, 0 };
+    return !str_is_absent(domain) && domain_is_hostname(domain) ? domain : (struct str){ NULL, 0 };
+}
+
+static void
+run_ask(void *arg)
+{
+    struct promise *p = arg;
+    struct role *role = p->task->sender->role;
+
+    p->known = str_is_absent(p->domain) ||
+               !err_is(ask_policy(role, p->domain, within(role->rt, STS_ANSWER_NS + MINUTE), &p->task->arena, &p->answer));
+}
+
+/* They keep to nothing: all of these go together. */
+static bool
+promises_nothing(const struct promise *p)
+{
+    return p->known && (!p->answer.found || p->answer.policy.mode == STS_NONE) && p->answer.result == TLS_RESULT_OK;
+}
+
+/* Finds or adds. */
+static struct promise *
+promise_of(struct task *t, struct promise *all, size_t *count, struct str domain)
+{
+    for (size_t i = 0; i < *count; i++)
+        if (str_is_absent(all[i].domain) == str_is_absent(domain) && str_eq_nocase(all[i].domain, domain))
+            return &all[i];
+    all[*count] = (struct promise){ .task = t, .domain = domain };
+    return &all[(*count)++];
+}
+
+/* Those whose promise is this one, or for NULL all of those that have none, by themselves. */
+static void
+deliver_group(struct task *t, struct promise *const *of, const struct promise *promise, struct outcome *outcomes,
+              struct delivery_figures *figures, size_t *attempts)
+{
+    const struct envelope *e = &t->job.envelope;
+    struct recipient *group = arena_alloc(&t->arena, e->recipient_count * sizeof *group);
+    struct outcome *ends = arena_alloc(&t->arena, e->recipient_count * sizeof *ends);
+    size_t count = 0;
+
+    for (size_t i = 0; i < e->recipient_count; i++)
+        if (promise ? of[i] == promise : promises_nothing(of[i]))
+            group[count++] = e->recipients[i];
+    if (count == 0)
+        return;
+    deliver(t, group, count, promise, ends, &figures[*attempts]);
+    count = 0;
+    for (size_t i = 0; i < e->recipient_count; i++)
+        if (promise ? of[i] == promise : promises_nothing(of[i])) {
+            outcomes[i] = ends[count++];
+            outcomes[i].attempt = (uint8_t)*attempts;
+        }
+    ++*attempts;
+}
+
+/* Domains that share their hosts share a job, and each may have a policy of its own. How many attempts that took. */
+static size_t
+deliver_by_promise(struct task *t, struct outcome *outcomes, struct delivery_figures *figures)
+{
+    const struct border_job *job = &t->job;
+    const struct envelope *e = &job->envelope;
+    struct promise **of = arena_alloc(&t->arena, e->recipient_count * sizeof(struct promise *));
+    struct promise *all = arena_alloc(&t->arena, e->recipient_count * sizeof *all);
+    struct scope asking;
+    size_t count = 0, attempts = 0;
+
+    if (!t->sender->role->site->mta_sts || job->kind != DELIVERY_SMTP || job->host_count == 0) {
+        deliver(t, e->recipients, e->recipient_count, NULL, outcomes, figures);
+        return 1;
+    }
+    for (size_t i = 0; i < e->recipient_count; i++)
+        of[i] = promise_of(t, all, &count, policy_domain(t, &e->recipients[i]));
+    scope_init(&asking, t->sender->role->rt);
+    for (size_t i = 1; i < count; i++)
+        scope_start(&asking, "policy", run_ask, &all[i]);
+    run_ask(&all[0]);
+    (void)scope_wait(&asking, FOREVER);
+    scope_end(&asking);
+    deliver_group(t, of, NULL, outcomes, figures, &attempts);
+    for (size_t i = 0; i < count; i++)
+        if (!promises_nothing(&all[i]))
+            deliver_group(t, of, &all[i], outcomes, figures, &attempts);
+    return attempts;
+}
+
 static bool
 run_delivery(struct task *t, struct take *take)
 {
@@ -266,26 +439,15 @@ run_delivery(struct task *t, struct take *take)
     if (str_starts(job.content, S("X-Planted-Crash:")))
         __builtin_trap();
 #endif
-    struct delivery_job what = {
-        .envelope = &job.envelope, .recipients = job.envelope.recipients, .recipient_count = job.envelope.recipient_count,
-        .hosts = job.hosts, .host_count = job.host_count, .configured = job.configured,
-    };
-    struct delivery_settings settings = {
-        .lmtp = job.kind == DELIVERY_LMTP, .port = job.port, .families = job.families, .helo = job.helo,
-        .source_ipv4 = job.source_ipv4, .source_ipv6 = job.source_ipv6,
-        .allow_private = job.allow_private, .allow_private_count = job.allow_private_count,
-        .own_names = &s->role->site->hostname, .own_name_count = 1, .own_addresses = s->own,
-        .own_address_count = s->own_count, .connect = job.connect_wait, .times = times_within(job.reply_wait),
-        .messages_per_connection = job.messages_per_connection, .smtps = job.smtps,
-    };
-    struct delivery_hooks hooks = { t, addresses, read_content, tls_policy, start_tls, tls_trouble };
-    size_t count = what.recipient_count;
+    size_t count = job.envelope.recipient_count;
     struct outcome *outcomes = arena_alloc(&t->arena, count * sizeof *outcomes);
-    struct delivery_figures figures = { 0 };
-    smtp_deliver(s->role->rt, &what, &settings, &hooks, s->connections, &t->arena, outcomes, &figures);
-    size_t size = border_outcomes_size(outcomes, count);
+    struct delivery_figures *figures = arena_alloc(&t->arena, count * sizeof *figures);
+    size_t attempts = deliver_by_promise(t, outcomes, figures);
+    size_t size = border_outcomes_size(outcomes, count) + attempts * sizeof *figures;
     struct put p = put_init(arena_alloc(&t->arena, size), size);
-    border_put_figures(&p, &figures);
+    put_u8(&p, (uint8_t)attempts);
+    for (size_t i = 0; i < attempts; i++)
+        border_put_figures(&p, &figures[i]);
     border_put_outcomes(&p, outcomes, count);
     CHECK(!p.full);
     role_reply(s->role, t->store, t->call, t->type, put_str_so_far(&p));

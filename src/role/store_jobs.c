@@ -192,10 +192,10 @@ log_attempts(struct work *w, const struct envelope *e, const struct delivery_fig
             log_str(&line, "remote", outcomes[i].remote);
         log_str(&line, "reply", outcomes[i].reply);
         log_seconds(&line, "age", rt_wall(s->rt) - e->accepted_wall);
-        log_seconds(&line, "connect", figures->connect);
-        log_seconds(&line, "transfer", figures->transfer);
-        if (figures->tls.known)
-            log_tls(&line, &figures->tls);
+        log_seconds(&line, "connect", figures[outcomes[i].attempt].connect);
+        log_seconds(&line, "transfer", figures[outcomes[i].attempt].transfer);
+        if (figures[outcomes[i].attempt].tls.known)
+            log_tls(&line, &figures[outcomes[i].attempt].tls);
         for (size_t k = 0; k < settle->count; k++)
             if (settle->statuses[k].index == w->job.recipients[i] && settle->statuses[k].state == STATE_PENDING)
                 log_time(&line, "next", settle->statuses[k].next_wall);
@@ -203,17 +203,23 @@ log_attempts(struct work *w, const struct envelope *e, const struct delivery_fig
     }
 }
 
+/* figures: of so many attempts; each outcome names its own. */
 static void
-settle_outcomes(struct work *w, const struct envelope *e, const struct delivery_figures *figures,
+settle_outcomes(struct work *w, const struct envelope *e, const struct delivery_figures *figures, size_t attempts,
                 const struct outcome *outcomes)
 {
     struct spool_settle settle;
     struct moment now = store_moment(w->s);
+    uint32_t up = 0, down = 0;
 
+    for (size_t i = 0; i < attempts; i++) {
+        up |= figures[i].hosts_up;
+        down |= figures[i].hosts_down;
+    }
     for (size_t i = 0; i < w->job.host_count; i++) { /* their names are gone when the job has ended */
-        if (figures->hosts_up >> i & 1)
+        if (up >> i & 1)
             queue_host_up(w->s->queue, w->job.hosts[i].name);
-        else if (figures->hosts_down >> i & 1)
+        else if (down >> i & 1)
             queue_host_down(w->s->queue, now, w->job.hosts[i].name);
     }
     queue_outcome(w->s->queue, now, w->job.number, outcomes, &w->arena, &settle);
@@ -238,7 +244,7 @@ settle_all(struct work *w, const struct envelope *e, struct outcome outcome)
 {
     struct delivery_figures none = { 0 };
 
-    settle_outcomes(w, e, &none, all_alike(w, outcome));
+    settle_outcomes(w, e, &none, 1, all_alike(w, outcome));
 }
 
 static struct outcome
@@ -435,17 +441,23 @@ deliver(struct work *w, const struct spool_message *m)
         return;
     }
     struct outcome *outcomes = arena_alloc(&w->arena, (w->job.count + 1) * sizeof *outcomes);
-    struct delivery_figures figures;
     struct take t = take_init(reply);
-    border_take_figures(&t, &figures);
-    if (!border_take_outcomes(&t, &w->arena, outcomes, w->job.count)) {
+    size_t attempts = take_u8(&t);
+    bool sound = attempts > 0 && attempts <= LIMIT_RCPT_PER_JOB;
+    struct delivery_figures *figures = arena_alloc(&w->arena, (attempts + 1) * sizeof *figures);
+    for (size_t i = 0; i < attempts && sound; i++)
+        border_take_figures(&t, &figures[i]);
+    sound = sound && border_take_outcomes(&t, &w->arena, outcomes, w->job.count);
+    for (size_t i = 0; i < w->job.count && sound; i++)
+        sound = outcomes[i].attempt < attempts;
+    if (!sound) {
         peer = role_peer_by_serial(s->role, w->peer);
         if (peer)
             link_close(peer->link, ERR(ERR_PROTOCOL, "outcomes make no sense"));
         lose(w);
         return;
     }
-    settle_outcomes(w, &m->envelope, &figures, outcomes);
+    settle_outcomes(w, &m->envelope, figures, attempts, outcomes);
 }
 
 /* ---- notices ---- */
