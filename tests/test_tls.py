@@ -1,5 +1,6 @@
 """TLS at the door: what clients see, which certificate, what becomes of those that misbehave, and where the keys are."""
 import contextlib
+import itertools
 import os
 import pathlib
 import re
@@ -429,22 +430,58 @@ def test_the_tools_that_administrators_use(tmp_path):
         server.wait_for_mail()
 
 
-def test_tickets_resume_with_every_receiver(tmp_path):
-    with Postrider(tmp_path, SITE, more="") as server:
-        ctx = context(ssl.TLSVersion.TLSv1_2)
-        resumed, session = 0, None
-        for _ in range(20):
+def test_tickets_resume_with_every_receiver_until_their_key_is_gone(tmp_path):
+    """TLS 1.2, where a session can be offered again and again."""
+    ctx = context(ssl.TLSVersion.TLSv1_2)
+    names = itertools.count()
+    with Postrider(tmp_path, SITE, more="tls-tickets 4s") as server:
+
+        def meet(session=None):
+            """The session, whether it was resumed, and with which receiver."""
             with smtplib.SMTP("127.0.0.1", server.port, timeout=60) as client:
                 client.ehlo()
                 client.docmd("STARTTLS")
                 with ctx.wrap_socket(client.sock, session=session, server_hostname="mx.local.test") as tls:
-                    resumed += tls.session_reused
-                    session = tls.session
-                    client.sock = tls
-                    client.file = None
+                    client.sock, client.file = tls, None
+                    client.ehlo(name := f"c{next(names)}.test")
+                    found = tls.session, tls.session_reused
                     client.quit()
-        assert resumed == 19
-        wait_until(lambda: sum("tls-resumed" in e for e in server.log_events("session")) == 19)
+            told = wait_until(lambda: [e for e in server.log_events("session") if e.get("helo") == name])[0]
+            assert ("tls-resumed" in told) == found[1]
+            return *found, told["pid"]
+
+        def meet_only(receiver, session):
+            """Whether that one resumes it: the others stand still meanwhile."""
+            for pid in receivers - {receiver}:
+                os.kill(pid, signal.SIGSTOP)
+            try:
+                _, resumed, pid = meet(session)
+                assert pid == receiver
+                return resumed
+            finally:
+                for pid in receivers - {receiver}:
+                    os.kill(pid, signal.SIGCONT)
+
+        def replaced():
+            return len(server.log_events("ticket-key-replaced"))
+
+        receivers = {pid for role, pid in server.role_pids().items() if role.startswith("receiver")}
+        assert len(receivers) > 1
+        while True:  # until it fits between two replacements: a slow machine takes some
+            at = replaced()
+            session, resumed, _ = meet()
+            assert not resumed
+            if replaced() != at:
+                continue
+            wait_until(lambda: replaced() > at)
+            met = [meet_only(pid, session) for pid in receivers]
+            if replaced() == at + 1:
+                break
+        assert all(met), "its key was replaced once"
+        wait_until(lambda: not meet(session)[1], what="the end of the ticket's key")
+        assert replaced() >= at + 2
+        for _ in range(10):
+            assert not meet(session)[1]
 
 
 RELAY = SITE.replace("; tls off }}", " }}")

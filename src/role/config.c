@@ -888,6 +888,10 @@ static const struct setting site_table[] = {
      .help =
          STR("A certificate to show to clients; each gets one that is for the name it asks for, of the kind of key that it "
              "likes (EC, RSA), else the first. Without any, one is made that nobody vouches for")},
+    {STR("tls-tickets"), STR("TIME"), SETTING_TIME, .offset = offsetof(struct site, ticket_time), .min = (uint64_t)SECOND,
+     .max = (uint64_t)DAY, .fallback = STR("12h"),
+     .help =
+         STR("How long a key seals the tickets by which clients resume TLS sessions; it opens them for as long again")},
     {STR("domain"), STR("NAME ..."), SETTING_CUSTOM, .repeats = true, .read = read_domain, .block = &directory_settings,
      .help = STR("A domain that we take mail for, or several with one description")},
     {STR("mta-sts"), STR("on|off"), SETTING_FLAG, .offset = offsetof(struct site, mta_sts), .fallback = STR("on"),

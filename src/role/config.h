@@ -102,6 +102,7 @@ struct site {
     size_t certificate_count;
     bool mta_sts;                      /* what other domains say about TLS is looked up and kept to */
     struct str mta_sts_ca;             /* PEM: who vouches for their web servers */
+    int64_t ticket_time;               /* a key seals tickets for so long, and opens them for as long again */
     struct site_users users;
 
     struct mem *mem;                   /* the rest is config.c's */

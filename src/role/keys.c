@@ -5,8 +5,7 @@
  * the certificates and ask for signatures; the keys stay here. Where no certificate is configured, or none can be used,
  * one that it signs itself is made in the state directory: encryption against whoever only listens from the first minute.
  *
- * It also makes the keys of tickets, so that all receivers resume each other's sessions; they are never written down, and
- * each seals for TICKETS_NS.
+ * It also makes the keys of tickets, so that all receivers resume each other's sessions; they are never written down.
  */
 #include "base/check.h"
 #include "net/signing.h"
@@ -17,7 +16,6 @@
 
 #include <string.h>
 
-#define TICKETS_NS (12 * HOUR)
 
 enum {
     OURS = SITE_CERTIFICATES_MAX, /* index of the one that we sign ourselves */
@@ -487,9 +485,12 @@ run_tickets(void *arg)
 {
     struct keys *k = arg;
 
-    while (!err_is(rt_sleep(k->role->rt, within(k->role->rt, TICKETS_NS)))) {
+    while (!err_is(rt_sleep(k->role->rt, within(k->role->rt, k->role->site->ticket_time)))) {
+        struct log_line line;
         new_ticket_key(k);
         tell_all(k, tell_tickets);
+        log_begin(&line, k->role->rt, LOG_INFO, "ticket-key-replaced");
+        log_end(&line);
     }
 }
 
