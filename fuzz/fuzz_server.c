@@ -1,8 +1,8 @@
 /*
  * fuzz_server - a whole session with a hostile client.
  *
- * Aims at: smtp/server.c smtp/input.c smtp/recipients.c smtp/params.c
- * Seeds:   smtp/server_test.c smtp/params_test.c fuzz-profuzzbench/ smtp-smuggling/ smtp-commands/
+ * Aims at: smtp/server.c smtp/input.c smtp/recipients.c smtp/params.c smtp/xclient.c
+ * Seeds:   smtp/server_test.c smtp/params_test.c smtp/xclient_test.c fuzz-profuzzbench/ smtp-smuggling/ smtp-commands/
  * Longest: 6000
  * Test:    1100 runs
  * Choices: 4 bytes in front
@@ -31,6 +31,7 @@ choose(struct str *rest, struct receiver_case *c, struct fake_site *site)
     c->settings.size_max = how & 16 ? 500 : 0;
     c->settings.rcpt_max = how & 32 ? 2 : 1000;
     c->settings.greeting_delay = how & 64 ? 2 * SECOND : 0;
+    c->settings.xclient = pace & 64;
     c->pace = paces[pace % 8];
     c->step = 1 + step;
     c->pause = 1 + pace / 8;

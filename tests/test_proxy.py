@@ -21,6 +21,7 @@ state {state}
 listen mx          {{ address 127.0.0.1:{port}; proxy from 127.0.0.1 127.0.1.0/24; relay from 127.0.0.0/8 192.0.2.0/24 2001:db8::/64
                       vrfy local; connections 3 per-client }}
 listen mx unproxied {{ address 127.0.0.1:{plain_port} }}
+listen mx told {{ address 127.0.0.1:{told_port}; xclient from 127.0.0.1; relay from 192.0.2.0/24; connections 3 per-client }}
 domain local.test {{ mailbox ok; alias postmaster -> ok; deliver maildir {mail}/{{domain}}/{{local}} }}
 route default {{ via 127.0.0.1:{next_port}; tls off }}
 """
@@ -80,7 +81,7 @@ class Talk:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    with Postrider(tmp_path_factory.mktemp("proxy"), SITE, plain_port=free_port()) as server:
+    with Postrider(tmp_path_factory.mktemp("proxy"), SITE, plain_port=free_port(), told_port=free_port()) as server:
         server.silent = Talk(server.port), time.monotonic()  # says nothing: looked at by the last test
         yield server
 
@@ -269,6 +270,66 @@ def test_haproxy_in_front(server, tmp_path, words):
             assert told["127.0.0.34"]["proxy-tls"] == "TLSv1.3"
             assert "proxy-tls" not in told["127.0.0.33"]
         print(f"{words.split()[0]}: HAProxy's check {proxy.check()['check_status']}, {told['127.0.0.34']}")
+
+
+TELL = b"XCLIENT NAME=host.told.test ADDR=%s PORT=4711 PROTO=ESMTP HELO=helo.told.test\r\n"
+
+
+@pytest.mark.parametrize("address,relays", [(b"192.0.2.200", True), (b"IPV6:2001:db8::5", False), (b"[UNAVAILABLE]", False)])
+def test_xclient_by_hand(server, address, relays):
+    before = len(server.mails())
+    with Talk(server.values["told_port"]) as talk:
+        talk.wants(220)
+        assert b"XCLIENT NAME ADDR PORT" in talk.say(b"EHLO proxy.test\r\n", 250)
+        talk.say(TELL % address, 220)
+        talk.say(b"MAIL FROM:<a@client.test>\r\n", 503)
+        talk.say(b"EHLO proxy.test\r\n", 250)
+        talk.say(b"MAIL FROM:<a@client.test>\r\n", 250)
+        talk.say(TELL % b"192.0.2.201", 503)
+        talk.say(b"RCPT TO:<x@elsewhere.test>\r\n", 250 if relays else 550)
+        talk.say(b"RSET\r\n", 250)
+        talk.say(b"MAIL FROM:<a@client.test>\r\n", 250)
+        talk.say(b"RCPT TO:<ok@local.test>\r\n", 250)
+        talk.say(b"DATA\r\n", 354)
+        talk.say(b"Subject: x\r\n\r\nx\r\n.\r\n", 250)
+        talk.say(b"QUIT\r\n", 221)
+    mail = server.wait_for_mail(count=before + 1)[-1]
+    shown = address.replace(b"IPV6:", b"IPv6:") if address != b"[UNAVAILABLE]" else b"127.0.0.1"
+    assert b"from helo.told.test (host.told.test [" + shown + b"])" in mail, mail
+    client = address.replace(b"IPV6:", b"").decode() if address != b"[UNAVAILABLE]" else "127.0.0.1"
+    [session] = wait_until(lambda: [s for s in server.log_events("session") if s["listener"] == "told" and s["client"] == client])
+    assert (session["proxy"], session["name"], session["helo"]) == ("127.0.0.1", "host.told.test", "helo.told.test")
+
+
+def test_xclient_from_others(server):
+    with Talk(server.values["told_port"], source="127.0.0.2") as talk:
+        talk.wants(220)
+        assert b"XCLIENT" not in talk.say(b"EHLO client.test\r\n", 250)
+        talk.say(TELL % b"192.0.2.200", 550)
+
+
+def test_xclient_counts_clients(server):
+    talks = [Talk(server.values["told_port"]) for _ in range(3)]  # as many as one client may have
+    for talk in talks:
+        talk.wants(220)
+        talk.say(TELL % b"192.0.2.210", 220)
+    with Talk(server.values["told_port"]) as talk:
+        talk.wants(220)
+        talk.say(TELL % b"192.0.2.210", 421)
+    for talk in talks:
+        talk.close()
+
+
+def test_xclient_by_swaks(server):
+    before = len(server.mails())
+    said = subprocess.run(
+        ["swaks", "--server", "127.0.0.1", "--port", str(server.values["told_port"]), "--from", "a@client.test", "--to", "ok@local.test",
+         "--xclient-addr", "192.0.2.77", "--xclient-name", "swaks.told.test", "--xclient-helo", "helo.swaks.test"],
+        capture_output=True, text=True, timeout=60)
+    assert said.returncode == 0, said.stdout + said.stderr
+    mail = server.wait_for_mail(count=before + 1)[-1]
+    assert b"(swaks.told.test [192.0.2.77])" in mail, mail
+    print(next(line for line in said.stdout.splitlines() if "XCLIENT " in line and "->" in line))
 
 
 def test_who_says_nothing(server):

@@ -112,27 +112,36 @@ read_from(struct setting_reader *r, const struct conf_node *node, const char *fo
     return setting_read_prefixes(r, node->words + 2, node->count - 2, out);
 }
 
+/* Trust in half of the world is an error, in a large network worth a word. */
 static void
-read_relay_from(struct setting_reader *r, const struct conf_node *node, void *target)
+check_width(struct setting_reader *r, const struct conf_node *node, const struct setting_prefixes *from, const char *error,
+            const char *warning)
 {
-    struct site_listener *listener = target;
     char memory[64];
 
-    if (!read_from(r, node, "relay from NETWORK ...", &listener->relay_from))
-        return;
-    for (size_t i = 0; i < listener->relay_from.count; i++) {
-        const struct prefix *p = &listener->relay_from.list[i];
+    for (size_t i = 0; i < from->count; i++) {
+        const struct prefix *p = &from->list[i];
         struct conf_where where = node->words[i + 2].where;
         unsigned wide = p->base.family == ADDRESS_IPV4 ? 16 : 48, world = p->base.family == ADDRESS_IPV4 ? 7 : 15;
         struct text shown = text_init(memory, sizeof memory);
         address_put_ip(&shown, &p->base);
         if (p->bits <= world)
-            conf_error(r->problems, where, CONF_NO_SUGGESTION, "\"relay from %.*s/%u\" is an open relay",
-                       STR_ARG(text_str(&shown)), p->bits);
+            conf_error(r->problems, where, CONF_NO_SUGGESTION, "\"%.*s from %.*s/%u\" %s", STR_ARG(node->words[0].text),
+                       STR_ARG(text_str(&shown)), p->bits, error);
         else if (p->bits < wide)
-            conf_warn(r->problems, where, "\"relay from %.*s/%u\" is wider than /%u: everybody there may relay",
-                      STR_ARG(text_str(&shown)), p->bits, wide);
+            conf_warn(r->problems, where, "\"%.*s from %.*s/%u\" is wider than /%u: %s", STR_ARG(node->words[0].text),
+                      STR_ARG(text_str(&shown)), p->bits, wide, warning);
     }
+}
+
+static void
+read_relay_from(struct setting_reader *r, const struct conf_node *node, void *target)
+{
+    struct site_listener *listener = target;
+
+    if (!read_from(r, node, "relay from NETWORK ...", &listener->relay_from))
+        return;
+    check_width(r, node, &listener->relay_from, "is an open relay", "everybody there may relay");
 }
 
 static void read_tls(struct setting_reader *r, const struct conf_node *node, void *target);
@@ -194,7 +203,17 @@ read_proxy_from(struct setting_reader *r, const struct conf_node *node, void *ta
 {
     struct site_listener *listener = target;
 
-    read_from(r, node, "proxy from NETWORK ...", &listener->proxy_from);
+    if (read_from(r, node, "proxy from NETWORK ...", &listener->proxy_from))
+        check_width(r, node, &listener->proxy_from, "lets the world say who it is", "everybody there may say who it is");
+}
+
+static void
+read_xclient_from(struct setting_reader *r, const struct conf_node *node, void *target)
+{
+    struct site_listener *listener = target;
+
+    if (read_from(r, node, "xclient from NETWORK ...", &listener->xclient_from))
+        check_width(r, node, &listener->xclient_from, "lets the world say who it is", "everybody there may say who it is");
 }
 
 static const struct str offers[] = { STR("off"), STR("local"), STR("on"), { NULL, 0 } }; /* enum offer */
@@ -230,6 +249,9 @@ static const struct setting listener_table[] = {
     { STR("proxy"), STR("from NETWORK ..."), SETTING_CUSTOM, .read = read_proxy_from,
       .help = STR("Which proxies stand in front: only they may connect here, each connection must begin with a PROXY "
                   "header (version 1 or 2), and everything then goes by the client that it tells of") },
+    { STR("xclient"), STR("from NETWORK ..."), SETTING_CUSTOM, .read = read_xclient_from,
+      .help = STR("Who may say by XCLIENT for whom it speaks, as a proxy that knows SMTP does: address, name, and who has "
+                  "logged in there") },
     { STR("greeting-delay"), STR("TIME"), SETTING_TIME, IN_LISTENER(settings.greeting_delay), .max = (uint64_t)MINUTE,
       .fallback = STR("0"), .help = STR("How long a client must wait for the greeting") },
     { STR("command-wait"), STR("TIME"), SETTING_TIME, IN_LISTENER(settings.command_wait), .min = (uint64_t)MINUTE,
@@ -311,6 +333,7 @@ site_listener_settings(const struct site_listener *listener, const struct addres
     bool proxied = listener->proxy_from.count > 0;
 
     settings.trusted = client && setting_prefixes_have(&listener->relay_from, client);
+    settings.xclient = client && setting_prefixes_have(&listener->xclient_from, client);
     if (!client) /* it may be anybody in the world, however near the proxy is */
         for_strangers(&settings);
     /* What a proxy passes on may come in one piece with its header. */

@@ -43,10 +43,12 @@ struct site_listener {
     uint8_t ask_clients;               /* enum tls_ask */
     struct conf_word authorities_path; /* of the file that vouches for clients, as it was said */
     struct str authorities;            /* its text, PEM; lives as long as the bundle */
+    struct setting_prefixes xclient_from;
     struct setting_prefixes proxy_from; /* some: only these may connect, and begin with a PROXY header */
     bool closed;                       /* accepted, but not opened: it needs what is not there yet */
 };
-/* The settings for this client: trusted if `relay from` has it. NULL: a proxy did not say who it is. */
+/* The settings for this client: trusted if `relay from` has it, xclient if `xclient from` does. NULL: a proxy did not
+ * say who it is. */
 struct listener_settings site_listener_settings(const struct site_listener *, const struct address *client);
 
 struct site_route {

@@ -398,7 +398,10 @@ put_proxy(struct log_line *line, const struct session *s)
 {
     const struct proxy_header *h = s->own_header;
 
-    log_str(line, "proxy", str_from_cstr(s->proxy));
+    if (s->proxy[0])
+        log_str(line, "proxy", str_from_cstr(s->proxy));
+    if (!h)
+        return;
     if (h->tls_len)
         log_str(line, "proxy-tls", str_new(h->tls, h->tls_len));
     if (h->server_name_len)
@@ -414,8 +417,7 @@ put_client(struct log_line *line, const struct session *s, const struct server_c
         log_str(line, "name", client->reverse_name);
     if (!str_is_absent(client->helo))
         log_str(line, "helo", client->helo);
-    if (s->own_header)
-        put_proxy(line, s);
+    put_proxy(line, s);
     if (str_is_absent(client->tls.protocol))
         return;
     log_str(line, "tls", client->tls.protocol);
@@ -566,11 +568,25 @@ read_header(struct session *s)
     return true;
 }
 
+/* Who is connected stays the proxy, and what XCLIENT says about later clients too. */
+static void
+told(void *ctx, struct server_client *client, bool known)
+{
+    struct session *s = ctx;
+    struct text proxy = text_init(s->proxy, sizeof s->proxy - 1);
+
+    if (!s->proxy[0])
+        text_put(&proxy, client->name);
+    name_client(s);
+    s->settings = site_listener_settings(s->door->site, known ? &client->address : NULL);
+    s->settings.xclient = true;
+}
+
 static void
 run_session(void *arg)
 {
     static const struct server_hooks hooks = {
-        .admit = admit, .leave = leave, .reverse_name = reverse_name, .tls_ready = tls_ready, .start_tls = start_tls, .rcpt = rcpt, .vrfy = vrfy, .expn = expn,
+        .admit = admit, .leave = leave, .told = told, .reverse_name = reverse_name, .tls_ready = tls_ready, .start_tls = start_tls, .rcpt = rcpt, .vrfy = vrfy, .expn = expn,
         .etrn = etrn, .draft_begin = draft_begin, .draft_put = draft_put, .draft_commit = draft_commit,
         .draft_abort = draft_abort, .over_budget = over_budget, .draining = draining, .log_message = log_message,
         .log_refusal = log_refusal, .log_session = log_session,

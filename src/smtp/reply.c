@@ -25,6 +25,10 @@ REPLY(start_tls, 220, "2.0.0", "Ready to start TLS");
 REPLY(tls_already, 503, "5.5.1", "TLS is on already");
 REPLY(tls_not_now, 454, "4.7.0", "TLS is not to be had at the moment; go on without it, or try again later");
 
+REPLY(xclient_denied, 550, "5.7.0", "You may not say for whom you speak; our configuration would have to name you");
+REPLY(xclient_syntax, 501, "5.5.4", "Say XCLIENT ADDR=192.0.2.1 NAME=host.name and the like, each once, in xtext");
+REPLY(xclient_login, 550, "5.7.1", "Nobody logs in at this port: no LOGIN in XCLIENT");
+
 /* AUTH. */
 REPLY(auth_done, 235, "2.7.0", "Welcome");
 REPLY(auth_needed, 530, "5.7.0", "Log in first: your mail program must send your user name and password (AUTH)");

@@ -51,6 +51,10 @@ extern const struct reply reply_start_tls;          /* 220: the handshake comes 
 extern const struct reply reply_tls_already;        /* 503 */
 extern const struct reply reply_tls_not_now;        /* 454 */
 
+extern const struct reply reply_xclient_denied;     /* 550 */
+extern const struct reply reply_xclient_syntax;     /* 501 */
+extern const struct reply reply_xclient_login;      /* 550: logins are for submission */
+
 /* ---- AUTH ------------------------------------------------------------------------------------------------------- */
 extern const struct reply reply_auth_done;          /* 235 */
 extern const struct reply reply_auth_needed;        /* 530 to MAIL and its like */

@@ -16,12 +16,14 @@
 #include "smtp/content.h"
 #include "smtp/input.h"
 #include "smtp/recipients.h"
+#include "smtp/xclient.h"
 
 #include <inttypes.h>
 #include <string.h>
 
 enum {
-    SESSION_ARENA_MAX = 4096,          /* id and reverse name */
+    SESSION_ARENA_MAX = 32 << 10,      /* id, and of each client: reverse name, user, why it is refused */
+    XCLIENTS_MAX = 10,                 /* in one session: what one line cannot say */
     SCRATCH_ARENA_MAX = 64 << 20,      /* the members of the largest list; hooks take it, no client */
     TRANSACTION_ARENA_MAX = 4 * LIMIT_RCPT_EXPANDED * (int)(sizeof(struct recipient) + LIMIT_COMMAND_LINE),
     OUTPUT_FIRST = 2048,               /* replies gathered in one write; more only for one that is longer */
@@ -75,7 +77,8 @@ struct session {
     const struct reply *refuses_all; /* the greeting was 554 or 521 */
     bool over;                   /* no further command is read */
     bool broken;                 /* nothing can be said any more */
-    uint32_t idle_commands, auth_failures;
+    uint32_t idle_commands, auth_failures, xclients;
+    bool helo_told;              /* by XCLIENT: what EHLO says is the proxy's name */
     bool mail_refused;           /* the last MAIL; what follows it may have been sent along */
     uint32_t in_flight;          /* refused since the last MAIL that was taken, and not held against the client */
     int64_t began;
@@ -103,6 +106,7 @@ struct command {
 static const struct reply *run_ehlo(struct session *, struct str args, int64_t until);
 static const struct reply *run_helo(struct session *, struct str args, int64_t until);
 static const struct reply *run_starttls(struct session *, struct str args, int64_t until);
+static const struct reply *run_xclient(struct session *, struct str args, int64_t until);
 static const struct reply *run_auth(struct session *, struct str args, int64_t until);
 static const struct reply *run_mail(struct session *, struct str args, int64_t until);
 static const struct reply *run_rcpt(struct session *, struct str args, int64_t until);
@@ -121,6 +125,7 @@ static const struct command commands[] = {
     { STR("EHLO"), ANY, ENDS_GROUP, run_ehlo, "EHLO your.host.name: begins; the answer lists the extensions" },
     { STR("HELO"), ANY, ENDS_GROUP, run_helo, "HELO your.host.name: begins, without extensions" },
     { STR("STARTTLS"), ANY, ENDS_GROUP, run_starttls, "STARTTLS: encrypts from here on; begin again with EHLO" },
+    { STR("XCLIENT"), START | GREETED, ENDS_GROUP, run_xclient, "XCLIENT ADDR=192.0.2.1 NAME=host.name: says whom you speak for" },
     { STR("AUTH"), ANY, 0, run_auth, "AUTH mechanism [base64]: logs in" },
     { STR("MAIL"), GREETED, CARRIES, run_mail,
       "MAIL FROM:<you@example.org>: begins a message; <> for a notice\n"
@@ -167,6 +172,8 @@ is_offered(const struct session *s, const struct command *c)
         return s->hooks->etrn != NULL;
     if (c->run == run_starttls)
         return wire_is_in_clear(s->wire) && s->hooks->tls_ready && s->hooks->tls_ready(s->hooks->ctx);
+    if (c->run == run_xclient)
+        return s->settings->xclient && s->hooks->told;
     if (c->run == run_auth)
         return s->settings->login && s->hooks->mechanisms && !wire_is_in_clear(s->wire);
     return c->run != run_off;
@@ -283,29 +290,45 @@ is_early_talker(struct session *s)
     return !err_is(input_fill_now(&s->in, &any)) && any;
 }
 
+/* NULL: welcome. */
+static const struct reply *
+admit(struct session *s)
+{
+    const struct server_hooks *h = s->hooks;
+    const struct reply *refusal = NULL;
+
+    if (h->admit)
+        refusal = h->admit(h->ctx, s->client, &s->scratch, within(s->rt, s->settings->answer_wait));
+    if (refusal && refusal->code != 421) /* 554 or 521: the client may stay to say QUIT, and hears it again */
+        s->refuses_all = reply_make(&s->arena, refusal->code, "", "%.*s",
+                                    STR_ARG(str_slice(refusal->text, 0, LIMIT_REPLY_LINE)));
+    s->admitted = !refusal;
+    return refusal;
+}
+
+static const struct reply *
+greeting(struct session *s)
+{
+    return reply_make(&s->scratch, 220, "", "%.*s ESMTP Postrider", STR_ARG(s->settings->hostname));
+}
+
 /* The greeting: RFC 5321 section 3.1. */
 static void
 welcome(struct session *s)
 {
     const struct server_hooks *h = s->hooks;
     const struct listener_settings *set = s->settings;
-    const struct reply *refusal = NULL;
+    const struct reply *refusal = admit(s);
 
-    if (h->admit)
-        refusal = h->admit(h->ctx, s->client, &s->scratch, within(s->rt, set->answer_wait));
     if (refusal && set->tls_at_once) { /* a handshake only to say so would be dear */
         end(s, S("refused"));
         s->broken = true;
         return;
     }
     if (refusal) {
-        if (refusal->code != 421) /* 554 or 521: the client may stay to say QUIT, and hears it again */
-            s->refuses_all = reply_make(&s->arena, refusal->code, "", "%.*s",
-                                        STR_ARG(str_slice(refusal->text, 0, LIMIT_REPLY_LINE)));
         say(s, refusal);
         return;
     }
-    s->admitted = true;
     if (set->tls_at_once)
         start_tls(s);
     if (s->over)
@@ -314,7 +337,7 @@ welcome(struct session *s)
         say(s, &reply_talked_early);
         end(s, S("spoke before the greeting"));
     } else if (!s->over) {
-        say(s, reply_make(&s->scratch, 220, "", "%.*s ESMTP Postrider", STR_ARG(set->hostname)));
+        say(s, greeting(s));
         if (h->reverse_name)
             scope_start(&s->scope, "reverse name", look_up_reverse_name, s);
     }
@@ -434,21 +457,29 @@ answer(struct session *s, struct str line)
 
 /* ---- EHLO, HELO: section 4.1.1.1 --------------------------------------------------------------------------------- */
 
+static void
+keep_helo(struct session *s, struct str name)
+{
+    struct text kept = text_init(s->helo, sizeof s->helo);
+
+    for (size_t i = 0; i < name.len; i++)
+        text_put_byte(&kept, (unsigned char)name.ptr[i] < 0x7F ? name.ptr[i] : '?');
+    s->client->helo = text_str(&kept);
+}
+
 /* Any printable token will do: whoever checks names refuses mail that people want (standards 3.1). */
 static const struct reply *
 take_hello(struct session *s, struct str args, bool extended)
 {
     struct str name = str_cut_word(&args);
-    struct text kept = text_init(s->helo, sizeof s->helo);
 
     if (name.len == 0)
         return &reply_helo_needs_name;
     if (name.len > sizeof s->helo)
         return &reply_helo_name_too_long;
     transaction_end(s);
-    for (size_t i = 0; i < name.len; i++)
-        text_put_byte(&kept, (unsigned char)name.ptr[i] < 0x7F ? name.ptr[i] : '?');
-    s->client->helo = text_str(&kept);
+    if (!s->helo_told)
+        keep_helo(s, name);
     s->client->extended = extended;
     s->phase = GREETED;
     return NULL;
@@ -487,10 +518,12 @@ run_ehlo(struct session *s, struct str args, int64_t until)
         text_putf(&t, "\nAUTH %.*s", STR_ARG(mechanisms));
     for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
         const struct command *c = &commands[i];
-        bool extra = c->run == run_starttls || c->run == run_vrfy || c->run == run_expn || c->run == run_etrn || c->run == run_help;
+        bool extra = c->run == run_starttls || c->run == run_xclient || c->run == run_vrfy || c->run == run_expn || c->run == run_etrn || c->run == run_help;
         if (extra && is_offered(s, c)) {
             text_put_byte(&t, '\n');
             text_put(&t, c->verb);
+            if (c->run == run_xclient)
+                text_putf(&t, " %.*s", STR_ARG(xclient_attributes));
         }
     }
     CHECK(!t.full);
@@ -512,6 +545,20 @@ run_starttls(struct session *s, struct str args, int64_t until)
     if (args.len > 0)
         return &reply_no_argument_wanted;
     return is_offered(s, command_find(S("STARTTLS"))) ? &reply_start_tls : &reply_tls_not_now;
+}
+
+/* All that a client said is forgotten, but for the connection. */
+static void
+begin_anew(struct session *s)
+{
+    transaction_end(s);
+    s->phase = START;
+    s->client->helo = (struct str){ 0 };
+    s->client->extended = false;
+    s->client->user = (struct str){ 0 };
+    s->helo_told = false;
+    s->mail_refused = false;
+    s->in_flight = 0;
 }
 
 /*
@@ -539,14 +586,74 @@ start_tls(struct session *s)
         return;
     }
     CHECK(!wire_is_in_clear(s->wire));
-    transaction_end(s);
-    s->phase = START;
+    begin_anew(s);
     s->client->tls = tls;
-    s->client->helo = (struct str){ 0 };
-    s->client->extended = false;
-    s->client->user = (struct str){ 0 };
-    s->mail_refused = false;
-    s->in_flight = 0;
+}
+
+/* ---- XCLIENT: Postfix's XCLIENT_README --------------------------------------------------------------------------- */
+
+/* What a proxy told goes over what we know: it is asked about a client that it has, not about itself. */
+static void
+take_told(struct session *s, const struct xclient *x)
+{
+    struct server_client *c = s->client;
+    uint16_t port = c->address.port, local_port = c->local.port;
+
+    if (x->addr == XCLIENT_SAID) {
+        c->address = x->addr_value;
+        c->address.port = 0;
+        port = 0;
+    }
+    c->address.port = x->port == XCLIENT_SAID ? x->port_value : port;
+    if (x->dest_addr == XCLIENT_SAID)
+        c->local = x->dest_addr_value;
+    c->local.port = x->dest_port == XCLIENT_SAID ? x->dest_port_value : local_port;
+    if (x->name != XCLIENT_KEPT || x->addr != XCLIENT_KEPT) /* a name belongs to its address */
+        c->reverse_name = (struct str){ 0 };
+    if (x->name == XCLIENT_SAID)
+        c->reverse_name = arena_keep(&s->arena, x->name_value);
+    if (x->name == XCLIENT_UNAVAILABLE)
+        c->reverse_name = S("");
+    if (x->login == XCLIENT_SAID)
+        c->user = arena_keep(&s->arena, x->login_value);
+    s->helo_told = x->helo == XCLIENT_SAID;
+    if (s->helo_told)
+        keep_helo(s, x->helo_value);
+}
+
+/*
+ * XCLIENT attribute=value ...: what follows is another client's session, which begins with the greeting, or with what a
+ * client is told that is not let in. Permission is that of the connection, whoever it speaks for.
+ */
+static const struct reply *
+run_xclient(struct session *s, struct str args, int64_t until)
+{
+    const struct server_hooks *h = s->hooks;
+    struct xclient x;
+
+    (void)until;
+    if (!is_offered(s, command_find(S("XCLIENT"))))
+        return &reply_xclient_denied;
+    if (!xclient_parse(args, &s->scratch, &x))
+        return &reply_xclient_syntax;
+    if (x.login == XCLIENT_SAID && !s->settings->login)
+        return &reply_xclient_login;
+    if (++s->xclients > XCLIENTS_MAX)
+        return &reply_too_many_idle;
+    scope_end(&s->scope); /* the name that is looked up is somebody else's */
+    scope_init(&s->scope, s->rt);
+    if (s->admitted && h->leave)
+        h->leave(h->ctx, s->client);
+    begin_anew(s);
+    s->auth_failures = 0;
+    take_told(s, &x);
+    h->told(h->ctx, s->client, x.addr == XCLIENT_KEPT || x.addr == XCLIENT_SAID);
+    const struct reply *refusal = admit(s);
+    if (refusal)
+        return refusal;
+    if (h->reverse_name && str_is_absent(s->client->reverse_name) && x.name == XCLIENT_KEPT)
+        scope_start(&s->scope, "reverse name", look_up_reverse_name, s);
+    return greeting(s);
 }
 
 /* ---- AUTH: RFC 4954 ---------------------------------------------------------------------------------------------- */

@@ -1,7 +1,7 @@
 /*
  * server - the receiver's side of one SMTP session: RFC 5321, with PIPELINING (2920), SIZE (1870), 8BITMIME (6152),
  * ENHANCEDSTATUSCODES (2034), STARTTLS (3207), AUTH (4954), CHUNKING (3030), SMTPUTF8 (6531), DSN (3461), LIMITS (9422)
- * and ETRN (1985).
+ * and ETRN (1985); and, for proxies, XCLIENT.
  *
  * server_run() holds the whole dialog on one wire, from the greeting to the last reply, in the fiber that calls it.
  * What it cannot know (who may enter, which recipients exist, where content goes) it asks by hooks. So it runs in
@@ -41,6 +41,7 @@ struct listener_settings {
     bool tls_at_once;            /* before the greeting: RFC 8314 */
     bool login;                  /* submission, RFC 6409: AUTH, under TLS, comes before MAIL */
     bool hide_client;            /* Received does not say where our users are */
+    bool xclient;                /* this client may say for whom it speaks */
     bool refuse_early_talk;      /* 554 to bytes before the greeting: plain mx, never TLS, PROXY or `relay from` */
     uint32_t rcpt_max;           /* recipients accepted in a transaction, then 452 (and RCPTMAX) */
     uint32_t wrong_commands_max; /* then 421 */
@@ -134,6 +135,9 @@ struct server_hooks {
      * May be NULL. leave is called once at the end for every client that admit let in. */
     const struct reply *(*admit)(void *ctx, struct server_client *, struct arena *, int64_t until);
     void (*leave)(void *ctx, struct server_client *);
+    /* XCLIENT has put another client in the place of the one that is connected (known: it said from which address), who
+     * is to be admitted next. The hook may change the settings that server_run() was given. NULL: no XCLIENT here. */
+    void (*told)(void *ctx, struct server_client *, bool known);
     /* OK and an empty name: there is none. Runs beside the dialog, in a fiber of its own. May be NULL. */
     struct err (*reverse_name)(void *ctx, const struct address *, struct arena *, int64_t until, struct str *out_name);
 

@@ -34,6 +34,16 @@ leave(void *ctx, struct server_client *client)
     f->left++;
 }
 
+static void
+told(void *ctx, struct server_client *client, bool known)
+{
+    struct fake_site *f = ctx;
+
+    (void)client;
+    f->told++;
+    f->told_unknown += !known;
+}
+
 static struct err
 reverse_name(void *ctx, const struct address *address, struct arena *arena, int64_t until, struct str *out_name)
 {
@@ -311,6 +321,7 @@ fake_site_init(struct fake_site *f)
         .ctx = f,
         .admit = admit,
         .leave = leave,
+        .told = told,
         .reverse_name = reverse_name,
         .rcpt = rcpt,
         .vrfy = vrfy,

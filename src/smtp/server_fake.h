@@ -36,6 +36,7 @@ struct fake_site {
     size_t committed;      /* those beyond FAKE_MESSAGES are counted only */
     size_t begun, aborted; /* drafts */
     size_t admitted, left;
+    size_t told, told_unknown; /* XCLIENT; without an address */
     uint64_t puts, put_bytes;
 
     /* What goes wrong. */

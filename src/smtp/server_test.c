@@ -1361,6 +1361,108 @@ offers_test(struct test *t)
     in_world(t, offers_what_works);
 }
 
+/* XCLIENT: the session of another client, from the greeting on. */
+static void
+speaks_for_others(struct peer *p)
+{
+    static const struct str tell = STR("XCLIENT NAME=host.told.test ADDR=IPV6:2001:db8::7 PORT=77 HELO=helo.told.test DESTADDR=192.0.2.25\r\n");
+    static const struct reply busy = { 421, STR("4.7.0"), STR("Too many of you") };
+    static const struct reply refused = { 554, STR("5.7.1"), STR("Not you") };
+
+    test_case(p->t, "not from everybody");
+    p->site->reverse_name = S("host.client.test");
+    peer_connect(p);
+    peer_expect(p, S("220"));
+    peer_send(p, tell);
+    peer_expect(p, S("550"));
+    peer_send(p, S("EHLO client.test\r\n"));
+    peer_expect(p, S("250"));
+    EXPECT(p->t, !peer_said(p, S("XCLIENT")));
+    peer_leave(p);
+
+    test_case(p->t, "in a transaction");
+    p->settings.xclient = true;
+    peer_connect(p);
+    peer_begin(p);
+    EXPECT(p->t, peer_said(p, S("XCLIENT NAME ADDR PORT PROTO HELO LOGIN DESTADDR DESTPORT\r\n")));
+    peer_send(p, S("MAIL FROM:<a@b.test>\r\n"));
+    peer_expect(p, S("250"));
+    peer_send(p, tell);
+    peer_expect(p, S("503"));
+    EXPECT_INT(p->t, p->site->told, 0);
+    test_case(p->t, "wrong words");
+    peer_send(p, S("RSET\r\nXCLIENT\r\nXCLIENT ADDR=there\r\nXCLIENT LOGIN=anna\r\n"));
+    peer_expect(p, S("250 501 501 550"));
+    EXPECT_INT(p->t, p->site->told, 0);
+    EXPECT_STR(p->t, p->client.helo, S("client.test"));
+
+    test_case(p->t, "another client");
+    peer_send(p, tell);
+    peer_expect(p, S("220"));
+    EXPECT_INT(p->t, p->site->admitted, p->site->left + 1);
+    EXPECT_INT(p->t, p->site->told, 1);
+    EXPECT_INT(p->t, p->client.address.family, ADDRESS_IPV6);
+    EXPECT_INT(p->t, p->client.address.port, 77);
+    EXPECT_INT(p->t, p->client.local.family, ADDRESS_IPV4);
+    EXPECT_STR(p->t, p->client.reverse_name, S("host.told.test"));
+    peer_send(p, S("MAIL FROM:<a@b.test>\r\n"));
+    peer_expect(p, S("503"));
+    peer_send(p, S("EHLO proxy.test\r\nMAIL FROM:<a@b.test>\r\n"));
+    peer_expect(p, S("554 end"));
+    peer_leave(p);
+
+    test_case(p->t, "its mail");
+    peer_connect(p);
+    peer_begin(p);
+    peer_send(p, tell);
+    peer_begin(p); /* from the greeting on */
+    peer_begin_message(p);
+    peer_send(p, S("Subject: x\r\n\r\nx\r\n.\r\n"));
+    peer_expect(p, S("250"));
+    EXPECT(p->t, strstr(p->site->messages[0].trace, "from helo.told.test (host.told.test [IPv6:2001:db8::7])") != NULL);
+    test_case(p->t, "and of the next one, of whom less is known");
+    peer_send(p, S("XCLIENT ADDR=[UNAVAILABLE] NAME=[UNAVAILABLE]\r\n"));
+    peer_begin(p);
+    EXPECT_INT(p->t, p->site->told_unknown, 1);
+    EXPECT_STR(p->t, p->client.reverse_name, S(""));
+    EXPECT_STR(p->t, p->client.helo, S("client.test"));
+    test_case(p->t, "no end of clients");
+    for (int i = 0; i < 8; i++) {
+        peer_send(p, S("XCLIENT ADDR=192.0.2.9\r\n"));
+        peer_expect(p, S("220"));
+    }
+    fiber_yield(p->rt);
+    fiber_yield(p->rt);
+    EXPECT_STR(p->t, p->client.reverse_name, S("host.client.test"));
+    peer_send(p, S("XCLIENT ADDR=192.0.2.9\r\n"));
+    peer_expect(p, S("421 end"));
+    peer_leave(p);
+
+    test_case(p->t, "a client that is not let in");
+    peer_connect(p);
+    peer_begin(p);
+    p->site->admission = &busy;
+    peer_send(p, tell);
+    peer_expect(p, S("421 end"));
+    p->site->admission = NULL;
+    peer_leave(p);
+    peer_connect(p);
+    peer_begin(p);
+    p->site->admission = &refused;
+    peer_send(p, tell);
+    peer_expect(p, S("554"));
+    peer_send(p, S("EHLO x\r\nXCLIENT ADDR=192.0.2.9\r\nQUIT\r\n"));
+    peer_expect(p, S("503 503 221 end"));
+    p->site->admission = NULL;
+    peer_leave(p);
+}
+
+static void
+speaks_for_others_test(struct test *t)
+{
+    in_world(t, speaks_for_others);
+}
+
 /* design: an idle session must cost well under 8 KiB beside its stack. */
 static void
 rests_small(struct peer *p)
@@ -1494,6 +1596,6 @@ TEST_MAIN({"dialogs", dialogs_test}, {"every command at every point", order_test
           {"more bytes of recipients than fit", long_recipients_test},
           {"10,000 chunks of a byte", tiny_chunks_test}, {"gives up on time", gives_up_test},
           {"minutes apart", minutes_test}, {"tells in time", tells_in_time_test},
-          {"a store in trouble", trouble_test}, {"who may enter", door_test},
+          {"a store in trouble", trouble_test}, {"who may enter", door_test}, {"speaks for others", speaks_for_others_test},
           {"offers what works", offers_test},
           {"rests small", rests_small_test}, {"cut at every byte", cuts_test}, {"nonsense", nonsense_test})
