@@ -28,6 +28,7 @@ class TlsServer(ScriptedServer):
         self.at_once, self.context, self.resumed = at_once, None, 0
         if certificate:
             self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            self.context.set_ciphers("DEFAULT:@SECLEVEL=0")
             self.context.load_cert_chain(folder / f"{certificate}.pem", folder / f"{certificate}.key")
 
     def _run(self, s):
@@ -61,8 +62,10 @@ def certificates(tmp_path_factory):
         subprocess.run(["openssl", *words], cwd=folder, check=True, capture_output=True)
     curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
     run("req", "-x509", *curve, "-keyout", "ca.key", "-out", "ca.pem", "-days", "30", "-subj", "/CN=Test CA")
-    for name, names, days in (("good", "DNS:localhost", "30"), ("other", "DNS:elsewhere.example", "30"), ("old", "DNS:localhost", "-1")):
-        run("req", *curve, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}")
+    for name, names, days in (("good", "DNS:localhost", "30"), ("other", "DNS:elsewhere.example", "30"), ("old", "DNS:localhost", "-1"),
+                              ("weak", "DNS:localhost", "30")):
+        kind = curve if name != "weak" else ["-newkey", "rsa:1024", "-nodes"]
+        run("req", *kind, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}")
         (folder / "extensions").write_text(f"subjectAltName={names}\n")
         run("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", days,
             "-extfile", "extensions", "-out", f"{name}.pem")
@@ -80,6 +83,8 @@ CASES = [
     ("verify-other", "other", "starttls", "smtp", VERIFY, False, {"tls-result": "certificate-host-mismatch", "status": "4.7.5"}),
     ("verify-old", "old", "starttls", "smtp", VERIFY, False, {"tls-result": "certificate-expired", "status": "4.7.5"}),
     ("verify-lonely", "lonely", "starttls", "smtp", VERIFY, False, {"tls-result": "certificate-not-trusted", "status": "4.7.5"}),
+    ("verify-weak", "weak", "starttls", "smtp", VERIFY, False, {"tls-result": "validation-failure", "status": "4.7.5"}),
+    ("weak-all-the-same", "weak", "starttls", "smtp", "", True, {"tls": "unverified", "tls-policy": "may"}),
     ("verify-system", "good", "starttls", "smtp", "tls require verify", False, {"tls-result": "certificate-not-trusted"}),
     ("verify-none", None, "clear", "smtp", VERIFY, False, {"tls-result": "starttls-not-supported", "status": "4.7.10"}),
     ("smtps-any", "lonely", "at-once", "smtps", "", True, {"tls": "unverified", "tls-policy": "encrypt"}),

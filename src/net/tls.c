@@ -660,7 +660,11 @@ expect_certificate(struct tls *t, const struct tls_policy *policy)
         return false;
     if (policy->level == TLS_VERIFY && (!policy->trust || SSL_set1_verify_cert_store(ssl, policy->trust->own_store) != 1))
         return false;
-    X509_VERIFY_PARAM_set_hostflags(param, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
+    /* RFC 9525 section 6.3 knows no common names; RFC 7672 section 3.2.3 still takes them where there is nothing else. */
+    X509_VERIFY_PARAM_set_hostflags(param, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS |
+                                               (policy->level == TLS_VERIFY ? X509_CHECK_FLAG_NEVER_CHECK_SUBJECT : 0));
+    /* Of signatures and keys in the chain, as of all else: 112 bits, or 80 where their owner vouches for them by himself. */
+    SSL_set_security_level(ssl, policy->level == TLS_VERIFY ? 2 : 1);
     X509_VERIFY_PARAM_set_time(param, (time_t)(rt_wall(t->rt) / SECOND));
     SSL_set_verify(ssl, SSL_VERIFY_PEER, look_at);
     t->testing = policy->testing;

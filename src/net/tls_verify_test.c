@@ -23,6 +23,19 @@ struct made {
     struct str pem_text, key_text;
 };
 
+static void
+put_pem(struct made *out, const struct made *issuer)
+{
+    BIO *pem = BIO_new(BIO_s_mem()), *key_pem = BIO_new(BIO_s_mem());
+
+    CHECK(PEM_write_bio_X509(pem, out->x) == 1 && (!issuer || PEM_write_bio_X509(pem, issuer->x) == 1));
+    CHECK(PEM_write_bio_PrivateKey(key_pem, out->key, NULL, NULL, 0, NULL, NULL) == 1);
+    out->pem_text = str_new(out->pem, (size_t)BIO_read(pem, out->pem, sizeof out->pem));
+    out->key_text = str_new(out->key_pem, (size_t)BIO_read(key_pem, out->key_pem, sizeof out->key_pem));
+    BIO_free(pem);
+    BIO_free(key_pem);
+}
+
 /* issuer NULL: signs itself. days: until it is over, from now on. */
 static void
 make(struct made *out, const char *common_name, const char *names, bool is_ca, int days, const struct made *issuer)
@@ -56,14 +69,7 @@ make(struct made *out, const char *common_name, const char *names, bool is_ca, i
     }
     CHECK(X509_sign(x, issuer ? issuer->key : out->key, EVP_sha256()) > 0);
     X509_NAME_free(name);
-
-    BIO *pem = BIO_new(BIO_s_mem()), *key_pem = BIO_new(BIO_s_mem());
-    CHECK(PEM_write_bio_X509(pem, x) == 1 && (!issuer || PEM_write_bio_X509(pem, issuer->x) == 1));
-    CHECK(PEM_write_bio_PrivateKey(key_pem, out->key, NULL, NULL, 0, NULL, NULL) == 1);
-    out->pem_text = str_new(out->pem, (size_t)BIO_read(pem, out->pem, sizeof out->pem));
-    out->key_text = str_new(out->key_pem, (size_t)BIO_read(key_pem, out->key_pem, sizeof out->key_pem));
-    BIO_free(pem);
-    BIO_free(key_pem);
+    put_pem(out, issuer);
 }
 
 static void
@@ -92,7 +98,7 @@ association(const struct made *m, int selector, int matching, unsigned char memo
 
 /* ---- a server's fiber -------------------------------------------------------------------------------------------- */
 
-enum which { GOOD, EXPIRED, OTHER_NAME, PARTIAL, WILDCARD, LONELY, WHICH };
+enum which { GOOD, EXPIRED, OTHER_NAME, PARTIAL, WILDCARD, NO_NAMES, LONELY, WHICH };
 
 struct world {
     struct test *t;
@@ -171,6 +177,7 @@ certificates_are_checked(struct world *w)
         { "another name", GOOD, "mx2.example", false, false, TLS_RESULT_HOST_MISMATCH, false },
         { "another name, while testing", GOOD, "mx2.example", false, true, TLS_RESULT_HOST_MISMATCH, true },
         { "the common name does not count", OTHER_NAME, "mx.example", false, false, TLS_RESULT_HOST_MISMATCH, false },
+        { "nor where there is nothing else", NO_NAMES, "mx.example", false, false, TLS_RESULT_HOST_MISMATCH, false },
         { "expired", EXPIRED, "mx.example", false, false, TLS_RESULT_EXPIRED, false },
         { "expired, while testing", EXPIRED, "mx.example", false, true, TLS_RESULT_EXPIRED, true },
         { "nobody vouches", LONELY, "mx.example", false, false, TLS_RESULT_NOT_TRUSTED, false },
@@ -224,6 +231,7 @@ records_are_matched(struct world *w)
         { "2 1 1", GOOD, 2, 1, 1, CA, "mx.example", NULL, TLS_RESULT_OK },
         { "2: the name matters", GOOD, 2, 0, 1, CA, "elsewhere.example", NULL, TLS_RESULT_HOST_MISMATCH },
         { "2: the domain's name will do", GOOD, 2, 0, 1, CA, "elsewhere.example", "mx.example", TLS_RESULT_OK },
+        { "2: a common name will do", NO_NAMES, 2, 0, 1, CA, "mx.example", NULL, TLS_RESULT_OK },
         { "2: the date matters", EXPIRED, 2, 0, 1, CA, "mx.example", NULL, TLS_RESULT_EXPIRED },
         { "2: another's", GOOD, 2, 0, 1, NOBODY, "mx.example", NULL, TLS_RESULT_VALIDATION_FAILURE },
     };
@@ -325,6 +333,7 @@ run_all(struct rt *rt, void *arg)
     make(&c[OTHER_NAME], "mx.example", "DNS:other.example", false, 10, &w.ca);
     make(&c[PARTIAL], "mx.example", "DNS:m*.example", false, 10, &w.ca);
     make(&c[WILDCARD], "mx.example", "DNS:*.mx.example", false, 10, &w.ca);
+    make(&c[NO_NAMES], "mx.example", NULL, false, 10, &w.ca);
     make(&c[LONELY], "mx.example", "DNS:mx.example", false, 10, NULL);
     for (int i = 0; i < WHICH; i++)
         CHECK(!err_is(key_parse(w.crypto, c[i].key_text, &w.keys[i])));

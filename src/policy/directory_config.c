@@ -764,6 +764,10 @@ check_rules(struct setting_reader *r, struct rules *rules)
         conf_error(r->problems, rules->where, CONF_NO_SUGGESTION, "nobody lives in this domain: it needs a mailbox");
     if (relays && rules->recipients == RECIPIENTS_UNSAID)
         rules->recipients = RECIPIENTS_VERIFY;
+    if (rules->recipients == RECIPIENTS_VERIFY && route->hop.kind == CONF_HOP_SMTPS && route->kind == DIRECTORY_ROUTE_VIA)
+        conf_error(r->problems, rules->where, CONF_NO_SUGGESTION,
+                   "who is asked for recipients must speak SMTP in clear or by STARTTLS, not smtps://: name them in \"recipients "
+                   "file\"");
     if (rules->recipients == RECIPIENTS_ANY)
         conf_warn(r->problems, rules->recipients_where,
                   "\"recipients any\" makes backscatter: what the next hop refuses is bounced to senders who are often "

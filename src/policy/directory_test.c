@@ -566,6 +566,9 @@ refuses(struct test *t)
         { "relay by a wrong scheme", STR("domain a.b { relay via smpt://x }"),
           STR("/m:1:24: \"smpt://x\" is not a next hop: write smtp://HOST:PORT, smtps://HOST, lmtp://HOST:PORT or "
               "lmtp:/SOCKET; did you mean \"smtp\"?") },
+        { "asking over smtps", STR("domain a.b { relay via smtps://x }"),
+          STR("/m:1:1: who is asked for recipients must speak SMTP in clear or by STARTTLS, not smtps://: name them in "
+              "\"recipients file\"") },
         { "a misspelt delivery", STR("domain a.b { mailbox x; deliver mailddir /x }"),
           STR("/m:1:33: write \"deliver maildir PATH [user NAME] [quota SIZE]\" or \"deliver lmtp:/SOCKET\"; did you "
               "mean \"maildir\"?") },
