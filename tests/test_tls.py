@@ -395,18 +395,232 @@ def test_who_misbehaves_in_the_handshake_is_shown_out_alone(tmp_path):
         assert other.noop()[0] == 250
 
 
-def test_injected_commands_are_not_run(tmp_path):
-    with Postrider(tmp_path, SITE, more="") as server:
-        for behind in (b"RSET\r\n", b"EHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<ok@local.test>\r\nDATA\r\nx\r\n.\r\n", b"\x16"):
-            with socket.create_connection(("127.0.0.1", server.port), 60) as sock:
-                sock.sendall(b"EHLO client.test\r\n")
-                got = b""
-                while not got.endswith(b"250 HELP\r\n"):
-                    got += sock.recv(4096)
-                sock.sendall(b"STARTTLS\r\n" + behind)
-                said = read_to_end(sock)
-            assert said.startswith(b"554 ") and said.count(b"\r\n") == 1
-        assert not server.mails()
+@pytest.fixture(name="door", scope="module")
+def one_server_for_those_who_misbehave(tmp_path_factory):
+    """And a session beside them, which none of them may hold up."""
+    site = SITE.replace("listen mx {{", "listen mx {{ tls-wait 2s;")
+    with Postrider(tmp_path_factory.mktemp("door"), site, more="") as server, \
+            smtplib.SMTP("127.0.0.1", server.port, timeout=60) as other:
+        other.starttls(context=context())
+        server.other = other
+        yield server
+
+
+def all_is_well_beside(server):
+    assert server.other.noop()[0] == 250
+
+
+def sessions_of(server, helo):
+    return wait_until(lambda: [e for e in server.log_events("session") if e.get("helo") == helo], what=f"the end of {helo}")
+
+
+class Records:
+    """A client that holds TLS in its own hands: what it says, and in which records and segments it leaves."""
+
+    def __init__(self, server, version=None, helo="records.test"):
+        self.sock = socket.create_connection(("127.0.0.1", server.port), 60)
+        self.here = b""
+        self.tls = None
+        assert self.reply().startswith(b"220 ")
+        assert self.command(b"EHLO before.test").startswith(b"250")
+        assert self.command(b"STARTTLS").startswith(b"220 ")
+        self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.version, self.helo = version, helo
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.sock.close()
+
+    def shake_hands(self, leave=None):
+        """leave: what becomes of the first flight's bytes."""
+        tls = context(self.version).wrap_bio(self.incoming, self.outgoing, server_hostname="mx.local.test")
+        while True:
+            try:
+                tls.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                flight = self.outgoing.read()
+                self.sock.sendall(leave(flight) if leave else flight)
+                leave = None
+                self.feed()
+        self.sock.sendall(self.outgoing.read())
+        self.tls = tls
+        return self
+
+    def feed(self):
+        piece = self.sock.recv(65536)
+        if not piece:
+            raise ConnectionResetError
+        self.incoming.write(piece)
+
+    def send(self, data):
+        if self.tls:
+            self.tls.write(data)
+            data = self.outgoing.read()
+        self.sock.sendall(data)
+
+    def reply(self):
+        while not re.search(rb"^\d{3} .*\r\n", self.here, re.M):
+            if not self.tls:
+                piece = self.sock.recv(4096)
+            else:
+                try:
+                    piece = self.tls.read(4096)
+                except ssl.SSLWantReadError:
+                    self.feed()
+                    continue
+            assert piece, "the server closed"
+            self.here += piece
+        end = re.search(rb"^\d{3} .*\r\n", self.here, re.M).end()
+        said, self.here = self.here[:end], self.here[end:]
+        return said
+
+    def command(self, line):
+        self.send(line + b"\r\n")
+        return self.reply()
+
+    def begin_message(self):
+        assert self.command(b"EHLO " + self.helo.encode()).startswith(b"250")
+        assert self.command(b"MAIL FROM:<a@client.test>").startswith(b"250 ")
+        assert self.command(b"RCPT TO:<ok@local.test>").startswith(b"250 ")
+        return self
+
+    def say_goodbye(self):
+        """close_notify, without waiting for the other's."""
+        with contextlib.suppress(ssl.SSLWantReadError):
+            self.tls.unwrap()
+        self.sock.sendall(self.outgoing.read())
+
+
+@pytest.mark.parametrize("behind", [b"RSET\r\n", b"EHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<ok@local.test>\r\nDATA\r\nx\r\n.\r\n", b"\x16"])
+def test_injected_commands_are_not_run(door, behind):
+    with socket.create_connection(("127.0.0.1", door.port), 60) as sock:
+        sock.sendall(b"EHLO injected.test\r\n")
+        got = b""
+        while not got.endswith(b"250 HELP\r\n"):
+            got += sock.recv(4096)
+        sock.sendall(b"STARTTLS\r\n" + behind)
+        said = read_to_end(sock)
+    assert said.startswith(b"554 ") and said.count(b"\r\n") == 1
+    assert not any("tls" in e or e["messages"] for e in sessions_of(door, "injected.test"))
+    all_is_well_beside(door)
+
+
+def test_what_was_said_in_clear_is_forgotten(door):
+    """Session fixation: neither a name, nor a transaction that somebody else began, is the client's own behind TLS."""
+    seen = len(door.mails())
+    with smtplib.SMTP("127.0.0.1", door.port, timeout=60) as client:
+        assert client.docmd("EHLO fixed.test")[0] == 250
+        assert client.docmd("MAIL FROM:<victim@local.test>")[0] == 250
+        assert client.docmd("STARTTLS")[0] == 503, "not in a transaction"
+        assert client.docmd("RSET")[0] == 250
+        assert client.docmd("AUTH PLAIN AGEAYg==")[0] in {502, 503, 538}
+        client.starttls(context=context())
+        for before_ehlo in ("MAIL FROM:<a@client.test>", "RCPT TO:<ok@local.test>", "DATA", "BDAT 3 LAST", "STARTTLS"):
+            if before_ehlo.startswith("BDAT"):
+                client.send(b"BDAT 3 LAST\r\nx\r\n")
+                assert client.getreply()[0] == 503
+            else:
+                assert client.docmd(before_ehlo)[0] in {503, 554}, before_ehlo
+        assert client.docmd("HELO own.test")[0] == 250
+        assert client.mail("a@client.test")[0] == client.rcpt("ok@local.test")[0] == client.data(b"Subject: own\r\n\r\n")[0] == 250
+    mail = door.wait_for_mail(count=seen + 1)[-1]
+    assert b"fixed.test" not in mail and b"from own.test" in mail
+    assert sessions_of(door, "own.test")[0]["messages"] == 1
+    all_is_well_beside(door)
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["1.2", "1.3"])
+@pytest.mark.parametrize("goodbye", [True, False], ids=["farewell", "cut"])
+@pytest.mark.parametrize("how", ["DATA", "BDAT"])
+def test_a_message_that_is_cut_is_none(door, how, goodbye, version):
+    helo = f"cut-{how}-{goodbye}-{version.name}.test".lower()
+    seen = len(door.mails())
+    with Records(door, version, helo) as client:
+        client.shake_hands().begin_message()
+        if how == "DATA":
+            assert client.command(b"DATA").startswith(b"354 ")
+            client.send(b"Subject: cut\r\n\r\nfirst line\r\n")
+        else:
+            assert client.command(b"BDAT 20\r\nSubject: cut\r\n\r\n12").startswith(b"250 ")
+            client.send(b"BDAT 1000 LAST\r\nfirst line\r\n")
+        if goodbye:
+            client.say_goodbye()
+            client.sock.sendall(b".\r\n")  # in clear: it is not read
+        else:
+            client.sock.shutdown(socket.SHUT_WR)
+        rest = read_to_end(client.sock)
+        assert b"250" not in rest
+    [session] = sessions_of(door, helo)
+    assert session["messages"] == 0 and session["ended"] != "quit", session
+    print(f"{how}, {'with' if goodbye else 'without'} a farewell, {session['tls']}: {session['ended']}")
+    assert len(door.mails()) == seen
+    all_is_well_beside(door)
+
+
+def test_renegotiation_is_refused(door):
+    with subprocess.Popen(["openssl", "s_client", "-starttls", "smtp", "-connect", f"127.0.0.1:{door.port}", "-tls1_2", "-name", "again.test"],
+                          stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as client:
+        said = b""
+        while b"250 HELP" not in said:  # what s_client read last in clear
+            piece = client.stdout.read1()
+            assert piece, said
+            said += piece
+        client.stdin.write(b"R\n")
+        client.stdin.flush()
+        said += client.communicate(b"", timeout=60)[0]
+    assert b"RENEGOTIATING" in said and b"no renegotiation" in said, said[-1000:]
+    all_is_well_beside(door)
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["1.2", "1.3"])
+def test_records_of_one_byte(door, version):
+    def in_small_records(flight):
+        kind, payload = flight[:3], flight[5:]
+        return b"".join(kind + b"\0\1" + bytes([byte]) for byte in payload)
+
+    seen = len(door.mails())
+    with Records(door, version, "small.test") as client:
+        client.shake_hands(in_small_records).begin_message()
+        assert client.command(b"DATA").startswith(b"354 ")
+        for byte in b"Subject: small\r\n\r\n" + b"x" * 1000 + b"\r\n.\r\n":
+            client.send(bytes([byte]))
+        assert client.reply().startswith(b"250 ")
+    assert b"x" * 1000 in door.wait_for_mail(count=seen + 1)[-1]
+    all_is_well_beside(door)
+
+
+def test_a_handshake_that_does_not_end(door):
+    """It ends by tls-wait, also when bytes go on to come."""
+    with at_starttls(door) as silent, at_starttls(door) as slow, at_starttls(door) as mute:
+        hello = context().wrap_bio(ssl.MemoryBIO(), outgoing := ssl.MemoryBIO(), server_hostname="x.test")
+        with contextlib.suppress(ssl.SSLWantReadError):
+            hello.do_handshake()
+        silent.sendall(b"\x16\x03\x01\x02\x00")
+        mute.sendall(outgoing.read())  # and then says nothing to the answer
+
+        def drip():
+            with contextlib.suppress(OSError):
+                for byte in itertools.chain(b"\x16\x03\x01\x3f\xff\x01\x00\x3f\xfb", itertools.repeat(0, 16000)):
+                    slow.sendall(bytes([byte]))
+                    if ended.wait(0.01):
+                        break
+
+        ended = threading.Event()
+        dripping = threading.Thread(target=drip, daemon=True)
+        dripping.start()
+        began = time.monotonic()
+        for sock in (silent, slow, mute):
+            assert not re.search(rb"^[2345]\d\d[ -]", read_to_end(sock))
+            all_is_well_beside(door)
+        took = time.monotonic() - began
+        ended.set()
+        dripping.join()
+    failed = wait_until(lambda: len(e := [e for e in door.log_events("session") if "tls-failure" in e and "tim" in e["tls-failure"]]) >= 3 and e)
+    print(f"three handshakes that do not end: over after {took:.1f} s, tls-failure {failed[0]['tls-failure']!r}")
+    assert failed[0]["ended"] == "TLS handshake failed"
 
 
 def test_the_tools_that_administrators_use(tmp_path):

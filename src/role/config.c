@@ -252,6 +252,8 @@ static const struct setting listener_table[] = {
     { STR("xclient"), STR("from NETWORK ..."), SETTING_CUSTOM, .read = read_xclient_from,
       .help = STR("Who may say by XCLIENT for whom it speaks, as a proxy that knows SMTP does: address, name, and who has "
                   "logged in there") },
+    { STR("tls-wait"), STR("TIME"), SETTING_TIME, IN_LISTENER(settings.tls_wait), .min = (uint64_t)SECOND,
+      .max = (uint64_t)(10 * MINUTE), .fallback = STR("1m"), .help = STR("How long a handshake may take") },
     { STR("greeting-delay"), STR("TIME"), SETTING_TIME, IN_LISTENER(settings.greeting_delay), .max = (uint64_t)MINUTE,
       .fallback = STR("0"), .help = STR("How long a client must wait for the greeting") },
     { STR("command-wait"), STR("TIME"), SETTING_TIME, IN_LISTENER(settings.command_wait), .min = (uint64_t)MINUTE,
