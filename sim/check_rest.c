@@ -24,11 +24,11 @@ static const struct rest {
     uint32_t blocks;          /* beside those of its links; COUNT_ANY: a spool's index is as large as it is */
     const char *fibers[FIBERS_MAX];
 } rests[] = {
-    { "supervisor", 1, 13, 90, { "main", "signals", "watch" } }, /* it knows of each link between two others */
+    { "supervisor", 1, 13, 90, { "main", "signals", "watch", "watch users" } }, /* it knows of each link between two others */
     { "store", 1, 9, COUNT_ANY, { "main", "commit", "spool recovery", "pump", "space" } },
     { "resolver", 1, 6, 24, { "main" } },
     { "checker", 1, 4, 24, { "main" } },
-    { "gate", 1, 6, 24, { "main" } },
+    { "gate", 1, 6, 24, { "main", "sweep", "keep" } },
     { "sender", 2, 4, 40, { "main", "smtp client keeper" } },
     { "mailbox", 1, 2, 24, { "main" } },
     { "console", 1, 3, 24, { "main", "accept" } },
@@ -52,7 +52,7 @@ is_expected(const struct rest *r, const struct fiber *f)
         return true;
     if (r == rests) /* the supervisor has two for each process */
         return is_of_fiber(f, "process") || is_of_fiber(f, "reaper") || is_of_fiber(f, "main") || is_of_fiber(f, "signals") ||
-               is_of_fiber(f, "watch");
+               is_of_fiber(f, "watch") || is_of_fiber(f, "watch users");
     for (size_t i = 0; i < FIBERS_MAX && r->fibers[i]; i++)
         if (is_of_fiber(f, r->fibers[i]))
             return true;

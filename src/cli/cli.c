@@ -17,6 +17,7 @@ enum {
 static const struct verb *const verbs[] = {
     &verb_run,
     &verb_check,
+    &verb_user,
     &verb_status,
     &verb_queue,
     &verb_spool,

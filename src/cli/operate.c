@@ -1,7 +1,9 @@
 /* operate - see operate.h; and the verbs status, reload and stop. */
 #include "cli/operate.h"
 
+#include "base/json.h"
 #include "link/link.h"
+#include "message/utf8.h"
 #include "role/load.h"
 
 #include <stddef.h>
@@ -234,6 +236,37 @@ print_roles(struct str json)
         cli_print("\nsandbox of each: %.*s\n", STR_ARG(sandbox));
 }
 
+/* Whom the gate lets not log in for now, because of wrong passwords. */
+static void
+print_bans(struct operate *o, struct take *t, bool json)
+{
+    uint32_t count = take_count(t, BORDER_BANS_MAX);
+
+    if (json)
+        cli_print(",\"bans\":[");
+    else if (count > 0)
+        cli_print("\n%-32s %-24s %s\n", "NO LOGIN FOR", "FROM", "FOR ANOTHER");
+    for (uint32_t i = 0; i < count && !t->bad; i++) {
+        struct str account = take_bytes(t, LIMIT_USER_NAME), network = take_bytes(t, 100);
+        int64_t until = take_i64(t), left = until - rt_wall(o->rt);
+        char memory[2048];
+        struct text text = text_init(memory, sizeof memory);
+        if (json) {
+            text_put(&text, i ? S(",{") : S("{"));
+            json_put_field(&text, "account", account.len > 0 ? account : (struct str){ NULL, 0 });
+            json_put_field(&text, "network", network.len > 0 ? network : (struct str){ NULL, 0 });
+            json_put_number(&text, "seconds", left > 0 ? left / SECOND : 0);
+            cli_print("%.*s}", STR_ARG(text_str(&text)));
+        } else {
+            utf8_put_visible(&text, account.len > 0 ? account : S("anybody"));
+            cli_print("%-32.*s %-24.*s %.*s\n", STR_ARG(text_str(&text)), STR_ARG(network.len > 0 ? network : S("anywhere")),
+                      STR_ARG(cli_span(left, &o->arena)));
+        }
+    }
+    if (json)
+        cli_print("]");
+}
+
 static bool
 print_status(struct operate *o, struct str reply, bool json)
 {
@@ -257,7 +290,10 @@ print_status(struct operate *o, struct str reply, bool json)
             cli_print("%s%-24.*s %llu\n", i ? "" : "\n", STR_ARG(name), (unsigned long long)value);
     }
     if (json)
-        cli_print("}}\n");
+        cli_print("}");
+    print_bans(o, &t, json);
+    if (json)
+        cli_print("}\n");
     return take_end(&t);
 }
 

@@ -206,7 +206,8 @@ note_home(struct throttle *t, struct str key, int64_t wall)
         list_remove(&h->recent);
     }
     list_push_back(&t->homes_recent, &h->recent);
-    h->wall = wall;
+    if (wall > h->wall)
+        h->wall = wall;
     t->version++;
 }
 

@@ -14,6 +14,7 @@
  * store     -> mailbox   DELIVER
  * sender, mailbox -> store     READ                                            BASES (of a mailbox)
  * console   -> store     LIST SHOW ACT COUNTERS
+ * console   -> gate      BANS
  * keys      -> receiver                                                       CERTIFICATES TICKETS
  *
  * Signatures a receiver asks of `keys` by a socket of their own, and waits: net/signing.h.
@@ -57,6 +58,7 @@ enum border_type {
     BORDER_AUTH,
     BORDER_AUTH_STEP,
     BORDER_SPEND,
+    BORDER_BANS,
     /* of the command line's socket, answered by the console itself or handed to the supervisor */
     BORDER_STATUS,
     BORDER_RELOAD,
@@ -140,7 +142,7 @@ bool border_take_verdict(struct take *, struct arena *, struct border_verdict *o
 
 /*
  * What a user sends is counted against what he may send within a day, which begins with the first message after the end
- * of the last one. All of it is counted, or, over a limit, nothing. Both numbers may be 0: then it is only a question.
+ * of the last one. All of it is counted, or, over a limit, nothing.
  */
 enum border_spend_answer { SPEND_OK, SPEND_MESSAGES, SPEND_RECIPIENTS, SPEND_LAST = SPEND_RECIPIENTS };
 struct border_spend {
@@ -232,11 +234,12 @@ bool border_take_policy(struct take *, struct arena *, bool *out_known, struct s
  * LIST      u64 after which order, u32 how many  ->  u64 total, count, listed*
  * SHOW      id  ->  u8 found, then struct border_shown
  * ACT       u8 enum border_act, id  ->  u8 done, text
- * STATUS    ->  roles as JSON, then COUNTERS' answer
+ * BANS      ->  (of the gate) count, (account, network, i64 until)*; one of both may be empty: it is for all
+ * STATUS    ->  roles as JSON, then COUNTERS' answer, then BANS' answer
  * RELOAD, STOP  ->  u8 done, text
  */
 enum border_act { ACT_RETRY, ACT_HOLD, ACT_RELEASE, ACT_BOUNCE, ACT_REMOVE, ACT_RETRY_ALL, ACT_LAST = ACT_RETRY_ALL };
-enum { BORDER_LIST_MAX = 200, BORDER_SHOW_RECIPIENTS = 500 };
+enum { BORDER_BANS_MAX = 200, BORDER_LIST_MAX = 200, BORDER_SHOW_RECIPIENTS = 500 };
 
 struct border_listed { /* a message in a listing */
     struct message_id id;

@@ -447,7 +447,6 @@ read_users(struct setting_reader *r, const struct conf_node *node, void *target)
     if (dovecot && users->path.len >= sizeof((struct address *)0)->path)
         conf_error(r->problems, node->words[2].where, CONF_NO_SUGGESTION, "a socket's path may have %zu bytes",
                    sizeof((struct address *)0)->path - 1);
-    conf_warn(r->problems, node->words[0].where, "\"users\" is known, but users are not there yet: nobody can submit");
 }
 
 static void
@@ -927,7 +926,7 @@ static const struct setting site_table[] = {
      .fallback = STR("/etc/ssl/certs/ca-certificates.crt"),
      .help = STR("Who vouches for the web servers that their policies are fetched from, PEM")},
     {STR("users"), STR("file FILE | dovecot SOCKET"), SETTING_CUSTOM, .read = read_users, .block = &users_settings,
-     .help = STR("Who may submit, with hashed passwords; known, but not there yet")},
+     .help = STR("Who may submit, and their passwords: a file that \"postrider user\" writes, or Dovecot's auth socket")},
     {STR("route"), STR("default|DOMAIN ..."), SETTING_CUSTOM, .repeats = true, .read = read_route,
      .block = &route_settings,
      .help =

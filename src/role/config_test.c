@@ -102,7 +102,7 @@ small_site(struct test *t)
 
     fixture_init(&f, small, 1);
     EXPECT_INT(t, f.conf.problems.errors, 0);
-    EXPECT_INT(t, f.conf.problems.warnings, 3);
+    EXPECT_INT(t, f.conf.problems.warnings, 2);
     expect_problem(t, &f, 0,
                    S("/etc/postrider/postrider.conf:4:1: warning: \"listen submission\" is known, but "
                      "users are not there yet: the listener is not opened"));

@@ -13,6 +13,7 @@
 
 enum { CLIENTS_MAX = 100, ARENA_MAX = 8 << 20 };
 
+#define GATE_NS (2 * SECOND)
 #define ANSWER_NS (5 * MINUTE) /* a reload waits until every role of the new generation is there */
 
 struct console {
@@ -67,7 +68,18 @@ ask_supervisor(struct request *r, uint16_t type, struct str *out)
     return link_call(r->console->role->control, type, S(""), &r->arena, within(r->console->role->rt, ANSWER_NS), out);
 }
 
-/* Both answers as one: roles as JSON with its length in front, then the store's counters. */
+/* Who is shut out just now; a gate that does not answer keeps nobody from seeing the rest. */
+static struct str
+ask_gate(struct request *r)
+{
+    struct role *role = r->console->role;
+    struct str bans;
+
+    struct err e = role_call(role, ROLE_GATE, BORDER_BANS, S(""), &r->arena, within(role->rt, GATE_NS), &bans);
+    return err_is(e) ? S("\0\0\0\0") : bans;
+}
+
+/* All answers as one: roles as JSON with its length in front, then the store's counters, then the gate's bans. */
 static struct err
 answer_status(struct request *r, struct str *out)
 {
@@ -76,10 +88,12 @@ answer_status(struct request *r, struct str *out)
     TRY(ask_supervisor(r, CONTROL_STATUS, &roles));
     TRY(ask_store(r, BORDER_COUNTERS, &counters));
     struct str json = str_from(roles, 1); /* behind the byte that says it went well */
-    size_t size = json.len + counters.len + 16;
+    struct str bans = ask_gate(r);
+    size_t size = json.len + counters.len + bans.len + 16;
     struct put p = put_init(arena_alloc(&r->arena, size), size);
     put_bytes(&p, json);
     put_raw(&p, counters);
+    put_raw(&p, bans);
     *out = put_str_so_far(&p);
     return OK;
 }

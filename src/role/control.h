@@ -1,10 +1,10 @@
 /*
  * control - what supervisor and roles say to each other on a role's control link.
  *
- * Supervisor to role, in this order before GO: SETUP, BUNDLE (in parts), LISTENER, DIR, CERTIFICATE, PEER; later PEER,
- * DRAIN, STOP, CERTIFICATE when files have changed, and BUNDLE again to the store, which alone swaps settings. Role to
+ * Supervisor to role, in this order before GO: SETUP, BUNDLE (in parts), LISTENER, DIR, CERTIFICATE, USERS, PEER; later
+ * PEER, DRAIN, STOP, CERTIFICATE and USERS when files have changed, and BUNDLE again to the store, which alone swaps settings. Role to
  * supervisor: READY, then UNLINKED, and calls of the console. Handles come with LISTENER, DIR and PEER, one each (two for
- * a peer that signs), and with CERTIFICATE.
+ * a peer that signs), and with CERTIFICATE and USERS.
  */
 #ifndef ROLE_CONTROL_H
 #define ROLE_CONTROL_H
@@ -26,6 +26,7 @@ enum control_type {
     CONTROL_STATUS,      /* call: the answer is JSON, one object a role */
     CONTROL_UNLINKED,    /* the link to a peer is gone, or could not be made. u32 tie, as PEER said */
     CONTROL_CERTIFICATE, /* to the role `keys`. u32 index; handles of certificate and key; none: that was the last one */
+    CONTROL_USERS,       /* to the gate: the users file, anew when it changed; without a handle: there is none */
     CONTROL_LOST,        /* to the store: a sender or mailbox died. u8 kind, u32 index, generation, status (child_wait()) */
 };
 

@@ -4,7 +4,7 @@
  * ADMIT   address, u32 sessions a client may have  ->  u16 code (0: welcome), enhanced, text
  * LEAVE   address
  * VERIFY  forward-path  ->  as ADMIT; 0: the next hop takes it
- * AUTH, AUTH_STEP, SPEND: border.h
+ * AUTH, AUTH_STEP, SPEND, BANS: role/gate_users.h
  *
  * Recipients of a `recipients verify` domain are asked of its next hop by RCPT, from the null sender, without a
  * message; those of a backup, of the MX hosts that are preferred over us. The answer is kept: an hour if good, five
@@ -12,12 +12,13 @@
  * while the host behind it is down. One that kept us waiting in vain is left alone for half a minute, or every
  * recipient would wait as long.
  */
-#include "base/check.h"
 #include "base/map.h"
 #include "policy/rate.h"
 #include "role/ask.h"
 #include "role/border.h"
+#include "role/gate_users.h"
 #include "role/role.h"
+#include "runtime/host.h"
 #include "runtime/log.h"
 #include "smtp/client.h"
 
@@ -55,6 +56,7 @@ struct gate {
     size_t running;
     /* which links entered which clients, so that a receiver that dies leaves no sessions behind */
     struct map entered;
+    struct gate_users *users;
 };
 
 /* ---- sessions ---- */
@@ -172,6 +174,7 @@ peer_down(struct role *role, struct peer *peer)
     }
     map_done(&g->entered);
     g->entered = others;
+    gate_users_peer_down(g->users, peer->serial);
 }
 
 /* ---- recipients that only the next hop knows ---- */
@@ -423,70 +426,6 @@ verify(struct gate *g, struct peer *peer, struct link_message *m)
     return true;
 }
 
-/* ---- users ---- */
-
-static void
-answer_verdict(struct gate *g, struct peer *peer, uint32_t call, uint16_t type, const struct border_verdict *v)
-{
-    struct mem *mem = rt_mem(g->role->rt);
-    unsigned char *memory = mem_alloc(mem, BORDER_VERDICT_BYTES);
-    struct put p = put_init(memory, BORDER_VERDICT_BYTES);
-
-    border_put_verdict(&p, v);
-    CHECK(!p.full);
-    role_reply(g->role, peer->serial, call, type, put_str_so_far(&p));
-    mem_free(mem, memory, BORDER_VERDICT_BYTES);
-}
-
-static bool
-auth(struct gate *g, struct peer *peer, struct link_message *m)
-{
-    struct take t = take_init(m->body);
-    struct border_auth a;
-    struct border_verdict v = { .status = SASL_LATER };
-
-    if (m->call == 0 || !border_take_auth(&t, &a))
-        return false;
-    struct sasl_situation s = { a.tls, !str_is_absent(a.exporter) || !str_is_absent(a.end_point),
-                                !str_is_absent(a.certificate) };
-    unsigned bit = SASL_BIT(sasl_mechanism_by_name(a.mechanism));
-    if (!(g->role->site->users.mechanisms & bit))
-        v.status = SASL_UNKNOWN_MECHANISM;
-    else if (!s.tls)
-        v.status = SASL_WEAK;
-    else if (!(sasl_offered(g->role->site->users.mechanisms, s) & bit))
-        v.status = SASL_UNKNOWN_MECHANISM;
-    answer_verdict(g, peer, m->call, m->type, &v);
-    return true;
-}
-
-static bool
-auth_step(struct gate *g, struct peer *peer, struct link_message *m)
-{
-    struct take t = take_init(m->body);
-    struct border_auth_step s;
-
-    if (m->call == 0 || !border_take_auth_step(&t, &s))
-        return false;
-    answer_verdict(g, peer, m->call, m->type, &(struct border_verdict){ .status = SASL_LATER });
-    return true;
-}
-
-static bool
-spend(struct gate *g, struct peer *peer, struct link_message *m)
-{
-    struct take t = take_init(m->body);
-    unsigned char memory[16];
-    struct put p = put_init(memory, sizeof memory);
-    struct border_spend s;
-
-    if (m->call == 0 || !border_take_spend(&t, &s))
-        return false;
-    border_put_spent(&p, &(struct border_spent){ .answer = SPEND_OK });
-    role_reply(g->role, peer->serial, m->call, m->type, put_str_so_far(&p));
-    return true;
-}
-
 /* ---- the role ---- */
 
 static bool
@@ -503,14 +442,31 @@ message(struct role *role, struct peer *peer, struct link_message *m)
     case BORDER_VERIFY:
         return receiver && verify(g, peer, m);
     case BORDER_AUTH:
-        return receiver && auth(g, peer, m);
     case BORDER_AUTH_STEP:
-        return receiver && auth_step(g, peer, m);
     case BORDER_SPEND:
-        return receiver && spend(g, peer, m);
+        return receiver && gate_users_message(g->users, peer->serial, m);
+    case BORDER_BANS:
+        return peer->kind == ROLE_CONSOLE && gate_users_message(g->users, peer->serial, m);
     default:
         return false;
     }
+}
+
+static void
+reply(void *ctx, uint64_t peer, uint32_t call, uint16_t type, struct str body)
+{
+    role_reply(ctx, peer, call, type, body);
+}
+
+static void
+users_file(struct role *role)
+{
+    struct gate *g = role->ctx;
+
+    if (role->users_said && g->users)
+        gate_users_take_file(g->users, role->users);
+    role->users = HANDLE_NONE;
+    role->users_said = false;
 }
 
 static void
@@ -527,6 +483,21 @@ prepare(struct role *role)
     list_init(&g->recent);
     g->resolver = (struct asker){ role, ROLE_RESOLVER };
     scope_init(&g->probes, role->rt);
+    struct role_dir *state = role_dir_of(role, S("gate"));
+    struct gate_users_settings settings = {
+        .rt = role->rt, .site = role->site, .state = state ? state->handle : HANDLE_NONE, .reply = reply, .ctx = role,
+        .threads = (host_processors(role->rt) + 1) / 2, /* the other half is for the mail */
+    };
+    g->users = gate_users_new(&settings);
+}
+
+static bool
+start(struct role *role)
+{
+    struct gate *g = role->ctx;
+
+    gate_users_start(g->users);
+    return true;
 }
 
 static void
@@ -534,18 +505,28 @@ run(struct role *role)
 {
     struct gate *g = role->ctx;
 
+    users_file(role); /* what came before */
     role_wait_for_end(role);
     scope_end(&g->probes);
+    gate_users_end(g->users);
+    g->users = NULL;
 }
 
 static void
 sandbox(struct role *role, struct sandbox_rules *rules)
 {
-    (void)role;
-    rules->calls = SANDBOX_CONNECT;
+    struct role_dir *state = role_dir_of(role, S("gate"));
+
+    rules->calls = SANDBOX_CONNECT | SANDBOX_FILES;
     rules->connect.all = true;
+    if (!state)
+        return;
+    role->paths[0] = (struct sandbox_path){ .handle = state->handle, .access = SANDBOX_READ | SANDBOX_WRITE };
+    rules->paths = role->paths;
+    rules->path_count = 1;
 }
 
 const struct role_ops gate_ops = {
-    .kind = ROLE_GATE, .prepare = prepare, .sandbox = sandbox, .run = run, .message = message, .peer_down = peer_down
+    .kind = ROLE_GATE, .prepare = prepare, .sandbox = sandbox, .start = start, .run = run, .message = message,
+    .peer_down = peer_down, .users_file = users_file,
 };

@@ -241,6 +241,22 @@ add_certificate(struct role *role, struct link_message *m)
     return true;
 }
 
+/* A later one takes the place of one that was not taken. */
+static bool
+add_users(struct role *role, struct link_message *m)
+{
+    if (m->body.len != 0 || m->handle_count > 1)
+        return false;
+    if (role->users_said)
+        handle_close(role->rt, role->users);
+    role->users = m->handle_count == 1 ? m->handles[0] : HANDLE_NONE;
+    role->users_said = true;
+    m->handle_count = 0;
+    if (role->running && role->ops->users_file)
+        role->ops->users_file(role);
+    return true;
+}
+
 size_t
 role_take_certificates(struct role *role, struct role_certificate out[SITE_CERTIFICATES_MAX])
 {
@@ -324,6 +340,8 @@ handle_control(void *ctx, struct link *link, struct link_message *m)
         return add_dir(role, m);
     case CONTROL_CERTIFICATE:
         return add_certificate(role, m);
+    case CONTROL_USERS:
+        return add_users(role, m);
     case CONTROL_PEER:
         return take_peer(role, m);
     case CONTROL_GO:

@@ -600,6 +600,77 @@ run_watch(void *arg)
     }
 }
 
+/* ---- the users file: likewise, for the gate ---- */
+
+/* One that others can read is as good as published: it is not used. */
+static struct err
+open_users(struct supervisor *s, struct handle *out)
+{
+    struct str path = s->site->users.path;
+    struct host_file file;
+
+    TRY(host_stat(s->rt, path, FOREVER, &file));
+    if (file.mode & 07)
+        return ERR(ERR_DENIED, "use a users file that others can read: chmod o-rwx");
+    return host_open(s->rt, path, FOREVER, out);
+}
+
+static struct err
+send_users(struct process *p)
+{
+    struct supervisor *s = p->s;
+    struct handle handle = HANDLE_NONE;
+
+    if (s->site->users.kind != USERS_FILE)
+        return OK;
+    struct err e = open_users(s, &handle);
+    if (err_is(e))
+        log_file(s, "users-not-opened", s->site->users.path, e);
+    int64_t until = within(s->rt, 5 * SECOND);
+    if (!p->control)
+        e = ERR(ERR_CLOSED, "pass the users file on");
+    else if (handle_is_none(handle))
+        e = link_send(p->control, CONTROL_USERS, S(""), until);
+    else
+        e = link_send_handles(p->control, CONTROL_USERS, S(""), &handle, 1, until);
+    handle_close(s->rt, handle);
+    return e;
+}
+
+static uint64_t
+users_version(struct supervisor *s)
+{
+    uint32_t generation = s->generation;
+    struct host_file file = { .changed = 0 };
+
+    if (s->site->users.kind == USERS_FILE)
+        (void)host_stat(s->rt, s->site->users.path, FOREVER, &file);
+    return s->generation != generation ? 0
+                                       : ((uint64_t)file.changed ^ generation) * 0x9E3779B97F4A7C15u + file.size * 512 + file.mode;
+}
+
+static void
+run_watch_users(void *arg)
+{
+    struct supervisor *s = arg;
+    uint64_t seen = users_version(s);
+
+    while (!err_is(rt_sleep(s->rt, within(s->rt, s->site->users.kind == USERS_FILE ? WATCH_NS : WATCH_NOTHING_NS)))) {
+        uint64_t now = users_version(s);
+        if (now == seen || s->stopping)
+            continue;
+        seen = now;
+        if (err_is(begin_starting(s)))
+            return;
+        list_each (node, &s->processes) {
+            struct process *p = container_of(node, struct process, node);
+            if (p->kind == ROLE_GATE && p->generation == s->generation && p->linked && err_is(send_users(p)))
+                seen = 0; /* again the next time */
+        }
+        end_starting(s);
+    }
+}
+
 static struct err
 send_dirs(struct process *p, struct arena *scratch)
 {
@@ -620,6 +691,12 @@ send_dirs(struct process *p, struct arena *scratch)
         struct str path = arena_join(scratch, s->site->state, S("/mta-sts"));
         TRY(host_make_dir(s->rt, path, 0700, owner(s, s->user_id), owner(s, s->group_id), FOREVER));
         return send_dir(p, S("mta-sts"), path);
+    }
+    if (p->kind == ROLE_GATE) {
+        struct str path = arena_join(scratch, s->site->state, S("/gate"));
+        TRY(host_make_dir(s->rt, path, 0700, owner(s, s->user_id), owner(s, s->group_id), FOREVER));
+        TRY(send_dir(p, S("gate"), path));
+        return send_users(p);
     }
     if (p->kind != ROLE_MAILBOX)
         return OK;
@@ -1348,6 +1425,7 @@ supervisor_main(struct rt *rt, struct str config_path)
     scope_init(&listening, rt);
     scope_start(&listening, "signals", run_signals, &s);
     scope_start(&listening, "watch", run_watch, &s);
+    scope_start(&listening, "watch users", run_watch_users, &s);
     add_generation(&s);
     while (!s.stop_asked && !all_ready(&s, 1))
         event_wait(rt, &s.changed, FOREVER);

@@ -7,6 +7,7 @@
 #include <netinet/in.h>
 #include <poll.h>
 #include <string.h>
+#include <termios.h>
 #include <unistd.h>
 
 /*
@@ -52,6 +53,61 @@ terminal_read(struct rt *rt, void *memory, size_t cap, int64_t until, size_t *ou
         return err_from_os(r.os, "read standard input");
     *out_len = (size_t)r.got;
     return OK;
+}
+
+enum { CONTROL_C = 3, CONTROL_D = 4, BACKSPACE = 8, DELETE = 0x7f };
+
+/* Byte by byte, so that nothing behind the line is taken: the next line may be the next secret. */
+static struct err
+read_line(bool typed, char *memory, size_t cap, size_t *out_len)
+{
+    size_t len = 0;
+    char c;
+
+    for (;;) {
+        ssize_t got = read(STDIN_FILENO, &c, 1);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0)
+            return err_from_os(errno, "read standard input");
+        if (got == 0 && len == 0)
+            return ERR(ERR_CLOSED, "read a line of standard input");
+        if (got == 0 || c == '\n' || (typed && c == '\r'))
+            break;
+        if (typed && (c == CONTROL_C || c == CONTROL_D))
+            return ERR(ERR_CANCELLED, "read a line");
+        if (typed && (c == BACKSPACE || c == DELETE)) { /* a whole character of UTF-8 */
+            while (len > 0 && ((unsigned char)memory[--len] & 0xc0) == 0x80)
+                continue;
+            continue;
+        }
+        if (len == cap)
+            return ERR(ERR_LIMIT, "read a line of standard input");
+        memory[len++] = c;
+    }
+    *out_len = len > 0 && memory[len - 1] == '\r' ? len - 1 : len;
+    return OK;
+}
+
+struct err
+terminal_secret(struct rt *rt, struct str prompt, void *memory, size_t cap, size_t *out_len)
+{
+    struct termios before, silent;
+
+    (void)rt;
+    if (tcgetattr(STDIN_FILENO, &before) != 0) /* it is none */
+        return read_line(false, memory, cap, out_len);
+    silent = before;
+    silent.c_lflag &= ~(tcflag_t)(ECHO | ECHONL | ICANON | ISIG);
+    silent.c_cc[VMIN] = 1;
+    silent.c_cc[VTIME] = 0;
+    terminal_write(TERMINAL_ERROR, prompt);
+    if (tcsetattr(STDIN_FILENO, TCSAFLUSH, &silent) != 0)
+        return err_from_os(errno, "make the terminal silent");
+    struct err e = read_line(true, memory, cap, out_len);
+    tcsetattr(STDIN_FILENO, TCSAFLUSH, &before);
+    terminal_write(TERMINAL_ERROR, S("\n"));
+    return e;
 }
 
 struct err

@@ -11,6 +11,11 @@ enum terminal_output { TERMINAL_OUT = 1, TERMINAL_ERROR = 2 };
 
 /* Standard input, whatever kind of file it is: at least one byte, *out_len 0 is its end. */
 struct err terminal_read(struct rt *, void *memory, size_t cap, int64_t until, size_t *out_len);
+/*
+ * One line of standard input, without its end. Where that is a terminal, `prompt` is shown, what is typed is not, and ^C
+ * gives up (ERR_CANCELLED). ERR_LIMIT: it is longer than cap; ERR_CLOSED: there is none. Waits, with the whole reactor.
+ */
+struct err terminal_secret(struct rt *, struct str prompt, void *memory, size_t cap, size_t *out_len);
 /* All of it. Waits, with the whole reactor, for whoever reads. */
 struct err terminal_write(enum terminal_output, struct str);
 bool terminal_is_one(enum terminal_output);
