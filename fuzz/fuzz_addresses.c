@@ -68,7 +68,7 @@ complete(struct str input, struct arena *arena)
         CHECK(++found <= input.len);
     struct str body = input;
     struct text t = fuzz_text(arena, compose_header_size(input, &origin));
-    compose_header(&t, &body, &origin, arena);
+    compose_header(&t, &body, &origin, arena->mem);
     CHECK(!t.full);
     struct str header = text_str(&t);
     CHECK(str_ends(header, S("\r\n")) && body.len <= input.len);

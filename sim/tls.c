@@ -334,3 +334,18 @@ tls_facts(const struct tls *t)
     (void)t;
     return (struct tls_facts){ .protocol = S("none"), .cipher = S("none") };
 }
+
+/* Nothing here to bind to. */
+bool
+tls_exporter(const struct tls *t, unsigned char out[TLS_EXPORTER])
+{
+    (void)t, (void)out;
+    return false;
+}
+
+bool
+tls_server_end_point(const struct tls *t, unsigned char out[TLS_END_POINT_MAX], size_t *out_len)
+{
+    (void)t, (void)out, (void)out_len;
+    return false;
+}

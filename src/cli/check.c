@@ -23,14 +23,12 @@ static void
 put_summary(struct text *t, const struct site *site)
 {
     struct directory_domain_info info;
-    size_t at = 0, names = 0, open = 0, domains = 0;
+    size_t at = 0, names = 0, domains = 0;
 
-    for (size_t i = 0; i < site->listener_count; i++)
-        open += !site->listeners[i].closed;
     for (; directory_next(site->directory, &at, &info); domains++)
         names += str_is_absent(info.same_as) ? info.names : 0;
     text_put(t, S("good: "));
-    put_count(t, open, "listener", "listeners");
+    put_count(t, site->listener_count, "listener", "listeners");
     text_put(t, S(", "));
     put_count(t, domains, "domain", "domains");
     text_put(t, S(" with "));

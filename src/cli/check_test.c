@@ -57,14 +57,12 @@ broken_site(struct test *t)
     report(
         t, S("hostname mx.example.org\nlistne mx { address :25 }\nlisten submission { address :587 }\n"),
         S("/m:2:1: \"listne\" is not known at the top of a configuration; did you mean \"listen\"?\n"
-          "/m:3:1: warning: \"listen submission\" is known, but users are not there yet: the listener is not "
-          "opened\n"
-          "/m: 1 error, 1 warning\n"),
-        S("{\"version\":1,\"file\":\"/m\",\"ok\":false,\"errors\":1,\"warnings\":1,\"problems\":[{\"kind\":\"error\","
+          "/m:3:1: nobody could log in here: add \"users file FILE\", and people by \"postrider user add\"\n"
+          "/m: 2 errors\n"),
+        S("{\"version\":1,\"file\":\"/m\",\"ok\":false,\"errors\":2,\"warnings\":0,\"problems\":[{\"kind\":\"error\","
           "\"file\":\"/m\",\"line\":2,\"column\":1,\"what\":\"\\\"listne\\\" is not known at the top of a "
-          "configuration\",\"suggestion\":\"listen\"},{\"kind\":\"warning\",\"file\":\"/m\",\"line\":3,\"column\":1,"
-          "\"what\":\"\\\"listen submission\\\" is known, but users are not there yet: the listener is not "
-          "opened\"}]}\n"));
+          "configuration\",\"suggestion\":\"listen\"},{\"kind\":\"error\",\"file\":\"/m\",\"line\":3,\"column\":1,"
+          "\"what\":\"nobody could log in here: add \\\"users file FILE\\\", and people by \\\"postrider user add\\\"\"}]}\n"));
 }
 
 static void

@@ -420,7 +420,7 @@ make_content(struct mail *m)
     size_t cap = compose_header_size(rest, &origin) + rest.len;
     struct text t = text_init(arena_alloc(&m->arena, cap), cap);
 
-    compose_header(&t, &rest, &origin, &m->arena);
+    compose_header(&t, &rest, &origin, rt_mem(m->rt));
     text_put(&t, rest);
     CHECK(!t.full);
     m->content = text_str(&t);

@@ -83,19 +83,25 @@ put_lines(struct text *t, struct str text)
         text_put(t, S("\r\n"));
 }
 
-/* A field of somebody's header. Only LF ends a line there, so a CR elsewhere must not begin to. */
+/* Of a field of somebody's header. Only LF ends a line there, so a CR elsewhere must not begin to. */
 static void
-put_field_lines(struct text *t, struct str field)
+put_field_part(struct text *t, struct str part)
 {
-    for (size_t i = 0; i < field.len; i++) {
-        char c = field.ptr[i];
+    for (size_t i = 0; i < part.len; i++) {
+        char c = part.ptr[i];
         if (c == '\n')
             text_put(t, S("\r\n"));
         else if (c != '\r')
             text_put_byte(t, c);
-        else if (i + 1 < field.len && field.ptr[i + 1] != '\n')
+        else if (i + 1 < part.len && part.ptr[i + 1] != '\n')
             text_put_byte(t, ' ');
     }
+}
+
+static void
+put_field_lines(struct text *t, struct str field)
+{
+    put_field_part(t, field);
     if (!str_ends(field, S("\n")))
         text_put(t, S("\r\n"));
 }
@@ -241,36 +247,44 @@ holds_addresses(struct str name)
     return false;
 }
 
-/* A field of addresses, each with a domain. Nothing else in it changes. */
-static struct str
-qualify(const struct header_field *field, struct str domain, size_t *room, struct arena *arena)
+/* How many of a field's addresses have no domain. */
+static size_t
+count_unqualified(struct str value, struct arena *work)
 {
-    struct str whole = field->whole, value = field->value;
     struct mailbox m;
     size_t count = 0;
 
-    for (enum addresses found; (found = addresses_next(&value, arena, &m)) != ADDRESSES_END;)
+    for (enum addresses found; (found = addresses_next(&value, work, &m)) != ADDRESSES_END; arena_reset(work))
         count += found == ADDRESSES_ONE && m.path.domain.len == 0;
-    size_t more = count * (domain.len + sizeof "@ \"\"");
-    if (count == 0 || more > *room)
-        return whole;
+    return count;
+}
+
+/* A field of addresses, each with a domain. Nothing else in it changes. */
+static void
+put_qualified(struct text *t, const struct header_field *field, struct str domain, size_t *room, struct arena *work)
+{
+    struct str rest = field->whole, value = field->value;
+    struct mailbox m;
+    size_t more = count_unqualified(value, work) * (domain.len + sizeof "@ \"\"");
+
+    if (more == 0 || more > *room) {
+        put_field_lines(t, rest);
+        return;
+    }
     *room -= more;
-    struct text t = text_init(arena_alloc(arena, whole.len + more), whole.len + more);
-    value = field->value;
-    for (enum addresses found; (found = addresses_next(&value, arena, &m)) != ADDRESSES_END;) {
+    for (enum addresses found; (found = addresses_next(&value, work, &m)) != ADDRESSES_END; arena_reset(work)) {
         if (found != ADDRESSES_ONE || m.path.domain.len > 0)
             continue;
-        size_t at = (size_t)(m.spec.ptr - whole.ptr);
-        text_put(&t, str_slice(whole, 0, at));
-        path_put(&t, (struct path){ m.path.local, domain });
+        size_t at = (size_t)(m.spec.ptr - rest.ptr);
+        put_field_part(t, str_slice(rest, 0, at));
+        path_put(t, (struct path){ m.path.local, domain });
         if (!str_has_byte(m.path.local, '(') && str_has_byte(m.spec, '(')) { /* "bob (Bob)": who that is */
-            text_put_byte(&t, ' ');
-            text_put(&t, str_from(m.spec, str_find_byte(m.spec, '(')));
+            text_put_byte(t, ' ');
+            put_field_part(t, str_from(m.spec, str_find_byte(m.spec, '(')));
         }
-        whole = str_from(whole, at + m.spec.len);
+        rest = str_from(rest, at + m.spec.len);
     }
-    text_put(&t, whole);
-    return t.full ? field->whole : text_str(&t);
+    put_field_lines(t, rest);
 }
 
 static bool
@@ -285,9 +299,10 @@ is_signed(struct str header)
 }
 
 void
-compose_header(struct text *t, struct str *message, const struct compose_origin *o, struct arena *arena)
+compose_header(struct text *t, struct str *message, const struct compose_origin *o, struct mem *mem)
 {
     struct header_field field;
+    struct arena work;
     bool has_from = false, has_date = false, has_id = false;
     struct str rest = *message;
     size_t room = DOMAINS_SIZE;
@@ -295,14 +310,19 @@ compose_header(struct text *t, struct str *message, const struct compose_origin 
     if (str_starts(rest, S("From ")) || str_starts(rest, S(">From ")))
         rest = str_from(rest, str_find_byte(rest, '\n') + 1);
     bool qualifies = o->domain.len > 0 && !is_signed(rest);
+    arena_init(&work, mem, 512, 8 * message->len + (64 << 10));
     while (header_take(&rest, &field)) {
         if (str_eq_nocase(field.name, S("Bcc")) || str_eq_nocase(field.name, S("Resent-Bcc")))
             continue;
         has_from |= str_eq_nocase(field.name, S("From"));
         has_date |= str_eq_nocase(field.name, S("Date"));
         has_id |= str_eq_nocase(field.name, S("Message-ID"));
-        put_field_lines(t, qualifies && holds_addresses(field.name) ? qualify(&field, o->domain, &room, arena) : field.whole);
+        if (qualifies && holds_addresses(field.name))
+            put_qualified(t, &field, o->domain, &room, &work);
+        else
+            put_field_lines(t, field.whole);
     }
+    arena_done(&work);
     if (!has_from)
         put_from(t, o, false);
     if (!has_date)

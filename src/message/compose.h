@@ -43,9 +43,9 @@ void compose_put(struct text *, const struct compose *);
  * A message with a header: its fields without Bcc and Resent-Bcc, and with From, Date and Message-ID where they are
  * missing; then the empty line. Addresses without a domain get the origin's, unless a signature (DKIM) may cover them.
  * *message is left at the body. A "From " line of mbox is dropped; lines end with CRLF. The text needs
- * compose_header_size(); the arena is for work, as much as the header and some times that.
+ * compose_header_size().
  */
-void compose_header(struct text *, struct str *message, const struct compose_origin *, struct arena *);
+void compose_header(struct text *, struct str *message, const struct compose_origin *, struct mem *);
 size_t compose_header_size(struct str message, const struct compose_origin *);
 
 /*

@@ -227,7 +227,7 @@ completes_headers(struct test *t)
         struct str in = test_edge(cases[i].in), rest = in;
         struct text out = text_init(memory, compose_header_size(in, &origin)), list = text_init(names, sizeof names);
         test_case(t, cases[i].why);
-        compose_header(&out, &rest, &origin, &arena);
+        compose_header(&out, &rest, &origin, &mem);
         EXPECT(t, !out.full);
         EXPECT_STR(t, text_str(&out), cases[i].header);
         EXPECT_STR(t, rest, cases[i].body);
@@ -268,7 +268,7 @@ gives_addresses_a_domain(struct test *t)
         struct text out = text_init(memory, sizeof memory);
         struct str in = arena_join(&arena, cases[i].in, S("Date: x\nMessage-ID: <1>\n\n"));
         test_case(t, cases[i].why);
-        compose_header(&out, &in, &at, &arena);
+        compose_header(&out, &in, &at, &mem);
         EXPECT_STR(t, text_str(&out), arena_join(&arena, cases[i].out, S("Date: x\r\nMessage-ID: <1>\r\n\r\n")));
     }
     test_case(t, "too many stay as they are");
@@ -281,7 +281,7 @@ gives_addresses_a_domain(struct test *t)
         text_put(&in, S("a,"));
     text_put(&in, S("\r\nDate: x\r\nMessage-ID: <1>\r\n\r\n"));
     struct str rest = text_str(&in);
-    compose_header(&out, &rest, &at, &arena);
+    compose_header(&out, &rest, &at, &mem);
     EXPECT_STR(t, text_str(&out), text_str(&in));
     arena_done(&arena);
 }

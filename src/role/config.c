@@ -254,6 +254,10 @@ static const struct setting listener_table[] = {
                   "logged in there") },
     { STR("tls-wait"), STR("TIME"), SETTING_TIME, IN_LISTENER(settings.tls_wait), .min = (uint64_t)SECOND,
       .max = (uint64_t)(10 * MINUTE), .fallback = STR("1m"), .help = STR("How long a handshake may take") },
+    { STR("hide-client"), STR("on|off"), SETTING_FLAG, IN_LISTENER(settings.hide_client), .fallback = STR("off"),
+      .help = STR("Whether mail of users leaves without the name and address of the machine that it was sent from") },
+    { STR("failed-logins"), STR("NUMBER"), SETTING_COUNT, IN_LISTENER(settings.auth_failures_max), .min = 1,
+      .max = 100, .fallback = STR("5"), .help = STR("How many logins of a session may fail before it is closed") },
     { STR("greeting-delay"), STR("TIME"), SETTING_TIME, IN_LISTENER(settings.greeting_delay), .max = (uint64_t)MINUTE,
       .fallback = STR("0"), .help = STR("How long a client must wait for the greeting") },
     { STR("command-wait"), STR("TIME"), SETTING_TIME, IN_LISTENER(settings.command_wait), .min = (uint64_t)MINUTE,
@@ -294,8 +298,9 @@ read_listen(struct setting_reader *r, const struct conf_node *node, void *target
         .name = arena_keep(r->arena, node->words[node->count - 1].text),
         .settings = listener_settings_default((struct str){ NULL, 0 }),
         .connections_per_client = LIMIT_SESSIONS_PER_CLIENT,
-        .closed = kind != LISTENER_MX,
     };
+    listener->settings.login = listener->settings.complete = kind != LISTENER_MX;
+    listener->settings.tls_at_once = kind == LISTENER_SUBMISSIONS;
     if (listener->name.len > LIMIT_LISTENER_NAME)
         conf_error(r->problems, node->words[2].where, CONF_NO_SUGGESTION, "a listener's name may have %d bytes",
                    LIMIT_LISTENER_NAME);
@@ -312,10 +317,12 @@ read_listen(struct setting_reader *r, const struct conf_node *node, void *target
                    kind == LISTENER_MX           ? 25
                    : kind == LISTENER_SUBMISSION ? 587
                                                  : 465);
-    if (listener->closed)
-        conf_warn(r->problems, node->words[0].where,
-                  "\"listen %.*s\" is known, but users are not there yet: the listener is not opened",
-                  STR_ARG(kinds[kind]));
+    if (kind != LISTENER_MX && listener->relay_from.count > 0)
+        conf_error(r->problems, node->words[0].where, CONF_NO_SUGGESTION,
+                   "\"relay from\" excuses nobody from logging in here: it goes with \"listen mx\"");
+    if (kind == LISTENER_MX && listener->settings.hide_client)
+        conf_error(r->problems, node->words[0].where, CONF_NO_SUGGESTION,
+                   "\"hide-client\" is about users: it goes with \"listen submission\" and \"listen submissions\"");
     site->listener_count++;
 }
 
@@ -340,7 +347,7 @@ site_listener_settings(const struct site_listener *listener, const struct addres
         for_strangers(&settings);
     /* What a proxy passes on may come in one piece with its header. */
     settings.refuse_early_talk = !settings.trusted && !proxied && listener->kind == LISTENER_MX;
-    if (settings.trusted && !listener->line_ends_said)
+    if ((settings.trusted || listener->kind != LISTENER_MX) && !listener->line_ends_said)
         settings.line_ends = LINE_ENDS_REPAIR;
     return settings;
 }
@@ -906,8 +913,8 @@ static const struct setting site_table[] = {
     {STR("listen"), STR("mx|submission|submissions [NAME]"), SETTING_CUSTOM, .repeats = true, .read = read_listen,
      .block = &listener_settings_table,
      .help =
-         STR("Where mail comes in: from the world, or from users; NAME is for logs. Submission is not opened before "
-             "there are users")},
+         STR("Where mail comes in: from the world, from users who encrypt by STARTTLS and log in, or from users over TLS "
+             "from the first byte; NAME is for logs")},
     {STR("tls"), STR(""), SETTING_CUSTOM, .repeats = true, .read = read_tls, .block = &tls_settings,
      .help =
          STR("A certificate to show to clients; each gets one that is for the name it asks for, of the kind of key that it "
@@ -1088,6 +1095,10 @@ finish(struct setting_reader *r, struct site *site)
     for (size_t i = 0; i < site->listener_count; i++)
         if (str_is_absent(site->listeners[i].settings.hostname))
             site->listeners[i].settings.hostname = site->hostname;
+    for (size_t i = 0; i < site->listener_count; i++)
+        if (site->listeners[i].settings.login && site->users.kind == USERS_NONE)
+            conf_error(r->problems, site->listeners[i].where, CONF_NO_SUGGESTION,
+                       "nobody could log in here: add \"users file FILE\", and people by \"postrider user add\"");
     if (site->listener_count == 0)
         conf_warn(r->problems, nowhere, "there is no \"listen\": mail comes in by sendmail only");
     const struct address *ours = gather_addresses(r, site, &count);
@@ -1270,8 +1281,7 @@ check_certificates(const struct site *site, const struct site_world *w, struct c
             check_secret(w, problems, site->certificates[i].where, site->certificates[i].key);
     }
     for (size_t i = 0; i < site->listener_count; i++)
-        if (!site->listeners[i].closed)
-            check_shown(site, &site->listeners[i], looks, good, w, problems);
+        check_shown(site, &site->listeners[i], looks, good, w, problems);
 }
 
 void

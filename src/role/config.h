@@ -5,10 +5,6 @@
  * Two stages. site_load() is pure: grammar, words, ranges, whether names lead anywhere, and what would be unwise. Then
  * site_check_world() looks at the machine through hooks: for `postrider check`, and for the log when the supervisor
  * starts.
- *
- * Users are read and checked for syntax but not there yet. A `listen submission` or `listen submissions` without them
- * would be an open relay or a door to nowhere, so such a listener is marked closed: it is not opened, and a warning says
- * so.
  */
 #ifndef ROLE_CONFIG_H
 #define ROLE_CONFIG_H
@@ -32,7 +28,7 @@ struct site_listener {
     struct address *addresses;         /* ":25" is two: 0.0.0.0 and :: (to be opened for IPv6 only) */
     size_t address_count;
     /*
-     * As for strangers. `trusted`, `refuse_early_talk` and, unless line_ends_said, `line_ends` depend on the client:
+     * As for strangers. `trusted`, `refuse_early_talk` and, unless line_ends_said, `line_ends` depend on the client, too:
      * site_listener_settings().
      */
     struct listener_settings settings;
@@ -45,7 +41,6 @@ struct site_listener {
     struct str authorities;            /* its text, PEM; lives as long as the bundle */
     struct setting_prefixes xclient_from;
     struct setting_prefixes proxy_from; /* some: only these may connect, and begin with a PROXY header */
-    bool closed;                       /* accepted, but not opened: it needs what is not there yet */
 };
 /* The settings for this client: trusted if `relay from` has it, xclient if `xclient from` does. NULL: a proxy did not
  * say who it is. */

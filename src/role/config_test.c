@@ -102,10 +102,7 @@ small_site(struct test *t)
 
     fixture_init(&f, small, 1);
     EXPECT_INT(t, f.conf.problems.errors, 0);
-    EXPECT_INT(t, f.conf.problems.warnings, 2);
-    expect_problem(t, &f, 0,
-                   S("/etc/postrider/postrider.conf:4:1: warning: \"listen submission\" is known, but "
-                     "users are not there yet: the listener is not opened"));
+    EXPECT_INT(t, f.conf.problems.warnings, 0);
     if (f.site) {
         const struct site *site = f.site;
         EXPECT_STR(t, site->hostname, S("mx.example.org"));
@@ -116,7 +113,13 @@ small_site(struct test *t)
         EXPECT_STR(t, site->users.path, S("/etc/postrider/users"));
         EXPECT_INT(t, site->listener_count, 3);
         EXPECT_INT(t, site->listeners[0].address_count, 2);
-        EXPECT(t, !site->listeners[0].closed && site->listeners[1].closed && site->listeners[2].closed);
+        const struct listener_settings *mx = &site->listeners[0].settings, *start = &site->listeners[1].settings,
+                                       *at_once = &site->listeners[2].settings;
+        EXPECT(t, !mx->login && !mx->complete && !mx->tls_at_once);
+        EXPECT(t, start->login && start->complete && !start->tls_at_once);
+        EXPECT(t, at_once->login && at_once->complete && at_once->tls_at_once);
+        struct listener_settings user = site_listener_settings(&site->listeners[1], &(struct address){ .family = ADDRESS_IPV4 });
+        EXPECT(t, user.line_ends == LINE_ENDS_REPAIR && !user.refuse_early_talk && !user.trusted && !user.hide_client);
         EXPECT_STR(t, site->listeners[0].name, S("mx"));
         EXPECT_STR(t, site->listeners[0].settings.hostname, S("mx.example.org"));
         EXPECT_INT(t, site->listeners[0].settings.size_max, LIMIT_MESSAGE_SIZE);

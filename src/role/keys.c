@@ -410,7 +410,7 @@ arrange(struct keys *k)
     for (size_t i = 0; i < site->listener_count; i++) {
         const struct site_listener *l = &site->listeners[i];
         struct pool *pool = pool_of(k, role_of_listener(l->kind));
-        if (l->closed || (!l->own_certificates && sites_shown[pool - k->pools]))
+        if (!l->own_certificates && sites_shown[pool - k->pools])
             continue;
         struct str listener = l->own_certificates ? l->name : S("");
         sites_shown[pool - k->pools] |= !l->own_certificates;

@@ -24,6 +24,7 @@ static const struct conf_fake_file config[] = {
                      "listen submission { address :587; tls { certificate 2; key 2 } }\n"
                      "listen submissions { address :465; tls { certificate 3; key 3 } }\n"
                      "tls { certificate 0; key 0 }\n"
+                     "users file /u\n"
                      "domain example.org { mailbox a; alias postmaster -> a; deliver maildir /m/{local} }\n") },
 };
 /* The order of the site's certificates is that of the file: what is at each index. */
@@ -193,8 +194,6 @@ world_begin(struct world *w, struct conf_fixture *conf)
     conf_fixture_init(conf, config, 1);
     struct site *site = site_load(rt_mem(w->rt), &conf->bundle, 7, &conf->problems);
     CHECK(site && site->certificate_count == FILES && site->listener_count == 4);
-    for (size_t i = 0; i < site->listener_count; i++)
-        site->listeners[i].closed = false; /* whether there are users is no concern of the keys */
     w->role.site = site;
     snprintf(w->folder, sizeof w->folder, "/tmp/postrider-keys-XXXXXX");
     CHECK(mkdtemp(w->folder) && !err_is(crypto_open(w->rt, &w->crypto)));

@@ -1,7 +1,7 @@
 /*
  * receiver - accepts SMTP sessions and answers the session's questions: admission from the gate, recipients from the
  * directory, reverse names from the checking resolver, drafts from the store. Two pools are this same code: `receiver`
- * for the mx listeners, `submission` for the socket that local programs use.
+ * for the mx listeners, `submission` for those of users and for the socket that local programs use.
  *
  * It accepts on inherited sockets and opens nothing: no socket(), connect() or open() after the sandbox.
  */
@@ -14,6 +14,7 @@
 #include "policy/directory.h"
 #include "role/ask.h"
 #include "role/border.h"
+#include "role/login.h"
 #include "role/role.h"
 #include "runtime/log.h"
 #include "smtp/input.h"
@@ -68,6 +69,7 @@ struct session {
     struct listener_settings settings;
     struct fiber *fiber;
     bool admitted;
+    struct login login;
     char name[64], proxy[64];
     struct proxy_header *own_header; /* what the proxy said; NULL: none stands in front */
 };
@@ -175,8 +177,52 @@ start_tls(void *ctx, struct wire *wire, int64_t until, struct server_tls *out, s
     mind_keys(s->r);
     TRY(e);
     struct tls_facts facts = tls_facts(tls);
+    s->login.tls = tls;
     *out = (struct server_tls){ facts.protocol, facts.cipher, facts.server_name, facts.resumed, facts.client_name };
     return OK;
+}
+
+/* ---- hooks: users ---- */
+
+static struct str
+mechanisms(void *ctx, const struct server_client *client, struct arena *arena)
+{
+    return login_mechanisms(&((struct session *)ctx)->login, client, arena);
+}
+
+static void
+auth_start(void *ctx, const struct server_client *client, struct str mechanism, struct str initial, struct arena *arena,
+           int64_t until, struct auth_answer *out)
+{
+    login_start(&((struct session *)ctx)->login, client, mechanism, initial, arena, until, out);
+}
+
+static void
+auth_step(void *ctx, const struct server_client *client, struct str response, struct arena *arena, int64_t until,
+          struct auth_answer *out)
+{
+    login_step(&((struct session *)ctx)->login, client, response, arena, until, out);
+}
+
+static const struct reply *
+author(void *ctx, const struct server_client *client, struct path path, struct arena *arena, int64_t until)
+{
+    (void)until;
+    return login_may_send(&((struct session *)ctx)->login, client, path, arena);
+}
+
+/* MAIL. The null sender is everybody's: RFC 6409 section 6.1 is about addresses. */
+static const struct reply *
+mail(void *ctx, const struct server_client *client, const struct mail_request *request, struct arena *arena, int64_t until)
+{
+    struct session *s = ctx;
+
+    (void)until;
+    s->login.counted = false;
+    if (str_is_absent(client->user) || path_is_null(request->reverse_path))
+        return NULL;
+    const struct reply *refusal = login_check_domain(&s->login, request->reverse_path, arena);
+    return refusal ? refusal : login_may_send(&s->login, client, request->reverse_path, arena);
 }
 
 /* ---- hooks: drafts ---- */
@@ -309,9 +355,12 @@ rcpt(void *ctx, const struct server_client *client, const struct rcpt_request *r
      struct rcpt_verdict *out)
 {
     struct session *s = ctx;
-    struct directory_query query = { request->forward_path, s->settings.trusted, &client->local };
+    bool user = !str_is_absent(client->user);
+    struct directory_query query = { request->forward_path, s->settings.trusted || user, &client->local };
     struct directory_verdict v;
 
+    if (user && (out->reply = login_check_domain(&s->login, request->forward_path, arena)) != NULL)
+        return;
     directory_lookup(s->r->role->site->directory, &query, arena, &v);
     *out = (struct rcpt_verdict){ reply_of(&v, request->address, arena), v.recipients, v.count };
     if (v.answer == DIRECTORY_VERIFY) {
@@ -321,6 +370,10 @@ rcpt(void *ctx, const struct server_client *client, const struct rcpt_request *r
         out->reply = p.full ? &reply_recipient_too_long
                             : ask_gate(s, BORDER_VERIFY, put_str_so_far(&p), &reply_cannot_verify, arena, until);
     }
+    const struct reply *spent = user && (!out->reply || reply_is_positive(out->reply))
+                                    ? login_spend(&s->login, client, arena, until) : NULL;
+    if (spent)
+        out->reply = spent;
 }
 
 static const struct reply *
@@ -418,6 +471,8 @@ put_client(struct log_line *line, const struct session *s, const struct server_c
     if (!str_is_absent(client->helo))
         log_str(line, "helo", client->helo);
     put_proxy(line, s);
+    if (!str_is_absent(client->user))
+        log_str(line, "user", client->user);
     if (str_is_absent(client->tls.protocol))
         return;
     log_str(line, "tls", client->tls.protocol);
@@ -508,6 +563,7 @@ local_settings(const struct site *site)
 
     settings.trusted = true;
     settings.line_ends = LINE_ENDS_REPAIR;
+    settings.complete = true;
     return settings;
 }
 
@@ -586,8 +642,9 @@ static void
 run_session(void *arg)
 {
     static const struct server_hooks hooks = {
-        .admit = admit, .leave = leave, .told = told, .reverse_name = reverse_name, .tls_ready = tls_ready, .start_tls = start_tls, .rcpt = rcpt, .vrfy = vrfy, .expn = expn,
-        .etrn = etrn, .draft_begin = draft_begin, .draft_put = draft_put, .draft_commit = draft_commit,
+        .admit = admit, .leave = leave, .told = told, .reverse_name = reverse_name, .tls_ready = tls_ready, .start_tls = start_tls,
+        .mechanisms = mechanisms, .auth_start = auth_start, .auth_step = auth_step, .mail = mail, .author = author,
+        .rcpt = rcpt, .vrfy = vrfy, .expn = expn, .etrn = etrn, .draft_begin = draft_begin, .draft_put = draft_put, .draft_commit = draft_commit,
         .draft_abort = draft_abort, .over_budget = over_budget, .draining = draining, .log_message = log_message,
         .log_refusal = log_refusal, .log_session = log_session,
     };
@@ -601,6 +658,7 @@ run_session(void *arg)
     s->fiber = fiber_current(r->role->rt);
     name_client(s);
     bool proxied = s->door->site && s->door->site->proxy_from.count > 0;
+    login_init(&s->login, r->role);
     struct wire wire = wire_in_clear(s->stream);
     if (!proxied || read_header(s)) {
         bool known = !proxied || s->own_header->told;
@@ -610,6 +668,7 @@ run_session(void *arg)
     }
     wire_close(&wire);
     mem_free(rt_mem(r->role->rt), s->own_header, sizeof *s->own_header);
+    login_done(&s->login);
     list_remove(&s->node);
     if (--r->sessions == 0)
         event_wake(r->role->rt, &r->role->changed); /* it may be what a drain waits for */
@@ -872,7 +931,7 @@ add_fronts(struct receiver *r)
     for (size_t i = 0; i < site->listener_count; i++) {
         const struct site_listener *l = &site->listeners[i];
         struct text name = text_init(memory, sizeof memory);
-        if (l->closed || role_of_listener(l->kind) != r->role->kind)
+        if (role_of_listener(l->kind) != r->role->kind)
             continue;
         CHECK(r->front_count < LISTENERS_MAX); /* each has an address, and there are no more of these */
         struct front *front = &r->fronts[r->front_count++];

@@ -251,7 +251,7 @@ open_sockets(struct supervisor *s, const struct site *site, struct text *out_tex
     TRY(want_unix_socket(s, ROLE_SUBMISSION, S("local"), site->state, "submission.sock", 0666, out_text));
     TRY(want_unix_socket(s, ROLE_CONSOLE, S("control"), site->state, "control.sock", 0660, out_text));
     for (size_t i = 0; i < site->listener_count; i++)
-        for (size_t k = 0; !site->listeners[i].closed && k < site->listeners[i].address_count; k++)
+        for (size_t k = 0; k < site->listeners[i].address_count; k++)
             TRY(want_socket(s, role_of_listener(site->listeners[i].kind), site->listeners[i].name,
                             &site->listeners[i].addresses[k], out_text));
     return OK;

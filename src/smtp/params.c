@@ -144,8 +144,11 @@ mail_request_parse(struct str args, bool extended, const struct mail_offers *off
     if (!path_take(&args, arena, &out->reverse_path))
         return &reply_bad_sender;
     /* <postmaster> is somebody only in RCPT. */
-    if (!path_is_null(out->reverse_path) && out->reverse_path.domain.len == 0)
-        return &reply_bad_sender;
+    if (!path_is_null(out->reverse_path) && out->reverse_path.domain.len == 0) {
+        if (str_is_absent(offers->domain))
+            return &reply_bad_sender;
+        out->reverse_path.domain = offers->domain;
+    }
     const struct reply *refusal =
         take_params(&p, mail_params, sizeof mail_params / sizeof *mail_params, args, extended, arena);
     if (refusal)
@@ -179,6 +182,16 @@ rcpt_request_parse(struct str args, bool extended, const struct mail_request *ma
         return &reply_recipient_needs_smtputf8;
     out->address = path_text(out->forward_path, arena);
     return out->address.len > LIMIT_PATH ? &reply_recipient_too_long : NULL;
+}
+
+const struct reply *
+rcpt_request_qualify(struct rcpt_request *r, struct str domain, struct arena *arena)
+{
+    if (r->forward_path.domain.len > 0 || path_is_postmaster(r->forward_path))
+        return NULL;
+    r->forward_path.domain = domain;
+    r->address = path_text(r->forward_path, arena);
+    return r->address.len > LIMIT_PATH ? &reply_recipient_too_long : NULL;
 }
 
 struct mail_request

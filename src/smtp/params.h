@@ -22,6 +22,7 @@ struct mail_request {
 /* What this server's EHLO offers beyond what it always does: without it, its parameters are unknown ones. */
 struct mail_offers {
     uint64_t size_max;       /* 0: no limit */
+    struct str domain;       /* for an address without one; absent: that is refused */
     bool auth;               /* AUTH= (RFC 4954 section 5): checked, and not believed */
 };
 struct rcpt_request {
@@ -37,6 +38,8 @@ const struct reply *mail_request_parse(struct str args, bool extended, const str
                                        struct mail_request *out);
 const struct reply *rcpt_request_parse(struct str args, bool extended, const struct mail_request *, struct arena *,
                                        struct rcpt_request *out);
+/* A domain for one that has none, but <Postmaster>: who that is, is known. */
+const struct reply *rcpt_request_qualify(struct rcpt_request *, struct str domain, struct arena *);
 /* The same in an arena that lives longer. */
 struct mail_request mail_request_keep(const struct mail_request *, struct arena *);
 

@@ -133,6 +133,8 @@ extern const struct reply reply_no_space;            /* 452 */
 extern const struct reply reply_try_again;           /* 451 */
 extern const struct reply reply_mail_loop;           /* 554 5.4.6 */
 extern const struct reply reply_header_too_big;
+extern const struct reply reply_author_unreadable;   /* 550 */
+extern const struct reply reply_too_many_authors;    /* 550 */
 extern const struct reply reply_bdat_syntax;         /* the session ends with it: nobody knows where the chunk ends */
 extern const struct reply reply_bdat_too_big;        /* likewise: it is not worth reading to its end */
 extern const struct reply reply_bdat_word;

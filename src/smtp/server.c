@@ -12,6 +12,9 @@
 
 #include "base/base64.h"
 #include "base/check.h"
+#include "message/addresses.h"
+#include "message/compose.h"
+#include "message/header.h"
 #include "message/received.h"
 #include "smtp/content.h"
 #include "smtp/input.h"
@@ -26,6 +29,7 @@ enum {
     XCLIENTS_MAX = 10,                 /* in one session: what one line cannot say */
     SCRATCH_ARENA_MAX = 64 << 20,      /* the members of the largest list; hooks take it, no client */
     TRANSACTION_ARENA_MAX = 4 * LIMIT_RCPT_EXPANDED * (int)(sizeof(struct recipient) + LIMIT_COMMAND_LINE),
+    HEADER_ARENA_MAX = 32 << 20,       /* to complete one of LIMIT_HEADER_BYTES */
     OUTPUT_FIRST = 2048,               /* replies gathered in one write; more only for one that is longer */
     LINGER_BYTES = 256 << 10,
 };
@@ -55,6 +59,11 @@ struct transaction {
     void *draft;
     const struct reply *failed;  /* the content could not be stored: said when the client has sent it */
     struct content content;
+    bool completing;             /* the header is not whole yet: it is kept here, to be completed */
+    struct header_end header_end;
+    char *own_header;
+    size_t header_len, header_cap;
+    uint64_t header_gone, header_came; /* bytes of the client's, and what became of them */
     int64_t waited;              /* for content, in this window of the rate */
     uint64_t window_bytes;
 };
@@ -809,6 +818,16 @@ login_first(const struct session *s)
 
 /* ---- MAIL: section 4.1.1.2 --------------------------------------------------------------------------------------- */
 
+/* What an address means that says no domain: the user's own, or this host. RFC 6409 section 8.1 lets us say it. */
+static struct str
+home_domain(const struct session *s)
+{
+    struct str user = s->client->user;
+    size_t at = str_find_last_byte(user, '@');
+
+    return at < user.len ? str_from(user, at + 1) : s->settings->hostname;
+}
+
 static bool
 is_over_budget(const struct session *s)
 {
@@ -824,6 +843,8 @@ run_mail(struct session *s, struct str args, int64_t until)
 
     CHECK(s->phase == GREETED);
     struct mail_offers offers = { .size_max = s->settings->size_max, .auth = s->settings->login };
+    if (s->settings->complete)
+        offers.domain = home_domain(s);
     const struct reply *refusal = login_first(s);
     if (!refusal)
         refusal = is_over_budget(s) ? &reply_no_memory_now
@@ -856,6 +877,8 @@ take_recipient(struct session *s, struct str args, int64_t until)
     struct rcpt_verdict verdict = { 0 };
 
     const struct reply *refusal = rcpt_request_parse(args, s->client->extended, &t->mail, &s->scratch, &request);
+    if (!refusal && s->settings->complete)
+        refusal = rcpt_request_qualify(&request, home_domain(s), &s->scratch);
     if (refusal)
         return refusal;
     if (t->accepted >= s->settings->rcpt_max)
@@ -959,6 +982,7 @@ content_begin(struct session *s, bool dots, int64_t until)
     t->has_draft = true;
     t->failed = NULL;
     t->trace = arena_keep(&t->arena, trace(s, &s->scratch));
+    t->completing = s->settings->complete;
     content_init(&t->content, dots, s->settings->line_ends == LINE_ENDS_REPAIR, s->settings->size_max);
     input_want_blocks(&s->in);
     return NULL;
@@ -982,6 +1006,8 @@ run_data(struct session *s, struct str args, int64_t until)
 static const struct reply *receive_chunk(struct session *, uint64_t size, bool store);
 static void content_store(struct session *, const struct content_parts *);
 static const struct reply *content_refusal(struct session *);
+static void header_keep(struct session *, struct str part);
+static void header_complete(struct session *);
 static const struct reply *message_end(struct session *, const struct reply *refusal);
 
 /* NULL: the chunk may be stored. Otherwise it is read and dropped all the same, and then this is said. */
@@ -1155,23 +1181,150 @@ draft_drop(struct session *s)
     t->draft = NULL;
 }
 
+static void
+draft_put(struct session *s, const struct str *parts, size_t count)
+{
+    struct transaction *t = &s->transaction;
+
+    if (!t->has_draft || count == 0)
+        return;
+    struct err e = s->hooks->draft_put(s->hooks->ctx, t->draft, parts, count, within(s->rt, s->settings->answer_wait));
+    if (!err_is(e))
+        return;
+    t->failed = e.kind == ERR_NO_SPACE ? &reply_no_space : &reply_try_again;
+    draft_drop(s);
+}
+
 /* A message that fails is dropped at once, and read to its end all the same: the client hears why when it has sent
  * it. */
 static void
 content_store(struct session *s, const struct content_parts *parts)
 {
     struct transaction *t = &s->transaction;
+    size_t i = 0, len;
 
     if (t->content.fault != CONTENT_FINE)
         draft_drop(s);
-    if (!t->has_draft || parts->count == 0)
+    if (!t->has_draft)
         return;
-    struct err e = s->hooks->draft_put(s->hooks->ctx, t->draft, parts->part, parts->count,
-                                       within(s->rt, s->settings->answer_wait));
-    if (!err_is(e))
-        return;
-    t->failed = e.kind == ERR_NO_SPACE ? &reply_no_space : &reply_try_again;
-    draft_drop(s);
+    for (; t->completing && i < parts->count; i++) {
+        bool found = header_end_feed(&t->header_end, parts->part[i], &len);
+        header_keep(s, found ? str_slice(parts->part[i], 0, len) : parts->part[i]);
+        if (!found)
+            continue;
+        struct str body = str_from(parts->part[i], len);
+        header_complete(s);
+        draft_put(s, &body, body.len > 0);
+    }
+    draft_put(s, parts->part + i, parts->count - i);
+}
+
+/* ---- submission: RFC 6409 ---------------------------------------------------------------------------------------- */
+
+static void
+header_keep(struct session *s, struct str part)
+{
+    struct transaction *t = &s->transaction;
+
+    if (part.len > t->header_cap - t->header_len) {
+        size_t cap = 2 * (t->header_len + part.len);
+        t->own_header = mem_resize(rt_mem(s->rt), t->own_header, t->header_cap, cap);
+        t->header_cap = cap;
+    }
+    memcpy(t->own_header + t->header_len, part.ptr, part.len);
+    t->header_len += part.len;
+}
+
+static void
+header_free(struct session *s)
+{
+    struct transaction *t = &s->transaction;
+
+    mem_free(rt_mem(s->rt), t->own_header, t->header_cap);
+    t->own_header = NULL;
+    t->header_len = t->header_cap = 0;
+    t->completing = false;
+}
+
+/* NULL: this one may stand there. */
+static const struct reply *
+check_author(struct session *s, struct path path, struct arena *arena)
+{
+    struct arena *mine = &s->transaction.arena;
+
+    if (path.domain.len == 0) /* under a signature, where nothing was completed */
+        path.domain = home_domain(s);
+    const struct reply *refusal =
+        s->hooks->author(s->hooks->ctx, s->client, path, arena, within(s->rt, s->settings->answer_wait));
+    return refusal ? reply_make(mine, refusal->code, arena_cstr(mine, refusal->enhanced), "%.*s", STR_ARG(refusal->text))
+                   : NULL;
+}
+
+/* NULL: all whom the fields of that name hold may stand there. */
+static const struct reply *
+check_authors(struct session *s, struct str header, struct str name, size_t *out_count)
+{
+    const struct reply *refusal = NULL;
+    struct header_field field;
+    struct mailbox m;
+    struct arena work;
+
+    arena_init(&work, rt_mem(s->rt), 1024, HEADER_ARENA_MAX);
+    *out_count = 0;
+    while (!refusal && header_take(&header, &field)) {
+        if (!str_eq_nocase(field.name, name))
+            continue;
+        for (enum addresses found; !refusal && (found = addresses_next(&field.value, &work, &m)) != ADDRESSES_END;
+             arena_reset(&work))
+            refusal = found == ADDRESSES_BAD               ? &reply_author_unreadable
+                      : ++*out_count > LIMIT_AUTHORS ? &reply_too_many_authors
+                                                           : check_author(s, m.path, &work);
+    }
+    arena_done(&work);
+    return refusal;
+}
+
+/* RFC 6409 section 6.1, and RFC 5322 section 3.6.2: who wrote it, and if these are several, who sent it. */
+static const struct reply *
+header_refusal(struct session *s, struct str header)
+{
+    size_t authors, senders;
+
+    if (!s->hooks->author || str_is_absent(s->client->user))
+        return NULL;
+    const struct reply *refusal = check_authors(s, header, S("From"), &authors);
+    return refusal || authors < 2 ? refusal : check_authors(s, header, S("Sender"), &senders);
+}
+
+/* The header is whole: it goes on as it should have come. Its body stays as it is. */
+static void
+header_complete(struct session *s)
+{
+    struct transaction *t = &s->transaction;
+    struct str body = str_new(t->own_header, t->header_len);
+    struct compose_origin origin = {
+        .address = t->mail.address, .hostname = s->settings->hostname, .domain = home_domain(s), .id = t->id, .wall = rt_wall(s->rt),
+    };
+    struct arena arena;
+
+    arena_init(&arena, rt_mem(s->rt), 4096, HEADER_ARENA_MAX);
+    if (origin.address.len == 0)
+        origin.address = str_has_byte(s->client->user, '@')
+                             ? s->client->user
+                             : arena_printf(&arena, "%.*s@%.*s", STR_ARG(str_is_absent(s->client->user) ? S("postmaster") : s->client->user),
+                                            STR_ARG(origin.domain));
+    size_t cap = compose_header_size(body, &origin);
+    struct text header = text_init(arena_alloc(&arena, cap), cap);
+    compose_header(&header, &body, &origin, rt_mem(s->rt));
+    CHECK(!header.full);
+    t->failed = header_refusal(s, text_str(&header));
+    t->header_gone = t->header_len - body.len;
+    t->header_came = header.len;
+    if (t->failed)
+        draft_drop(s);
+    draft_put(s, (struct str[]){ text_str(&header), body }, body.len > 0 ? 2 : 1);
+    header_free(s);
+    arena_done(&arena);
 }
 
 /*
@@ -1288,7 +1441,7 @@ content_commit(struct session *s)
         .helo = s->client->helo,
         .client = str_is_absent(s->client->user) ? s->client->name : arena_join(&s->scratch, S("user:"), s->client->user),
         .session = s->client->session,
-        .size = t->content.size,
+        .size = t->content.size - t->header_gone + t->header_came,
         .accepted_wall = rt_wall(s->rt),
         .ret = t->mail.ret,
         .body = t->content.eight_bit ? BODY_8BITMIME : BODY_7BIT,
@@ -1318,6 +1471,10 @@ content_commit(struct session *s)
 static const struct reply *
 message_end(struct session *s, const struct reply *refusal)
 {
+    if (!refusal && s->transaction.completing) /* a message that is all header, or has none */
+        header_complete(s);
+    if (!refusal)
+        refusal = s->transaction.failed;
     const struct reply *reply = refusal ? refusal : content_commit(s);
 
     if (!reply_is_positive(reply) && s->phase != CHUNK_REFUSED) /* which was logged */
@@ -1404,6 +1561,7 @@ transaction_end(struct session *s)
     struct arena arena = s->transaction.arena;
 
     draft_drop(s);
+    header_free(s);
     arena_release(&arena);
     s->transaction = (struct transaction){ .arena = arena };
     s->client->busy = false;

@@ -42,6 +42,7 @@ struct listener_settings {
     bool login;                  /* submission, RFC 6409: AUTH, under TLS, comes before MAIL */
     bool hide_client;            /* Received does not say where our users are */
     bool xclient;                /* this client may say for whom it speaks */
+    bool complete;               /* headers and addresses that lack something get it: RFC 6409 section 8 */
     bool refuse_early_talk;      /* 554 to bytes before the greeting: plain mx, never TLS, PROXY or `relay from` */
     uint32_t rcpt_max;           /* recipients accepted in a transaction, then 452 (and RCPTMAX) */
     uint32_t wrong_commands_max; /* then 421 */
@@ -161,6 +162,8 @@ struct server_hooks {
     /* NULL: go on. May be NULL. */
     const struct reply *(*mail)(void *ctx, const struct server_client *, const struct mail_request *, struct arena *,
                                 int64_t until);
+    /* An author, or with several the sender, whom the header of a user's message names. NULL: it may say so. May be NULL. */
+    const struct reply *(*author)(void *ctx, const struct server_client *, struct path, struct arena *, int64_t until);
     void (*rcpt)(void *ctx, const struct server_client *, const struct rcpt_request *, struct arena *, int64_t until,
                  struct rcpt_verdict *out);
     /* What follows the verb, trimmed. Asked only where settings offer them. May be NULL, and are then not offered. */
