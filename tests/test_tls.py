@@ -1,4 +1,6 @@
 """TLS at the door: what clients see, which certificate, what becomes of those that misbehave, and where the keys are."""
+import base64
+import collections
 import contextlib
 import itertools
 import os
@@ -252,53 +254,113 @@ def memory_of(pid):
 
 
 def secret_parts(path):
-    """What would give the key away: its secret number in both byte orders, and its file."""
+    """What would give the key away: its secret numbers in both byte orders, and its file as it is and decoded."""
     text = subprocess.run(["openssl", "pkey", "-in", path, "-noout", "-text"], check=True, capture_output=True, text=True).stdout
-    hexes = re.findall(r"(?:priv|prime1):\n((?:\s+[0-9a-f:]+\n)+)", text)
-    secret = bytes.fromhex(re.sub(r"[^0-9a-f]", "", hexes[0])).lstrip(b"\0")
-    return [secret, secret[::-1], path.read_bytes().splitlines()[1]]
+    found = re.findall(r"(?:priv|privateExponent|prime1|prime2|exponent1|exponent2|coefficient):\n((?:\s+[0-9a-f:]+\n)+)", text)
+    numbers = [bytes.fromhex(re.sub(r"[^0-9a-f]", "", digits)).lstrip(b"\0") for digits in found]
+    assert len(numbers) in {1, 6} and all(len(number) >= 30 for number in numbers)
+    lines = path.read_bytes().splitlines()[1:-1]
+    der = base64.b64decode(b"".join(lines))
+    return numbers + [number[::-1] for number in numbers] + [b"\n".join(lines)[:64], der]
+
+
+@contextlib.contextmanager
+def load(work, threads=4):
+    """Calls work() again and again, by several threads, and gives the list of what it returned, as it grows."""
+    done, results = threading.Event(), []
+
+    def run():
+        while not done.is_set():
+            results.append(work())
+
+    running = [threading.Thread(target=run, daemon=True) for _ in range(threads)]
+    for thread in running:
+        thread.start()
+    try:
+        yield results
+    finally:
+        done.set()
+        for thread in running:
+            thread.join()
 
 
 def test_no_key_outside_its_role(tmp_path):
     make_certificate(tmp_path, "ec")
     make_certificate(tmp_path, "rsa", ("rsa:2048",))
     parts = secret_parts(tmp_path / "ec.key") + secret_parts(tmp_path / "rsa.key")
-    with Postrider(tmp_path, SITE, binary_path=os.environ["POSTRIDER_RELEASE"], more=tls_blocks(tmp_path, "ec", "rsa")) as server:
-        for _ in range(20):
-            shown(server)
-            shown(server, context(ssl.TLSVersion.TLSv1_2, "ECDHE-RSA-AES128-GCM-SHA256"))
-        found = {}
-        for role, pid in server.role_pids().items():
-            found[role] = sum(part in piece for piece in memory_of(pid) for part in parts)
+    rsa_only = context(ssl.TLSVersion.TLSv1_2, "ECDHE-RSA-AES128-GCM-SHA256")
+    release = os.environ["POSTRIDER_RELEASE"]
+    with Postrider(tmp_path / "next", SITE, binary_path=release, more="") as next_hop, \
+            Postrider(tmp_path / "a", RELAY.replace("local.test", "a.test"), next_port=next_hop.port, binary_path=release,
+                      more=tls_blocks(tmp_path, "ec", "rsa")) as server:
+
+        def core_of(pid):
+            """As the kernel would write it: gdb's gcore."""
+            said = subprocess.run(["gcore", "-o", tmp_path / "core", str(pid)], capture_output=True, text=True, timeout=120, check=False)
+            path = tmp_path / f"core.{pid}"
+            assert path.exists(), said
+            core = path.read_bytes()
+            path.unlink()
+            return core
+
+        def one_of_each():
+            handshake(server, rsa_only)
+            # While gcore holds `keys`, nobody can sign.
+            with contextlib.suppress(smtplib.SMTPException, OSError), smtplib.SMTP("127.0.0.1", server.port, timeout=60) as client:
+                client.starttls(context=context())
+                client.sendmail("a@client.test", ["ok@local.test"], b"Subject: x\r\n\r\nx\r\n")
+
+        with load(one_of_each) as done:
+            wait_until(lambda: len(done) > 20 and len(next_hop.mails()) > 20)
+            pids = server.role_pids()
+            cores = {role: core_of(pid) for role, pid in pids.items() if role.split()[0] in {"receiver", "sender", "keys"}}
+            found = {role: sum(part in core for part in parts) for role, core in cores.items()}
+            for role, pid in pids.items():
+                if role not in cores:
+                    found[role] = sum(part in piece for piece in memory_of(pid) for part in parts)
+            so_far = len(done)
+            wait_until(lambda: len(done) > so_far)
+        print(f"{len(parts)} parts of two keys after {len(done)} rounds, in cores of "
+              + ", ".join(f"{role} ({len(core) >> 20} MiB): {found[role]}" for role, core in cores.items()))
+        assert len(cores) >= 5
+        assert {"TLSv1.3", "TLSv1.2"} <= {e.get("tls") for e in server.log_events("session")}
+        assert all(e["tls"] for e in next_hop.log_events("accepted"))
         assert found.pop("keys 0") > 0, "the search finds what is there"
         assert not any(found.values()), found
 
 
-def handshake_succeeds(server):
-    """False: STARTTLS was not offered, or refused by 454, or the handshake broke off; nothing else may happen."""
+def handshake(server, ctx=None):
+    """How it went: nothing but these may happen."""
     try:
-        return bool(shown(server))
+        return shown(server, ctx) and "done"
     except smtplib.SMTPNotSupportedError:
-        return False
+        return "not offered"
     except smtplib.SMTPResponseException as e:
-        assert e.smtp_code == 454
-        return False
+        return e.smtp_code
     except (ssl.SSLError, OSError, smtplib.SMTPServerDisconnected):
-        return False
+        return "broken off"
 
 
-def test_keys_that_die(tmp_path):
-    with Postrider(tmp_path, SITE, more="") as server:
+def test_keys_that_die_under_load(tmp_path):
+    kills = 50 if FULL else 5
+    with Postrider(tmp_path, SITE, more="") as server, smtplib.SMTP("127.0.0.1", server.port, timeout=60) as open_before:
+        open_before.starttls(context=context())
         receivers = {role: pid for role, pid in server.role_pids().items() if role.startswith("receiver")}
-        handshakes = []
-        for _ in range(10):
-            pid = server.role_pids()["keys 0"]
-            os.kill(pid, signal.SIGKILL)
-            handshakes += [handshake_succeeds(server) for _ in range(10)]
-            wait_until(lambda: server.role_pids().get("keys 0", pid) != pid)
-        print(f"keys killed 10 times: {sum(handshakes)} of {len(handshakes)} handshakes went through")
-        wait_until(lambda: handshake_succeeds(server), what="a handshake after the last restart")
+        with load(lambda: handshake(server)) as results:
+            for _ in range(kills):
+                pid = server.role_pids()["keys 0"]
+                so_far = results.count("done")
+                wait_until(lambda: results.count("done") >= so_far + 8, what="handshakes go through")
+                os.kill(pid, signal.SIGKILL)
+                assert open_before.noop()[0] == 250
+                wait_until(lambda: server.role_pids().get("keys 0", pid) != pid)
+            so_far = results.count("done")
+            wait_until(lambda: results.count("done") >= so_far + 8, what="handshakes after the last restart")
+        counts = collections.Counter(results)
+        print(f"keys killed {kills} times under load: " + ", ".join(f"{count} {how}" for how, count in counts.most_common()))
+        assert set(counts) <= {"done", "not offered", 454, "broken off"}
         assert receivers == {role: pid for role, pid in server.role_pids().items() if role in receivers}
+        assert open_before.noop()[0] == 250
 
 
 def read_to_end(sock):
