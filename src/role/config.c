@@ -415,7 +415,7 @@ read_mechanisms(struct setting_reader *r, const struct conf_node *node, void *ta
 static const struct setting users_table[] = {
     { STR("mechanisms"), STR("NAME ..."), SETTING_CUSTOM, .read = read_mechanisms,
       .help = STR("The ways to log in, all of them under TLS only; external, scram-sha-256-plus, scram-sha-256, plain and "
-                  "login if nothing is said") },
+                  "login if nothing is said; of Dovecot's plain and login") },
     { STR("messages-per-day"), STR("NUMBER"), SETTING_COUNT, IN_USERS(messages_per_day), .fallback = STR("1000"),
       .help = STR("What one user may send within 24 hours; 0 is no limit") },
     { STR("recipients-per-day"), STR("NUMBER"), SETTING_COUNT, IN_USERS(recipients_per_day), .fallback = STR("5000"),
@@ -450,7 +450,13 @@ read_users(struct setting_reader *r, const struct conf_node *node, void *target)
         .mechanisms = SASL_BIT(SASL_EXTERNAL) | SASL_BIT(SASL_SCRAM_SHA_256_PLUS) | SASL_BIT(SASL_SCRAM_SHA_256) |
                       SASL_BIT(SASL_PLAIN) | SASL_BIT(SASL_LOGIN),
     };
+    if (dovecot)
+        users->mechanisms = SASL_BIT(SASL_PLAIN) | SASL_BIT(SASL_LOGIN);
     setting_read(r, &users_settings, node->children, users);
+    unsigned ours = SASL_BIT(SASL_EXTERNAL) | SASL_BIT(SASL_SCRAM_SHA_256_PLUS) | SASL_BIT(SASL_SCRAM_SHA_1_PLUS);
+    if (dovecot && (users->mechanisms & ours))
+        conf_error(r->problems, node->words[0].where, CONF_NO_SUGGESTION,
+                   "Dovecot's socket takes no certificate and no channel binding: leave external and -plus out of mechanisms");
     if (dovecot && users->path.len >= sizeof((struct address *)0)->path)
         conf_error(r->problems, node->words[2].where, CONF_NO_SUGGESTION, "a socket's path may have %zu bytes",
                    sizeof((struct address *)0)->path - 1);

@@ -12,8 +12,10 @@
 #include "policy/throttle.h"
 #include "role/border.h"
 #include "runtime/log.h"
+#include "sasl/dovecot.h"
 #include "sasl/exchange.h"
 #include "sasl/password.h"
+#include "sasl/prepare.h"
 
 #include <string.h>
 
@@ -68,7 +70,9 @@ struct exchange {
     struct gate_users *g;
     unsigned char key[EXCHANGE_KEY];
     uint64_t peer;
-    struct sasl_exchange *own_x;
+    struct sasl_exchange *own_x;     /* NULL: Dovecot holds it */
+    struct dovecot *own_dovecot;     /* NULL: it was not asked yet */
+    bool refused;                    /* by Dovecot */
     enum sasl_mechanism mechanism;
     struct throttle_attempt attempt;
     struct address client;
@@ -225,7 +229,10 @@ exchange_free(struct exchange *x)
     if (!x->gone)
         map_remove(&g->exchanges, str_new(x->key, EXCHANGE_KEY));
     list_remove(&x->age);
-    sasl_exchange_free(x->own_x);
+    if (x->own_x)
+        sasl_exchange_free(x->own_x);
+    if (x->own_dovecot)
+        dovecot_close(x->own_dovecot);
     mem_free(rt_mem(g->rt), x, sizeof *x);
 }
 
@@ -255,12 +262,36 @@ reply_verdict(struct gate_users *g, uint64_t peer, uint32_t call, uint16_t type,
 }
 
 static void
+log_file(struct gate_users *g, enum log_level level, const char *event, struct err e)
+{
+    struct log_line line;
+
+    log_begin(&line, g->rt, level, event);
+    log_str(&line, "file", g->site->path);
+    if (err_is(e))
+        log_err(&line, e);
+    if (g->own_users && !err_is(e))
+        log_int(&line, "users", (int64_t)users_count(g->own_users));
+    log_end(&line);
+}
+
+/* Who says he is there; with success, who is. */
+static struct str
+name_of(const struct exchange *x)
+{
+    if (x->own_x)
+        return sasl_exchange_name(x->own_x);
+    struct str user = x->own_dovecot ? dovecot_user(x->own_dovecot) : S("");
+    return user.len > 0 ? user : str_new(x->attempt.account, x->attempt.account_len);
+}
+
+static void
 log_login(const struct exchange *x, enum log_level level, const char *event, const char *closed)
 {
     struct log_line line;
 
     log_begin(&line, x->g->rt, level, event);
-    log_str(&line, "user", sasl_exchange_name(x->own_x));
+    log_str(&line, "user", name_of(x));
     log_str(&line, "mechanism", sasl_mechanism_name(x->mechanism));
     log_address(&line, "client", &x->client);
     if (closed) {
@@ -280,7 +311,7 @@ settle(struct exchange *x, enum sasl_status status)
         return;
     if (status == SASL_OK) {
         throttle_right(g->throttle, &x->attempt, rt_wall(g->rt));
-    } else if (sasl_exchange_failed(x->own_x)) {
+    } else if (x->own_x ? sasl_exchange_failed(x->own_x) : x->refused) {
         unsigned closed = throttle_wrong(g->throttle, &x->attempt, rt_now(g->rt));
         log_login(x, LOG_INFO, "login-refused", NULL);
         if (closed & THROTTLE_ACCOUNT)
@@ -290,6 +321,49 @@ settle(struct exchange *x, enum sasl_status status)
     } else {
         throttle_undecided(g->throttle, &x->attempt);
     }
+}
+
+/* Whether he may try, as soon as he has said who he is. */
+static enum sasl_status
+attempt_by_name(struct exchange *x, struct str response)
+{
+    char said_memory[LIMIT_USER_NAME], memory[LIMIT_USER_NAME];
+    struct text said = text_init(said_memory, sizeof said_memory), name = text_init(memory, sizeof memory);
+
+    struct str given = sasl_said_name(x->mechanism, response, !x->attempt.open, &said);
+    if (str_is_absent(given))
+        return SASL_OK;
+    return attempt(x, prepare_name(given, &name) ? text_str(&name) : S(" "));
+}
+
+static enum sasl_status
+step_dovecot(struct exchange *x, struct str response, int64_t until, struct text *out)
+{
+    struct gate_users *g = x->g;
+    struct address socket = { .family = ADDRESS_UNIX };
+    struct text path = text_init(socket.path, sizeof socket.path - 1);
+    bool first = !x->own_dovecot;
+
+    if (str_is_absent(response) && !first)
+        return SASL_MALFORMED;
+    enum sasl_status status = attempt_by_name(x, response);
+    if (status != SASL_OK)
+        return status;
+    text_put(&path, g->site->path);
+    if (first) {
+        struct err e = dovecot_open(g->rt, &socket, until, &x->own_dovecot);
+        if (err_is(e)) {
+            log_file(g, LOG_ERROR, "dovecot-not-reached", e);
+            return SASL_LATER;
+        }
+        if (!dovecot_knows(x->own_dovecot, x->mechanism))
+            return SASL_UNKNOWN_MECHANISM;
+        status = dovecot_begin(x->own_dovecot, x->mechanism, &x->client, response, until, out);
+    } else {
+        status = dovecot_step(x->own_dovecot, response, until, out);
+    }
+    x->refused = status == SASL_REFUSED;
+    return status;
 }
 
 struct turn { /* one step; the response follows */
@@ -309,19 +383,21 @@ run_turn(void *arg)
     struct exchange *x = turn->x;
     struct gate_users *g = x->g;
     struct sasl_store store = hooks;
-    char memory[SCRAM_MESSAGE_MAX];
-    struct text said = text_init(memory, sizeof memory);
+    char *memory = mem_alloc(rt_mem(g->rt), LIMIT_AUTH_MESSAGE);
+    struct text said = text_init(memory, LIMIT_AUTH_MESSAGE);
     struct user user = { .sender_count = 0 };
+
+    struct str response = turn->absent ? (struct str){ NULL, 0 } : str_new(turn->response, turn->len);
+    int64_t until = within(g->rt, LIMIT_ANSWER_NS);
 
     store.ctx = x;
     enum sasl_status status =
-        sasl_exchange_step(x->own_x, &store, turn->absent ? (struct str){ NULL, 0 } : str_new(turn->response, turn->len),
-                           within(g->rt, LIMIT_ANSWER_NS), &said);
+        x->own_x ? sasl_exchange_step(x->own_x, &store, response, until, &said) : step_dovecot(x, response, until, &said);
     CHECK(!said.full);
     /* Somebody may have taken him out while his password was compared. */
-    if (status == SASL_OK && !find(x, sasl_exchange_name(x->own_x), &user))
+    if (x->own_x && status == SASL_OK && !find(x, name_of(x), &user))
         status = SASL_REFUSED;
-    struct border_verdict v = { .status = (uint8_t)status, .bytes = text_str(&said), .user = sasl_exchange_name(x->own_x),
+    struct border_verdict v = { .status = (uint8_t)status, .bytes = text_str(&said), .user = name_of(x),
                                 .senders = user.senders, .sender_count = user.sender_count };
     if (status != SASL_CHALLENGE)
         settle(x, status);
@@ -333,6 +409,7 @@ run_turn(void *arg)
     list_push_back(&g->by_age, &x->age);
     if (status != SASL_CHALLENGE || x->gone)
         exchange_free(x);
+    mem_free(rt_mem(g->rt), memory, LIMIT_AUTH_MESSAGE);
     explicit_bzero(turn->response, turn->len);
     mem_free(rt_mem(g->rt), turn, sizeof *turn + turn->len);
 }
@@ -359,7 +436,7 @@ may_begin(struct gate_users *g, const struct border_auth *a, enum sasl_mechanism
         return SASL_WEAK;
     if (!(offered & SASL_BIT(m)))
         return SASL_UNKNOWN_MECHANISM;
-    if (!g->own_users) /* not read yet, or it cannot be: nobody is told that his password is wrong */
+    if (g->site->kind == USERS_FILE && !g->own_users) /* not read yet, or it cannot be: nobody is told that his password is wrong */
         return SASL_LATER;
     return g->exchanges.count >= BORDER_EXCHANGES_MAX || !fiber_room(g->rt) ? SASL_LATER : SASL_OK;
 }
@@ -387,7 +464,7 @@ auth(struct gate_users *g, uint64_t peer, struct link_message *m)
     struct sasl_facts facts = { offered, a.exporter, a.end_point, a.certificate, g->settings.site->hostname };
     struct exchange *x = mem_new(rt_mem(g->rt), struct exchange);
     *x = (struct exchange){ .g = g, .peer = peer, .client = a.client, .mechanism = mechanism, .until = FOREVER,
-                            .own_x = sasl_exchange_new(rt_mem(g->rt), mechanism, &facts) };
+                            .own_x = g->site->kind == USERS_FILE ? sasl_exchange_new(rt_mem(g->rt), mechanism, &facts) : NULL };
     memcpy(x->key, key, sizeof key);
     map_put(&g->exchanges, str_new(x->key, EXCHANGE_KEY), x);
     list_push_back(&g->by_age, &x->age);
@@ -564,20 +641,6 @@ gate_users_message(struct gate_users *g, uint64_t peer, struct link_message *m)
 }
 
 /* ---- the users file ---------------------------------------------------------------------------------------------- */
-
-static void
-log_file(struct gate_users *g, enum log_level level, const char *event, struct err e)
-{
-    struct log_line line;
-
-    log_begin(&line, g->rt, level, event);
-    log_str(&line, "file", g->site->path);
-    if (err_is(e))
-        log_err(&line, e);
-    if (g->own_users && !err_is(e))
-        log_int(&line, "users", (int64_t)users_count(g->own_users));
-    log_end(&line);
-}
 
 static void
 tell_problem(void *ctx, size_t number, const char *what)

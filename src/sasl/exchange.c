@@ -292,3 +292,29 @@ sasl_exchange_step(struct sasl_exchange *x, const struct sasl_store *store, stru
         return step_scram(x, store, response, out);
     }
 }
+
+struct str
+sasl_said_name(enum sasl_mechanism m, struct str response, bool first, struct text *memory)
+{
+    struct scram_server scram = { .plus = false };
+    char identity_memory[LIMIT_USER_NAME];
+    struct text identity = text_init(identity_memory, sizeof identity_memory);
+    struct str none = { NULL, 0 };
+
+    if (str_is_absent(response) || !first)
+        return none;
+    switch (m) {
+    case SASL_PLAIN:
+        str_cut(&response, '\0');
+        return str_is_absent(response) ? none : str_cut(&response, '\0');
+    case SASL_LOGIN:
+        return response;
+    case SASL_CRAM_MD5:
+        return str_slice(response, 0, str_find_last_byte(response, ' '));
+    case SASL_SCRAM_SHA_1:
+    case SASL_SCRAM_SHA_256:
+        return scram_server_begin(&scram, response, memory, &identity) == SCRAM_MALFORMED ? none : text_str(memory);
+    default:
+        return none;
+    }
+}
