@@ -292,6 +292,15 @@ def test_the_command_says_why_not(world, domain, exit_code):
     assert done.returncode == exit_code and done.stderr and not done.stdout, done
 
 
+def test_without_keys_to_begin_with_the_log_says_so(world, tmp_path):
+    config = SITE.replace(" 192.0.2.1:25", "")
+    with Postrider(tmp_path, config=config, certificates=world["folder"] / "certificates", anchors=tmp_path / "none") as server:
+        told = wait_until(lambda: server.log_events("dnssec-off"), 30, "a word on DNSSEC")
+        assert {e["role"] for e in told} <= {"resolver", "checker"} and told[0]["file"] == str(tmp_path / "none")
+        done = server.cli("tls", "--config", str(server.config_path), "--json", "--no-connect", "ee.dane.example")
+        assert "DNSSEC vouches for nothing" in done.stderr and not json.loads(done.stdout)["secure"]
+
+
 def test_kept_connections_and_sessions_stay_under_their_policy(world):
     """Of several messages by DANE all are, whether over one connection, a resumed session or a new one."""
     for i in range(3):

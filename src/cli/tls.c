@@ -93,8 +93,10 @@ prepare(struct look *l)
     if (site)
         settings = (struct resolver_settings){ .forwarders = site->forwarders, .forwarder_count = site->forwarder_count };
     settings.resolv_conf = read_or_empty(l, S("/etc/resolv.conf"));
-    settings.trust_anchor = read_or_empty(l, site && !str_is_absent(site->trust_anchor) ? site->trust_anchor
-                                                                                        : S("/usr/share/dns/root.key"));
+    struct str anchor = site && !str_is_absent(site->trust_anchor) ? site->trust_anchor : S("/usr/share/dns/root.key");
+    settings.trust_anchor = read_or_empty(l, anchor);
+    if (settings.trust_anchor.len == 0)
+        cli_fail(&verb_tls, 0, "%.*s cannot be read: DNSSEC vouches for nothing", STR_ARG(anchor));
     if (err_is(resolver_open(l->rt, &settings, within(l->rt, LOOKUP_S * SECOND), &l->resolver, &why)))
         return cli_fail(&verb_tls, EXIT_OS, "the resolver cannot start: %.*s", STR_ARG(why));
     l->dns = resolver_dns(l->resolver);

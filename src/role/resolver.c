@@ -18,7 +18,7 @@ struct work {
     struct scope queries;
     size_t running;
     struct arena arena;
-    struct str resolv_conf, trust_anchor;
+    struct str resolv_conf, trust_anchor, trust_anchor_path;
     bool complete; /* both were read, or are not there */
 };
 
@@ -105,11 +105,12 @@ prepare(struct role *role)
     struct str own = role->site->trust_anchor;
 
     w->role = role;
+    w->trust_anchor_path = str_is_absent(own) ? S("/usr/share/dns/root.key") : own;
     role->ctx = w;
     scope_init(&w->queries, role->rt);
     arena_init(&w->arena, rt_mem(role->rt), 4096, 4 * FILE_MAX_BYTES);
     w->complete = read_file(w, S("/etc/resolv.conf"), &w->resolv_conf) &&
-                  read_file(w, str_is_absent(own) ? S("/usr/share/dns/root.key") : own, &w->trust_anchor);
+                  read_file(w, w->trust_anchor_path, &w->trust_anchor);
 }
 
 static bool
@@ -139,6 +140,14 @@ run(struct role *role)
         log_err(&line, e);
         log_end(&line);
         return;
+    }
+    if (w->trust_anchor.len == 0) {
+        struct log_line line;
+        log_begin(&line, role->rt, LOG_WARNING, "dnssec-off");
+        log_str(&line, "file", w->trust_anchor_path);
+        log_str(&line, "why", S("it holds no keys that DNSSEC could begin with, or cannot be read"));
+        log_str(&line, "so", S("no answer of the DNS is vouched for, and no host is held to its TLSA records"));
+        log_end(&line);
     }
     role_wait_for_end(role);
     scope_end(&w->queries);
