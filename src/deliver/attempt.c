@@ -112,7 +112,7 @@ attempt_trouble_reply(struct attempt *a, const struct target *to, const struct r
                         });
     if (reply->code != 521)
         a->only_521 = false;
-    a->only_absent = false;
+    a->only_absent = a->only_unfit = false;
 }
 
 void
@@ -126,7 +126,22 @@ attempt_trouble(struct attempt *a, const struct target *to, enum outcome_about a
                             .reply = reason,
                             .remote = to ? to->text : S(""),
                         });
-    a->only_521 = a->only_absent = false;
+    a->only_521 = a->only_absent = a->only_unfit = false;
+}
+
+bool
+attempt_requires_tls(const struct attempt *a)
+{
+    return a->job->envelope->require_tls && a->job->envelope->reverse_path.len > 0;
+}
+
+void
+attempt_unfit(struct attempt *a, const struct target *to, struct str enhanced, struct str reason)
+{
+    bool only_unfit = a->only_unfit;
+
+    attempt_trouble(a, to, OUTCOME_ABOUT_MESSAGE, enhanced, reason);
+    a->only_unfit = only_unfit;
 }
 
 static void

@@ -63,6 +63,7 @@ struct attempt {
     bool stop;                     /* no other host, whoever is pending */
     uint8_t tls_result;            /* enum tls_result of the connection at hand */
     bool only_521;                 /* every host so far said that it takes no mail: RFC 7504 */
+    bool only_unfit;               /* no host so far, and none ever, has what the message needs: REQUIRETLS, RFC 8689 */
     bool only_absent;              /* every host so far authoritatively has no address */
     bool tried;                    /* some host's turn came */
     struct trouble trouble;
@@ -82,6 +83,9 @@ struct outcome attempt_outcome(struct attempt *, const struct target *to, enum o
 void attempt_trouble_reply(struct attempt *, const struct target *to, const struct remote_reply *, enum outcome_about);
 void attempt_trouble(struct attempt *, const struct target *to, enum outcome_about, struct str enhanced,
                      struct str reason);
+/* The message says REQUIRETLS: this host has not what that takes, and never will. A bounce is rather sent without. */
+bool attempt_requires_tls(const struct attempt *);
+void attempt_unfit(struct attempt *, const struct target *to, struct str enhanced, struct str reason);
 /* The same, without a word on what kind of hosts these are: only_521, only_absent stay. */
 void attempt_remember(struct attempt *, struct outcome);
 

@@ -74,6 +74,14 @@ tell_trouble(struct attempt *a, const struct target *to, enum tls_result result,
         a->hooks->tls_trouble(a->hooks->arg, to->host->name, to->policy, result, why, so);
 }
 
+/* What a broken connection or a resolver in trouble does not explain. */
+static bool
+is_lasting(const struct target *to, enum tls_result result)
+{
+    return to->policy->lasting || result == TLS_RESULT_NO_STARTTLS || result == TLS_RESULT_HOST_MISMATCH ||
+           result == TLS_RESULT_EXPIRED || result == TLS_RESULT_NOT_TRUSTED;
+}
+
 /* What the policy asks for is not to be had at this host: the next one, and if there is none the mail waits. That says
  * nothing of the host to those who ask for less; what belongs to one domain says nothing of its hosts at all. */
 static void
@@ -82,6 +90,12 @@ go_without(struct attempt *a, const struct target *to, enum tls_result result, s
     bool about_message = to->policy->source == TLS_BY_STS;
 
     tell_trouble(a, to, result, why, S("not by this host"));
+    if (attempt_requires_tls(a) && is_lasting(to, result)) {
+        attempt_unfit(a, to, to->policy->lasting ? S("4.7.30") : S("4.7.10"),
+                      arena_printf(&a->own_scratch, "the message requires TLS, and it was not to be had as it should be: %.*s",
+                                   STR_ARG(why)));
+        return;
+    }
     attempt_trouble(a, to, about_message ? OUTCOME_ABOUT_MESSAGE : OUTCOME_ABOUT_DESTINATION,
                     result == TLS_RESULT_NO_STARTTLS ? S("4.7.10") : S("4.7.5"),
                     arena_printf(&a->own_scratch, "TLS as this host needs it was not to be had (%.*s, by %.*s): %.*s",
@@ -425,7 +439,7 @@ targets_add_resolved(struct attempt *a, struct targets *targets, const struct de
                             .reply = arena_printf(&a->own_scratch, "the host %.*s has no address", STR_ARG(host->name)),
                             .remote = S(""),
                         });
-    a->only_521 = false;
+    a->only_521 = a->only_unfit = false;
 }
 
 /* All hosts of one preference. False: one of them is ourselves, so there is nothing to be had here or further on. */
@@ -539,7 +553,7 @@ settle_rest(struct attempt *a, bool loop)
     }
     if (!a->trouble.set)
         attempt_trouble(a, NULL, OUTCOME_ABOUT_DESTINATION, S("4.4.4"), S("there is no host to go to"));
-    if (a->only_521 || a->only_absent) {
+    if (a->only_521 || a->only_absent || a->only_unfit) {
         o->kind = OUTCOME_FAILED;
         a->trouble.enhanced[0] = '5';
     }
@@ -570,6 +584,7 @@ smtp_deliver(struct rt *rt, const struct delivery_job *job, const struct deliver
         .figures = out_figures,
         .only_521 = true,
         .only_absent = true,
+        .only_unfit = true,
     };
     *out_figures = (struct delivery_figures){ 0 };
     arena_init(&a->own_job, rt_mem(rt), 4096, (size_t)2 << 20);

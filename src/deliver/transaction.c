@@ -498,12 +498,25 @@ batch_new(struct attempt *a)
     return batch;
 }
 
+/* A Unix socket or loopback leads to nobody else: what is there is where the mail ends, or its own filter. */
+static bool
+stays_here(const struct target *to)
+{
+    return to->to.family == ADDRESS_UNIX || address_is_loopback(&to->to);
+}
+
 enum next
 attempt_use_connection(struct attempt *a, const struct target *to, struct client *client)
 {
     const struct client_features *features = client_features(client);
+    bool passes_on = client_has(features, CLIENT_REQUIRETLS) && client_is_encrypted(client);
     enum next next = NEXT_CONNECTION;
 
+    if (attempt_requires_tls(a) && !passes_on && !(a->settings->lmtp && stays_here(to))) {
+        attempt_note_tls(a, to, client, a->tls_result);
+        attempt_unfit(a, to, S("4.7.30"), S("the message requires TLS on all of its way (REQUIRETLS), and the next hop does not offer that"));
+        return NEXT_HOST;
+    }
     while (next == NEXT_CONNECTION && a->pending > 0 && !a->stop && client_is_usable(client)) {
         struct batch *batch = batch_new(a);
         bool reused = client_transactions(client) > 0;
@@ -512,6 +525,7 @@ attempt_use_connection(struct attempt *a, const struct target *to, struct client
         if (!batch_fit(a, to, batch, features))
             continue;
         batch->t.rcpt_count = batch->count;
+        batch->t.require_tls = a->job->envelope->require_tls && passes_on;
         int64_t start = rt_now(a->rt);
         struct err lost = client_send(client, &batch->t, &a->own_scratch);
         a->figures->transfer += rt_now(a->rt) - start;

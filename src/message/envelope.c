@@ -24,7 +24,9 @@ enum {
     FLAG_SMTPUTF8 = 1,
     FLAG_TRUSTED = 2,
     FLAG_NOTICE = 4,
-    FLAG_ALL = 7,
+    FLAG_REQUIRE_TLS = 8,
+    FLAG_TLS_OPTIONAL = 16,
+    FLAG_ALL = 31,
     HEAD_FIXED = 4 + 3 * 8 + 6 * 4 + 4,
     RECIPIENT_FIXED = 2 + 4 * 4,
     NOTIFY_ALL = NOTIFY_NEVER | NOTIFY_SUCCESS | NOTIFY_FAILURE | NOTIFY_DELAY,
@@ -181,7 +183,8 @@ envelope_put(struct put *p, const struct envelope *e)
     put_u8(p, e->ret);
     put_u8(p, e->body);
     put_u8(p, (uint8_t)((e->smtputf8 ? FLAG_SMTPUTF8 : 0) | (e->trusted ? FLAG_TRUSTED : 0) |
-                        (e->notice ? FLAG_NOTICE : 0)));
+                        (e->notice ? FLAG_NOTICE : 0) | (e->require_tls ? FLAG_REQUIRE_TLS : 0) |
+                        (e->tls_optional ? FLAG_TLS_OPTIONAL : 0)));
     put_u64(p, e->size);
     put_i64(p, e->accepted_wall);
     put_i64(p, e->hold_until);
@@ -215,6 +218,8 @@ envelope_take_head(struct take *t, struct arena *arena, struct envelope *out)
     e.smtputf8 = flags & FLAG_SMTPUTF8;
     e.trusted = flags & FLAG_TRUSTED;
     e.notice = flags & FLAG_NOTICE;
+    e.require_tls = flags & FLAG_REQUIRE_TLS;
+    e.tls_optional = flags & FLAG_TLS_OPTIONAL;
     e.size = take_u64(t);
     e.accepted_wall = take_i64(t);
     e.hold_until = take_i64(t);

@@ -67,6 +67,8 @@ struct envelope {
     uint8_t ret;             /* enum ret */
     uint8_t body;            /* enum body; what the content needs (8-bit seen counts, whatever MAIL said) */
     bool smtputf8;           /* MAIL said SMTPUTF8 */
+    bool require_tls;        /* MAIL said REQUIRETLS: RFC 8689 */
+    bool tls_optional;       /* the header says TLS-Required: No, and MAIL did not say REQUIRETLS */
     bool trusted;            /* from our users or a `relay from` network: may get delay notices unasked */
     bool notice;             /* a notice of our own making: never answered by another */
     struct str trace;        /* header fields to prepend (Received), CRLF lines; stored apart from the content */

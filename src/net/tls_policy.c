@@ -16,7 +16,8 @@ tls_level_name(enum tls_level level)
 struct str
 tls_source_name(enum tls_source source)
 {
-    static const struct str names[] = { STR("default"), STR("rule"), STR("dane"), STR("sts") };
+    static const struct str names[] = { STR("default"), STR("rule"), STR("dane"), STR("sts"),
+                                        STR("message") };
 
     CHECK(source < sizeof names / sizeof *names);
     return names[source];

@@ -21,7 +21,7 @@ enum tls_level {
     TLS_DANE,    /* with a certificate that matches one of `records`; if it is of usage 2 also one of `names` */
     TLS_REFUSED, /* this host is not used now; `why` */
 };
-enum tls_source { TLS_BY_DEFAULT, TLS_BY_RULE, TLS_BY_DANE, TLS_BY_STS };
+enum tls_source { TLS_BY_DEFAULT, TLS_BY_RULE, TLS_BY_DANE, TLS_BY_STS, TLS_BY_MESSAGE /* REQUIRETLS: RFC 8689 */ };
 
 enum tls_result { /* RFC 8460 section 4.3 */
     TLS_RESULT_OK,
@@ -51,6 +51,7 @@ struct tls_policy {
     uint8_t level;             /* enum tls_level */
     uint8_t source;            /* enum tls_source */
     bool testing;              /* what does not hold is said and nothing more: the mail goes as by TLS_MAY */
+    bool lasting;              /* of TLS_REFUSED: waiting will not help */
     uint8_t result;            /* enum tls_result: what is wrong already, of TLS_REFUSED or while testing */
     struct str domain;         /* whose policy it is: RFC 8460's policy-domain. Absent: nobody's */
     struct str why;            /* for people; absent: nothing to say */

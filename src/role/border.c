@@ -418,7 +418,7 @@ border_take_figures(struct take *t, struct delivery_figures *out)
     out->tls.verified = take_bool(t);
     out->tls.resumed = take_bool(t);
     out->tls.level = (uint8_t)take_enum(t, TLS_REFUSED);
-    out->tls.source = (uint8_t)take_enum(t, TLS_BY_STS);
+    out->tls.source = (uint8_t)take_enum(t, TLS_BY_MESSAGE);
     out->tls.result = (uint8_t)take_enum(t, TLS_RESULT_LAST);
     take_words(t, out->tls.protocol, sizeof out->tls.protocol);
     take_words(t, out->tls.cipher, sizeof out->tls.cipher);

@@ -220,10 +220,9 @@ log_override(struct task *t, struct str host, const struct tls_policy *policy)
 
 /* net/tls_policy.h says in which order: the route's rule, DANE, MTA-STS, else whatever is offered. */
 static struct err
-tls_policy(void *arg, const struct delivery_host *host, const struct delivery_addresses *addresses, int64_t until,
-           struct arena *arena, struct tls_policy *out)
+policy_of_others(struct task *t, const struct delivery_host *host, const struct delivery_addresses *addresses, int64_t until,
+                 struct arena *arena, struct tls_policy *out)
 {
-    struct task *t = arg;
     const struct border_job *job = &t->job;
     struct tls_rule rule = { job->tls, job->smtps, NULL };
 
@@ -239,6 +238,60 @@ tls_policy(void *arg, const struct delivery_host *host, const struct delivery_ad
     struct tls_policy asked = *out;
     if (tls_rule_end(&rule, out))
         log_override(t, host->name, &asked);
+    return OK;
+}
+
+/* The host's name is what it should be: DNSSEC or a policy vouches for it, or it is the domain's or the configuration's own. */
+static bool
+is_vouched_for(const struct task *t, const struct delivery_host *host)
+{
+    const struct promise *p = t->promise;
+    struct str domain = only_domain(t);
+
+    if (t->job.configured || t->job.mx_secure || (!str_is_absent(domain) && name_eq(domain, host->name)))
+        return true;
+    return p && p->known && p->answer.found && p->answer.policy.mode != STS_NONE &&
+           sts_policy_allows(&p->answer.policy, host->name);
+}
+
+/* RFC 8689 section 4.2.1: whatever the destination asks for, no less than this. */
+static void
+require_tls(struct task *t, const struct delivery_host *host, struct arena *arena, struct tls_policy *out)
+{
+    bool refused = out->level == TLS_REFUSED && !out->testing;
+
+    out->testing = false;
+    out->lasting = refused && out->result == TLS_RESULT_VALIDATION_FAILURE; /* else more may be known later */
+    if (refused || out->level == TLS_DANE)
+        return;
+    if (is_vouched_for(t, host))
+        *out = (struct tls_policy){ .level = TLS_VERIFY, .source = TLS_BY_MESSAGE, .domain = out->domain,
+                                    .names = { arena_keep(arena, host->name) }, .name_count = 1,
+                                    .trust = trust_for(t->sender, &t->job) };
+    else
+        *out = (struct tls_policy){ .level = TLS_REFUSED, .source = TLS_BY_MESSAGE, .domain = out->domain, .lasting = true,
+                                    .result = TLS_RESULT_VALIDATION_FAILURE,
+                                    .why = S("neither DNSSEC nor MTA-STS vouches for the host's name") };
+}
+
+/* What the message itself wants comes last: REQUIRETLS raises, TLS-Required: No lets go what its destination asks for. */
+static struct err
+tls_policy(void *arg, const struct delivery_host *host, const struct delivery_addresses *addresses, int64_t until,
+           struct arena *arena, struct tls_policy *out)
+{
+    struct task *t = arg;
+    const struct envelope *e = &t->job.envelope;
+    bool lmtp = t->job.kind == DELIVERY_LMTP;
+    struct err error = policy_of_others(t, host, addresses, until, arena, out);
+
+    if (err_is(error) && (!e->tls_optional || error.kind == ERR_CANCELLED))
+        return error;
+    if (err_is(error))
+        *out = (struct tls_policy){ .level = TLS_MAY, .why = S("") };
+    if (e->tls_optional && (out->source == TLS_BY_DANE || out->source == TLS_BY_STS))
+        out->testing = true;
+    if (e->require_tls && e->reverse_path.len > 0 && !lmtp)
+        require_tls(t, host, arena, out);
     return OK;
 }
 

@@ -503,21 +503,21 @@ describe_notice(struct work *w, const struct spool_message *m, struct message_id
         .to = w->job.notice_kind == NOTICE_OF_DOUBLE_BOUNCE ? store_postmaster(s, &w->arena)
               : str_is_absent(first->reverse_path) ? m->envelope.reverse_path : first->reverse_path,
         .envid = m->envelope.envid, .arrival_wall = m->envelope.accepted_wall, .now_wall = rt_wall(s->rt),
-        .original_size = m->envelope.size, .ret = w->job.bare ? RET_HDRS : m->envelope.ret,
+        .original_size = m->envelope.size, .ret = w->job.bare || m->envelope.require_tls ? RET_HDRS : m->envelope.ret, /* RFC 8689 section 5 */
         .original_body = m->envelope.body, .original_utf8 = m->envelope.smtputf8, .recipients = recipients,
         .recipient_count = w->job.count,
     };
 }
 
 static struct err
-commit_notice(struct work *w, struct message_id id, const struct dsn *dsn, struct str content)
+commit_notice(struct work *w, struct message_id id, const struct dsn *dsn, bool require_tls, struct str content)
 {
     struct store *s = w->s;
     struct recipient recipient = { .address = dsn->to, .orcpt = { NULL, 0 }, .given = { NULL, 0 }, .reverse_path = { NULL, 0 },
                                    .notify = NOTIFY_NEVER };
     struct envelope envelope = { .reverse_path = S(""), .envid = { NULL, 0 }, .helo = S(""), .client = S("local:notice"),
                                  .session = S(""), .body = (uint8_t)dsn_body(dsn), .smtputf8 = dsn_is_utf8(dsn),
-                                 .notice = true, .trace = S(""), .recipients = &recipient, .recipient_count = 1 };
+                                 .require_tls = require_tls, .notice = true, .trace = S(""), .recipients = &recipient, .recipient_count = 1 };
     struct spool_settle settle;
     struct draft *draft;
 
@@ -574,7 +574,7 @@ compose(struct work *w, const struct spool_message *m)
         return;
     }
     if (content.len)
-        e = commit_notice(w, id, &dsn, content);
+        e = commit_notice(w, id, &dsn, m->envelope.require_tls, content);
     else
         e = ERR(ERR_IO, "the original cannot be read now, or the notice is too long");
     if (err_is(e)) {

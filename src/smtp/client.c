@@ -289,6 +289,7 @@ static const struct {
     { STR("ENHANCEDSTATUSCODES"), CLIENT_ENHANCEDSTATUSCODES, NULL },
     { STR("LIMITS"), CLIENT_LIMITS, take_limits },
     { STR("STARTTLS"), CLIENT_STARTTLS, NULL },
+    { STR("REQUIRETLS"), CLIENT_REQUIRETLS, NULL },
 };
 
 static void
@@ -455,6 +456,8 @@ put_mail(struct text *line, const struct client *c, const struct client_transact
         text_put(line, S(" BODY=8BITMIME"));
     if (t->smtputf8)
         text_put(line, S(" SMTPUTF8"));
+    if (t->require_tls)
+        text_put(line, S(" REQUIRETLS"));
     if (!client_has(f, CLIENT_DSN))
         return;
     if (t->ret != RET_NONE)
@@ -916,6 +919,7 @@ client_send(struct client *c, struct client_transaction *t, struct arena *arena)
     CHECK(client_is_usable(c));
     CHECK(t->rcpt_count > 0);
     CHECK(!t->smtputf8 || client_has(&c->features, CLIENT_SMTPUTF8));
+    CHECK(!t->require_tls || (client_has(&c->features, CLIENT_REQUIRETLS) && client_is_encrypted(c)));
     CHECK(t->final_reply || !c->settings.lmtp);
     t->mail = t->data = t->final = (struct remote_reply){ 0 };
     for (size_t i = 0; i < t->rcpt_count; i++) {

@@ -32,6 +32,7 @@ enum client_extension {
     CLIENT_ENHANCEDSTATUSCODES = 128,
     CLIENT_LIMITS = 256,
     CLIENT_STARTTLS = 512,
+    CLIENT_REQUIRETLS = 1024,
 };
 
 /* What the server offered in its latest answer to EHLO or LHLO. */
@@ -120,6 +121,7 @@ struct client_transaction {
     uint8_t body;          /* enum body: declared where the server offers it */
     bool probe;            /* MAIL and RCPT only: would they be accepted? No content is sent */
     bool smtputf8;         /* the parameter SMTPUTF8; only with a server that offers it */
+    bool require_tls;      /* REQUIRETLS; the same, and under TLS */
     uint64_t size;         /* for SIZE=; an estimate will do */
     const struct recipient *const *rcpt;
     size_t rcpt_count;

@@ -46,6 +46,7 @@ emit(struct content *c, struct content_parts *out, struct str part)
     if (c->received.ended)
         return;
     received_count(&c->received, part);
+    tls_required_scan(&c->tls_required, part);
     if (c->received.count > LIMIT_RECEIVED_HOPS)
         fault(c, CONTENT_LOOP);
     if (c->received.bytes > LIMIT_HEADER_BYTES)

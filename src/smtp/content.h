@@ -13,6 +13,7 @@
 
 #include "base/str.h"
 #include "message/received.h"
+#include "message/tls_required.h"
 
 enum content_fault {
     CONTENT_FINE,
@@ -39,6 +40,7 @@ struct content {
     uint8_t at;             /* what the last bytes were: enum in content.c */
     size_t line_len;
     struct received_counter received;
+    struct tls_required tls_required;
 };
 
 enum { CONTENT_PARTS = 64 };

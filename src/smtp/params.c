@@ -75,6 +75,19 @@ take_auth(struct parse *p, struct str value)
     return good ? NULL : &reply_auth_param_syntax;
 }
 
+static const struct reply *
+take_require_tls(struct parse *p, struct str value)
+{
+    p->mail->require_tls = true;
+    return str_is_absent(value) ? NULL : &reply_require_tls_value;
+}
+
+static bool
+offers_require_tls(const struct mail_offers *offers)
+{
+    return offers->require_tls;
+}
+
 static bool
 offers_auth(const struct mail_offers *offers)
 {
@@ -97,6 +110,7 @@ take_orcpt(struct parse *p, struct str value)
 static const struct param mail_params[] = {
     { STR("SIZE"), take_size },   { STR("BODY"), take_body },   { STR("SMTPUTF8"), take_smtputf8 },
     { STR("RET"), take_ret },     { STR("ENVID"), take_envid }, { STR("AUTH"), take_auth, offers_auth },
+    { STR("REQUIRETLS"), take_require_tls, offers_require_tls },
 };
 static const struct param rcpt_params[] = {
     { STR("NOTIFY"), take_notify },

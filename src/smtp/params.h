@@ -1,6 +1,6 @@
 /*
  * params - what MAIL and RCPT say: the path and the parameters of SIZE (RFC 1870), BODY (6152), SMTPUTF8 (6531), DSN
- * (3461) and AUTH (4954). Pure: a table of keywords and what each may hold.
+ * (3461), REQUIRETLS (8689) and AUTH (4954). Pure: a table of keywords and what each may hold.
  *
  * Strings borrow from the command line or live in the arena. NULL is success; else the reply says what was wrong.
  */
@@ -18,11 +18,13 @@ struct mail_request {
     struct str envid;        /* xtext; absent: none */
     uint8_t ret, body;       /* enum ret, enum body */
     bool smtputf8;
+    bool require_tls;        /* RFC 8689 */
 };
 /* What this server's EHLO offers beyond what it always does: without it, its parameters are unknown ones. */
 struct mail_offers {
     uint64_t size_max;       /* 0: no limit */
     struct str domain;       /* for an address without one; absent: that is refused */
+    bool require_tls;        /* REQUIRETLS: only under TLS */
     bool auth;               /* AUTH= (RFC 4954 section 5): checked, and not believed */
 };
 struct rcpt_request {

@@ -79,6 +79,7 @@ REPLY(size_syntax, 501, "5.5.4", "SIZE= wants a number of bytes");
 REPLY(body_syntax, 501, "5.5.4", "BODY= wants 7BIT or 8BITMIME");
 REPLY(body_binary, 555, "5.5.4", "BODY=BINARYMIME is not offered here; encode the message and say 8BITMIME");
 REPLY(smtputf8_value, 501, "5.5.4", "SMTPUTF8 takes no value");
+REPLY(require_tls_value, 501, "5.5.4", "REQUIRETLS takes no value");
 REPLY(ret_syntax, 501, "5.5.4", "RET= wants FULL or HDRS");
 REPLY(envid_syntax, 501, "5.5.4", "ENVID= wants xtext (RFC 3461 section 4) of at most 100 characters");
 REPLY(auth_param_syntax, 501, "5.5.4", "AUTH= wants an address in xtext (RFC 3461 section 4), or <>");

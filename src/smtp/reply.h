@@ -106,6 +106,7 @@ extern const struct reply reply_size_syntax;
 extern const struct reply reply_body_syntax;
 extern const struct reply reply_body_binary;
 extern const struct reply reply_smtputf8_value;
+extern const struct reply reply_require_tls_value;
 extern const struct reply reply_ret_syntax;
 extern const struct reply reply_envid_syntax;
 extern const struct reply reply_auth_param_syntax;

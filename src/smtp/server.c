@@ -522,6 +522,8 @@ run_ehlo(struct session *s, struct str args, int64_t until)
     if (set->size_max > 0)
         text_putf(&t, " %" PRIu64, set->size_max);
     text_put(&t, S("\n8BITMIME\nENHANCEDSTATUSCODES\nCHUNKING\nSMTPUTF8\nDSN"));
+    if (!wire_is_in_clear(s->wire))
+        text_put(&t, S("\nREQUIRETLS"));
     text_putf(&t, "\nLIMITS RCPTMAX=%" PRIu32, set->rcpt_max);
     if (mechanisms.len > 0)
         text_putf(&t, "\nAUTH %.*s", STR_ARG(mechanisms));
@@ -842,7 +844,8 @@ run_mail(struct session *s, struct str args, int64_t until)
     struct mail_request mail;
 
     CHECK(s->phase == GREETED);
-    struct mail_offers offers = { .size_max = s->settings->size_max, .auth = s->settings->login };
+    struct mail_offers offers = { .size_max = s->settings->size_max, .require_tls = !wire_is_in_clear(s->wire),
+                                  .auth = s->settings->login };
     if (s->settings->complete)
         offers.domain = home_domain(s);
     const struct reply *refusal = login_first(s);
@@ -1446,6 +1449,8 @@ content_commit(struct session *s)
         .ret = t->mail.ret,
         .body = t->content.eight_bit ? BODY_8BITMIME : BODY_7BIT,
         .smtputf8 = t->mail.smtputf8,
+        .require_tls = t->mail.require_tls,
+        .tls_optional = t->content.tls_required.no && !t->mail.require_tls,
         .trusted = s->settings->trusted || !str_is_absent(s->client->user),
         .trace = t->trace,
         .recipients = t->recipients.list,
