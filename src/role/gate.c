@@ -174,7 +174,8 @@ peer_down(struct role *role, struct peer *peer)
     }
     map_done(&g->entered);
     g->entered = others;
-    gate_users_peer_down(g->users, peer->serial);
+    if (g->users) /* NULL: this role is ending, and its peers go after it */
+        gate_users_peer_down(g->users, peer->serial);
 }
 
 /* ---- recipients that only the next hop knows ---- */
@@ -444,9 +445,9 @@ message(struct role *role, struct peer *peer, struct link_message *m)
     case BORDER_AUTH:
     case BORDER_AUTH_STEP:
     case BORDER_SPEND:
-        return receiver && gate_users_message(g->users, peer->serial, m);
+        return receiver && (!g->users || gate_users_message(g->users, peer->serial, m));
     case BORDER_BANS:
-        return peer->kind == ROLE_CONSOLE && gate_users_message(g->users, peer->serial, m);
+        return peer->kind == ROLE_CONSOLE && (!g->users || gate_users_message(g->users, peer->serial, m));
     default:
         return false;
     }
