@@ -329,6 +329,58 @@ def test_no_key_outside_its_role(tmp_path):
         assert not any(found.values()), found
 
 
+POOLS = SITE.replace("listen mx {{", "listen mx {{ {mx};") + """
+listen submission {{ address 127.0.0.1:{submission}; {own_submission} }}
+listen submissions {{ address 127.0.0.1:{submissions}; {own_submissions} }}
+users file users
+"""
+
+
+def test_pools_share_no_keys(tmp_path):
+    """Each listener shows its own, and whoever serves the one kind has nothing of the other: no certificate to name a key by."""
+    names = ("mx", "submission", "submissions")
+    made = {name: make_certificate(tmp_path, name) for name in names}
+    blocks = {name: tls_blocks(tmp_path, name) for name in names}
+    public = {}
+    for name in names:
+        der = subprocess.run(["openssl", "x509", "-in", tmp_path / f"{name}.pem", "-noout", "-pubkey"], check=True,
+                             capture_output=True).stdout
+        public[name] = base64.b64decode(b"".join(der.splitlines()[1:-1]))[-64:]
+    with Postrider(tmp_path, POOLS, binary_path=os.environ["POSTRIDER_RELEASE"], more="", mx=blocks["mx"], submission=free_port(),
+                   own_submission=blocks["submission"], submissions=free_port(), own_submissions=blocks["submissions"]) as server:
+        assert shown(server) == made["mx"]
+        assert shown(server, port=server.values["submission"]) == made["submission"]
+        with smtplib.SMTP_SSL("127.0.0.1", server.values["submissions"], context=context(), timeout=60) as client:
+            assert client.sock.getpeercert(binary_form=True) == made["submissions"]
+        known = {role: {name for piece in memory_of(pid) for name in names if public[name] in piece}
+                 for role, pid in server.role_pids().items() if role.split()[0] in {"keys", "receiver", "submission"}}
+    assert known.pop("keys 0") == set(names)
+    assert known and all(found == ({"mx"} if role.startswith("receiver") else {"submission", "submissions"})
+                         for role, found in known.items()), known
+
+
+def test_nobody_logs_in_before_tls(tmp_path):
+    with Postrider(tmp_path, POOLS, more="", mx="", submission=free_port(), own_submission="", submissions=free_port(),
+                   own_submissions="") as server:
+        server.cli("user", "add", "anna", "--config", str(server.config_path), input="password of anna\n")
+        plain = "AUTH PLAIN " + base64.b64encode(b"\0anna\0password of anna").decode()
+        with smtplib.SMTP("127.0.0.1", server.values["submission"], timeout=60) as client:
+            client.ehlo("early.test")
+            assert not client.has_extn("auth")
+            assert client.docmd(plain)[0] == 538 and client.docmd("AUTH PLAIN")[0] == 538
+            assert client.docmd("MAIL FROM:<anna@local.test>")[0] == 530
+            client.starttls(context=context())
+            assert client.docmd("MAIL FROM:<anna@local.test>")[0] == 503
+            client.ehlo("late.test")
+            assert client.has_extn("auth")
+            assert client.docmd("MAIL FROM:<anna@local.test>")[0] == 530, "nothing of before counts"
+            wait_until(lambda: client.docmd(plain)[0] == 235, what="the login")
+        with smtplib.SMTP("127.0.0.1", server.port, timeout=60) as client:
+            client.starttls(context=context())
+            client.ehlo()
+            assert not client.has_extn("auth"), "port 25 is no place for users"
+
+
 def handshake(server, ctx=None):
     """How it went: nothing but these may happen."""
     try:
