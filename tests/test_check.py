@@ -119,9 +119,9 @@ def test_in_a_file_that_is_included(tmp_path):
     assert 'did you mean "direct"?' in result.stdout + result.stderr
 
 
-def make_certificate(folder, name, days=90, key=("ec", "-pkeyopt", "ec_paramgen_curve:P-256"), host="mx.example.org"):
+def make_certificate(folder, name, days=90, key=("ec", "-pkeyopt", "ec_paramgen_curve:P-256"), host="mx.example.org", issuer=None):
     subprocess.run(["openssl", "req", "-x509", "-newkey", *key, "-nodes", "-subj", "/CN=x", "-addext", f"subjectAltName=DNS:{host}",
-                    "-days", "90", "-keyout", folder / f"{name}.key", "-out", folder / f"{name}.pem"], check=True, capture_output=True)
+                    *(["-CA", folder / f"{issuer}.pem", "-CAkey", folder / f"{issuer}.key"] if issuer else []), "-days", "90", "-keyout", folder / f"{name}.key", "-out", folder / f"{name}.pem"], check=True, capture_output=True)
     if days != 90:
         subprocess.run(["openssl", "x509", "-in", folder / f"{name}.pem", "-signkey", folder / f"{name}.key", "-days", str(days),
                         "-out", folder / f"{name}.new"], check=True, capture_output=True)
@@ -144,6 +144,11 @@ CERTIFICATES = [
     ("a certificate that has ended", "tls { certificate ended.pem; key ended.key }", "ended 1 day ago", False),
     ("a certificate that will soon have ended", "tls { certificate soon.pem; key soon.key }", "ends in 12 days", False),
     ("none for our name", "tls { certificate other.pem; key other.key }", 'is for its name "mx.example.org"', False),
+    ("one that we would sign, on a submission port", "listen submission { address :2587 }; users file users", "nobody vouches for", False),
+    ("one signed by itself, on a submission port",
+     "listen submission { address :2587; tls { certificate good.pem; key good.key } }; users file users", "nobody vouches for", False),
+    ("one that somebody vouches for, on a submission port",
+     "listen submission { address :2587; tls { certificate signed.pem; key signed.key } }; users file users", None, False),
     ("authorities that are none", "listen mx b { address :2526; client-certificates ask bad.pem }", "no certificate that can be read", True),
     ("a secret for authorities", "listen mx b { address :2526; client-certificates ask good.key }", "holds a private key", True),
     ("authorities", "listen mx b { address :2526; client-certificates ask other.pem }", None, False),
@@ -157,6 +162,8 @@ def certificates(tmp_path_factory):
         make_certificate(folder, name)
     (folder / "open.key").chmod(0o644)
     make_certificate(folder, "other", host="other.example.org")
+    make_certificate(folder, "signed", issuer="other")
+    (folder / "users").touch(0o600)
     make_certificate(folder, "short", key=("rsa:1024",))
     make_certificate(folder, "ended", days=-1)
     make_certificate(folder, "soon", days=13)

@@ -2,6 +2,7 @@
 import base64
 import collections
 import contextlib
+import functools
 import itertools
 import os
 import pathlib
@@ -379,6 +380,37 @@ def test_nobody_logs_in_before_tls(tmp_path):
             client.starttls(context=context())
             client.ehlo()
             assert not client.has_extn("auth"), "port 25 is no place for users"
+
+
+def test_a_certificate_logs_in(tmp_path):
+    """SASL EXTERNAL goes by the name of a certificate that was verified, and is offered to nobody else."""
+    make_certificate(tmp_path, "ca", host="authority.test")
+    make_certificate(tmp_path, "other", host="other.authority.test")
+    ask = f"client-certificates ask {tmp_path}/ca.pem"
+    with Postrider(tmp_path, POOLS, more="", mx=ask, submission=free_port(), own_submission=ask, submissions=free_port(),
+                   own_submissions=ask) as server:
+        server.cli("user", "add", "anna", "--config", str(server.config_path), input="password of anna\n")
+
+        def login(certificate, port, starttls):
+            ctx = context()
+            if certificate:
+                ctx.load_cert_chain(certificate)
+            kind = smtplib.SMTP if starttls else functools.partial(smtplib.SMTP_SSL, context=ctx)
+            with kind("127.0.0.1", port, timeout=60) as client:
+                if starttls:
+                    client.starttls(context=ctx)
+                client.ehlo()
+                if "EXTERNAL" not in client.esmtp_features.get("auth", "").split():
+                    return "not offered", client.docmd("AUTH EXTERNAL =")[0]
+                return client.docmd("AUTH EXTERNAL =")[0]
+
+        anna = make_client(tmp_path, "anna", "ca")
+        wait_until(lambda: login(anna, server.values["submissions"], False) == 235, what="the login")
+        assert login(anna, server.values["submission"], True) == 235
+        assert login(make_client(tmp_path, "bob", "ca"), server.values["submissions"], False) == 535
+        for stranger in (make_client(tmp_path, "anna", "other"), make_client(tmp_path, "anna", None), None):
+            assert login(stranger, server.values["submissions"], False) == ("not offered", 504)
+        assert login(anna, server.port, True)[0] == "not offered", "port 25 is no place for users"
 
 
 def handshake(server, ctx=None):
