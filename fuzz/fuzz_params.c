@@ -88,7 +88,7 @@ fuzz_one(struct str input, struct arena *arena)
             CHECK(path_eq(kept.reverse_path, mail.reverse_path));
             arena_done(&longer);
         }
-        refusal = rcpt_request_parse(rcpt_args, extended, &mail, arena, &rcpt);
+        refusal = rcpt_request_parse(rcpt_args, extended, &mail, (struct str){ 0 }, arena, &rcpt);
         if (refusal) {
             check_refusal(refusal);
             continue;

@@ -145,6 +145,21 @@ take_params(struct parse *p, const struct param *table, size_t count, struct str
     return NULL;
 }
 
+/* One that is a local part alone gets the domain, unless that is absent. */
+static bool
+take_path(struct str *args, struct str domain, struct arena *arena, struct path *out)
+{
+    struct str rest = *args;
+
+    if (path_take(args, arena, out))
+        return true;
+    if (str_is_absent(domain) || !path_parse(str_cut_word(&rest), arena, out) || out->domain.len > 0)
+        return false;
+    out->domain = domain;
+    *args = rest;
+    return true;
+}
+
 /* MAIL FROM:<reverse-path> [SP Mail-parameters]     RFC 5321 section 4.1.1.2 */
 const struct reply *
 mail_request_parse(struct str args, bool extended, const struct mail_offers *offers, struct arena *arena,
@@ -155,14 +170,11 @@ mail_request_parse(struct str args, bool extended, const struct mail_offers *off
     *out = (struct mail_request){ 0 };
     if (!str_take_nocase(&args, S("FROM:")))
         return &reply_mail_syntax;
-    if (!path_take(&args, arena, &out->reverse_path))
+    if (!take_path(&args, offers->domain, arena, &out->reverse_path))
         return &reply_bad_sender;
     /* <postmaster> is somebody only in RCPT. */
-    if (!path_is_null(out->reverse_path) && out->reverse_path.domain.len == 0) {
-        if (str_is_absent(offers->domain))
-            return &reply_bad_sender;
-        out->reverse_path.domain = offers->domain;
-    }
+    if (!path_is_null(out->reverse_path) && out->reverse_path.domain.len == 0)
+        return &reply_bad_sender;
     const struct reply *refusal =
         take_params(&p, mail_params, sizeof mail_params / sizeof *mail_params, args, extended, arena);
     if (refusal)
@@ -175,8 +187,8 @@ mail_request_parse(struct str args, bool extended, const struct mail_offers *off
 
 /* RCPT TO:<forward-path> [SP Rcpt-parameters]     RFC 5321 section 4.1.1.3 */
 const struct reply *
-rcpt_request_parse(struct str args, bool extended, const struct mail_request *mail, struct arena *arena,
-                   struct rcpt_request *out)
+rcpt_request_parse(struct str args, bool extended, const struct mail_request *mail, struct str domain,
+                   struct arena *arena, struct rcpt_request *out)
 {
     struct mail_request of_mail = *mail;
     struct parse p = { .mail = &of_mail, .rcpt = out };
@@ -184,7 +196,7 @@ rcpt_request_parse(struct str args, bool extended, const struct mail_request *ma
     *out = (struct rcpt_request){ .mail = mail };
     if (!str_take_nocase(&args, S("TO:")))
         return &reply_rcpt_syntax;
-    if (!path_take(&args, arena, &out->forward_path))
+    if (!take_path(&args, domain, arena, &out->forward_path))
         return &reply_bad_recipient;
     if (path_is_null(out->forward_path))
         return &reply_null_recipient;
@@ -196,16 +208,6 @@ rcpt_request_parse(struct str args, bool extended, const struct mail_request *ma
         return &reply_recipient_needs_smtputf8;
     out->address = path_text(out->forward_path, arena);
     return out->address.len > LIMIT_PATH ? &reply_recipient_too_long : NULL;
-}
-
-const struct reply *
-rcpt_request_qualify(struct rcpt_request *r, struct str domain, struct arena *arena)
-{
-    if (r->forward_path.domain.len > 0 || path_is_postmaster(r->forward_path))
-        return NULL;
-    r->forward_path.domain = domain;
-    r->address = path_text(r->forward_path, arena);
-    return r->address.len > LIMIT_PATH ? &reply_recipient_too_long : NULL;
 }
 
 struct mail_request

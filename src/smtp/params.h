@@ -38,10 +38,9 @@ struct rcpt_request {
 /* args: what follows the verb. extended: EHLO was said, without which there are no parameters. */
 const struct reply *mail_request_parse(struct str args, bool extended, const struct mail_offers *, struct arena *,
                                        struct mail_request *out);
-const struct reply *rcpt_request_parse(struct str args, bool extended, const struct mail_request *, struct arena *,
-                                       struct rcpt_request *out);
-/* A domain for one that has none, but <Postmaster>: who that is, is known. */
-const struct reply *rcpt_request_qualify(struct rcpt_request *, struct str domain, struct arena *);
+/* domain: for an address without one, other than <Postmaster>, who is known; absent: that is refused. */
+const struct reply *rcpt_request_parse(struct str args, bool extended, const struct mail_request *, struct str domain,
+                                       struct arena *, struct rcpt_request *out);
 /* The same in an arena that lives longer. */
 struct mail_request mail_request_keep(const struct mail_request *, struct arena *);
 

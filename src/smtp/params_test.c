@@ -122,7 +122,7 @@ reads_rcpt(struct test *t)
         struct rcpt_request got;
         test_case(t, cases[i].why);
         arena_init(&arena, &mem, 512, 64 << 10);
-        const struct reply *refusal = rcpt_request_parse(cases[i].args, true, &mail, &arena, &got);
+        const struct reply *refusal = rcpt_request_parse(cases[i].args, true, &mail, (struct str){ 0 }, &arena, &got);
         EXPECT(t, refusal == cases[i].refusal);
         if (!refusal) {
             EXPECT_STR(t, got.address, cases[i].address);
@@ -144,12 +144,24 @@ without_ehlo(struct test *t)
     arena_init(&arena, &mem, 512, 64 << 10);
     EXPECT(t, mail_request_parse(S("FROM:<a@b.test>"), false, &offers, &arena, &mail) == NULL);
     EXPECT(t, mail_request_parse(S("FROM:<> SIZE=1"), false, &offers, &arena, &mail) == &reply_parameter_after_helo);
-    EXPECT(t, rcpt_request_parse(S("TO:<a@b.test> NOTIFY=NEVER"), false, &mail, &arena, &rcpt) ==
+    EXPECT(t, rcpt_request_parse(S("TO:<a@b.test> NOTIFY=NEVER"), false, &mail, (struct str){ 0 }, &arena, &rcpt) ==
                   &reply_parameter_after_helo);
     test_case(t, "unknown parameters are named");
     const struct reply *r = mail_request_parse(S("FROM:<> FOO=BAR"), true, &offers, &arena, &mail);
     EXPECT_INT(t, r->code, 555);
     EXPECT(t, str_find(r->text, S("FOO")) < r->text.len);
+    test_case(t, "where a domain is given for those without");
+    const struct mail_offers here = { .domain = S("home.test") };
+    EXPECT(t, mail_request_parse(S("FROM:<anna> RET=FULL"), true, &here, &arena, &mail) == NULL);
+    EXPECT_STR(t, mail.address, S("anna@home.test"));
+    EXPECT(t, mail.ret == RET_FULL);
+    EXPECT(t, mail_request_parse(S("FROM:<>"), true, &here, &arena, &mail) == NULL && mail.address.len == 0);
+    EXPECT(t, mail_request_parse(S("FROM:<a@b@c>"), true, &here, &arena, &mail) == &reply_bad_sender);
+    EXPECT(t, rcpt_request_parse(S("TO:bob"), true, &mail, here.domain, &arena, &rcpt) == NULL);
+    EXPECT_STR(t, rcpt.address, S("bob@home.test"));
+    EXPECT(t, rcpt_request_parse(S("TO:<Postmaster>"), true, &mail, here.domain, &arena, &rcpt) == NULL);
+    EXPECT(t, rcpt.forward_path.domain.len == 0);
+    EXPECT(t, rcpt_request_parse(S("TO:<b c>"), true, &mail, here.domain, &arena, &rcpt) == &reply_bad_recipient);
     test_case(t, "so are those that are not offered");
     EXPECT_INT(t, mail_request_parse(S("FROM:<> AUTH=<>"), true, &(struct mail_offers){ 0 }, &arena, &mail)->code, 555);
     arena_done(&arena);

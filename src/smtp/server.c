@@ -879,9 +879,8 @@ take_recipient(struct session *s, struct str args, int64_t until)
     struct rcpt_request request;
     struct rcpt_verdict verdict = { 0 };
 
-    const struct reply *refusal = rcpt_request_parse(args, s->client->extended, &t->mail, &s->scratch, &request);
-    if (!refusal && s->settings->complete)
-        refusal = rcpt_request_qualify(&request, home_domain(s), &s->scratch);
+    struct str domain = s->settings->complete ? home_domain(s) : (struct str){ 0 };
+    const struct reply *refusal = rcpt_request_parse(args, s->client->extended, &t->mail, domain, &s->scratch, &request);
     if (refusal)
         return refusal;
     if (t->accepted >= s->settings->rcpt_max)
@@ -1253,7 +1252,7 @@ header_free(struct session *s)
 static const struct reply *
 check_author(struct session *s, struct path path, struct arena *arena)
 {
-    struct arena *mine = &s->transaction.arena;
+    struct arena *mine = &s->scratch; /* the transaction is over before this is said */
 
     if (path.domain.len == 0) /* under a signature, where nothing was completed */
         path.domain = home_domain(s);

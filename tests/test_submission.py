@@ -1,0 +1,453 @@
+"""Users and their mail programs: who logs in, by what, over both ports; whom one may send as; what a message lacks gets.
+
+The last test prints the table of client, port and mechanism.
+"""
+import base64
+import contextlib
+import fcntl
+import hashlib
+import hmac
+import os
+import secrets
+import shutil
+import smtplib
+import ssl
+import subprocess
+import termios
+
+import pytest
+
+from harness import Postrider, free_port, parse, wait_until
+from test_tls import context, make_certificate
+
+USER, PASSWORD = "anna@local.test", "pencil & paper"
+SITE = """
+hostname mx.local.test
+state {state}
+listen mx          {{ address 127.0.0.1:{port} }}
+listen submission  {{ address 127.0.0.1:{start}; client-certificates ask {place}/authority.pem; hide-client on }}
+listen submissions {{ address 127.0.0.1:{at_once}; client-certificates ask {place}/authority.pem }}
+tls {{ certificate {place}/mx.pem; key {place}/mx.key }}
+domain local.test {{
+    mailbox anna bob carol limited
+    alias   postmaster -> anna
+    alias   team -> anna, bob
+    alias   info -> bob
+    subaddress +
+    deliver maildir {mail}/{{domain}}/{{local}}
+}}
+users file {place}/users {{ messages-per-day 300; recipients-per-day {recipients} }}
+route default {{ via 127.0.0.1:{next_port}; tls off }}
+"""
+TABLE = {}
+MESSAGE = b"From: anna@local.test\nTo: bob@local.test\nSubject: %s\n\nhello\n"
+
+
+def make_client_certificate(folder):
+    """An authority, and a certificate of anna that it signed."""
+    def openssl(*words):
+        subprocess.run(["openssl", *words], check=True, capture_output=True, cwd=folder)
+
+    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    openssl("req", "-x509", *key, "-subj", "/CN=authority", "-days", "30", "-keyout", "authority.key", "-out", "authority.pem")
+    openssl("req", *key, "-subj", "/CN=Anna", "-addext", f"subjectAltName=email:{USER}", "-keyout", "anna.key", "-out", "anna.csr")
+    openssl("x509", "-req", "-in", "anna.csr", "-CA", "authority.pem", "-CAkey", "authority.key", "-CAcreateserial", "-days", "30",
+            "-copy_extensions", "copyall", "-out", "anna.pem")
+
+
+class Site(Postrider):
+    def __init__(self, folder, recipients=2000, config=SITE):
+        folder.mkdir(parents=True, exist_ok=True)
+        make_certificate(folder, "mx")
+        make_client_certificate(folder)
+        self.ports = {"587": free_port(), "465": free_port()}
+        super().__init__(folder, config, place=folder, start=self.ports["587"], at_once=self.ports["465"], recipients=recipients)
+        for user, options in ((USER, ()), ("carol@local.test", ("--send-as", "info@local.test", "--send-as", "@granted.test")),
+                              ("limited@local.test", ())):
+            self.add_user(user, *options)
+
+    def add_user(self, user, *options):
+        subprocess.run([self.binary, "user", "add", "--config", self.config_path, user, *options], input=PASSWORD + "\n", text=True,
+                       check=True, capture_output=True)
+
+    def connect(self, port="587", ctx=None):
+        """smtplib, encrypted."""
+        ctx = ctx or context()
+        if port == "465":
+            client = smtplib.SMTP_SSL("127.0.0.1", self.ports[port], context=ctx, timeout=60, local_hostname="client.test")
+        else:
+            client = smtplib.SMTP("127.0.0.1", self.ports[port], timeout=60, local_hostname="client.test")
+            client.starttls(context=ctx)
+        client.ehlo()
+        return client
+
+    def login(self, user=USER, port="587"):
+        client = self.connect(port)
+        client.login(user, PASSWORD)
+        return client
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    with Site(tmp_path_factory.mktemp("submission")) as running:
+        yield running
+
+
+def run(*words, **options):
+    result = subprocess.run([str(w) for w in words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=120, **options)
+    assert result.returncode == 0, f"{words[0]}: exit {result.returncode}\n{result.stdout[-3000:].decode(errors='replace')}"
+    return result.stdout.decode(errors="replace")
+
+
+def installed(program):
+    found = shutil.which(program, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
+    if not found:
+        pytest.skip(f"{program} is not installed")
+    return found
+
+
+def b64(data):
+    return base64.b64encode(data).decode()
+
+
+# ---- mail programs: each submits MESSAGE with a subject of its own ----
+
+def by_smtplib(server, port, mechanism, subject):
+    with server.connect(port) as client:
+        client.user, client.password = USER, PASSWORD
+        client.auth(mechanism, getattr(client, "auth_" + mechanism.lower()))
+        client.sendmail(USER, ["bob@local.test"], MESSAGE % subject)
+
+
+def by_swaks(server, port, mechanism, subject):
+    run(installed("swaks"), "--server", f"127.0.0.1:{server.ports[port]}", "--tls" if port == "587" else "--tls-on-connect",
+        "--auth", mechanism, "--auth-user", USER, "--auth-password", PASSWORD, "--from", USER, "--to", "bob@local.test",
+        "--header", f"Subject: {subject.decode()}", "--ehlo", "client.test")
+
+
+def by_curl(server, port, mechanism, subject):
+    url = f"smtp://127.0.0.1:{server.ports[port]}" if port == "587" else f"smtps://127.0.0.1:{server.ports[port]}"
+    run(installed("curl"), "-sS", "--ssl-reqd", "--insecure", f"{url}/client.test", "--user", f"{USER}:{PASSWORD}",
+        "--login-options", f"AUTH={mechanism}", "--mail-from", USER, "--mail-rcpt", "bob@local.test", "--upload-file", "-",
+        input=MESSAGE % subject)
+
+
+def by_msmtp(server, port, mechanism, subject):
+    words = ["--host=127.0.0.1", f"--port={server.ports[port]}", "--tls=on", "--tls-certcheck=off", f"--from={USER}", f"--user={USER}",
+             f"--tls-starttls={'on' if port == '587' else 'off'}", f"--auth={mechanism.lower()}", "--domain=client.test"]
+    if mechanism == "EXTERNAL":
+        words += [f"--tls-cert-file={server.folder}/anna.pem", f"--tls-key-file={server.folder}/anna.key"]
+    run(installed("msmtp"), "--file=/dev/null", *words, f"--passwordeval=echo '{PASSWORD}'", "bob@local.test", input=MESSAGE % subject)
+
+
+NODEMAILER = """
+const [port, secure, method, user, pass, subject] = process.argv.slice(1);
+const server = { host: "127.0.0.1", port: Number(port), secure: secure == "1", requireTLS: secure != "1", authMethod: method,
+                 auth: { user, pass }, tls: { rejectUnauthorized: false } };
+require("nodemailer").createTransport(server).sendMail(
+    { from: user, to: "bob@local.test", subject, text: "hello" },
+    (error, info) => { console.log(error ? String(error) : info.response); process.exit(error ? 1 : 0); });
+"""
+
+
+def by_nodemailer(server, port, mechanism, subject):
+    run(installed("node"), "-e", NODEMAILER, server.ports[port], "1" if port == "465" else "0", mechanism, USER, PASSWORD, subject.decode(),
+        env=dict(os.environ, NODE_PATH="/usr/share/nodejs"))
+
+
+def read_reply(pipe):
+    lines = []
+    while not lines or lines[-1][3:4] == b"-":
+        line = pipe.readline()
+        assert line, f"no reply, only {lines}"
+        lines.append(line.rstrip())
+    return lines[-1].decode()
+
+
+def play(process, steps):
+    """Says each and waits for the code."""
+    for say, code in steps:
+        process.stdin.write(say + b"\r\n")
+        process.stdin.flush()
+        reply = read_reply(process.stdout)
+        assert reply.startswith(code), f"{say}: {reply}"
+
+
+def transaction(subject):
+    return [(b"MAIL FROM:<%s>" % USER.encode(), "250"), (b"RCPT TO:<bob@local.test>", "250"), (b"DATA", "354"),
+            ((MESSAGE % subject).replace(b"\n", b"\r\n") + b".", "250"), (b"QUIT", "221")]
+
+
+def by_openssl(server, port, mechanism, subject):
+    """By hand, as people test servers."""
+    words = ["timeout", "60", "openssl", "s_client", "-quiet", "-connect", f"127.0.0.1:{server.ports[port]}"]
+    words += ["-starttls", "smtp"] if port == "587" else []
+    if mechanism == "PLAIN":
+        steps = [(b"AUTH PLAIN " + b64(f"\0{USER}\0{PASSWORD}".encode()).encode(), "235")]
+    else:
+        steps = [(b"AUTH LOGIN", "334"), (b64(USER.encode()).encode(), "334"), (b64(PASSWORD.encode()).encode(), "235")]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        if port == "465":
+            assert read_reply(process.stdout).startswith("220")
+        play(process, [(b"EHLO client.test", "250"), *steps, *transaction(subject)])
+        process.stdin.close()
+
+
+def by_gsasl(server, port, mechanism, subject, priority="NORMAL"):
+    """It speaks STARTTLS only, logs in, and hands over what it is given line by line."""
+    words = ["timeout", "60", installed("gsasl"), "--smtp", f"--connect=127.0.0.1:{server.ports[port]}", f"--mechanism={mechanism}",
+             f"--authentication-id={USER}", f"--password={PASSWORD}", "--x509-ca-file=", f"--priority={priority}",
+             "--hostname=mx.local.test", "--verbose"]
+    if mechanism == "SCRAM-SHA-256":
+        words.append("--no-cb")  # it will not do without what it could have
+    if mechanism == "EXTERNAL":
+        words += [f"--x509-cert-file={server.folder}/anna.pem", f"--x509-key-file={server.folder}/anna.key"]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        seen = b""
+
+        def wait_for(code):
+            nonlocal seen
+            while True:
+                line = process.stdout.readline()
+                assert line, seen.decode(errors="replace")
+                seen += line
+                if line.startswith(code):
+                    return
+
+        wait_for(b"235")
+        # It must get each line alone: what it read beside one it forgets until its input has something new.
+        for say, code in transaction(subject):
+            for line in say.split(b"\r\n"):
+                process.stdin.write(line + b"\r\n")
+                process.stdin.flush()
+                wait_until(lambda: fcntl.ioctl(process.stdin, termios.FIONREAD, bytes(4)) == bytes(4))
+            wait_for(code.encode())
+        process.stdin.close()
+        process.stdout.read()
+
+
+def scram(client, mechanism, binding=b""):
+    """RFC 5802, 7677: our own, which can bind to the certificate (RFC 5929) as well."""
+    header = b"p=tls-server-end-point,," if mechanism.endswith("-PLUS") else b"n,,"
+    first = b"n=%s,r=%s" % (USER.encode(), secrets.token_hex(12).encode())
+    code, challenge = client.docmd("AUTH", f"{mechanism} {b64(header + first)}")
+    assert code == 334, challenge
+    server_first = base64.b64decode(challenge)
+    fields = dict(part.split(b"=", 1) for part in server_first.split(b","))
+    salted = hashlib.pbkdf2_hmac("sha256", PASSWORD.encode(), base64.b64decode(fields[b"s"]), int(fields[b"i"]))
+
+    def mac(key, text):
+        return hmac.digest(key, text, "sha256")
+
+    client_key = mac(salted, b"Client Key")
+    final = b"c=%s,r=%s" % (b64(header + binding).encode(), fields[b"r"])
+    message = b",".join([first, server_first, final])
+    signature = mac(hashlib.sha256(client_key).digest(), message)
+    proof = bytes(a ^ b for a, b in zip(client_key, signature))
+    code, answer = client.docmd(b64(final + b",p=" + b64(proof).encode()))
+    if code != 334:
+        return code, answer
+    assert base64.b64decode(answer) == b"v=" + b64(mac(mac(salted, b"Server Key"), message)).encode()
+    return client.docmd("")
+
+
+def by_our_own(server, port, mechanism, subject, version=None):
+    ctx = context(version)
+    if mechanism == "EXTERNAL":
+        ctx.load_cert_chain(server.folder / "anna.pem", server.folder / "anna.key")
+    with server.connect(port, ctx) as client:
+        if mechanism == "EXTERNAL":
+            code, answer = client.docmd("AUTH", "EXTERNAL =")
+        else:
+            binding = hashlib.sha256(client.sock.getpeercert(binary_form=True)).digest() if mechanism.endswith("-PLUS") else b""
+            code, answer = scram(client, mechanism, binding)
+        assert code == 235, answer
+        client.sendmail(USER, ["bob@local.test"], MESSAGE % subject)
+
+
+BOTH = ("587", "465")
+CLIENTS = [
+    ("openssl s_client", by_openssl, BOTH, ("PLAIN", "LOGIN")),
+    ("swaks", by_swaks, BOTH, ("PLAIN", "LOGIN")),
+    ("curl", by_curl, BOTH, ("PLAIN", "LOGIN")),
+    ("msmtp", by_msmtp, BOTH, ("PLAIN", "LOGIN", "SCRAM-SHA-256", "EXTERNAL")),
+    ("smtplib", by_smtplib, BOTH, ("PLAIN", "LOGIN")),
+    ("nodemailer", by_nodemailer, BOTH, ("PLAIN", "LOGIN")),
+    ("gsasl", by_gsasl, ("587",), ("PLAIN", "LOGIN", "SCRAM-SHA-256", "SCRAM-SHA-256-PLUS", "EXTERNAL")),
+    ("our own", by_our_own, BOTH, ("SCRAM-SHA-256", "SCRAM-SHA-256-PLUS", "EXTERNAL")),
+]
+
+
+def subjects(server):
+    return {parse(mail)["Subject"]: mail for mail in server.mails("bob")}
+
+
+def accepted(server, client, port, mechanism, submit, **options):
+    subject = f"{client} {port} {mechanism} {secrets.token_hex(4)}".encode()
+    submit(server, port, mechanism, subject, **options)
+    mail = wait_until(lambda: subjects(server).get(subject.decode()))
+    assert b"with ESMTPSA\n" in mail
+    assert (b"127.0.0.1" in mail.split(b"\n\n")[0]) == (port == "465"), "hide-client is on for 587 only"
+    TABLE[client, port, mechanism] = "yes"
+
+
+@pytest.mark.parametrize("client, submit, ports, mechanisms", CLIENTS, ids=[c[0] for c in CLIENTS])
+def test_mail_programs(server, client, submit, ports, mechanisms):
+    for port in ports:
+        for mechanism in mechanisms:
+            accepted(server, client, port, mechanism, submit)
+
+
+@pytest.mark.parametrize("version", ["1.2", "1.3"])
+def test_channel_binding(server, version):
+    """tls-exporter by gsasl, tls-server-end-point by our own client, under each version of TLS. Under 1.2 gsasl 2.2 binds to
+    tls-unique, which is not safe everywhere (RFC 9266 section 1) and is refused."""
+    def gsasl(server, port, _, subject):
+        by_gsasl(server, port, "SCRAM-SHA-256-PLUS", subject, f"NORMAL:-VERS-ALL:+VERS-TLS{version}")
+
+    if version == "1.3":
+        accepted(server, "gsasl", "587", "SCRAM-SHA-256-PLUS 1.3", gsasl)
+    else:
+        with pytest.raises(AssertionError, match="535 5.7.8"):
+            gsasl(server, "587", "", b"refused")
+    for port in BOTH:
+        accepted(server, "our own", port, f"SCRAM-SHA-256-PLUS {version}", lambda s, p, m, subject: by_our_own(
+            s, p, "SCRAM-SHA-256-PLUS", subject, getattr(ssl.TLSVersion, "TLSv" + version.replace(".", "_"))))
+    with server.connect() as client:  # whoever stands between has another certificate
+        assert scram(client, "SCRAM-SHA-256-PLUS", bytes(32))[0] == 535
+
+
+def test_posttls_finger(server):
+    program = installed("posttls-finger")
+    for port in BOTH:
+        words = ["-w"] if port == "465" else []
+        said = run(program, "-c", "-l", "encrypt", *words, f"[127.0.0.1]:{server.ports[port]}")
+        assert "TLS connection established" in said
+        TABLE["posttls-finger", port, "(TLS only)"] = "yes"
+
+
+# ---- what is refused ----
+
+def code_of(client, *words):
+    code, text = client.docmd(*words)
+    return code, text.split()[0].decode()
+
+
+def test_not_without_tls_nor_login(server):
+    plain = b64(f"\0{USER}\0{PASSWORD}".encode())
+    with smtplib.SMTP("127.0.0.1", server.ports["587"], timeout=60) as client:
+        client.ehlo()
+        assert not client.has_extn("auth") and client.has_extn("starttls")
+        assert code_of(client, "AUTH", "PLAIN " + plain) == (538, "5.7.11")
+        assert code_of(client, "MAIL", f"FROM:<{USER}>") == (530, "5.7.0")
+    with server.connect() as client:
+        assert client.esmtp_features["auth"].split() == ["SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "PLAIN", "LOGIN"]
+        assert code_of(client, "MAIL", f"FROM:<{USER}>") == (530, "5.7.0")
+        assert code_of(client, "AUTH", "PLAIN " + b64(f"\0{USER}\0wrong".encode())) == (535, "5.7.8")
+        assert code_of(client, "AUTH", "PLAIN " + b64(b"\0nobody@local.test\0wrong")) == (535, "5.7.8")
+        assert code_of(client, "AUTH", "NTLM") == (504, "5.5.4")
+        assert code_of(client, "AUTH", "PLAIN " + plain) == (235, "2.7.0")
+        assert code_of(client, "AUTH", "PLAIN " + plain)[0] == 503
+    with smtplib.SMTP("127.0.0.1", server.port, timeout=60) as client:
+        client.starttls(context=context())
+        client.ehlo()
+        assert not client.has_extn("auth"), "port 25 takes no passwords"
+        assert code_of(client, "AUTH", "PLAIN " + plain)[0] == 502
+
+
+def submit(client, sender, header, to="bob@local.test"):
+    """The reply to MAIL where that is refused, else to the message."""
+    code, text = client.docmd("MAIL", f"FROM:<{sender}>")
+    if code == 250:
+        assert client.docmd("RCPT", f"TO:<{to}>")[0] == 250
+        code, text = client.data(header + b"\r\n\r\nhello\r\n")
+    client.docmd("RSET")
+    return code, text.split()[0].decode()
+
+
+REFUSED = (550, "5.7.1")
+SENDERS = [
+    (USER, USER, b"From: anna@local.test", 250),
+    (USER, "ANNA@Local.Test", b"From: Anna <Anna@LOCAL.test>", 250),
+    (USER, "anna+lists@local.test", b"From: anna+x@local.test", 250),
+    (USER, "team@local.test", b"From: postmaster@local.test", 250),
+    (USER, "", b"From: anna@local.test", 250),
+    (USER, "bob@local.test", b"From: anna@local.test", REFUSED),
+    (USER, "info@local.test", b"From: anna@local.test", REFUSED),
+    (USER, "anna@elsewhere.test", b"From: anna@local.test", REFUSED),
+    (USER, USER, b"From: bob@local.test", REFUSED),
+    (USER, USER, b"From: anna@local.test, bob@local.test", REFUSED),
+    (USER, USER, b"From: anna@local.test\r\nfrom: bob@local.test", REFUSED),
+    (USER, USER, b"From: anna@local.test, team@local.test\r\nSender: bob@local.test", REFUSED),
+    (USER, USER, b"From: anna@local.test, team@local.test\r\nSender: anna@local.test", 250),
+    (USER, "", b"From: \"anna@local.test\" <bob@local.test>", REFUSED),
+    (USER, USER, b"From: a b c", (550, "5.6.0")),
+    (USER, "anna@laptop", b"From: anna@local.test", (501, "5.1.8")),
+    ("carol@local.test", "info@local.test", b"From: anyone@granted.test", 250),
+    ("carol@local.test", "carol@local.test", b"From: anna@local.test", REFUSED),
+]
+
+
+def test_whom_one_may_send_as(server):
+    for user in (USER, "carol@local.test"):
+        with server.login(user) as client:
+            for who, sender, header, want in SENDERS:
+                if who == user:
+                    got = submit(client, sender, header)
+                    assert got == want or got[0] == want, (user, sender, header, got)
+
+
+# ---- repair ----
+
+def test_what_is_missing_is_completed(server):
+    token = secrets.token_hex(4)
+    with server.login() as client:
+        assert client.docmd("MAIL", "FROM:<anna>")[0] == 250
+        assert client.docmd("RCPT", "TO:<bob>")[0] == 250
+        body = "gr\u00fc\u00dfe\r\n".encode() + b"Bcc: this is text\r\n"
+        assert client.data(b"Subject: " + token.encode() + b"\r\nTo: bob, Carol <carol>\r\nBcc: secret@local.test\r\n\r\n" + body)[0] == 250
+        chunk = b"From: anna\r\nSubject: chunks " + token.encode() + b"\r\nBcc: x@local.test\r\n\r\nbody\r\n"
+        for cut in (1, 20, len(chunk) - 3):
+            client.docmd("MAIL", f"FROM:<{USER}>")
+            client.docmd("RCPT", "TO:<bob@local.test>")
+            client.sock.sendall(b"BDAT %d\r\n" % cut + chunk[:cut] + b"BDAT %d LAST\r\n" % (len(chunk) - cut) + chunk[cut:])
+            assert client.getreply()[0] == 250 and client.getreply()[0] == 250
+    mail = wait_until(lambda: subjects(server).get(token))
+    seen = parse(mail)
+    assert seen["From"] == USER and seen["To"] == "bob@local.test, Carol <carol@local.test>"
+    assert seen["Date"] and seen["Message-ID"].endswith("@mx.local.test>") and seen["Bcc"] is None
+    assert mail.endswith(b"\n\n" + body.replace(b"\r\n", b"\n")) and b"secret@" not in mail
+    wait_until(lambda: [parse(m)["Subject"] for m in server.mails("bob")].count("chunks " + token) == 3)
+    for mail in server.mails("bob"):
+        if parse(mail)["Subject"] == "chunks " + token:
+            assert parse(mail)["From"] == USER and b"x@local.test" not in mail and mail.endswith(b"\n\nbody\n")
+
+
+# ---- limits ----
+
+def test_limits_of_a_day(tmp_path):
+    with Site(tmp_path, recipients=5) as server, server.login("limited@local.test") as client:
+        assert client.docmd("MAIL", "FROM:<limited@local.test>")[0] == 250
+        codes = [client.docmd("RCPT", f"TO:<bob+{i}@local.test>") for i in range(7)]
+        assert [c for c, _ in codes] == [250] * 5 + [450] * 2
+        assert codes[-1][1].startswith(b"4.7.1") and b"5 recipients" in codes[-1][1]
+        assert client.data(b"Subject: those that fit\r\n\r\nhello\r\n")[0] == 250
+        with server.login() as other:  # whose day has not begun
+            assert submit(other, USER, b"From: anna@local.test")[0] == 250
+
+
+def test_failures_end_a_session(server):
+    with server.connect() as client:
+        wrong = "PLAIN " + b64(b"\0nobody@local.test\0x")
+        codes = []
+        with contextlib.suppress(smtplib.SMTPServerDisconnected):
+            for _ in range(7):
+                codes.append(client.docmd("AUTH", wrong)[0])
+        assert codes == [535] * 5 + [421]
+
+
+def test_the_table():
+    names = sorted({(client, mechanism) for client, _, mechanism in TABLE})
+    print(f"\n{'client':<18}{'mechanism':<26}{'587':<5}465")
+    for client, mechanism in names:
+        print(f"{client:<18}{mechanism:<26}{TABLE.get((client, '587', mechanism), '-'):<5}{TABLE.get((client, '465', mechanism), '-')}")
