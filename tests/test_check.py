@@ -151,6 +151,7 @@ CERTIFICATES = [
      "listen submission { address :2587; tls { certificate signed.pem; key signed.key } }; users file users", None, False),
     ("authorities that are none", "listen mx b { address :2526; client-certificates ask bad.pem }", "no certificate that can be read", True),
     ("a secret for authorities", "listen mx b { address :2526; client-certificates ask good.key }", "holds a private key", True),
+    ("other hosts' certificates", "listen mx b { address :2526; client-certificates require other.pem }", "other mail hosts show no", False),
     ("authorities", "listen mx b { address :2526; client-certificates ask other.pem }", None, False),
 ]
 
