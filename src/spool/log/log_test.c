@@ -154,12 +154,18 @@ copy_again(struct fixture *copy, const struct fixture *of)
     copy_spool(of->path, copy->path);
 }
 
+static void
+segment_path(const struct fixture *f, uint32_t number, char out[300])
+{
+    snprintf(out, 300, "%s/%08x.segment", f->path, number);
+}
+
 static int
 open_segment(const struct fixture *f, uint32_t number)
 {
     char path[300];
 
-    snprintf(path, sizeof path, "%s/%08x.segment", f->path, number);
+    segment_path(f, number, path);
     int fd = open(path, O_RDWR);
     CHECK(fd >= 0);
     return fd;
@@ -1380,6 +1386,45 @@ CASE(a_checkpoint_forgets_nothing)
     free(copy);
 }
 
+/* A crash came before the first batch of a segment, and with that its CHECKPOINT: the older ones, whose last headers alone know
+ * the counters, must not go before they stand there. */
+CASE(a_segment_that_was_just_begun_takes_the_counters)
+{
+    struct fixture *begun = malloc(sizeof *begun), *after = malloc(sizeof *after);
+    struct spool_counters before, c;
+    uint64_t number = 0;
+    char path[300];
+
+    f->settings.segment_bytes = 64 << 10;
+    fixture_open(f);
+    for (; f->spool->segment_count < 2; number++) {
+        fixture_commit(f, number);
+        FIXTURE_OK(f, fixture_settle(f, number, STATE_DELIVERED, S("250"), false));
+    }
+    copy_begin(begun, f);
+    for (uint64_t at = BLOCK; at < f->settings.segment_bytes - BLOCK; at += BLOCK)
+        zero_block(begun, f->spool->current->number, at);
+    fixture_open(begun);
+    begun->ops->counters(begun->spool, &before);
+    EXPECT(f->t, before.accepted > 0);
+    EXPECT_INT(f->t, begun->spool->current->number, f->spool->current->number);
+    fixture_commit(begun, number);
+    copy_begin(after, begun);
+    segment_path(after, f->spool->own_segments[0]->number, path);
+    CHECK(unlink(path) == 0);
+    fixture_open(after);
+    after->ops->counters(after->spool, &c);
+    EXPECT_INT(f->t, c.accepted, before.accepted + fixture_recipient_count(number));
+    EXPECT_INT(f->t, c.delivered, before.delivered);
+    fixture_close(after);
+    fixture_close(begun);
+    fixture_close(f);
+    fixture_done_with(after);
+    fixture_done_with(begun);
+    free(after);
+    free(begun);
+}
+
 TEST_MAIN({ "cut anywhere", cut_anywhere }, { "recovery writes nothing", recovery_writes_nothing },
           { "killed under load", killed_under_load }, { "flip each byte of a record", flip_each_byte_of_a_record },
           { "flip each byte of a sealed record", flip_each_byte_of_a_sealed_record },
@@ -1403,4 +1448,5 @@ TEST_MAIN({ "cut anywhere", cut_anywhere }, { "recovery writes nothing", recover
           { "damaged content stays damaged when moved", damaged_content_stays_damaged_when_moved },
           { "an idle log proves its last batch", an_idle_log_proves_its_last_batch },
           { "a message that lacks a piece was never accepted", a_message_that_lacks_a_piece_was_never_accepted },
-          { "a checkpoint forgets nothing", a_checkpoint_forgets_nothing })
+          { "a checkpoint forgets nothing", a_checkpoint_forgets_nothing },
+          { "a segment that was just begun takes the counters", a_segment_that_was_just_begun_takes_the_counters })

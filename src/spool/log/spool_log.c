@@ -104,6 +104,8 @@ log_open(struct rt *rt, struct dir *dir, const struct spool_settings *settings, 
     sp->recovering = true;
     if (!sp->read_only)
         scope_start(&sp->fibers, "commit", commit_run, sp);
+    if (sp->current && sp->current->used == BLOCK) /* a crash came before its CHECKPOINT: the counters would go with older segments */
+        checkpoint_queue(sp);
     *out = sp;
     return OK;
 }
