@@ -36,19 +36,30 @@ is_allowed(uint32_t point, uint32_t before)
                                                        UC_CATEGORY_MASK_S | UC_CATEGORY_MASK_P | UC_CATEGORY_MASK_Zs);
 }
 
-/* Spaces of every kind become ASCII's. */
+/* Spaces of every kind become ASCII's. False: it is not UTF-8. */
 static bool
-map_points(struct str s, struct text *out)
+map_spaces(struct str s, struct text *out)
+{
+    uint32_t point;
+
+    while (s.len > 0) {
+        if (!utf8_take(&s, &point))
+            return false;
+        utf8_put(out, uc_is_general_category_withtable(point, UC_CATEGORY_MASK_Zs) ? ' ' : point);
+    }
+    return !out->full;
+}
+
+/* Of what came of it: composing may put marks in another order. */
+static bool
+are_allowed(struct str s)
 {
     uint32_t point, before = 0;
 
-    while (s.len > 0) {
-        if (!utf8_take(&s, &point) || !is_allowed(point, before))
+    for (; utf8_take(&s, &point); before = point)
+        if (!is_allowed(point, before))
             return false;
-        utf8_put(out, uc_is_general_category_withtable(point, UC_CATEGORY_MASK_Zs) ? ' ' : point);
-        before = point;
-    }
-    return !out->full;
+    return s.len == 0;
 }
 
 /* libunistring makes another buffer if the one that it was given is too small: then it is too long for us. */
@@ -77,9 +88,10 @@ normalise(struct str s, bool lower, struct text *out)
     }
     if (!is_ours(u8_normalize(UNINORM_NFC, from, cased_len, composed, &len), composed))
         return false;
+    bool fine = are_allowed(str_new(composed, len));
     text_put(out, str_new(composed, len));
     explicit_bzero(composed, sizeof composed);
-    return !out->full;
+    return fine && !out->full;
 }
 
 bool
@@ -94,7 +106,7 @@ prepare_password(struct str s, struct text *out)
         text_put(out, s);
         return !out->full;
     }
-    return map_points(s, &mapped) && normalise(text_str(&mapped), false, out);
+    return map_spaces(s, &mapped) && normalise(text_str(&mapped), false, out);
 }
 
 bool
@@ -108,7 +120,7 @@ prepare_name(struct str s, struct text *out)
         return false;
     if (is_plain(s))
         text_put_lower(out, s);
-    else if (!map_points(s, &mapped) || !normalise(text_str(&mapped), true, out))
+    else if (!map_spaces(s, &mapped) || !normalise(text_str(&mapped), true, out))
         return false;
     struct str made = str_from(text_str(out), from);
     return !out->full && made.len <= LIMIT_USER_NAME && !str_has_byte(made, ':') && !str_has_byte(made, ' ');

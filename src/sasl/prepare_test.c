@@ -31,6 +31,8 @@ static const struct {
     { "a joiner behind a virama", STR("\xe0\xa4\x95\xe0\xa5\x8d\xe2\x80\x8d"), true, true,
       STR("\xe0\xa4\x95\xe0\xa5\x8d\xe2\x80\x8d"), STR("\xe0\xa4\x95\xe0\xa5\x8d\xe2\x80\x8d") },
     { "a joiner behind anything else", STR("a\xe2\x80\x8d"), false, false, STR(""), STR("") },
+    { "a joiner behind a virama that composing moves", STR("\xe0\xa3\x95\xe0\xa5\x8d\xe2\x80\x8d"), false, false, STR(""),
+      STR("") },
     { "a C1 control", STR("a\xc2\x9b"), false, false, STR(""), STR("") },
     { "not UTF-8", STR("caf\xe9"), false, false, STR(""), STR("") },
     { "overlong UTF-8", STR("\xc0\xaf"), false, false, STR(""), STR("") },
