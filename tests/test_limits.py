@@ -35,6 +35,12 @@ ELSEWHERE = {
     "CONTENT_INLINE": "src/spool/log/log_test.c",
     "REPLY_LINE": "src/smtp/reply_test.c",  # what we say ourselves
     "SESSIONS": "tests/test_scale.py",      # with POSTRIDER_FULL=1
+    "AUTH_LINE": "src/smtp/server_tls_test.c",
+    "AUTH_FAILURES": "src/smtp/server_tls_test.c",
+    "AUTH_MESSAGE": "src/role/border_test.c",  # between roles; on the wire AUTH_LINE comes first
+    "USER_NAME": "src/sasl/prepare_test.c",
+    "USER_SENDERS": "src/sasl/users_test.c",
+    "AUTHORS": "tests/test_submission.py",
 }
 # Limits of time: smtp/server_test.c and client_test.c wait one second less and one more, by a clock that leaps.
 IN_SECONDS = {"RATE_BYTES"}

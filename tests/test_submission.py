@@ -382,6 +382,8 @@ SENDERS = [
     (USER, USER, b"From: anna@local.test, team@local.test\r\nSender: anna@local.test", 250),
     (USER, "", b"From: \"anna@local.test\" <bob@local.test>", REFUSED),
     (USER, USER, b"From: a b c", (550, "5.6.0")),
+    (USER, USER, b"From: " + b",\r\n ".join([b"anna@local.test"] * 100), 250),  # LIMIT_AUTHORS
+    (USER, USER, b"From: " + b",\r\n ".join([b"anna@local.test"] * 101), (550, "5.6.0")),
     (USER, "anna@laptop", b"From: anna@local.test", (501, "5.1.8")),
     ("carol@local.test", "info@local.test", b"From: anyone@granted.test", 250),
     ("carol@local.test", "carol@local.test", b"From: anna@local.test", REFUSED),

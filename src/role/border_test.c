@@ -531,5 +531,20 @@ flipped_bytes_do_no_harm(struct test *t)
     EXPECT(t, refused > 1000);
 }
 
-TEST_MAIN({ "each message comes back", each_message_comes_back }, { "cut anywhere it is refused", cut_anywhere_it_is_refused },
+static void
+responses_are_bounded(struct test *t)
+{
+    static char response[LIMIT_AUTH_MESSAGE + 1], memory[LIMIT_AUTH_MESSAGE + 64];
+
+    for (size_t len = LIMIT_AUTH_MESSAGE; len <= LIMIT_AUTH_MESSAGE + 1; len++) {
+        struct put p = put_init(memory, sizeof memory);
+        struct border_auth_step step;
+        border_put_auth_step(&p, &(struct border_auth_step){ .exchange = 7, .response = str_new(response, len) });
+        struct take in = take_init(put_str_so_far(&p));
+        EXPECT(t, !p.full && border_take_auth_step(&in, &step) == (len == LIMIT_AUTH_MESSAGE));
+    }
+}
+
+TEST_MAIN({ "responses are bounded", responses_are_bounded },
+          { "each message comes back", each_message_comes_back }, { "cut anywhere it is refused", cut_anywhere_it_is_refused },
           { "flipped bytes do no harm", flipped_bytes_do_no_harm })

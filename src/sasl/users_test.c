@@ -71,6 +71,21 @@ lines_are_checked(struct test *t)
 }
 
 static void
+senders_are_counted(struct test *t)
+{
+    char memory[64 + 4 * LIMIT_USER_SENDERS];
+    struct text line = text_init(memory, sizeof memory);
+    struct user user;
+
+    text_put(&line, S("anna:*:send-as=@x"));
+    for (int i = 1; i < LIMIT_USER_SENDERS; i++)
+        text_put(&line, S(",@x"));
+    EXPECT(t, user_parse(text_str(&line), &user) == NULL && user.sender_count == LIMIT_USER_SENDERS);
+    text_put(&line, S(",@x"));
+    EXPECT(t, !line.full && user_parse(text_str(&line), &user) != NULL);
+}
+
+static void
 note_line(void *ctx, size_t line, const char *what)
 {
     (void)what;
@@ -137,5 +152,6 @@ passwords_are_hashed(struct test *t)
     mem_free(&mem, memory, password_memory());
 }
 
-TEST_MAIN({ "lines are checked", lines_are_checked }, { "a file is taken up", a_file_is_taken_up },
+TEST_MAIN({ "lines are checked", lines_are_checked }, { "senders are counted", senders_are_counted },
+          { "a file is taken up", a_file_is_taken_up },
           { "passwords are hashed", passwords_are_hashed })

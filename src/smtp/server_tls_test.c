@@ -555,7 +555,7 @@ static const struct auth_case {
     { "a bare LF", { { STR("AUTH LOGIN\r\n"), STR("334") }, { STR("YQ==\n"), STR("500 end") } }, STR("bare LF") },
     { "a long challenge is one line", {
       { STR("AUTH LONG\r\n"), STR("334") }, { STR("*\r\n"), STR("501") } }, STR("closed by the client") },
-    { "too often", {
+    { "too often", { /* LIMIT_AUTH_FAILURES are answered */
       { STR("AUTH PLAIN AA==\r\nAUTH PLAIN AA==\r\nAUTH PLAIN AA==\r\nAUTH PLAIN AA==\r\nAUTH PLAIN AA==\r\n"),
         STR("535 535 535 535 535") }, { AUTH, STR("421 end") } }, STR("refused") },
 };
