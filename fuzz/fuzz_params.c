@@ -62,7 +62,7 @@ check_orcpt(struct str orcpt, bool utf8, struct arena *arena)
     }
 }
 
-static const struct mail_offers offers = { .size_max = 100000, .auth = true };
+static const struct mail_offers offers = { .size_max = 100000, .auth = true, .wall = 1, .hold_max = DAY };
 
 void
 fuzz_one(struct str input, struct arena *arena)

@@ -14,6 +14,7 @@ import smtplib
 import ssl
 import subprocess
 import termios
+import time
 
 import pytest
 
@@ -423,6 +424,31 @@ def test_what_is_missing_is_completed(server):
     for mail in server.mails("bob"):
         if parse(mail)["Subject"] == "chunks " + token:
             assert parse(mail)["From"] == USER and b"x@local.test" not in mail and mail.endswith(b"\n\nbody\n")
+
+
+# ---- FUTURERELEASE ----
+
+def test_held_and_released(server):
+    token = secrets.token_hex(4)
+    with server.login() as client:
+        most, until = client.esmtp_features["futurerelease"].split()
+        assert most == str(30 * 86400) and until.endswith("Z")
+        assert code_of(client, "MAIL", f"FROM:<{USER}> HOLDFOR={int(most) + 1}") == (501, "5.5.4")
+        assert code_of(client, "MAIL", f"FROM:<{USER}> HOLDFOR=1 HOLDUNTIL=2100-01-01T00:00:00Z") == (501, "5.5.4")
+        sent = {}
+        for name, option in (("soon", "HOLDFOR=3"), ("past", "HOLDUNTIL=2020-01-01T00:00:00Z"), ("late", "HOLDFOR=86400")):
+            assert client.docmd("MAIL", f"FROM:<{USER}> {option}")[0] == 250
+            assert client.docmd("RCPT", "TO:<bob@local.test>")[0] == 250
+            code, text = client.data(f"Subject: {name} {token}\r\n\r\nhello\r\n".encode())
+            assert code == 250
+            sent[name] = time.monotonic(), text.split()[-1].decode()
+    wait_until(lambda: subjects(server).get(f"past {token}"))
+    wait_until(lambda: subjects(server).get(f"soon {token}"))
+    assert time.monotonic() - sent["soon"][0] >= 2.9, "not before its time"
+    assert f"late {token}" not in subjects(server)
+    assert [m for m in server.queue() if m["id"] == sent["late"][1]], "it waits"
+    server.cli("queue", "retry", sent["late"][1], "--config", str(server.config_path))
+    wait_until(lambda: subjects(server).get(f"late {token}"))
 
 
 # ---- limits ----

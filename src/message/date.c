@@ -162,6 +162,19 @@ days_of_month(int64_t year, int64_t month)
     return days[month - 1] + (month == 2 && leap);
 }
 
+/* False: there is no such day, or it is beyond the year 2262. zone in minutes. */
+static bool
+wall_of(int64_t year, int64_t month, int64_t day, int64_t of_day, int64_t zone, int64_t *out_wall)
+{
+    if (day < 1 || day > days_of_month(year, month))
+        return false;
+    int64_t seconds = days_from_civil(year, month, day) * DAY_SECONDS + of_day - zone * 60;
+    if (seconds > INT64_MAX / SECOND || seconds < INT64_MIN / SECOND)
+        return false;
+    *out_wall = seconds * SECOND;
+    return true;
+}
+
 bool
 date_parse(struct str s, int64_t *out_wall)
 {
@@ -193,15 +206,62 @@ date_parse(struct str s, int64_t *out_wall)
     if (!take_zone(&s, &zone))
         return false;
     skip_cfws(&s);
-    int64_t month_number = (int64_t)month + 1;
-    if (s.len || year < 1900 || day < 1 || day > days_of_month(year, month_number))
+    if (s.len || year < 1900)
         return false;
-    if (hour > 23 || minute > 59 || second > 60)
-        return false;
-    int64_t days = days_from_civil(year, month_number, day);
-    int64_t seconds = days * DAY_SECONDS + (hour * 60 + minute - zone) * 60 + second;
-    if (seconds > INT64_MAX / SECOND || seconds < INT64_MIN / SECOND) /* beyond the year 2262 */
-        return false;
-    *out_wall = seconds * SECOND;
+    return hour <= 23 && minute <= 59 && second <= 60 &&
+           wall_of(year, (int64_t)month + 1, day, (hour * 60 + minute) * 60 + second, zone, out_wall);
+}
+
+/* Exactly so many digits. */
+static bool
+take_digits(struct str *s, size_t digits, int64_t *out)
+{
+    for (size_t i = 0; i < digits; i++)
+        if (i >= s->len || !byte_is_digit(s->ptr[i]))
+            return false;
+    *out = 0;
+    for (size_t i = 0; i < digits; i++)
+        *out = *out * 10 + (s->ptr[i] - '0');
+    *s = str_from(*s, digits);
     return true;
+}
+
+/* "Z", "+01:00". */
+static bool
+take_offset(struct str *s, int64_t *out_minutes)
+{
+    bool minus = str_starts(*s, S("-"));
+    int64_t hours, minutes;
+
+    *out_minutes = 0;
+    if (str_take_nocase(s, S("Z")))
+        return true;
+    if (!minus && !str_starts(*s, S("+")))
+        return false;
+    *s = str_from(*s, 1);
+    if (!take_digits(s, 2, &hours) || !str_take_byte(s, ':') || !take_digits(s, 2, &minutes) || hours > 23 || minutes > 59)
+        return false;
+    *out_minutes = (hours * 60 + minutes) * (minus ? -1 : 1);
+    return true;
+}
+
+bool
+date_parse_rfc3339(struct str s, int64_t *out_wall)
+{
+    int64_t year, month, day, hour, minute, second, zone;
+
+    if (!take_digits(&s, 4, &year) || !str_take_byte(&s, '-') || !take_digits(&s, 2, &month) || !str_take_byte(&s, '-') ||
+        !take_digits(&s, 2, &day) || !str_take_nocase(&s, S("T")) || !take_digits(&s, 2, &hour) || !str_take_byte(&s, ':') ||
+        !take_digits(&s, 2, &minute) || !str_take_byte(&s, ':') || !take_digits(&s, 2, &second))
+        return false;
+    if (str_take_byte(&s, '.')) {
+        size_t before = s.len;
+        while (s.len && byte_is_digit(s.ptr[0]))
+            s = str_from(s, 1);
+        if (s.len == before)
+            return false;
+    }
+    if (!take_offset(&s, &zone) || s.len || month < 1 || month > 12 || hour > 23 || minute > 59 || second > 60)
+        return false;
+    return wall_of(year, month, day, (hour * 60 + minute) * 60 + second, zone, out_wall);
 }

@@ -14,5 +14,7 @@ void date_put(struct text *, int64_t wall);
 void date_put_rfc3339(struct text *, int64_t wall);
 /* Comments, folding, obsolete zones and years of two or three digits are understood. False: not a date. */
 bool date_parse(struct str, int64_t *out_wall);
+/* The date-time of RFC 3339; parts of a second are dropped. False: not one, or beyond the years that we can count. */
+bool date_parse_rfc3339(struct str, int64_t *out_wall);
 
 #endif

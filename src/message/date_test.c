@@ -72,4 +72,36 @@ parses_dates(struct test *t)
     }
 }
 
-TEST_MAIN({ "puts dates", puts_dates }, { "parses dates", parses_dates })
+static void
+parses_rfc3339(struct test *t)
+{
+    static const struct { const char *why; struct str in; bool ok; int64_t second; } cases[] = {
+        { "UTC",            STR("2026-11-21T10:00:00Z"), true, 1795255200 },
+        { "small letters",  STR("2026-11-21t10:00:00z"), true, 1795255200 },
+        { "a zone",         STR("2026-11-21T11:30:00+01:30"), true, 1795255200 },
+        { "west of it",     STR("2026-11-21T02:00:00-08:00"), true, 1795255200 },
+        { "parts",          STR("2026-11-21T10:00:00.123Z"), true, 1795255200 },
+        { "no zone",        STR("2026-11-21T10:00:00"), false, 0 },
+        { "no time",        STR("2026-11-21"), false, 0 },
+        { "no such month",  STR("2026-13-01T10:00:00Z"), false, 0 },
+        { "no such day",    STR("2026-02-29T10:00:00Z"), false, 0 },
+        { "hour 24",        STR("2026-11-21T24:00:00Z"), false, 0 },
+        { "too late for us", STR("9999-11-21T10:00:00Z"), false, 0 },
+        { "a point alone",  STR("2026-11-21T10:00:00.Z"), false, 0 },
+        { "text behind",    STR("2026-11-21T10:00:00Zx"), false, 0 },
+        { "a zone too far", STR("2026-11-21T10:00:00+24:00"), false, 0 },
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        int64_t got = 0;
+        test_case(t, cases[i].why);
+        EXPECT(t, date_parse_rfc3339(cases[i].in, &got) == cases[i].ok);
+        EXPECT_INT(t, got / SECOND, cases[i].second);
+        for (size_t cut = 0; cut < cases[i].in.len; cut++) {
+            struct str piece = test_edge(str_slice(cases[i].in, 0, cut));
+            EXPECT(t, !cases[i].ok || !date_parse_rfc3339(piece, &got));
+            test_edge_free(piece);
+        }
+    }
+}
+
+TEST_MAIN({ "puts dates", puts_dates }, { "parses dates", parses_dates }, { "parses RFC 3339", parses_rfc3339 })

@@ -256,6 +256,8 @@ static const struct setting listener_table[] = {
       .max = (uint64_t)(10 * MINUTE), .fallback = STR("1m"), .help = STR("How long a handshake may take") },
     { STR("hide-client"), STR("on|off"), SETTING_FLAG, IN_LISTENER(settings.hide_client), .fallback = STR("off"),
       .help = STR("Whether mail of users leaves without the name and address of the machine that it was sent from") },
+    { STR("hold-at-most"), STR("TIME"), SETTING_TIME, IN_LISTENER(settings.hold_max), .max = (uint64_t)(365 * DAY),
+      .fallback = STR("30d"), .help = STR("How long users may have us hold their mail (FUTURERELEASE); 0: not at all") },
     { STR("failed-logins"), STR("NUMBER"), SETTING_COUNT, IN_LISTENER(settings.auth_failures_max), .min = 1,
       .max = 100, .fallback = STR("5"), .help = STR("How many logins of a session may fail before it is closed") },
     { STR("greeting-delay"), STR("TIME"), SETTING_TIME, IN_LISTENER(settings.greeting_delay), .max = (uint64_t)MINUTE,

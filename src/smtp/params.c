@@ -2,6 +2,7 @@
 #include "smtp/params.h"
 
 #include "base/limits.h"
+#include "message/date.h"
 #include "message/xtext.h"
 
 struct parse {
@@ -94,6 +95,44 @@ offers_auth(const struct mail_offers *offers)
     return offers->auth;
 }
 
+/* RFC 4865 section 4. One of the two says when, and a time that is past means at once: clocks differ. */
+static const struct reply *
+hold(struct parse *p, int64_t until)
+{
+    if (p->mail->hold_until != 0)
+        return &reply_hold_twice;
+    if (until - p->offers->wall > p->offers->hold_max)
+        return &reply_hold_too_long;
+    p->mail->hold_until = until;
+    return NULL;
+}
+
+static const struct reply *
+take_holdfor(struct parse *p, struct str value)
+{
+    uint64_t seconds;
+
+    if (value.len == 0 || value.len > 9 || !str_to_u64(value, &seconds) || seconds == 0)
+        return &reply_holdfor_syntax;
+    return hold(p, p->offers->wall + (int64_t)seconds * SECOND);
+}
+
+static const struct reply *
+take_holduntil(struct parse *p, struct str value)
+{
+    int64_t until;
+
+    if (!date_parse_rfc3339(value, &until) || until <= 0)
+        return &reply_holduntil_syntax;
+    return hold(p, until);
+}
+
+static bool
+offers_hold(const struct mail_offers *offers)
+{
+    return offers->hold_max > 0;
+}
+
 static const struct reply *
 take_notify(struct parse *p, struct str value)
 {
@@ -110,6 +149,7 @@ take_orcpt(struct parse *p, struct str value)
 static const struct param mail_params[] = {
     { STR("SIZE"), take_size },   { STR("BODY"), take_body },   { STR("SMTPUTF8"), take_smtputf8 },
     { STR("RET"), take_ret },     { STR("ENVID"), take_envid }, { STR("AUTH"), take_auth, offers_auth },
+    { STR("HOLDFOR"), take_holdfor, offers_hold }, { STR("HOLDUNTIL"), take_holduntil, offers_hold },
     { STR("REQUIRETLS"), take_require_tls, offers_require_tls },
 };
 static const struct param rcpt_params[] = {

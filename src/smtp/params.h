@@ -1,6 +1,6 @@
 /*
  * params - what MAIL and RCPT say: the path and the parameters of SIZE (RFC 1870), BODY (6152), SMTPUTF8 (6531), DSN
- * (3461), REQUIRETLS (8689) and AUTH (4954). Pure: a table of keywords and what each may hold.
+ * (3461), REQUIRETLS (8689), AUTH (4954) and FUTURERELEASE (4865). Pure: a table of keywords and what each may hold.
  *
  * Strings borrow from the command line or live in the arena. NULL is success; else the reply says what was wrong.
  */
@@ -16,6 +16,7 @@ struct mail_request {
     struct str address;      /* the same as it goes into the envelope; empty: null sender */
     uint64_t size;           /* as declared; 0: not */
     struct str envid;        /* xtext; absent: none */
+    int64_t hold_until;      /* wall ns; 0: none */
     uint8_t ret, body;       /* enum ret, enum body */
     bool smtputf8;
     bool require_tls;        /* RFC 8689 */
@@ -25,6 +26,7 @@ struct mail_offers {
     uint64_t size_max;       /* 0: no limit */
     struct str domain;       /* for an address without one; absent: that is refused */
     bool require_tls;        /* REQUIRETLS: only under TLS */
+    int64_t wall, hold_max;  /* now; how long mail may be held (RFC 4865), 0: there is no FUTURERELEASE */
     bool auth;               /* AUTH= (RFC 4954 section 5): checked, and not believed */
 };
 struct rcpt_request {

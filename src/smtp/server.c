@@ -14,6 +14,7 @@
 #include "base/check.h"
 #include "message/addresses.h"
 #include "message/compose.h"
+#include "message/date.h"
 #include "message/header.h"
 #include "message/received.h"
 #include "smtp/content.h"
@@ -464,6 +465,13 @@ answer(struct session *s, struct str line)
     return s->idle_commands > s->settings->idle_commands_max ? &reply_too_many_idle : reply;
 }
 
+/* RFC 4865 section 3: for submission alone. */
+static int64_t
+hold_max(const struct session *s)
+{
+    return s->settings->login ? s->settings->hold_max : 0;
+}
+
 /* ---- EHLO, HELO: section 4.1.1.1 --------------------------------------------------------------------------------- */
 
 static void
@@ -525,6 +533,10 @@ run_ehlo(struct session *s, struct str args, int64_t until)
     if (!wire_is_in_clear(s->wire))
         text_put(&t, S("\nREQUIRETLS"));
     text_putf(&t, "\nLIMITS RCPTMAX=%" PRIu32, set->rcpt_max);
+    if (hold_max(s) > 0) {
+        text_putf(&t, "\nFUTURERELEASE %" PRId64 " ", hold_max(s) / SECOND);
+        date_put_rfc3339(&t, rt_wall(s->rt) + hold_max(s));
+    }
     if (mechanisms.len > 0)
         text_putf(&t, "\nAUTH %.*s", STR_ARG(mechanisms));
     for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
@@ -845,7 +857,8 @@ run_mail(struct session *s, struct str args, int64_t until)
 
     CHECK(s->phase == GREETED);
     struct mail_offers offers = { .size_max = s->settings->size_max, .require_tls = !wire_is_in_clear(s->wire),
-                                  .auth = s->settings->login };
+                                  .auth = s->settings->login,
+                                  .wall = rt_wall(s->rt), .hold_max = hold_max(s) };
     if (s->settings->complete)
         offers.domain = home_domain(s);
     const struct reply *refusal = login_first(s);
@@ -1445,6 +1458,7 @@ content_commit(struct session *s)
         .session = s->client->session,
         .size = t->content.size - t->header_gone + t->header_came,
         .accepted_wall = rt_wall(s->rt),
+        .hold_until = t->mail.hold_until,
         .ret = t->mail.ret,
         .body = t->content.eight_bit ? BODY_8BITMIME : BODY_7BIT,
         .smtputf8 = t->mail.smtputf8,

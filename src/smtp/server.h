@@ -40,6 +40,7 @@ struct listener_settings {
     bool trusted;                /* this client may relay; its mail may get delay notices unasked */
     bool tls_at_once;            /* before the greeting: RFC 8314 */
     bool login;                  /* submission, RFC 6409: AUTH, under TLS, comes before MAIL */
+    int64_t hold_max;            /* FUTURERELEASE (RFC 4865), for who has logged in; 0: none */
     bool hide_client;            /* Received does not say where our users are */
     bool xclient;                /* this client may say for whom it speaks */
     bool complete;               /* headers and addresses that lack something get it: RFC 6409 section 8 */
