@@ -237,8 +237,18 @@ def test_certificates_are_replaced_under_sessions(tmp_path):
         (tmp_path / "more.key").unlink()
         wait_until(lambda: [e for e in server.log_events("certificate-not-opened") if e["path"] == f"{tmp_path}/more.key"])
         assert all_shown() == third
+        # Nor does a reload put what nobody can use in place of what is shown.
+        kept = server.cli("reload", "--config", str(server.config_path), check=False)
+        assert kept.returncode != 0, kept
+        for name, fault in (("mx", "is not for its key"), ("more", "cannot be read, or its key")):
+            assert re.search(rf'postrider\.conf:\d+:\d+: the certificate "{tmp_path}/{name}\.pem" {fault}', kept.stdout + kept.stderr), kept
+        assert '/other.pem"' not in kept.stdout + kept.stderr
+        assert all_shown() == third
         fourth = {name: make_certificate(tmp_path, name, host=f"{name}.local.test") for name in first}
         wait_for(fourth, time.monotonic())
+        all_stay()
+        server.cli("reload", "--config", str(server.config_path))
+        assert all_shown() == fourth
         all_stay()
         assert not server.log_events("certificate-signed-by-ourselves")
 

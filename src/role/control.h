@@ -2,9 +2,9 @@
  * control - what supervisor and roles say to each other on a role's control link.
  *
  * Supervisor to role, in this order before GO: SETUP, BUNDLE (in parts), LISTENER, DIR, CERTIFICATE, USERS, PEER; later
- * PEER, DRAIN, STOP, CERTIFICATE and USERS when files have changed, and BUNDLE again to the store, which alone swaps settings. Role to
+ * PEER, DRAIN, STOP, CERTIFICATE and USERS when files have changed, TRY before a reload, and BUNDLE again to the store, which alone swaps settings. Role to
  * supervisor: READY, then UNLINKED, and calls of the console. Handles come with LISTENER, DIR and PEER, one each (two for
- * a peer that signs), and with CERTIFICATE and USERS.
+ * a peer that signs), and with CERTIFICATE, TRY and USERS.
  */
 #ifndef ROLE_CONTROL_H
 #define ROLE_CONTROL_H
@@ -26,8 +26,18 @@ enum control_type {
     CONTROL_STATUS,      /* call: the answer is JSON, one object a role */
     CONTROL_UNLINKED,    /* the link to a peer is gone, or could not be made. u32 tie, as PEER said */
     CONTROL_CERTIFICATE, /* to the role `keys`. u32 index; handles of certificate and key; none: that was the last one */
+    CONTROL_TRY,         /* to the role `keys`. Handles of certificate and key; then a call: the answer about them is u8
+                            enum certificate_fault */
     CONTROL_USERS,       /* to the gate: the users file, anew when it changed; without a handle: there is none */
     CONTROL_LOST,        /* to the store: a sender or mailbox died. u8 kind, u32 index, generation, status (child_wait()) */
+};
+
+enum certificate_fault {
+    CERTIFICATE_GOOD,
+    CERTIFICATE_NOT_READ,
+    CERTIFICATE_UNUSABLE, /* it, or its key */
+    CERTIFICATE_OF_ANOTHER_KEY,
+    CERTIFICATE_FAULTS,
 };
 
 struct control_setup {

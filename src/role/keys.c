@@ -11,6 +11,7 @@
 #include "net/signing.h"
 #include "net/tls.h"
 #include "role/border.h"
+#include "role/control.h"
 #include "role/role.h"
 #include "runtime/log.h"
 
@@ -251,25 +252,34 @@ let_go(struct keys *k, struct held *h)
     *h = (struct held){ NULL, { NULL, 0 } };
 }
 
-/* A certificate and its key, if they are one; both texts are read already. */
+/* Whether a certificate and its key, both read already, are one that can be shown: then *out_key is the caller's. */
+static enum certificate_fault
+judge(struct keys *k, struct str certificate, struct str pem, struct key_certificate *out, struct key **out_key, struct err *why)
+{
+    *why = key_look_at_certificate(k->own_crypto, certificate, out);
+    if (!err_is(*why))
+        *why = key_parse(k->own_crypto, pem, out_key);
+    if (err_is(*why))
+        return CERTIFICATE_UNUSABLE;
+    struct key_name name = key_name(*out_key);
+    if (memcmp(&name, &out->key, sizeof name) == 0)
+        return CERTIFICATE_GOOD;
+    key_free(*out_key);
+    return CERTIFICATE_OF_ANOTHER_KEY;
+}
+
 static void
 hold(struct keys *k, uint32_t index, struct str certificate, struct str pem)
 {
     struct mem *mem = rt_mem(k->role->rt);
     struct key_certificate c;
     struct key *key;
+    struct err e;
 
-    struct err e = key_look_at_certificate(k->own_crypto, certificate, &c);
-    if (!err_is(e))
-        e = key_parse(k->own_crypto, pem, &key);
-    if (err_is(e)) {
-        log_certificate(k, index, LOG_ERROR, "certificate-unusable", e, NULL);
-        return;
-    }
-    struct key_name name = key_name(key);
-    if (memcmp(&name, &c.key, sizeof name) != 0) {
-        log_certificate(k, index, LOG_ERROR, "certificate-of-another-key", OK, NULL);
-        key_free(key);
+    enum certificate_fault fault = judge(k, certificate, pem, &c, &key, &e);
+    if (fault != CERTIFICATE_GOOD) {
+        log_certificate(k, index, LOG_ERROR,
+                        fault == CERTIFICATE_UNUSABLE ? "certificate-unusable" : "certificate-of-another-key", e, NULL);
         return;
     }
     bool ends = c.until < rt_wall(k->role->rt) + CERTIFICATE_SOON_NS;
@@ -280,22 +290,73 @@ hold(struct keys *k, uint32_t index, struct str certificate, struct str pem)
     k->places[index].fresh = (struct held){ key, str_new(kept, certificate.len) };
 }
 
+/* Both files, in 2 * KEY_FILE_MAX bytes of memory; takes the handles. */
+static struct err
+read_both(struct rt *rt, struct role_certificate *c, unsigned char *memory, struct str *out_certificate, struct str *out_key)
+{
+    struct err e = read_handle(rt, c->certificate, memory, KEY_FILE_MAX, out_certificate);
+    struct err second = read_handle(rt, c->key, memory + KEY_FILE_MAX, KEY_FILE_MAX, out_key);
+
+    c->certificate = c->key = HANDLE_NONE;
+    return err_is(e) ? e : second;
+}
+
 static void
 read_certificate(struct keys *k, struct role_certificate *c, unsigned char *memory)
 {
-    struct rt *rt = k->role->rt;
     struct str certificate, pem;
 
-    struct err e = read_handle(rt, c->certificate, memory, KEY_FILE_MAX, &certificate);
-    struct err second = read_handle(rt, c->key, memory + KEY_FILE_MAX, KEY_FILE_MAX, &pem);
-    if (!err_is(e))
-        e = second;
+    struct err e = read_both(k->role->rt, c, memory, &certificate, &pem);
     if (c->index >= k->role->site->certificate_count) /* of a site that is ours no more */
         return;
     if (err_is(e))
         log_certificate(k, c->index, LOG_ERROR, "certificate-not-read", e, NULL);
     else
         hold(k, c->index, certificate, pem);
+}
+
+struct trial {
+    struct keys *k;
+    struct role_certificate files;
+    uint32_t call;
+};
+
+/* Of another site, which may become ours if it is good: nothing is kept of it. */
+static void
+run_trial(void *arg)
+{
+    struct trial *trial = arg;
+    struct keys *k = trial->k;
+    struct mem *mem = rt_mem(k->role->rt);
+    unsigned char *memory = mem_alloc(mem, 2 * (size_t)KEY_FILE_MAX), said;
+    enum certificate_fault fault = CERTIFICATE_NOT_READ;
+    struct str certificate, pem;
+    struct key_certificate c;
+    struct key *key;
+
+    struct err e = read_both(k->role->rt, &trial->files, memory, &certificate, &pem);
+    if (!err_is(e))
+        fault = judge(k, certificate, pem, &c, &key, &e);
+    if (fault == CERTIFICATE_GOOD)
+        key_free(key);
+    explicit_bzero(memory, 2 * (size_t)KEY_FILE_MAX);
+    mem_free(mem, memory, 2 * (size_t)KEY_FILE_MAX);
+    said = (unsigned char)fault;
+    link_reply(k->role->control, trial->call, CONTROL_TRY, str_new(&said, 1));
+    mem_free(mem, trial, sizeof *trial);
+}
+
+static void
+try_certificate(struct role *role, uint32_t call)
+{
+    struct keys *k = role->ctx;
+
+    if (!k) /* this role is ending */
+        return;
+    struct trial *trial = mem_new(rt_mem(role->rt), struct trial);
+    *trial = (struct trial){ k, role->tried, call };
+    role->tried.certificate = role->tried.key = HANDLE_NONE;
+    scope_start(&k->work, "trial", run_trial, trial);
 }
 
 static struct err
@@ -551,5 +612,5 @@ sandbox(struct role *role, struct sandbox_rules *rules)
 
 const struct role_ops keys_ops = {
     .kind = ROLE_KEYS, .prepare = prepare, .sandbox = sandbox, .start = start, .run = run, .peer_up = peer_up,
-    .peer_down = peer_down, .certificates = certificates,
+    .peer_down = peer_down, .certificates = certificates, .try_certificate = try_certificate,
 };

@@ -222,6 +222,24 @@ add_dir(struct role *role, struct link_message *m)
 
 /* The files of one certificate; without handles: that was the last one. */
 static bool
+try_certificate(struct role *role, struct link_message *m)
+{
+    if (m->body.len > 0 || !role->running || !role->ops->try_certificate)
+        return false;
+    if (m->handle_count == 0 && m->call != 0) {
+        role->ops->try_certificate(role, m->call);
+        return true;
+    }
+    if (m->handle_count != 2 || m->call != 0)
+        return false;
+    handle_close(role->rt, role->tried.certificate); /* of a call that did not come */
+    handle_close(role->rt, role->tried.key);
+    role->tried = (struct role_certificate){ .certificate = m->handles[0], .key = m->handles[1] };
+    m->handle_count = 0;
+    return true;
+}
+
+static bool
 add_certificate(struct role *role, struct link_message *m)
 {
     struct take t = take_init(m->body);
@@ -340,6 +358,8 @@ handle_control(void *ctx, struct link *link, struct link_message *m)
         return add_dir(role, m);
     case CONTROL_CERTIFICATE:
         return add_certificate(role, m);
+    case CONTROL_TRY:
+        return try_certificate(role, m);
     case CONTROL_USERS:
         return add_users(role, m);
     case CONTROL_PEER:
@@ -489,7 +509,8 @@ run_role(struct role *role)
 int
 role_main(struct rt *rt, const struct role_ops *ops)
 {
-    struct role role = { .rt = rt, .ops = ops };
+    struct role role = { .rt = rt, .ops = ops,
+                         .tried = { .certificate = HANDLE_NONE, .key = HANDLE_NONE } };
 
     list_init(&role.peers);
     event_init(&role.changed);

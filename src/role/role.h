@@ -96,6 +96,7 @@ struct role_ops {
     void (*configured)(struct role *);               /* role->site was swapped (store only); may be NULL */
     bool (*lost)(struct role *, struct link_message *); /* CONTROL_LOST (store only); may be NULL */
     void (*users_file)(struct role *); /* role->users came anew while it runs (gate only); may be NULL */
+    void (*try_certificate)(struct role *, uint32_t call); /* role->tried, whose handles it takes (keys only); may be NULL */
     void (*certificates)(struct role *); /* role->certificates came anew while it runs (keys only); may be NULL */
 };
 
@@ -114,6 +115,7 @@ struct role {
     size_t dir_count;
     struct role_certificate certificates[SITE_CERTIFICATES_MAX]; /* the role takes the handles: role_take_certificates() */
     size_t certificate_count;
+    struct role_certificate tried;
     struct handle users;   /* gate: the users file, or HANDLE_NONE: there is none. The role takes it */
     bool users_said;       /* and that it was said */
     struct list peers;

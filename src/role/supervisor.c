@@ -558,6 +558,69 @@ send_certificates(struct process *p)
     return err_is(failed) ? failed : send_certificate(p, 0, NULL, 0);
 }
 
+static struct link *
+control_of_keys(struct supervisor *s)
+{
+    list_each (node, &s->processes) {
+        struct process *p = container_of(node, struct process, node);
+        if (p->kind == ROLE_KEYS && p->generation == s->generation && p->linked && p->ready)
+            return p->control;
+    }
+    return NULL;
+}
+
+/* What the role `keys` thinks of a certificate of another site; that it cannot be asked is no fault. */
+static enum certificate_fault
+try_certificate(struct supervisor *s, const struct site_certificate *c, struct arena *scratch)
+{
+    struct handle handles[2] = { HANDLE_NONE, HANDLE_NONE };
+    struct str answer;
+
+    struct err e = host_open(s->rt, c->certificate, FOREVER, &handles[0]);
+    if (!err_is(e))
+        e = host_open(s->rt, c->key, FOREVER, &handles[1]);
+    bool opened = !err_is(e);
+    struct link *control = control_of_keys(s);
+    if (opened && control)
+        e = link_send_handles(control, CONTROL_TRY, S(""), handles, 2, within(s->rt, 5 * SECOND));
+    handle_close(s->rt, handles[0]);
+    handle_close(s->rt, handles[1]);
+    if (!opened)
+        return CERTIFICATE_NOT_READ;
+    if (!control || err_is(e) || control_of_keys(s) != control)
+        return CERTIFICATE_GOOD;
+    e = link_call(control, CONTROL_TRY, S(""), scratch, within(s->rt, 10 * SECOND), &answer);
+    if (err_is(e) || answer.len != 1 || (unsigned char)answer.ptr[0] >= CERTIFICATE_FAULTS)
+        return CERTIFICATE_GOOD;
+    return (enum certificate_fault)answer.ptr[0];
+}
+
+/* Before a reload: what runs now shows certificates that are good, and should not make way for what is not. */
+static bool
+certificates_are_good(struct supervisor *s, const struct site *site, struct text *out_text)
+{
+    static const char *const faults[CERTIFICATE_FAULTS] = {
+        [CERTIFICATE_NOT_READ] = "cannot be read, or its key",
+        [CERTIFICATE_UNUSABLE] = "cannot be used, or its key",
+        [CERTIFICATE_OF_ANOTHER_KEY] = "is not for its key",
+    };
+    struct arena scratch;
+    bool fine = true;
+
+    arena_init(&scratch, rt_mem(s->rt), 1024, 64 << 10);
+    for (size_t i = 0; i < site->certificate_count; i++) {
+        const struct site_certificate *c = &site->certificates[i];
+        enum certificate_fault fault = try_certificate(s, c, &scratch);
+        if (fault == CERTIFICATE_GOOD)
+            continue;
+        fine = false;
+        conf_where_put(out_text, c->where);
+        text_putf(out_text, ": the certificate \"%.*s\" %s: see \"postrider check\"\n", STR_ARG(c->certificate), faults[fault]);
+    }
+    arena_done(&scratch);
+    return fine;
+}
+
 /* When each file changed last, as far as we know, all in one number. */
 static uint64_t
 certificates_version(struct supervisor *s)
@@ -1184,7 +1247,7 @@ prepare_reload(struct supervisor *s, struct loaded *fresh, struct mail_base *bas
         return false;
     if (!str_eq(fresh->site->state, s->site->state))
         text_put(out_text, S("the state directory cannot change in a reload: stop and start\n"));
-    else if (make_bases(s, fresh->site, bases, *out_count, out_text)) {
+    else if (certificates_are_good(s, fresh->site, out_text) && make_bases(s, fresh->site, bases, *out_count, out_text)) {
         bool fine = !err_is(open_sockets(s, fresh->site, out_text));
         while (fine && s->starting) /* it walks over sockets and processes */
             fine = !err_is(event_wait(s->rt, &s->changed, FOREVER));
