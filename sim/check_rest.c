@@ -28,7 +28,7 @@ static const struct rest {
     { "store", 1, 9, COUNT_ANY, { "main", "commit", "spool recovery", "pump", "space" } },
     { "resolver", 1, 6, 24, { "main" } },
     { "checker", 1, 4, 24, { "main" } },
-    { "gate", 1, 6, 24, { "main", "sweep", "keep" } },
+    { "gate", 1, 6, 40, { "main", "sweep", "keep" } },
     { "sender", 2, 4, 40, { "main", "smtp client keeper" } },
     { "mailbox", 1, 2, 24, { "main" } },
     { "console", 1, 3, 24, { "main", "accept" } },

@@ -40,17 +40,6 @@ host_read_file(struct rt *rt, struct str path, size_t max, struct arena *arena, 
     return OK;
 }
 
-/* No configuration here names a file. */
-struct err
-host_open(struct rt *rt, struct str path, int64_t until, struct handle *out)
-{
-    (void)path;
-    (void)until;
-    (void)out;
-    TRY(a_moment(rt));
-    return err_from_os(ENOENT, "open");
-}
-
 struct err
 host_write_file(struct rt *rt, struct str path, struct str bytes, unsigned mode, int64_t until)
 {

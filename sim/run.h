@@ -37,6 +37,7 @@ struct client_plan {
     const struct script_letter *script; /* `mails` of them; NULL: drawn */
     int64_t starts;          /* with a script: when it comes */
     bool later;              /* not started with the others */
+    bool logs_in;            /* as a user, over TLS */
     bool local;              /* by the Unix socket, as a program of the daemon's machine */
     bool trusted;
     uint32_t mails;

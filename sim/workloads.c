@@ -21,12 +21,16 @@
 #define BY_TCP(...) { .letters = { __VA_ARGS__ }, .count = 1, .starts = WORK }
 #define BY_SOCKET(...) { .letters = { __VA_ARGS__ }, .count = 1, .starts = WORK, .local = true }
 
+#define BY_LOGIN(...) { .letters = { __VA_ARGS__ }, .count = 1, .starts = WORK, .logs_in = true }
+
 const struct workload workloads[] = {
     { .name = "start", .from_start = true, .clients = { BY_TCP(LETTER("user0@local.test")) } },
     { .name = "maildir", .clients = { BY_TCP(LETTER("user0@local.test")) } },
     { .name = "relay", .clients = { BY_TCP(LETTER("ok-%u-0@good.test")) } },
     { .name = "lmtp", .clients = { BY_TCP(LETTER("m0@lmtp.test", "m1@lmtp.test")) } },
     { .name = "submission", .clients = { BY_SOCKET(LETTER("user1@local.test", "ok-%u-1@good.test")) } },
+    { .name = "login", .clients = { BY_LOGIN(LETTER("user1@local.test", "ok-%u-1@good.test")) } },
+    { .name = "start-with-users", .from_start = true, .clients = { BY_LOGIN(LETTER("user1@local.test")) } },
     { .name = "refused-here", .clients = { BY_TCP(LETTER("user0@local.test", "nobody@local.test")) } },
     { .name = "refused-there", .clients = { BY_TCP(LETTER("ok-%u-0@good.test", "no-%u@good.test")) } },
     { .name = "deferred", .clients = { BY_TCP(LETTER("later-%u@good.test")) } },
@@ -63,6 +67,24 @@ static const struct str more_of_site =
     STR("listen mx other { address 192.0.2.1:2525 }\n"
         "domain new.test { mailbox n0; alias postmaster -> n0; deliver maildir /var/mail/more/{domain}/{local} }\n");
 
+static const struct str users_of_site =
+    STR("listen submissions { address 192.0.2.1:465 }\nusers file /etc/users { mechanisms plain }\n");
+/* A cheap hash, of "secret". */
+static const struct str users =
+    STR("anna:$6$rounds=1000$saltsalt$LAV5VE5Y7w1d73x1mFNspYWUpazfmwv2SoepNXNKJ/otop/Zok96Hr8Q13LEv0DRY/x8v0/crpIjl8NJSAqXV/:send-as=@back.test\n");
+
+static void
+make_users(struct run *run, struct text *config)
+{
+    struct disk *disk = run->sim->disk;
+    disk_inode etc, file;
+
+    text_put(config, users_of_site);
+    CHECK(!err_is(disk_create(disk, DISK_ROOT, S("etc"), true, &etc)) &&
+          !err_is(disk_create(disk, etc, S("users"), false, &file)) && !err_is(disk_write(disk, file, users, 0)));
+    disk_sync_all(disk);
+}
+
 static void
 add_client(struct run *run, const char *kind, const struct script_letter *letters, size_t count, bool local, int64_t starts,
            bool later)
@@ -94,8 +116,13 @@ workload_plan(struct run *run, const struct workload *w)
     sim_dns_add_address(sim, "mx1.good.test", "203.0.113.10");
     sim->disk_capacity = UINT64_C(256) << 20; /* the store tells of little space each second */
     disk_set_capacity(sim->disk, sim->disk_capacity);
-    for (size_t i = 0; i < WORKLOAD_CLIENTS && w->clients[i].count; i++)
+    for (size_t i = 0; i < WORKLOAD_CLIENTS && w->clients[i].count; i++) {
         add_client(run, "client", w->clients[i].letters, w->clients[i].count, w->clients[i].local, w->clients[i].starts, false);
+        run->plan.clients[i].logs_in = w->clients[i].logs_in;
+        if (w->clients[i].logs_in)
+            make_users(run, &t);
+    }
+    CHECK(!t.full);
     add_client(run, "probe", &probes[0], 1, false, 0, true);
     add_client(run, "probe", &probes[1], 1, true, 0, true);
     if (w->then == RECONFIGURED)

@@ -34,7 +34,7 @@ FILES = set("""openat2 openat open mkdirat renameat renameat2 unlinkat fsync fda
 fstatfs flock pwrite64 pwritev stat lstat statx""".split())
 MAY = {
     "receiver": ALWAYS | ACCEPT, "submission": ALWAYS | ACCEPT, "console": ALWAYS | ACCEPT,
-    "gate": ALWAYS | CONNECT, "sender": ALWAYS | CONNECT, "resolver": ALWAYS | CONNECT, "checker": ALWAYS | CONNECT,
+    "gate": ALWAYS | CONNECT | FILES, "sender": ALWAYS | CONNECT, "resolver": ALWAYS | CONNECT, "checker": ALWAYS | CONNECT,
     "store": ALWAYS | FILES, "mailbox": ALWAYS | FILES, "keys": ALWAYS | FILES,
     "fetch": ALWAYS | CONNECT | FILES,
 }

@@ -29,6 +29,7 @@ enum {
     BAN_BYTES = LIMIT_USER_NAME + 100,
 };
 #define KEEP_NS (1 * MINUTE)
+#define AGAIN_NS (2 * SECOND)
 #define SWEEP_NS (30 * SECOND)
 #define MAGIC S("postrider gate 1")
 /* Compared where there is no hash: as long as ours take. */
@@ -683,16 +684,12 @@ read_file(struct rt *rt, struct file *file, size_t max, unsigned char **out, siz
 }
 
 static struct err
-read_users(struct gate_users *g, struct handle handle, struct users **out)
+read_users(struct gate_users *g, struct file *file, struct users **out)
 {
-    struct file *file;
     unsigned char *bytes;
     size_t len, size;
 
-    TRY(file_from_handle(g->rt, handle, &file));
-    struct err e = read_file(g->rt, file, USERS_BYTES_MAX, &bytes, &len, &size);
-    file_close(file);
-    TRY(e);
+    TRY(read_file(g->rt, file, USERS_BYTES_MAX, &bytes, &len, &size));
     *out = users_new(rt_mem(g->rt), rt_random(g->rt), bytes, len, size);
     while (users_take(*out, LINES_AT_ONCE, (struct users_problem){ tell_problem, g }))
         fiber_yield(g->rt);
@@ -707,17 +704,23 @@ run_load(void *arg)
     while (g->again) {
         struct handle handle = g->file;
         struct users *fresh = NULL;
+        struct file *file = NULL;
         g->again = false;
         g->file = HANDLE_NONE;
-        struct err e = handle_is_none(handle) ? ERR(ERR_NOT_FOUND, "open the users file") : read_users(g, handle, &fresh);
-        if (err_is(e) && e.kind != ERR_NOT_FOUND) { /* what we have stays */
-            log_file(g, LOG_ERROR, "users-not-read", e);
-            continue;
+        struct err e = handle_is_none(handle) ? OK : file_from_handle(g->rt, handle, &file);
+        /* What we have stays until that is read. Nobody passes it on again unless it changes: so here it is tried again. */
+        while (!err_is(e) && file && err_is(read_users(g, file, &fresh))) {
+            log_file(g, LOG_ERROR, "users-not-read", ERR(ERR_IO, "read the users file"));
+            e = g->again ? ERR(ERR_CLOSED, "read the former users file") : rt_sleep(g->rt, within(g->rt, AGAIN_NS));
         }
+        if (file)
+            file_close(file);
+        if (err_is(e))
+            continue;
         if (g->own_users)
             users_free(g->own_users);
         g->own_users = fresh;
-        log_file(g, fresh ? LOG_INFO : LOG_WARNING, fresh ? "users" : "no-users", e);
+        log_file(g, fresh ? LOG_INFO : LOG_WARNING, fresh ? "users" : "no-users", OK);
     }
     g->loading = false;
 }

@@ -113,6 +113,7 @@ struct supervisor {
     struct scope fibers;
     struct list processes, sockets, ties;
     uint32_t generation, last_tie;
+    bool users_unopened; /* the users file could not be, though it is there: again soon */
     bool starting, reloading, stopping, stop_asked;
     struct event changed;
 };
@@ -687,6 +688,7 @@ send_users(struct process *p)
     if (s->site->users.kind != USERS_FILE)
         return OK;
     struct err e = open_users(s, &handle);
+    s->users_unopened = err_is(e) && e.kind != ERR_NOT_FOUND && e.kind != ERR_DENIED;
     if (err_is(e))
         log_file(s, "users-not-opened", s->site->users.path, e);
     int64_t until = within(s->rt, 5 * SECOND);
@@ -720,7 +722,7 @@ run_watch_users(void *arg)
 
     while (!err_is(rt_sleep(s->rt, within(s->rt, s->site->users.kind == USERS_FILE ? WATCH_NS : WATCH_NOTHING_NS)))) {
         uint64_t now = users_version(s);
-        if (now == seen || s->stopping)
+        if ((now == seen && !s->users_unopened) || s->stopping)
             continue;
         seen = now;
         if (err_is(begin_starting(s)))
