@@ -101,11 +101,11 @@ terminal_secret(struct rt *rt, struct str prompt, void *memory, size_t cap, size
     silent.c_lflag &= ~(tcflag_t)(ECHO | ECHONL | ICANON | ISIG);
     silent.c_cc[VMIN] = 1;
     silent.c_cc[VTIME] = 0;
-    terminal_write(TERMINAL_ERROR, prompt);
     if (tcsetattr(STDIN_FILENO, TCSAFLUSH, &silent) != 0)
         return err_from_os(errno, "make the terminal silent");
+    terminal_write(TERMINAL_ERROR, prompt); /* only now: who sees it may type */
     struct err e = read_line(true, memory, cap, out_len);
-    tcsetattr(STDIN_FILENO, TCSAFLUSH, &before);
+    tcsetattr(STDIN_FILENO, TCSADRAIN, &before);
     terminal_write(TERMINAL_ERROR, S("\n"));
     return e;
 }
