@@ -92,6 +92,8 @@ def read_envelope(take):
         raise Bad("an envelope of another version")
     envelope = {"ret": take.number("B"), "body": take.number("B"), "flags": take.number("B"), "size": take.number("Q"),
                 "accepted_wall": take.number("q"), "hold_until": take.number("q")}
+    if envelope["flags"] & 32:
+        envelope["deliver_within"] = take.number("q")
     for word in ("reverse_path", "envid", "helo", "client", "session", "trace"):
         envelope[word] = take.text()
     envelope["recipients"] = []

@@ -8,6 +8,7 @@ import fcntl
 import hashlib
 import hmac
 import os
+import re
 import secrets
 import shutil
 import smtplib
@@ -19,6 +20,7 @@ import time
 import pytest
 
 from harness import Postrider, free_port, parse, wait_until
+from peers import ScriptedServer
 from test_tls import context, make_certificate
 
 USER, PASSWORD = "anna@local.test", "pencil & paper"
@@ -57,12 +59,13 @@ def make_client_certificate(folder):
 
 
 class Site(Postrider):
-    def __init__(self, folder, recipients=2000, config=SITE):
+    def __init__(self, folder, recipients=2000, config=SITE, **values):
         folder.mkdir(parents=True, exist_ok=True)
         make_certificate(folder, "mx")
         make_client_certificate(folder)
         self.ports = {"587": free_port(), "465": free_port()}
-        super().__init__(folder, config, place=folder, start=self.ports["587"], at_once=self.ports["465"], recipients=recipients)
+        super().__init__(folder, config, place=folder, start=self.ports["587"], at_once=self.ports["465"], recipients=recipients,
+                         **values)
         for user, options in ((USER, ()), ("carol@local.test", ("--send-as", "info@local.test", "--send-as", "@granted.test")),
                               ("limited@local.test", ())):
             self.add_user(user, *options)
@@ -449,6 +452,31 @@ def test_held_and_released(server):
     assert [m for m in server.queue() if m["id"] == sent["late"][1]], "it waits"
     server.cli("queue", "retry", sent["late"][1], "--config", str(server.config_path))
     wait_until(lambda: subjects(server).get(f"late {token}"))
+
+
+# ---- DELIVERBY ----
+
+def test_delivered_in_time_or_returned(tmp_path):
+    """What is left of the time is told to a next hop that knows DELIVERBY; one that does not gets N only, and R comes back."""
+    site = SITE.replace("users file", "route plain.test {{ via 127.0.0.1:{plain}; tls off }}\nusers file")
+    with ScriptedServer(extensions=("DELIVERBY 0", "DSN")) as knows, ScriptedServer() as plain:
+        with Site(tmp_path, config=site, next_port=knows.port, plain=plain.port) as server, server.login() as client:
+            assert client.has_extn("deliverby")
+            assert code_of(client, "MAIL", f"FROM:<{USER}> BY=0;R") == (501, "5.5.4")
+            for to, by in (("a@knows.test", "BY=600;R"), ("b@knows.test", "BY=600;NT"), ("x@plain.test", "BY=600;N"),
+                           ("y@plain.test", "BY=3;R")):
+                assert client.docmd("MAIL", f"FROM:<{USER}> {by}")[0] == 250
+                assert client.docmd("RCPT", f"TO:<{to}>")[0] == 250
+                assert client.data(b"Subject: %s\r\n\r\nhello\r\n" % to.encode())[0] == 250
+            wait_until(lambda: len(knows.messages) == 2 and len(plain.messages) == 1 and server.mails("anna"))
+            bounce = server.mails("anna")[0]
+            assert b"y@plain.test" in bounce and b"Status: 5.4.7" in bounce and b"(DELIVERBY)" in bounce
+            passed_on = {rcpts[0].split("<")[1].split(">")[0]: mail for mail, rcpts, _ in knows.messages + plain.messages}
+            for to, mode in (("a@knows.test", "R"), ("b@knows.test", "NT")):
+                left, told = re.search(r" BY=(\d+);(\w+)", passed_on[to]).groups()
+                assert told == mode and 500 < int(left) <= 600
+            assert "BY=" not in passed_on["x@plain.test"] and "y@plain.test" not in passed_on
+            assert len(server.mails("anna")) == 1
 
 
 # ---- limits ----

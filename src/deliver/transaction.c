@@ -505,6 +505,17 @@ stays_here(const struct target *to)
     return to->to.family == ADDRESS_UNIX || address_is_loopback(&to->to);
 }
 
+/* RFC 2852: what is left of the time, in whole seconds; 0: none. */
+static int64_t
+seconds_left(const struct attempt *a)
+{
+    const struct envelope *e = a->job->envelope;
+    int64_t began = e->hold_until > e->accepted_wall ? e->hold_until : e->accepted_wall;
+    int64_t left = e->deliver_within - (rt_wall(a->rt) - began);
+
+    return e->deliver_within == 0 || left < SECOND ? 0 : left < e->deliver_within ? left / SECOND : e->deliver_within / SECOND;
+}
+
 enum next
 attempt_use_connection(struct attempt *a, const struct target *to, struct client *client)
 {
@@ -517,6 +528,12 @@ attempt_use_connection(struct attempt *a, const struct target *to, struct client
         attempt_unfit(a, to, S("4.7.30"), S("the message requires TLS on all of its way (REQUIRETLS), and the next hop does not offer that"));
         return NEXT_HOST;
     }
+    bool by = client_has(features, CLIENT_DELIVERBY);
+    if (a->job->envelope->deliver_or_return && !a->settings->lmtp && (!by || seconds_left(a) == 0)) {
+        attempt_unfit(a, to, S("4.4.7"), by ? S("the time in which the message was to be delivered is over")
+                                            : S("the message is to be delivered in time or returned (DELIVERBY), and the next hop does not offer that"));
+        return NEXT_HOST;
+    }
     while (next == NEXT_CONNECTION && a->pending > 0 && !a->stop && client_is_usable(client)) {
         struct batch *batch = batch_new(a);
         bool reused = client_transactions(client) > 0;
@@ -526,6 +543,9 @@ attempt_use_connection(struct attempt *a, const struct target *to, struct client
             continue;
         batch->t.rcpt_count = batch->count;
         batch->t.require_tls = a->job->envelope->require_tls && passes_on;
+        batch->t.deliver_within = by ? seconds_left(a) : 0;
+        batch->t.deliver_or_return = a->job->envelope->deliver_or_return;
+        batch->t.deliver_trace = a->job->envelope->deliver_trace;
         int64_t start = rt_now(a->rt);
         struct err lost = client_send(client, &batch->t, &a->own_scratch);
         a->figures->transfer += rt_now(a->rt) - start;

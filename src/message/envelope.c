@@ -9,6 +9,7 @@
  *     +---------+--------+---------+----------+---------+------------------+---------------+
  *     | reverse_path | envid | helo | client | session | trace | recipient count u32        |
  *     +--------------+-------+------+--------+---------+-------+----------------------------+
+ *     with FLAG_BY, deliver_within i64 stands before reverse_path;
  *     then for each recipient:
  *     | notify u8 | origin u8 | address | orcpt | given | reverse_path |
  *
@@ -26,12 +27,16 @@ enum {
     FLAG_NOTICE = 4,
     FLAG_REQUIRE_TLS = 8,
     FLAG_TLS_OPTIONAL = 16,
-    FLAG_ALL = 31,
+    FLAG_BY = 32,
+    FLAG_BY_RETURN = 64,
+    FLAG_BY_TRACE = 128,
+    FLAG_ALL = 255,
     HEAD_FIXED = 4 + 3 * 8 + 6 * 4 + 4,
+    BY_BYTES = 8,
     RECIPIENT_FIXED = 2 + 4 * 4,
     NOTIFY_ALL = NOTIFY_NEVER | NOTIFY_SUCCESS | NOTIFY_FAILURE | NOTIFY_DELAY,
 };
-static_assert(HEAD_FIXED + LIMIT_COMMAND_LINE + LIMIT_ENVELOPE_WORD * 4 + LIMIT_ENVELOPE_TRACE <= LIMIT_ENVELOPE_FIXED,
+static_assert(HEAD_FIXED + BY_BYTES + LIMIT_COMMAND_LINE + LIMIT_ENVELOPE_WORD * 4 + LIMIT_ENVELOPE_TRACE <= LIMIT_ENVELOPE_FIXED,
               "all maxima together fit");
 
 static const struct str base32 = STR("0123456789abcdefghjkmnpqrstvwxyz");
@@ -140,7 +145,8 @@ recipient_is_sound(const struct recipient *r)
 static bool
 head_is_sound(const struct envelope *e)
 {
-    return is_clean(e->reverse_path, LIMIT_COMMAND_LINE) && is_clean(e->envid, LIMIT_ENVELOPE_WORD) &&
+    return e->deliver_within >= 0 && (e->deliver_within > 0 || (!e->deliver_or_return && !e->deliver_trace)) &&
+           is_clean(e->reverse_path, LIMIT_COMMAND_LINE) && is_clean(e->envid, LIMIT_ENVELOPE_WORD) &&
            is_clean(e->helo, LIMIT_ENVELOPE_WORD) && is_clean(e->client, LIMIT_ENVELOPE_WORD) &&
            is_clean(e->session, LIMIT_ENVELOPE_WORD) && trace_is_sound(e->trace) && e->ret <= RET_HDRS &&
            e->body <= BODY_BINARYMIME && e->recipient_count <= LIMIT_ENVELOPE_RECIPIENTS;
@@ -150,7 +156,7 @@ size_t
 envelope_size(const struct envelope *e)
 {
     size_t size = HEAD_FIXED + e->reverse_path.len + e->envid.len + e->helo.len + e->client.len + e->session.len +
-                  e->trace.len;
+                  e->trace.len + (e->deliver_within > 0 ? BY_BYTES : 0);
 
     for (size_t i = 0; i < e->recipient_count; i++)
         size += recipient_size(&e->recipients[i]);
@@ -184,10 +190,13 @@ envelope_put(struct put *p, const struct envelope *e)
     put_u8(p, e->body);
     put_u8(p, (uint8_t)((e->smtputf8 ? FLAG_SMTPUTF8 : 0) | (e->trusted ? FLAG_TRUSTED : 0) |
                         (e->notice ? FLAG_NOTICE : 0) | (e->require_tls ? FLAG_REQUIRE_TLS : 0) |
-                        (e->tls_optional ? FLAG_TLS_OPTIONAL : 0)));
+                        (e->tls_optional ? FLAG_TLS_OPTIONAL : 0) | (e->deliver_within > 0 ? FLAG_BY : 0) |
+                        (e->deliver_or_return ? FLAG_BY_RETURN : 0) | (e->deliver_trace ? FLAG_BY_TRACE : 0)));
     put_u64(p, e->size);
     put_i64(p, e->accepted_wall);
     put_i64(p, e->hold_until);
+    if (e->deliver_within > 0)
+        put_i64(p, e->deliver_within);
     put_bytes(p, e->reverse_path);
     put_bytes(p, e->envid);
     put_bytes(p, e->helo);
@@ -223,6 +232,12 @@ envelope_take_head(struct take *t, struct arena *arena, struct envelope *out)
     e.size = take_u64(t);
     e.accepted_wall = take_i64(t);
     e.hold_until = take_i64(t);
+    if (flags & FLAG_BY)
+        e.deliver_within = take_i64(t);
+    e.deliver_or_return = flags & FLAG_BY_RETURN;
+    e.deliver_trace = flags & FLAG_BY_TRACE;
+    if (flags & FLAG_BY ? e.deliver_within <= 0 : (flags & (FLAG_BY_RETURN | FLAG_BY_TRACE)) != 0)
+        t->bad = true;
     e.reverse_path = keep_bytes(t, arena, LIMIT_COMMAND_LINE);
     e.envid = keep_bytes(t, arena, LIMIT_ENVELOPE_WORD);
     e.helo = keep_bytes(t, arena, LIMIT_ENVELOPE_WORD);

@@ -64,6 +64,9 @@ struct envelope {
     uint64_t size;           /* bytes of content, without `trace` */
     int64_t accepted_wall;   /* ns since 1970, when it was committed */
     int64_t hold_until;      /* wall ns; 0: none */
+    int64_t deliver_within;  /* ns from acceptance or release on, RFC 2852; 0: not said */
+    bool deliver_or_return;  /* then: fail what is not delivered by then, instead of telling of the delay */
+    bool deliver_trace;      /* BY= had a T: only passed on */
     uint8_t ret;             /* enum ret */
     uint8_t body;            /* enum body; what the content needs (8-bit seen counts, whatever MAIL said) */
     bool smtputf8;           /* MAIL said SMTPUTF8 */

@@ -89,6 +89,23 @@ comes_back(struct test *t)
             EXPECT_INT(t, back.recipients[i].origin, rcpt[i].origin);
         }
     }
+    test_case(t, "with a time to be delivered in");
+    struct put by = put_init(memory, sizeof memory);
+    e.deliver_within = 3600 * SECOND;
+    e.deliver_or_return = true;
+    envelope_put(&by, &e);
+    EXPECT_INT(t, by.len, envelope_size(&e));
+    take = take_init(put_str_so_far(&by));
+    EXPECT(t, envelope_take(&take, &arena, &back) && take_end(&take));
+    EXPECT(t, back.deliver_within == e.deliver_within && back.deliver_or_return && !back.deliver_trace);
+    EXPECT_STR(t, back.trace, e.trace);
+    memory[3] = 64; /* or to be returned, without a time */
+    take = take_init(put_str_so_far(&by));
+    EXPECT(t, !envelope_take(&take, &arena, &back));
+    e.deliver_within = 0;
+    e.deliver_or_return = false;
+    p = put_init(memory, sizeof memory);
+    envelope_put(&p, &e);
     struct take head = take_init(put_str_so_far(&p));
     EXPECT(t, envelope_take_head(&head, &arena, &back) && back.recipient_count == 2 && back.recipients == NULL);
     struct recipient first;

@@ -59,12 +59,14 @@ struct live {
     struct message_id id;
     int64_t accepted_wall;
     int64_t born;                /* monotonic time at which its running time would have been 0 */
-    uint64_t size;
+    uint64_t size : 41;          /* bytes: more than any listener takes */
+    uint64_t within : 23;        /* seconds, RFC 2852: told of, or failed, at this age; 0: as others */
     struct submitter *submitter;
     struct pending *first;       /* by index; the ended ones among them are swept now and then */
     uint16_t total, gone;        /* pendings in the list; of which PLACE_GONE */
     uint8_t deaths;              /* > 0: suspect: goes out alone */
     bool null_sender : 1, trusted : 1, own_notice : 1, held : 1;
+    bool returns : 1;            /* `within` is the end of its life */
     bool bounce : 1, remove : 1; /* what an operator decided while some recipients were in flight */
 };
 

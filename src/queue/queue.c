@@ -5,6 +5,9 @@
 
 #include <string.h>
 
+#define SIZE_MOST ((UINT64_C(1) << 41) - 1) /* what the fields of struct live hold */
+enum { WITHIN_MAX = (1 << 23) - 1 };
+
 void
 own_str(struct mem *mem, struct str *own, struct str s)
 {
@@ -137,7 +140,8 @@ live_lifetime(const struct queue *q, const struct live *m)
 {
     const struct retry *r = &q->settings.retry;
 
-    return m->null_sender && r->lifetime_null < r->lifetime ? r->lifetime_null : r->lifetime;
+    int64_t most = m->null_sender && r->lifetime_null < r->lifetime ? r->lifetime_null : r->lifetime;
+    return m->returns && (int64_t)m->within * SECOND < most ? (int64_t)m->within * SECOND : most;
 }
 
 bool
@@ -276,7 +280,11 @@ queue_add(struct queue *q, struct moment t, const struct spool_message *message)
     /* RFC 4865: what is to be held until a time begins to age then. */
     m->accepted_wall = e->hold_until > e->accepted_wall ? e->hold_until : e->accepted_wall;
     m->born = e->hold_until > t.wall ? t.now + (e->hold_until - t.wall) : t.now - message->age;
-    m->size = e->size;
+    m->within = (uint64_t)(e->deliver_within / SECOND) & WITHIN_MAX;
+    if (e->deliver_within / SECOND > WITHIN_MAX) /* no mail lives so long */
+        m->within = WITHIN_MAX;
+    m->returns = e->deliver_or_return;
+    m->size = e->size & SIZE_MOST;
     m->deaths = message->deaths;
     m->held = message->held;
     m->null_sender = e->reverse_path.len == 0;

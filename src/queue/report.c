@@ -27,7 +27,9 @@ notice_free(struct queue *q, struct notice *n)
 int64_t
 notice_delay_at(const struct queue *q, const struct pending *p, struct moment t)
 {
-    int64_t after = q->settings.retry.delay_notice, age = live_age(p->live, t);
+    const struct live *m = p->live;
+    bool by = m->within > 0 && !m->returns; /* RFC 2852: its sender said how late is late */
+    int64_t after = by ? (int64_t)m->within * SECOND : q->settings.retry.delay_notice, age = live_age(m, t);
 
     if (after == 0 || p->delay_told || p->delay_asked || age >= live_lifetime(q, p->live) ||
         !notice_for_delay(pending_facts(q, p)))

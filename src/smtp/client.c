@@ -290,6 +290,7 @@ static const struct {
     { STR("LIMITS"), CLIENT_LIMITS, take_limits },
     { STR("STARTTLS"), CLIENT_STARTTLS, NULL },
     { STR("REQUIRETLS"), CLIENT_REQUIRETLS, NULL },
+    { STR("DELIVERBY"), CLIENT_DELIVERBY, NULL },
 };
 
 static void
@@ -458,6 +459,9 @@ put_mail(struct text *line, const struct client *c, const struct client_transact
         text_put(line, S(" SMTPUTF8"));
     if (t->require_tls)
         text_put(line, S(" REQUIRETLS"));
+    if (t->deliver_within > 0)
+        text_putf(line, " BY=%lld;%s%s", (long long)t->deliver_within, t->deliver_or_return ? "R" : "N",
+                  t->deliver_trace ? "T" : "");
     if (!client_has(f, CLIENT_DSN))
         return;
     if (t->ret != RET_NONE)
@@ -920,6 +924,7 @@ client_send(struct client *c, struct client_transaction *t, struct arena *arena)
     CHECK(t->rcpt_count > 0);
     CHECK(!t->smtputf8 || client_has(&c->features, CLIENT_SMTPUTF8));
     CHECK(!t->require_tls || (client_has(&c->features, CLIENT_REQUIRETLS) && client_is_encrypted(c)));
+    CHECK(t->deliver_within == 0 || client_has(&c->features, CLIENT_DELIVERBY));
     CHECK(t->final_reply || !c->settings.lmtp);
     t->mail = t->data = t->final = (struct remote_reply){ 0 };
     for (size_t i = 0; i < t->rcpt_count; i++) {

@@ -33,6 +33,7 @@ enum client_extension {
     CLIENT_LIMITS = 256,
     CLIENT_STARTTLS = 512,
     CLIENT_REQUIRETLS = 1024,
+    CLIENT_DELIVERBY = 2048,
 };
 
 /* What the server offered in its latest answer to EHLO or LHLO. */
@@ -122,6 +123,8 @@ struct client_transaction {
     bool probe;            /* MAIL and RCPT only: would they be accepted? No content is sent */
     bool smtputf8;         /* the parameter SMTPUTF8; only with a server that offers it */
     bool require_tls;      /* REQUIRETLS; the same, and under TLS */
+    int64_t deliver_within; /* BY= with a server that offers DELIVERBY, in seconds; 0: none */
+    bool deliver_or_return, deliver_trace; /* its mode and T */
     uint64_t size;         /* for SIZE=; an estimate will do */
     const struct recipient *const *rcpt;
     size_t rcpt_count;

@@ -95,6 +95,32 @@ offers_auth(const struct mail_offers *offers)
     return offers->auth;
 }
 
+/* BY=seconds;mode[T]: RFC 2852 section 4. What is late already and is to come all the same (N) asks for nothing of us: its
+ * sender was told by who held it up. */
+static const struct reply *
+take_by(struct parse *p, struct str value)
+{
+    struct mail_request *m = p->mail;
+    uint64_t seconds;
+    bool minus = str_take_byte(&value, '-');
+
+    if (value.len == 0)
+        return &reply_by_syntax;
+    struct str digits = str_cut(&value, ';');
+    if (digits.len > 9 || !str_to_u64(digits, &seconds))
+        return &reply_by_syntax;
+    m->deliver_or_return = str_take_nocase(&value, S("R"));
+    if (!m->deliver_or_return && !str_take_nocase(&value, S("N")))
+        return &reply_by_syntax;
+    m->deliver_trace = str_take_nocase(&value, S("T"));
+    bool late = minus || seconds == 0;
+    if (value.len > 0 || (late && m->deliver_or_return))
+        return &reply_by_syntax;
+    m->deliver_within = late ? 0 : (int64_t)seconds * SECOND;
+    m->deliver_trace = m->deliver_trace && !late;
+    return NULL;
+}
+
 /* RFC 4865 section 4. One of the two says when, and a time that is past means at once: clocks differ. */
 static const struct reply *
 hold(struct parse *p, int64_t until)
@@ -149,7 +175,7 @@ take_orcpt(struct parse *p, struct str value)
 static const struct param mail_params[] = {
     { STR("SIZE"), take_size },   { STR("BODY"), take_body },   { STR("SMTPUTF8"), take_smtputf8 },
     { STR("RET"), take_ret },     { STR("ENVID"), take_envid }, { STR("AUTH"), take_auth, offers_auth },
-    { STR("HOLDFOR"), take_holdfor, offers_hold }, { STR("HOLDUNTIL"), take_holduntil, offers_hold },
+    { STR("BY"), take_by }, { STR("HOLDFOR"), take_holdfor, offers_hold }, { STR("HOLDUNTIL"), take_holduntil, offers_hold },
     { STR("REQUIRETLS"), take_require_tls, offers_require_tls },
 };
 static const struct param rcpt_params[] = {

@@ -1,6 +1,7 @@
 /*
  * params - what MAIL and RCPT say: the path and the parameters of SIZE (RFC 1870), BODY (6152), SMTPUTF8 (6531), DSN
- * (3461), REQUIRETLS (8689), AUTH (4954) and FUTURERELEASE (4865). Pure: a table of keywords and what each may hold.
+ * (3461), REQUIRETLS (8689), AUTH (4954) FUTURERELEASE (4865) and
+ * DELIVERBY (2852). Pure: a table of keywords and what each may hold.
  *
  * Strings borrow from the command line or live in the arena. NULL is success; else the reply says what was wrong.
  */
@@ -17,6 +18,8 @@ struct mail_request {
     uint64_t size;           /* as declared; 0: not */
     struct str envid;        /* xtext; absent: none */
     int64_t hold_until;      /* wall ns; 0: none */
+    int64_t deliver_within;  /* ns; 0: not said */
+    bool deliver_or_return, deliver_trace;
     uint8_t ret, body;       /* enum ret, enum body */
     bool smtputf8;
     bool require_tls;        /* RFC 8689 */

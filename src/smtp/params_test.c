@@ -150,6 +150,28 @@ without_ehlo(struct test *t)
     const struct reply *r = mail_request_parse(S("FROM:<> FOO=BAR"), true, &offers, &arena, &mail);
     EXPECT_INT(t, r->code, 555);
     EXPECT(t, str_find(r->text, S("FOO")) < r->text.len);
+    test_case(t, "delivery by a time");
+    static const struct {
+        struct str args;
+        const struct reply *refusal;
+        int64_t seconds;
+        bool or_return, trace;
+    } by[] = {
+        { STR("FROM:<> BY=60;R"), NULL, 60, true, false },         { STR("FROM:<> by=60;rt"), NULL, 60, true, true },
+        { STR("FROM:<> BY=3600;N"), NULL, 3600, false, false },    { STR("FROM:<> BY=999999999;NT"), NULL, 999999999, false, true },
+        { STR("FROM:<> BY=-10;NT"), NULL, 0, false, false },       { STR("FROM:<> BY=0;N"), NULL, 0, false, false },
+        { STR("FROM:<> BY=0;R"), &reply_by_syntax, 0, 0, 0 },      { STR("FROM:<> BY=-1;R"), &reply_by_syntax, 0, 0, 0 },
+        { STR("FROM:<> BY=1234567890;N"), &reply_by_syntax, 0, 0, 0 }, { STR("FROM:<> BY=1"), &reply_by_syntax, 0, 0, 0 },
+        { STR("FROM:<> BY=1;"), &reply_by_syntax, 0, 0, 0 },       { STR("FROM:<> BY=1;X"), &reply_by_syntax, 0, 0, 0 },
+        { STR("FROM:<> BY=1;NTT"), &reply_by_syntax, 0, 0, 0 },    { STR("FROM:<> BY="), &reply_by_syntax, 0, 0, 0 },
+        { STR("FROM:<> BY"), &reply_by_syntax, 0, 0, 0 },          { STR("FROM:<> BY=;N"), &reply_by_syntax, 0, 0, 0 },
+    };
+    for (size_t i = 0; i < sizeof by / sizeof *by; i++) {
+        EXPECT(t, mail_request_parse(by[i].args, true, &offers, &arena, &mail) == by[i].refusal);
+        if (!by[i].refusal)
+            EXPECT(t, mail.deliver_within == by[i].seconds * SECOND && mail.deliver_or_return == by[i].or_return &&
+                          mail.deliver_trace == by[i].trace);
+    }
     test_case(t, "a later release");
     const struct mail_offers later = { .wall = 1795255200 * SECOND, .hold_max = 100 * SECOND };
     EXPECT(t, mail_request_parse(S("FROM:<> HOLDFOR=100"), true, &later, &arena, &mail) == NULL);

@@ -83,6 +83,7 @@ REPLY(require_tls_value, 501, "5.5.4", "REQUIRETLS takes no value");
 REPLY(ret_syntax, 501, "5.5.4", "RET= wants FULL or HDRS");
 REPLY(envid_syntax, 501, "5.5.4", "ENVID= wants xtext (RFC 3461 section 4) of at most 100 characters");
 REPLY(auth_param_syntax, 501, "5.5.4", "AUTH= wants an address in xtext (RFC 3461 section 4), or <>");
+REPLY(by_syntax, 501, "5.5.4", "BY= wants seconds and what then, as in BY=3600;N or BY=3600;R");
 REPLY(holdfor_syntax, 501, "5.5.4", "HOLDFOR= wants a number of seconds");
 REPLY(holduntil_syntax, 501, "5.5.4", "HOLDUNTIL= wants a time such as 2026-11-21T10:00:00Z (RFC 3339)");
 REPLY(hold_twice, 501, "5.5.4", "HOLDFOR and HOLDUNTIL do not go together");

@@ -110,6 +110,7 @@ extern const struct reply reply_require_tls_value;
 extern const struct reply reply_ret_syntax;
 extern const struct reply reply_envid_syntax;
 extern const struct reply reply_auth_param_syntax;
+extern const struct reply reply_by_syntax;
 extern const struct reply reply_holdfor_syntax, reply_holduntil_syntax, reply_hold_twice, reply_hold_too_long;
 extern const struct reply reply_parameter_twice;
 extern const struct reply reply_parameter_after_helo;

@@ -529,7 +529,7 @@ run_ehlo(struct session *s, struct str args, int64_t until)
     text_put(&t, S(" greets you\nPIPELINING\nSIZE"));
     if (set->size_max > 0)
         text_putf(&t, " %" PRIu64, set->size_max);
-    text_put(&t, S("\n8BITMIME\nENHANCEDSTATUSCODES\nCHUNKING\nSMTPUTF8\nDSN"));
+    text_put(&t, S("\n8BITMIME\nENHANCEDSTATUSCODES\nCHUNKING\nSMTPUTF8\nDSN\nDELIVERBY"));
     if (!wire_is_in_clear(s->wire))
         text_put(&t, S("\nREQUIRETLS"));
     text_putf(&t, "\nLIMITS RCPTMAX=%" PRIu32, set->rcpt_max);
@@ -1459,6 +1459,9 @@ content_commit(struct session *s)
         .size = t->content.size - t->header_gone + t->header_came,
         .accepted_wall = rt_wall(s->rt),
         .hold_until = t->mail.hold_until,
+        .deliver_within = t->mail.deliver_within,
+        .deliver_or_return = t->mail.deliver_or_return,
+        .deliver_trace = t->mail.deliver_trace,
         .ret = t->mail.ret,
         .body = t->content.eight_bit ? BODY_8BITMIME : BODY_7BIT,
         .smtputf8 = t->mail.smtputf8,

@@ -1,7 +1,7 @@
 /*
  * server - the receiver's side of one SMTP session: RFC 5321, with PIPELINING (2920), SIZE (1870), 8BITMIME (6152),
  * ENHANCEDSTATUSCODES (2034), STARTTLS (3207), AUTH (4954), CHUNKING (3030), SMTPUTF8 (6531), DSN (3461), REQUIRETLS
- * (8689), LIMITS (9422) and ETRN (1985); and, for proxies, XCLIENT.
+ * (8689), LIMITS (9422), FUTURERELEASE (4865), DELIVERBY (2852) and ETRN (1985); and, for proxies, XCLIENT.
  *
  * server_run() holds the whole dialog on one wire, from the greeting to the last reply, in the fiber that calls it.
  * What it cannot know (who may enter, which recipients exist, where content goes) it asks by hooks. So it runs in

@@ -1316,7 +1316,7 @@ offers_what_works(struct peer *p)
     static const struct str always[] = {STR("250-PIPELINING\r\n"), STR("250-SIZE 52428800\r\n"),
                                         STR("250-8BITMIME\r\n"),   STR("250-ENHANCEDSTATUSCODES\r\n"),
                                         STR("250-CHUNKING\r\n"),   STR("250-SMTPUTF8\r\n"),
-                                        STR("250-DSN\r\n"),        STR("250-LIMITS RCPTMAX=1000\r\n"),
+                                        STR("250-DSN\r\n"), STR("250-DELIVERBY\r\n"),        STR("250-LIMITS RCPTMAX=1000\r\n"),
                                         STR("250-ETRN\r\n"),       STR("250 HELP\r\n")};
 
     peer_connect(p);
