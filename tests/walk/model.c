@@ -72,12 +72,46 @@ starttls(struct outcomes *o, bool talked_ahead)
 
     next.hello = HELLO_NONE;
     next.encrypted = true;
+    next.authenticated = false;
     if (s->encrypted || s->hello == HELLO_NONE || in_transaction(s) || s->step == UNSURE)
         may_refuse(o, 503);
     else if (talked_ahead)
         may(o, 554, at(s, CLOSED));
     else
         may(o, 220, next);
+}
+
+/* RFC 6409 section 4.3, RFC 4954 section 6: 530 to what wants to know first who asks. */
+static bool
+login_first(struct outcomes *o)
+{
+    if (!o->now->submission || o->now->authenticated)
+        return false;
+    may_refuse(o, 530);
+    return true;
+}
+
+/*
+ * RFC 4954 section 4: not before EHLO, which HELO is not; not in a transaction; once only. Section 6: 538 in clear, whatever
+ * the password, and 535 for a wrong one. Where it is not offered: RFC 5321 section 4.2.4.
+ */
+static void
+auth(struct outcomes *o, bool right)
+{
+    const struct situation *s = o->now;
+    struct situation next = *s;
+
+    next.authenticated = true;
+    if (!s->submission)
+        may_refuse(o, 502);
+    else if (s->authenticated || s->hello != HELLO_EHLO || in_transaction(s) || s->step == UNSURE)
+        may_refuse(o, 503);
+    else if (!s->encrypted)
+        may_refuse(o, 538);
+    else if (right)
+        may(o, 235, next);
+    else
+        may_refuse(o, 535);
 }
 
 /* Section 4.1.4: not without EHLO or HELO, and not in a transaction. 4.1.1.11 and RFC 1870 section 6.1 for parameters. */
@@ -89,7 +123,8 @@ mail(struct outcomes *o, enum verb verb, uint8_t place)
     bool has_parameters = verb == MAIL_EXTENDED || verb == MAIL_HUGE || verb == MAIL_PARAMETER;
 
     next.open = (struct commit){ .sender = place, .extended = s->hello == HELLO_EHLO,
-                                  .encrypted = s->encrypted && s->hello == HELLO_EHLO };
+                                  .encrypted = s->encrypted && s->hello == HELLO_EHLO,
+                                  .authenticated = s->authenticated && s->hello == HELLO_EHLO };
     if (s->hello == HELLO_NONE || in_transaction(s) || s->step == UNSURE) {
         may_refuse(o, 503);
         if (verb != MAIL)
@@ -97,6 +132,8 @@ mail(struct outcomes *o, enum verb verb, uint8_t place)
         if (s->step != UNSURE)
             return;
     }
+    if (login_first(o))
+        return;
     if (verb == MAIL_BAD)
         may_refuse(o, 501);
     else if (has_parameters && s->hello == HELLO_HELO) { /* standards 2.1: 501 or 555 */
@@ -221,7 +258,7 @@ etrn(struct outcomes *o)
 
     if (s->hello == HELLO_NONE || in_transaction(s) || s->step == UNSURE)
         may_refuse(o, 503);
-    if (s->hello != HELLO_NONE && !in_transaction(s)) {
+    if (s->hello != HELLO_NONE && !in_transaction(s) && !login_first(o)) {
         may_refuse(o, 250);
         may_refuse(o, 251);
         may_refuse(o, 252);
@@ -278,10 +315,12 @@ outcomes_of(struct outcomes *o, const struct situation *s, const struct seen *c)
         may_refuse(o, 250);
         break;
     case VRFY: /* standards 3.1: off */
-        may_refuse(o, 252);
+        if (!login_first(o))
+            may_refuse(o, 252);
         break;
     case EXPN:
-        may_refuse(o, 502);
+        if (!login_first(o))
+            may_refuse(o, 502);
         break;
     case HELP:
         may_refuse(o, 211);
@@ -296,8 +335,11 @@ outcomes_of(struct outcomes *o, const struct situation *s, const struct seen *c)
     case STARTTLS:
         starttls(o, c->talked_ahead);
         break;
-    case TURN: /* 4.2.4: known, and not implemented */
     case AUTH:
+    case AUTH_RIGHT:
+        auth(o, c->verb == AUTH_RIGHT);
+        break;
+    case TURN: /* 4.2.4: known, and not implemented */
         may_refuse(o, 502);
         break;
     case UNKNOWN:
@@ -429,16 +471,16 @@ reply_fault(enum verb verb, const char *text, size_t len)
 /* ---- belief ------------------------------------------------------------------------------------------------------ */
 
 void
-belief_begin(struct belief *b)
+belief_begin(struct belief *b, bool submission)
 {
-    *b = (struct belief){ .count = 1 };
+    *b = (struct belief){ .situations = { { .submission = submission } }, .count = 1 };
 }
 
 static bool
 same_commit(const struct commit *a, const struct commit *b)
 {
     return a->sender == b->sender && a->recipients == b->recipients && a->extended == b->extended && a->encrypted == b->encrypted &&
-           a->piece_count == b->piece_count && memcmp(a->pieces, b->pieces, a->piece_count) == 0;
+           a->authenticated == b->authenticated && a->piece_count == b->piece_count && memcmp(a->pieces, b->pieces, a->piece_count) == 0;
 }
 
 /* The transaction that the outcome completes is the one that was seen to be. */
@@ -455,7 +497,7 @@ believe(struct belief *b, const struct situation *s)
 {
     for (size_t i = 0; i < b->count; i++)
         if (b->situations[i].hello == s->hello && b->situations[i].step == s->step &&
-            b->situations[i].encrypted == s->encrypted && b->situations[i].committed == s->committed && same_commit(&b->situations[i].open, &s->open))
+            b->situations[i].encrypted == s->encrypted && b->situations[i].authenticated == s->authenticated && b->situations[i].committed == s->committed && same_commit(&b->situations[i].open, &s->open))
             return;
     if (b->count < sizeof b->situations / sizeof *b->situations)
         b->situations[b->count++] = *s;

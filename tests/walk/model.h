@@ -1,6 +1,6 @@
 /*
  * model - what a receiver may answer to any sequence of commands: RFC 5321 with PIPELINING (2920), SIZE (1870), CHUNKING
- * (3030), ETRN (1985), STARTTLS (3207), and what standards 4.1 and 4.3 decide where those leave a choice. Written from these texts alone:
+ * (3030), ETRN (1985), STARTTLS (3207), AUTH (4954, 6409), and what standards 4.1 and 4.3 decide where those leave a choice. Written from these texts alone:
  * it includes nothing of the server's, and shares no line with it.
  *
  * The RFCs leave some states open ("the state resulting from this error is indeterminate"), so the model is a belief:
@@ -54,7 +54,8 @@ enum verb {
     BDAT_CUT,
     BDAT_SIZELESS,
     STARTTLS,
-    AUTH,               /* not offered */
+    AUTH,               /* with a wrong password */
+    AUTH_RIGHT,
     EMPTY,
     VERBS_ALL,
 };
@@ -69,13 +70,15 @@ struct commit {
     uint8_t piece_count;
     bool extended;           /* under EHLO: "with ESMTP" */
     bool encrypted;          /* and behind STARTTLS: "with ESMTPS" */
+    bool authenticated;      /* and behind AUTH: "with ESMTPSA" */
 };
 
 enum hello { HELLO_NONE, HELLO_HELO, HELLO_EHLO };
 enum step { IDLE, SENDER, RECIPIENTS, CHUNKS, UNSURE, CLOSED };
 struct situation {
     uint8_t hello, step;
-    bool encrypted;
+    bool submission;         /* a port of users: RFC 6409 */
+    bool encrypted, authenticated;
     struct commit open;      /* the transaction at hand, if there is one */
     uint8_t committed;       /* transactions so far */
 };
@@ -84,7 +87,7 @@ struct belief {
     struct situation situations[16];
     size_t count;
 };
-void belief_begin(struct belief *); /* behind the greeting */
+void belief_begin(struct belief *, bool submission); /* behind the greeting */
 
 /* What was seen of one command. */
 struct seen {

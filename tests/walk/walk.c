@@ -62,6 +62,7 @@ static const struct {
     [BDAT_SIZELESS] = { "BDAT-sizeless", "BDAT %u-LAST\r\n" },
     [STARTTLS] = { "STARTTLS", "STARTTLS\r\n" },
     [AUTH] = { "AUTH", "AUTH PLAIN AAAA\r\n" },
+    [AUTH_RIGHT] = { "AUTH-right", "AUTH PLAIN cmlnaHQ=\r\n" },
     [EMPTY] = { "empty", "\r\n" },
 };
 
@@ -323,7 +324,8 @@ commit_read(const struct fake_message *m)
         c.pieces[c.piece_count++] = (uint8_t)piece;
         at += piece == PLACES ? m->len - at : len;
     }
-    c.encrypted = str_find(trace, S(" with ESMTPS\r\n")) < trace.len;
+    c.authenticated = str_find(trace, S(" with ESMTPSA\r\n")) < trace.len;
+    c.encrypted = c.authenticated || str_find(trace, S(" with ESMTPS\r\n")) < trace.len;
     c.extended = c.encrypted || str_find(trace, S(" with ESMTP\r\n")) < trace.len;
     if (!c.extended && str_find(trace, S(" with SMTP\r\n")) == trace.len)
         c.sender = PLACES; /* no such keyword: RFC 5321 section 4.4 */
@@ -497,7 +499,7 @@ walk_session(struct walk *w)
     s.walk = w;
     s.in_len = s.in_at = s.out_len = 0;
     s.shut = false;
-    belief_begin(&w->belief);
+    belief_begin(&w->belief, w->settings.login);
     w->commit_count = w->sent = w->answered = 0;
     w->greeted = w->content_due = w->ended = w->closed = w->failed = false;
     memset(w->codes, 0, sizeof w->codes);
@@ -531,20 +533,24 @@ struct plan {
 static const struct {
     const char *name;
     size_t count;
-    enum verb verbs[3];
+    enum verb verbs[4];
+    bool submission;
 } modes[] = {
     { "plain", 0, { EHLO } },
     { "after EHLO", 1, { EHLO } },
     { "after HELO", 1, { HELO } },
     { "after STARTTLS", 2, { EHLO, STARTTLS } },
     { "encrypted", 3, { EHLO, STARTTLS, EHLO } },
+    { "submission", 1, { EHLO }, true },
+    { "submission, encrypted", 3, { EHLO, STARTTLS, EHLO }, true },
+    { "submission, authenticated", 4, { EHLO, STARTTLS, EHLO, AUTH_RIGHT }, true },
 };
-enum { AFTER_EHLO = 2, EACH_MODE = 31 };
+enum { AFTER_EHLO = 2, OF_MX = 31, EACH_MODE = 255 };
 
 static const struct plan plans[] = {
-    { "one by one", ONE_BY_ONE, VERBS_CORE, 5, 4, EACH_MODE, true },
+    { "one by one", ONE_BY_ONE, VERBS_CORE, 5, 4, OF_MX, true },
     { "grouped", GROUPED, VERBS_CORE, 5, 4, AFTER_EHLO, false }, /* only these are offered PIPELINING */
-    { "all in one write", AT_ONCE, VERBS_CORE, 4, 3, EACH_MODE, true },
+    { "all in one write", AT_ONCE, VERBS_CORE, 4, 3, OF_MX, true },
     { "one by one, rarer commands too", ONE_BY_ONE, VERBS_ALL, 3, 3, EACH_MODE, true },
     { "grouped, rarer commands too", GROUPED, VERBS_ALL, 3, 2, EACH_MODE, true },
     { "all in one write, rarer commands too", AT_ONCE, VERBS_ALL, 3, 2, EACH_MODE, true },
@@ -640,6 +646,21 @@ start_tls(void *ctx, struct wire *wire, int64_t until, struct server_tls *out, s
     return OK;
 }
 
+static struct str
+mechanisms(void *ctx, const struct server_client *client, struct arena *arena)
+{
+    (void)ctx, (void)client, (void)arena;
+    return S("PLAIN");
+}
+
+static void
+auth_start(void *ctx, const struct server_client *client, struct str mechanism, struct str initial, struct arena *arena,
+           int64_t until, struct auth_answer *out)
+{
+    (void)ctx, (void)client, (void)mechanism, (void)arena, (void)until;
+    *out = (struct auth_answer){ .status = str_eq(initial, S("right")) ? SASL_OK : SASL_REFUSED, .user = S("user") };
+}
+
 static void
 walk_make(struct walk *w)
 {
@@ -650,6 +671,8 @@ walk_make(struct walk *w)
     w->site.hooks.reverse_name = NULL; /* beside the dialog, in a fiber: nothing of it shows in replies */
     w->site.hooks.tls_ready = tls_ready;
     w->site.hooks.start_tls = start_tls;
+    w->site.hooks.mechanisms = mechanisms;
+    w->site.hooks.auth_start = auth_start;
     w->settings = listener_settings_default(S("mx.local.test"));
     w->settings.slow_down = 0;
     for (int v = 0; v < VERBS_ALL; v++)
@@ -677,6 +700,7 @@ walk_share(struct tally tallies[PLAN_COUNT][MODE_COUNT], size_t me, size_t all, 
                 for (size_t i = 0; i < modes[m].count; i++)
                     w.verbs[w.count++] = modes[m].verbs[i];
                 w.alone = w.count;
+                w.settings.login = modes[m].submission;
                 walk_below(&w, &plans[p], quick ? plans[p].quick : plans[p].depth, first, first + 1);
                 __atomic_fetch_add(&t->sequences, w.sequences, __ATOMIC_RELAXED);
                 __atomic_fetch_add(&t->replies, w.replies, __ATOMIC_RELAXED);
