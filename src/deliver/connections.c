@@ -121,7 +121,8 @@ connections_free(struct connections *pool)
 static bool
 key_eq(const struct connection_key *a, const struct connection_key *b)
 {
-    return a->lmtp == b->lmtp && a->smtps == b->smtps && str_eq(a->policy, b->policy) && a->source.family == b->source.family && address_eq(&a->to, &b->to)
+    return a->lmtp == b->lmtp && a->smtps == b->smtps && str_eq(a->policy, b->policy) && str_eq(a->login, b->login) &&
+           a->source.family == b->source.family && address_eq(&a->to, &b->to)
         && (a->source.family == ADDRESS_NONE || address_eq(&a->source, &b->source)) && str_eq_nocase(a->host, b->host)
         && str_eq(a->helo, b->helo);
 }
@@ -160,6 +161,7 @@ connections_put(struct connections *pool, const struct connection_key *key, stru
     idle->key.host = arena_keep(&idle->names, key->host);
     idle->key.helo = arena_keep(&idle->names, key->helo);
     idle->key.policy = arena_keep(&idle->names, key->policy);
+    idle->key.login = arena_keep(&idle->names, key->login);
     list_push_back(&pool->idle, &idle->node);
     pool->count++;
     if (pool->count > pool->settings.count_max)

@@ -20,6 +20,7 @@ struct connection_key { /* borrowed; the pool copies what it keeps */
     struct str helo;
     bool lmtp;
     bool smtps;            /* TLS from the first byte */
+    struct str login;      /* who has logged in, and by which secret; empty: nobody */
     struct str policy;     /* tls_policy_put_key(): what let this connection through; at most TLS_POLICY_KEY_MAX */
     uint32_t messages_max; /* of one connection, where it is put back; 0: as the settings say. Finds all the same */
 };

@@ -157,6 +157,48 @@ try_tls(struct attempt *a, const struct target *to, struct client *client, bool 
     return false;
 }
 
+/* ---- AUTH ---- */
+
+/*
+ * A wrong password is our operator's trouble and not the sender's: whatever the server says, the mail waits. False: the client
+ * is gone.
+ */
+static bool
+log_in(struct attempt *a, const struct target *to, struct client *client)
+{
+    char memory[200];
+    struct text reason = text_init(memory, sizeof memory);
+    struct str mechanism = { NULL, 0 };
+    struct remote_reply reply = { 0 };
+    struct err e = OK;
+
+    if (!client_is_encrypted(client))
+        text_put(&reason, S("nobody logs in without TLS"));
+    else if (a->settings->login->secret.len == 0)
+        text_put(&reason, S("there is no password: its file is missing, empty or cannot be read"));
+    else
+        e = client_login(client, a->settings->login, &a->own_scratch, &reply, &mechanism, &reason);
+    if (!err_is(e) && remote_reply_is_positive(&reply))
+        return true;
+    if (err_is(e))
+        client_close(client);
+    else
+        say_goodbye(a, client);
+    if (attempt_is_cancelled(a, e))
+        return false;
+    if (err_is(e))
+        text_put(&reason, attempt_reason(a, "lost the connection at AUTH", e));
+    struct str why = reply.code > 0 ? reply.text : text_str(&reason);
+    if (a->hooks->login_trouble)
+        a->hooks->login_trouble(a->hooks->arg, to->host->name, mechanism, why);
+    if (reply.code > 0)
+        attempt_trouble_reply(a, to, &reply, OUTCOME_ABOUT_DESTINATION);
+    else
+        attempt_trouble(a, to, OUTCOME_ABOUT_DESTINATION, S("4.7.0"),
+                        arena_printf(&a->own_scratch, "cannot log in: %.*s", STR_ARG(why)));
+    return false;
+}
+
 /* Connects, and goes through greeting, hello and TLS. NULL: *out_next says how to go on. */
 static struct client *
 open_connection(struct attempt *a, const struct target *to, enum next how, enum next *out_next)
@@ -204,6 +246,8 @@ open_connection(struct attempt *a, const struct target *to, enum next how, enum 
         if (!err_is(e) && remote_reply_is_positive(&reply) && tries_tls && !settings->smtps &&
             !try_tls(a, to, client, false, out_next))
             return NULL;
+        if (!err_is(e) && remote_reply_is_positive(&reply) && settings->login && !log_in(a, to, client))
+            return NULL;
         if (!err_is(e) && remote_reply_is_positive(&reply)) {
             a->figures->connect = rt_now(a->rt) - start;
             note_host(a, to, true);
@@ -243,6 +287,7 @@ try_target(struct attempt *a, const struct target *to)
         .lmtp = a->settings->lmtp,
         .smtps = a->settings->smtps,
         .policy = text_str(&policy),
+        .login = a->settings->login ? a->settings->login_name : S(""),
         .messages_max = a->settings->messages_per_connection,
     };
     enum next how = NEXT_CONNECTION;

@@ -49,6 +49,8 @@ struct delivery_settings { /* zeroed but for helo: direct delivery to port 25 */
     struct client_times times;          /* zeroed: the default */
     unsigned refuse;                    /* enum client_extension bits that are not used */
     bool smtps;                         /* TLS from the first byte */
+    const struct sasl_login *login;     /* AUTH comes before MAIL, and only under TLS; NULL: nobody logs in */
+    struct str login_name;              /* which login it is, for connections that are used again; no secret */
     void (*dialog)(void *arg, enum client_dialog, struct str line); /* as in struct client_settings */
     void *dialog_arg;
 };
@@ -73,6 +75,8 @@ struct delivery_hooks {
     /* As in struct client_tls, with the host's name and policy. Where *out_result is not TLS_RESULT_OK, `reason` says why. */
     struct err (*start_tls)(void *arg, struct str host, const struct tls_policy *, struct wire *, int64_t until,
                             struct client_encryption *out, enum tls_result *out_result, struct text *reason);
+    /* Nobody could be logged in, and the mail waits or goes to the next host. `mechanism` absent: it was not tried. */
+    void (*login_trouble)(void *arg, struct str host, struct str mechanism, struct str why);
     /* What the policy asks for is not to be had; `so` says what is done instead. NULL: not told. */
     void (*tls_trouble)(void *arg, struct str host, const struct tls_policy *, enum tls_result, struct str why,
                         struct str so);

@@ -57,6 +57,9 @@ route_put_key(struct text *out, const struct route *r, struct str hosts)
         text_putf(out, " tls-ca %.*s", STR_ARG(r->tls_ca));
     if (r->mx_secure)
         text_put(out, S(" dnssec"));
+    if (r->login_user.len > 0)
+        text_putf(out, " login %.*s %s %.*s", STR_ARG(r->login_user), r->login_token ? "token-file" : "password-file",
+                  STR_ARG(r->login_file));
     if (r->user.len > 0)
         text_putf(out, " user %.*s", STR_ARG(r->user));
     if (r->rate.count > 0)
@@ -79,7 +82,8 @@ route_put_key(struct text *out, const struct route *r, struct str hosts)
 static size_t
 copy_size(const struct route *r)
 {
-    return sizeof *r + r->host.len + r->path.len + r->user.len + r->helo.len + r->tls_ca.len;
+    return sizeof *r + r->host.len + r->path.len + r->user.len + r->helo.len + r->tls_ca.len + r->login_user.len +
+           r->login_file.len;
 }
 
 static struct str
@@ -104,6 +108,8 @@ route_copy(const struct route *r, struct mem *mem)
     copy->user = move(r->user, &at);
     copy->helo = move(r->helo, &at);
     copy->tls_ca = move(r->tls_ca, &at);
+    copy->login_user = move(r->login_user, &at);
+    copy->login_file = move(r->login_file, &at);
     return copy;
 }
 

@@ -38,6 +38,8 @@ struct route {
     struct str path;         /* MAILDIR, LMTP */
     struct str user;         /* MAILDIR: who delivers; empty: whoever we are */
     struct str helo;         /* our name in EHLO */
+    struct str login_user, login_file; /* SMTP: whom to log in as, and where the secret is; empty: nobody */
+    bool login_token;        /* the secret is a token (XOAUTH2), not a password */
     struct str tls_ca;       /* a file with those whom TLS_VERIFY trusts; empty: the system's */
     struct address source_ipv4, source_ipv6; /* family ADDRESS_NONE: the system's choice */
     struct rate rate;        /* messages; count 0: no limit */

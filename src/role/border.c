@@ -245,7 +245,8 @@ size_t
 border_job_size(const struct border_job *j)
 {
     size_t size = JOB_FIXED + 200 * j->allow_private_count + envelope_size(&j->envelope) +
-                  envelope_head_size(&j->envelope) + j->base.len + j->content.len + j->domain.len + j->helo.len + j->tls_ca.len;
+                  envelope_head_size(&j->envelope) + j->base.len + j->content.len + j->domain.len + j->helo.len + j->tls_ca.len +
+                  j->login_user.len + j->login_file.len;
 
     for (size_t i = 0; i < j->host_count; i++)
         size += 200 + j->hosts[i].name.len;
@@ -274,6 +275,9 @@ border_put_job(struct put *p, const struct border_job *j)
     put_u8(p, j->smtps);
     put_u8(p, j->mx_secure);
     put_bytes(p, j->tls_ca);
+    put_bytes(p, j->login_user);
+    put_bytes(p, j->login_file);
+    put_u8(p, j->login_token);
     put_u32(p, (uint32_t)j->allow_private_count);
     for (size_t i = 0; i < j->allow_private_count; i++) {
         border_put_address(p, &j->allow_private[i].base);
@@ -351,6 +355,9 @@ border_take_job(struct take *t, struct arena *arena, struct border_job *out)
     out->smtps = take_bool(t);
     out->mx_secure = take_bool(t);
     out->tls_ca = arena_keep(arena, take_bytes(t, PATH_MAX_BYTES));
+    out->login_user = arena_keep(arena, take_bytes(t, LIMIT_USER_NAME));
+    out->login_file = arena_keep(arena, take_bytes(t, PATH_MAX_BYTES));
+    out->login_token = take_bool(t);
     take_prefixes(t, arena, out);
     take_hosts(t, arena, out);
     if (t->bad || !envelope_take(t, arena, &out->envelope) || out->envelope.recipient_count > LIMIT_RCPT_PER_JOB)

@@ -180,6 +180,8 @@ struct border_job {
     bool smtps;               /* TLS from the first byte */
     bool mx_secure;           /* DNSSEC vouches for the hosts, or the configuration names them */
     struct str tls_ca;        /* as in struct route */
+    struct str login_user, login_file; /* likewise: the secret itself is no matter of the store */
+    bool login_token;
     struct prefix *allow_private;
     size_t allow_private_count;
     struct delivery_host *hosts;

@@ -580,7 +580,10 @@ static const struct setting via_table[] = {
     { STR("user"), STR("NAME"), SETTING_WORD, .offset = offsetof(struct site_route, user),
       .help = STR("Whom to log in as") },
     { STR("password-file"), STR("FILE"), SETTING_PATH, .offset = offsetof(struct site_route, password_file),
-      .help = STR("A file with the password alone, which others must not be able to read") },
+      .help = STR("A file with the password alone, which others must not be able to read; after a change: postrider "
+                  "reload") },
+    { STR("token-file"), STR("FILE"), SETTING_PATH, .offset = offsetof(struct site_route, token_file),
+      .help = STR("Instead of a password: a file with an OAuth token (XOAUTH2), likewise") },
 };
 static const struct setting_table via_settings = SETTING_TABLE(via_table);
 
@@ -610,13 +613,22 @@ read_via(struct setting_reader *r, const struct conf_node *node, void *target)
     route_from_hop(&sr->route, &hop);
     size_t errors = r->problems->errors;
     setting_read(r, &via_settings, node->children, sr);
-    if (r->problems->errors == errors && str_is_absent(sr->user) != str_is_absent(sr->password_file))
+    bool password = !str_is_absent(sr->password_file), token = !str_is_absent(sr->token_file);
+    if (r->problems->errors == errors && str_is_absent(sr->user) == (password || token))
         conf_error(r->problems, node->words[0].where, CONF_NO_SUGGESTION,
                    "user and password-file go together: %s is missing",
                    str_is_absent(sr->user) ? "user" : "password-file");
-    if (!str_is_absent(sr->user))
-        conf_warn(r->problems, node->words[1].where,
-                  "user and password-file are known, but not there yet: nobody logs in");
+    if (password && token)
+        conf_error(r->problems, node->words[0].where, CONF_NO_SUGGESTION, "either a password-file or a token-file, not both");
+    if (str_is_absent(sr->user))
+        return;
+    if (hop.kind == CONF_HOP_LMTP)
+        conf_error(r->problems, node->words[1].where, CONF_NO_SUGGESTION, "nobody logs in by LMTP");
+    if (sr->user.len > LIMIT_USER_NAME)
+        conf_error(r->problems, node->words[0].where, CONF_NO_SUGGESTION, "a user name may have %d bytes", LIMIT_USER_NAME);
+    sr->route.login_user = sr->user;
+    sr->route.login_file = token ? sr->token_file : password ? sr->password_file : S("");
+    sr->route.login_token = token;
 }
 
 static void
@@ -867,11 +879,12 @@ read_route(struct setting_reader *r, const struct conf_node *node, void *target)
         conf_error(r->problems, node->words[0].where, CONF_NO_SUGGESTION, "over a socket of this machine there is no TLS");
     if (sr.route.implicit_tls && !always && sr.route.tls != ROUTE_TLS_TRY)
         conf_error(r->problems, node->words[0].where, CONF_NO_SUGGESTION, "smtps:// is TLS from the first byte: it is not without");
-    if (!str_is_absent(sr.user) && sr.route.tls == ROUTE_TLS_OFF)
+    if (!str_is_absent(sr.user) && (sr.route.tls == ROUTE_TLS_OFF || sr.route.tls == ROUTE_TLS_OVERRIDE))
         conf_error(r->problems, node->words[0].where, CONF_NO_SUGGESTION,
-                   "\"user\" with \"tls off\" would send the password in clear");
+                   "\"user\" with \"tls %s\" would send the password in clear",
+                   sr.route.tls == ROUTE_TLS_OFF ? "off" : "insecure-override");
     else if (!str_is_absent(sr.user) && !always)
-        sr.route.tls = ROUTE_TLS_REQUIRE; /* a password never goes in clear */
+        sr.route.tls = ROUTE_TLS_VERIFY; /* a password goes to nobody else, unless "tls require" says that anybody will do */
     if (l->direct && !sr.route.port)
         sr.route.port = 25;
     site->routes = grow(r->arena, site->routes, site->route_count, &l->route_cap, sizeof *site->routes);
@@ -1292,6 +1305,13 @@ check_certificates(const struct site *site, const struct site_world *w, struct c
         check_shown(site, &site->listeners[i], looks, good, w, problems);
 }
 
+static void
+check_route_secrets(const struct site_world *w, struct conf_problems *problems, const struct site_route *r)
+{
+    check_secret(w, problems, r->where, r->password_file);
+    check_secret(w, problems, r->where, r->token_file);
+}
+
 void
 site_check_world(const struct site *site, const struct site_world *w, struct conf_problems *problems)
 {
@@ -1331,5 +1351,5 @@ site_check_world(const struct site *site, const struct site_world *w, struct con
     if (site->users.kind == USERS_FILE)
         check_secret(w, problems, site->users.where, site->users.path);
     for (size_t i = 0; i < site->route_count; i++)
-        check_secret(w, problems, site->routes[i].where, site->routes[i].password_file);
+        check_route_secrets(w, problems, &site->routes[i]);
 }

@@ -52,7 +52,7 @@ struct site_route {
     struct str *domains;               /* lower case A-labels; ".corp.example" is all below it; none: default */
     size_t domain_count;
     struct route route;                /* what the queue goes by; helo is never absent */
-    struct str user, password_file;    /* absent: none */
+    struct str user, password_file, token_file; /* absent: none */
 };
 
 struct site_certificate {

@@ -678,7 +678,7 @@ checks_the_world(struct test *t)
     conf_problems_init(&problems, &f.conf.arena);
     f.conf.problems = problems;
     if (f.site) {
-        EXPECT_INT(t, site_route(f.site, S("x.example"))->tls, ROUTE_TLS_REQUIRE); /* a password never goes in clear */
+        EXPECT_INT(t, site_route(f.site, S("x.example"))->tls, ROUTE_TLS_VERIFY); /* a password goes to nobody else */
         site_check_world(f.site, &bad, &f.conf.problems);
     }
     EXPECT_INT(t, f.conf.problems.count, sizeof wanted / sizeof *wanted);

@@ -29,6 +29,7 @@ enum control_type {
     CONTROL_TRY,         /* to the role `keys`. Handles of certificate and key; then a call: the answer about them is u8
                             enum certificate_fault */
     CONTROL_USERS,       /* to the gate: the users file, anew when it changed; without a handle: there is none */
+    CONTROL_SECRET,      /* to a sender. A file's path, and what is in it: how we log in by some route */
     CONTROL_LOST,        /* to the store: a sender or mailbox died. u8 kind, u32 index, generation, status (child_wait()) */
 };
 

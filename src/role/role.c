@@ -259,6 +259,21 @@ add_certificate(struct role *role, struct link_message *m)
     return true;
 }
 
+static bool
+add_secret(struct role *role, struct link_message *m)
+{
+    struct take t = take_init(m->body);
+    struct str path = take_bytes(&t, LIMIT_CONF_PATH), secret = take_bytes(&t, SASL_SECRET_MAX);
+
+    if (!take_end(&t) || role->running || role->secret_count == ROLE_SECRETS_MAX)
+        return false;
+    if (!role->secrets)
+        role->secrets = arena_alloc(&role->arena, ROLE_SECRETS_MAX * sizeof *role->secrets);
+    role->secrets[role->secret_count++] =
+        (struct role_secret){ arena_keep(&role->arena, path), arena_keep(&role->arena, secret) };
+    return true;
+}
+
 /* A later one takes the place of one that was not taken. */
 static bool
 add_users(struct role *role, struct link_message *m)
@@ -360,6 +375,8 @@ handle_control(void *ctx, struct link *link, struct link_message *m)
         return add_certificate(role, m);
     case CONTROL_TRY:
         return try_certificate(role, m);
+    case CONTROL_SECRET:
+        return add_secret(role, m);
     case CONTROL_USERS:
         return add_users(role, m);
     case CONTROL_PEER:

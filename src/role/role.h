@@ -9,6 +9,7 @@
 #define ROLE_ROLE_H
 
 #include "link/link.h"
+#include "sasl/client.h"
 #include "role/load.h"
 #include "runtime/sandbox.h"
 
@@ -69,6 +70,11 @@ struct role_certificate { /* files of the site's certificate of that index */
     struct handle certificate, key;
 };
 
+struct role_secret { /* of a file that the configuration names */
+    struct str path, secret;
+};
+enum { ROLE_SECRETS_MAX = 256 };
+
 /* What the store can take at the moment: it tells receivers whenever that changes. */
 struct role_space {
     bool accepting;
@@ -118,6 +124,8 @@ struct role {
     struct role_certificate tried;
     struct handle users;   /* gate: the users file, or HANDLE_NONE: there is none. The role takes it */
     bool users_said;       /* and that it was said */
+    struct role_secret *secrets; /* a sender's: ROLE_SECRETS_MAX of them, in the arena; NULL: none came */
+    size_t secret_count;
     struct list peers;
     struct role_pending pending[ROLE_PENDING_MAX];
     size_t pending_count;

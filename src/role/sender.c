@@ -338,6 +338,45 @@ tls_trouble(void *arg, struct str host, const struct tls_policy *policy, enum tl
     log_end(&line);
 }
 
+/* ---- AUTH ---- */
+
+static void
+login_trouble(void *arg, struct str host, struct str mechanism, struct str why)
+{
+    struct task *t = arg;
+    struct log_line line;
+    char memory[MESSAGE_ID_TEXT];
+    struct text id = text_init(memory, sizeof memory);
+
+    message_id_put(&id, t->id);
+    log_begin(&line, t->sender->role->rt, LOG_WARNING, "login-failed");
+    log_str(&line, "id", text_str(&id));
+    log_str(&line, "host", host);
+    log_str(&line, "user", t->job.login_user);
+    log_str(&line, "mechanism", mechanism);
+    log_str(&line, "why", why);
+    log_str(&line, "so", S("the mail waits"));
+    log_str(&line, "see", t->job.login_file);
+    log_end(&line);
+}
+
+/* NULL: nobody logs in by this route. An empty secret: its file told us none. */
+static const struct sasl_login *
+login_of(struct task *t)
+{
+    const struct role *role = t->sender->role;
+    const struct border_job *job = &t->job;
+
+    if (job->login_user.len == 0)
+        return NULL;
+    struct sasl_login *login = arena_new(&t->arena, struct sasl_login);
+    *login = (struct sasl_login){ job->login_user, S(""), job->login_token };
+    for (size_t i = 0; i < role->secret_count; i++)
+        if (str_eq(role->secrets[i].path, job->login_file))
+            login->secret = role->secrets[i].secret;
+    return login;
+}
+
 /* ---- delivery ---- */
 
 /* RFC 5321 section 4.5.3.2, none of them longer than the route allows. */
@@ -371,8 +410,12 @@ deliver(struct task *t, const struct recipient *recipients, size_t count, const 
         .own_names = &s->role->site->hostname, .own_name_count = 1, .own_addresses = s->own,
         .own_address_count = s->own_count, .connect = job->connect_wait, .times = times_within(job->reply_wait),
         .messages_per_connection = job->messages_per_connection, .smtps = job->smtps,
+        .login = login_of(t),
     };
-    struct delivery_hooks hooks = { t, addresses, read_content, tls_policy, start_tls, tls_trouble };
+    struct delivery_hooks hooks = { t, addresses, read_content, tls_policy, start_tls, login_trouble, tls_trouble };
+
+    if (settings.login)
+        settings.login_name = arena_printf(&t->arena, "%.*s %.*s", STR_ARG(job->login_user), STR_ARG(job->login_file));
 
     t->recipients = recipients;
     t->recipient_count = count;

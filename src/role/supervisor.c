@@ -18,6 +18,7 @@
 #include "runtime/notify.h"
 
 #include <signal.h>
+#include <string.h>
 
 enum { EXIT_CONFIG = 78, EXIT_OSERR = 71, BUNDLE_PART = 60 << 10, MAIL_BASES_MAX = ROLE_DIRS_MAX };
 
@@ -736,11 +737,59 @@ run_watch_users(void *arg)
     }
 }
 
+/* ---- secrets of routes: read here, with our rights, and told to senders alone ---- */
+
+/* Of a file without one mail waits, which senders say each time. */
+static struct err
+send_secret(struct process *p, struct str path, struct arena *scratch)
+{
+    struct supervisor *s = p->s;
+    struct str bytes;
+
+    if (str_is_absent(path))
+        return OK;
+    struct err e = host_read_file(s->rt, path, SASL_SECRET_MAX, scratch, FOREVER, &bytes);
+    if (err_is(e)) {
+        log_file(s, "secret-not-read", path, e);
+        return OK;
+    }
+    size_t size = path.len + bytes.len + 16;
+    unsigned char *memory = arena_alloc(scratch, size);
+    struct put put = put_init(memory, size);
+    put_bytes(&put, path);
+    put_bytes(&put, str_trim_end(bytes)); /* editors end lines */
+    if (!p->control)
+        return ERR(ERR_CLOSED, "pass a secret on");
+    e = link_send(p->control, CONTROL_SECRET, put_str_so_far(&put), within(s->rt, 5 * SECOND));
+    explicit_bzero(memory, size);
+    explicit_bzero((char *)(uintptr_t)bytes.ptr, bytes.len);
+    return e;
+}
+
+static struct err
+send_secrets(struct process *p)
+{
+    const struct site *site = p->s->site;
+    struct arena scratch;
+    struct err e = OK;
+
+    for (size_t i = 0; i < site->route_count && !err_is(e); i++) {
+        arena_init(&scratch, rt_mem(p->s->rt), 4096, 64 << 10);
+        e = send_secret(p, site->routes[i].password_file, &scratch);
+        if (!err_is(e))
+            e = send_secret(p, site->routes[i].token_file, &scratch);
+        arena_done(&scratch);
+    }
+    return e;
+}
+
 static struct err
 send_dirs(struct process *p, struct arena *scratch)
 {
     struct supervisor *s = p->s;
 
+    if (p->kind == ROLE_SENDER)
+        return send_secrets(p);
     if (p->kind == ROLE_STORE) {
         struct str path = arena_join(scratch, s->site->state, S("/spool"));
         TRY(host_make_dir(s->rt, path, 0700, owner(s, s->user_id), owner(s, s->group_id), FOREVER));

@@ -12,6 +12,7 @@
  */
 #include "smtp/client.h"
 
+#include "base/base64.h"
 #include "base/check.h"
 #include "message/lines.h"
 
@@ -274,6 +275,12 @@ take_limits(struct client_features *f, struct str arguments)
     }
 }
 
+static void
+take_auth(struct client_features *f, struct str arguments)
+{
+    f->mechanisms |= sasl_client_offered(arguments);
+}
+
 static const struct {
     struct str keyword;
     enum client_extension extension;
@@ -291,6 +298,7 @@ static const struct {
     { STR("STARTTLS"), CLIENT_STARTTLS, NULL },
     { STR("REQUIRETLS"), CLIENT_REQUIRETLS, NULL },
     { STR("DELIVERBY"), CLIENT_DELIVERBY, NULL },
+    { STR("AUTH"), CLIENT_AUTH, take_auth },
 };
 
 static void
@@ -399,6 +407,121 @@ struct client_encryption
 client_encryption(const struct client *c)
 {
     return c->encryption;
+}
+
+/* ---- AUTH: RFC 4954 ---------------------------------------------------------------------------------------------- */
+
+struct login { /* secrets: erased when it is over */
+    struct sasl_client sasl;
+    char message[SASL_CLIENT_MAX];          /* of ours, or the server's, decoded */
+    char line[2 * SASL_CLIENT_MAX];
+};
+enum { AUTH_LINE = 12288 }; /* RFC 4954 section 4: with CRLF */
+static_assert(sizeof "AUTH SCRAM-SHA-256 \r\n" + 4 * ((SASL_SECRET_MAX + 2 * LIMIT_USER_NAME + 64) / 3 + 1) < AUTH_LINE,
+              "the longest secret can be said");
+
+/* A line of an exchange: nobody is told what it holds. */
+static struct err
+say_secret(struct client *c, struct login *l, struct str words, bool has_message, struct str message)
+{
+    struct text line = text_init(l->line, sizeof l->line);
+
+    text_put(&line, words);
+    if (has_message && words.len > 0)
+        text_put_byte(&line, ' ');
+    tell(c, DIALOG_SENT, has_message ? S("(what an exchange of AUTH says)") : words);
+    if (has_message && message.len == 0 && words.len > 0)
+        text_put_byte(&line, '='); /* empty, not absent */
+    if (has_message)
+        base64_put(&line, message);
+    text_put(&line, S("\r\n"));
+    CHECK(!line.full && line.len <= AUTH_LINE);
+    struct err e = wire_write(&c->own_wire, text_str(&line), within(c->rt, c->settings.times.mail));
+    explicit_bzero(l->line, line.len);
+    return err_is(e) ? lose(c, e) : OK;
+}
+
+/* The answer to a challenge. *out_going: there is one; else `reason` says why we will not go on. */
+static struct err
+answer_challenge(struct client *c, struct login *l, const struct remote_reply *reply, struct text *out_answer, bool *out_going,
+                 struct text *reason)
+{
+    char decoded_memory[SCRAM_MESSAGE_MAX];
+    struct text decoded = text_init(decoded_memory, sizeof decoded_memory);
+    struct str why = S("the server's challenge is not base64"), challenge = reply->text;
+
+    str_take(&challenge, S("334 ")); /* a reply's text has its code */
+    bool readable = base64_decode_strictly(str_trim(challenge), &decoded);
+    /* What LOGIN and XOAUTH2 say there is for people: some servers write it as they like. */
+    bool matters = l->sasl.mechanism == SASL_CLIENT_SCRAM_SHA_256;
+    *out_going = (readable || !matters) && sasl_client_take(&l->sasl, readable ? text_str(&decoded) : S(""), &why);
+    if (!*out_going) {
+        text_put(reason, why);
+        return OK;
+    }
+    if (l->sasl.needs_keys)
+        TRY(rt_offload(c->rt, sasl_client_make_keys, &l->sasl, within(c->rt, c->settings.times.mail)));
+    sasl_client_answer(&l->sasl, out_answer);
+    return OK;
+}
+
+static struct err
+login_dialog(struct client *c, struct login *l, struct arena *arena, struct remote_reply *out, struct text *reason)
+{
+    char words_memory[32];
+    struct text words = text_init(words_memory, sizeof words_memory), message = text_init(l->message, sizeof l->message);
+    bool going;
+
+    text_putf(&words, "AUTH %.*s", STR_ARG(sasl_client_name(l->sasl.mechanism)));
+    bool initial = sasl_client_initial(&l->sasl, &message);
+    TRY(say_secret(c, l, text_str(&words), initial, text_str(&message)));
+    for (;;) {
+        TRY(read_reply(c, c->settings.times.mail, arena, out));
+        if (out->code / 100 != 3)
+            break;
+        message.len = 0;
+        TRY(answer_challenge(c, l, out, &message, &going, reason));
+        if (!going) {
+            TRY(say_secret(c, l, S("*"), false, S(""))); /* RFC 4954 section 4: 501 comes, whatever it says */
+            TRY(read_reply(c, c->settings.times.quit, arena, out));
+            *out = (struct remote_reply){ 0 };
+            return OK;
+        }
+        TRY(say_secret(c, l, S(""), true, text_str(&message)));
+    }
+    if (remote_reply_is_positive(out) && !sasl_client_may_succeed(&l->sasl)) {
+        *out = (struct remote_reply){ 0 };
+        text_put(reason, S("the server has not shown that it knows the password"));
+    }
+    return OK;
+}
+
+struct err
+client_login(struct client *c, const struct sasl_login *login, struct arena *arena, struct remote_reply *out,
+             struct str *out_mechanism, struct text *reason)
+{
+    static const char digits[] = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-_";
+    enum sasl_client_mechanism mechanism;
+    char nonce[SCRAM_NONCE];
+
+    CHECK(client_is_encrypted(c));
+    *out = (struct remote_reply){ 0 };
+    *out_mechanism = (struct str){ NULL, 0 };
+    if (!sasl_client_choose(c->features.mechanisms, login, &mechanism)) {
+        text_put(reason, client_has(&c->features, CLIENT_AUTH) ? S("the host offers no way to log in that we know")
+                                                               : S("the host does not offer AUTH"));
+        return OK;
+    }
+    *out_mechanism = sasl_client_name(mechanism);
+    for (size_t i = 0; i < sizeof nonce; i++)
+        nonce[i] = digits[rt_random(c->rt) % (sizeof digits - 1)];
+    struct login *l = mem_new(rt_mem(c->rt), struct login);
+    sasl_client_begin(&l->sasl, mechanism, login, str_new(nonce, sizeof nonce));
+    struct err e = login_dialog(c, l, arena, out, reason);
+    sasl_client_done(&l->sasl);
+    explicit_bzero(l, sizeof *l);
+    mem_free(rt_mem(c->rt), l, sizeof *l);
+    return e;
 }
 
 /* ---- asking ------------------------------------------------------------------------------------------------------ */

@@ -1,6 +1,6 @@
 /*
  * client - one connection to an SMTP or LMTP server: RFC 5321 sections 3 and 4.5.3.2, RFC 2033, with PIPELINING, SIZE,
- * 8BITMIME, CHUNKING, BINARYMIME, SMTPUTF8, DSN and LIMITS.
+ * 8BITMIME, CHUNKING, BINARYMIME, SMTPUTF8, DSN, LIMITS, STARTTLS and AUTH.
  *
  * The client speaks and listens; what a reply means for a recipient is decided above (deliver/). A refusal is an
  * outcome, in a struct remote_reply; an error says that the dialog is lost (closed, timed out, malformed) or cancelled,
@@ -17,6 +17,7 @@
 #include "message/envelope.h"
 #include "net/wire.h"
 #include "runtime/rt.h"
+#include "sasl/client.h"
 #include "smtp/remote_reply.h"
 
 struct client;
@@ -34,6 +35,7 @@ enum client_extension {
     CLIENT_STARTTLS = 512,
     CLIENT_REQUIRETLS = 1024,
     CLIENT_DELIVERBY = 2048,
+    CLIENT_AUTH = 1 << 12,
 };
 
 /* What the server offered in its latest answer to EHLO or LHLO. */
@@ -43,6 +45,7 @@ struct client_features {
     uint32_t rcpt_max;        /* LIMITS, RFC 9422: recipients a transaction; 0: not said, as the other two */
     uint32_t mail_max;        /* transactions a connection */
     uint32_t rcpt_domain_max; /* recipient domains a transaction */
+    unsigned mechanisms;      /* AUTH: as sasl_client_offered() */
 };
 
 /* Each wait has its own deadline, RFC 5321 section 4.5.3.2; ns. */
@@ -88,6 +91,13 @@ struct err client_begin_tls(struct client *, const struct client_tls *, struct t
  * and the dialog may go on. An error: the connection is lost, and `reason` says why if it was the handshake. */
 struct err client_start_tls(struct client *, const struct client_tls *, struct arena *, struct remote_reply *out,
                             struct text *reason);
+/*
+ * AUTH (RFC 4954), only under TLS: by the strongest mechanism that the server offers and the login serves. A refusal is in
+ * *out; code 0: it did not come to one, and `reason` says why (nothing fitting is offered, or the server does not know the
+ * password either). `mechanism` is the one that was tried; absent: none.
+ */
+struct err client_login(struct client *, const struct sasl_login *, struct arena *, struct remote_reply *out,
+                        struct str *out_mechanism, struct text *reason);
 bool client_is_encrypted(const struct client *);
 struct client_encryption client_encryption(const struct client *); /* absent strings: in clear */
 const struct client_features *client_features(const struct client *);
