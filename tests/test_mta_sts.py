@@ -1,6 +1,7 @@
 """MTA-STS (RFC 8461): policies on a web server of our own, with a CA of our own: when mail goes, and when it must not."""
 import contextlib
 import http.server
+import json
 import shutil
 import ssl
 import threading
@@ -238,6 +239,27 @@ def test_the_web_was_asked_by_name_and_not_more_than_needed(world):
         address = f"again@{name}.sts.test"
         assert end_of(fates(server, start_message(server, address))[address]) == "delivered"
     assert (web.asked["enforce.sts.test"], web.asked["web-missing.sts.test"]) == before
+
+
+@pytest.mark.parametrize("name, exit_code, mode, words", [
+    ("enforce", 0, "enforce", {"policy": "verify", "by": "sts", "verified": True, "goes": True}),
+    ("unnamed", 1, "enforce", {"policy": "refused", "by": "sts", "result": "validation-failure"}),
+    ("mx-wrong", 1, "enforce", {"policy": "verify", "verified": False, "goes": False, "result": "certificate-host-mismatch"}),
+    ("testing", 0, "testing", {"policy": "verify", "verified": False, "goes": True, "result": "certificate-host-mismatch"}),
+    ("testing-unnamed", 0, "testing", {"policy": "refused", "by": "sts", "goes": True, "result": "validation-failure"}),
+    ("no-record", 0, "no-policy", {"policy": "may", "by": "default", "goes": True, "result": "ok"}),
+    ("web-wrong", 0, "no-policy", {"policy": "may", "by": "sts", "goes": True, "result": "sts-webpki-invalid"}),
+])
+def test_the_command_says_what_a_policy_asks_for(world, name, exit_code, mode, words):
+    server = world["server"]
+    done = server.cli("tls", "--config", str(server.config_path), "--json", f"{name}.sts.test", check=False)
+    assert done.returncode == exit_code, done
+    answer = json.loads(done.stdout)
+    assert answer["mta-sts"] == mode, answer
+    [host] = answer["hosts"]
+    assert {key: host.get(key) for key in words} == words, host
+    told = server.cli("tls", "--config", str(server.config_path), "--no-connect", f"{name}.sts.test", check=False).stdout
+    assert f"MTA-STS: {mode.replace('-', ' ')}" in told, told
 
 
 def test_domains_that_share_a_host_have_policies_of_their_own(world):

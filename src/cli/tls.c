@@ -12,9 +12,11 @@
 #include "message/domain.h"
 #include "net/tls.h"
 #include "policy/dane.h"
+#include "policy/sts_policies.h"
 #include "role/load.h"
 #include "role/tls_rule.h"
 #include "runtime/host.h"
+#include "runtime/log.h"
 #include "smtp/client.h"
 
 #include <stddef.h>
@@ -63,6 +65,9 @@ struct look {
     bool direct;             /* by MX records */
     struct str domain;
     struct mx_result mx;
+    struct str promise_domain;   /* whose MTA-STS policy counts; absent: nobody's */
+    bool promise_known, promise_kept; /* kept: not to be fetched now, and taken from what the server keeps */
+    struct sts_answer promise;
     struct seen *hosts;
     size_t host_count;
 };
@@ -146,6 +151,61 @@ find_hosts(struct look *l)
     return EXIT_WELL;
 }
 
+static struct err
+get(void *arg, const struct https_request *request, int64_t until, struct arena *arena, struct https_answer *out)
+{
+    return https_get(arg, request, until, arena, out);
+}
+
+/* What the running server keeps of it, if we may read that. */
+static void
+look_for_kept_promise(struct look *l)
+{
+    const struct site *site = l->site.site;
+    struct sts_policy policy;
+    struct sts_file file;
+    struct str bytes, why;
+
+    if (!site || str_is_absent(site->state))
+        return;
+    bytes = read_or_empty(l, arena_printf(&l->arena, "%.*s/mta-sts/%.*s", STR_ARG(site->state), STR_ARG(l->promise_domain)));
+    if (!sts_file_parse(bytes, &file) || !sts_policy_parse(file.body, &l->arena, &policy, &why) ||
+        file.fetched_wall + (int64_t)policy.max_age * SECOND <= rt_wall(l->rt))
+        return;
+    l->promise_kept = l->promise.found = l->promise_known = true;
+    l->promise.policy = policy;
+    l->promise.id = file.id;
+}
+
+/* RFC 8461. */
+static void
+find_promise(struct look *l)
+{
+    const struct site *site = l->site.site;
+    struct str domain = l->direct ? l->domain : l->route->kind == ROUTE_SMTP ? l->route->host : (struct str){ NULL, 0 };
+    struct address literal;
+    struct https *https;
+    char memory[300];
+    struct text why = text_init(memory, sizeof memory);
+
+    if (str_is_absent(domain) || !domain_is_hostname(domain) || address_from_ip(domain, &literal) || (site && !site->mta_sts))
+        return;
+    l->promise_domain = domain;
+    log_set_level(l->rt, LOG_ERROR); /* what went wrong is in the answer */
+    struct str authorities = read_or_empty(l, site ? site->mta_sts_ca : S("/etc/ssl/certs/ca-certificates.crt"));
+    if (err_is(https_open(l->rt, authorities, &https, &why))) {
+        cli_fail(&verb_tls, 0, "MTA-STS policies cannot be fetched: %.*s", STR_ARG(text_str(&why)));
+    } else {
+        struct sts_policies *policies = sts_policies_new(l->rt, &l->dns, &(struct sts_policies_hooks){ https, get }, FILE_MAX);
+        l->promise_known = !err_is(sts_policies_find(policies, domain, within(l->rt, STS_ANSWER_NS), &l->arena, &l->promise));
+        https_stop(https);
+        sts_policies_free(policies);
+        https_close(https);
+    }
+    if (!l->promise_known || (!l->promise.found && l->promise.result != TLS_RESULT_OK))
+        look_for_kept_promise(l);
+}
+
 /* As role/sender.c does. */
 static void
 decide(struct look *l, struct seen *h)
@@ -153,7 +213,7 @@ decide(struct look *l, struct seen *h)
     int64_t until = within(l->rt, LOOKUP_S * SECOND);
     struct tls_rule rule = { l->route->tls, l->route->implicit_tls, l->trust };
     struct arena scratch;
-    bool found;
+    bool found = false;
 
     h->port = l->route->port ? l->route->port : 25;
     if (err_is(host_addresses(&l->dns, h->name, HOST_IPV4 | HOST_IPV6 | HOST_ANY, until, &l->arena, &h->addresses))) {
@@ -175,6 +235,8 @@ decide(struct look *l, struct seen *h)
         arena_done(&scratch);
         h->decided = !err_is(e);
     }
+    if (h->decided && !found && !str_is_absent(l->promise_domain))
+        tls_rule_promise(l->promise_known ? &l->promise : NULL, l->promise_domain, h->name, l->trust, &l->arena, &h->policy);
     h->lowered = tls_rule_end(&rule, &h->policy);
 }
 
@@ -198,7 +260,8 @@ start_tls(void *arg, struct wire *wire, int64_t until, struct client_encryption 
 
     policy.testing = true;
     struct err e = tls_connect(s->l->client, wire, &expected, until, &tls, &result, reason);
-    h->result = (uint8_t)result;
+    if (result != TLS_RESULT_OK)
+        h->result = (uint8_t)result;
     if (reason->len > 0)
         h->why = arena_keep(&s->l->arena, text_str(reason));
     TRY(e);
@@ -275,11 +338,13 @@ conclude(struct look *l, struct seen *h)
 
     if (!h->decided)
         return;
-    if (h->policy.level == TLS_REFUSED) {
+    if (h->policy.level == TLS_REFUSED && !h->policy.testing) {
         h->result = h->policy.result;
         h->why = h->policy.why;
         return;
     }
+    h->result = h->policy.result;
+    h->why = h->policy.why;
     if (l->set.no_connect)
         return;
     connect_to(l, h);
@@ -379,6 +444,28 @@ put_seen(struct text *t, const struct look *l, const struct seen *h)
 }
 
 static void
+put_promise(struct text *t, const struct look *l)
+{
+    const struct sts_policy *p = &l->promise.policy;
+
+    if (str_is_absent(l->promise_domain))
+        return;
+    text_put(t, S("MTA-STS: "));
+    if (l->promise_known && l->promise.found) {
+        text_put(t, sts_mode_name(p->mode));
+        text_put(t, p->mx_count ? S(", for") : S(""));
+        for (size_t i = 0; i < p->mx_count; i++)
+            text_putf(t, "%s %.*s", i ? "," : "", STR_ARG(p->mx[i]));
+        text_putf(t, "; id %.*s%s", STR_ARG(l->promise.id), l->promise_kept ? ", as the server keeps it" : "");
+    } else {
+        text_put(t, l->promise_known ? S("no policy") : S("not known now"));
+    }
+    if (l->promise.result != TLS_RESULT_OK)
+        text_putf(t, " (%.*s): %.*s", STR_ARG(tls_result_name(l->promise.result)), STR_ARG(l->promise.why));
+    text_put_byte(t, '\n');
+}
+
+static void
 put_text(struct text *t, const struct look *l)
 {
     static const char *const rules[] = { "try", "off", "require", "require verify", "insecure-override" };
@@ -390,6 +477,7 @@ put_text(struct text *t, const struct look *l)
     } else {
         text_putf(t, "by %s\n", l->route->kind == ROUTE_MX ? "its address" : "the route of the configuration");
     }
+    put_promise(t, l);
     text_putf(t, "rule: tls %s%s\n", rules[l->route->tls], l->route->implicit_tls ? ", from the first byte" : "");
     for (size_t i = 0; i < l->host_count; i++)
         put_seen(t, l, &l->hosts[i]);
@@ -457,6 +545,15 @@ put_json(struct text *t, const struct look *l)
     json_put_bool(t, "direct", l->direct);
     if (l->direct)
         json_put_bool(t, "secure", l->mx.secure);
+    if (!str_is_absent(l->promise_domain)) {
+        bool found = l->promise_known && l->promise.found;
+        json_put_field(t, "mta-sts", !l->promise_known ? S("unknown") : found ? sts_mode_name(l->promise.policy.mode) : S("no-policy"));
+        if (found) {
+            json_put_field(t, "mta-sts-id", l->promise.id);
+            json_put_bool(t, "mta-sts-kept", l->promise_kept);
+        }
+        json_put_field(t, "mta-sts-result", tls_result_name(l->promise.result));
+    }
     text_put(t, S(",\"hosts\":["));
     for (size_t i = 0; i < l->host_count; i++) {
         text_put(t, i ? S(",") : S(""));
@@ -478,6 +575,7 @@ look_at(struct look *l)
         exit = find_hosts(l);
     if (exit != EXIT_WELL)
         return exit;
+    find_promise(l);
     for (size_t i = 0; i < l->host_count; i++) {
         decide(l, &l->hosts[i]);
         conclude(l, &l->hosts[i]);
@@ -541,8 +639,8 @@ const struct verb verb_tls = {
     .name = "tls",
     .summary = "show how mail to a domain would be encrypted, and why",
     .arguments = "DOMAIN",
-    .about = "Looks up the hosts of DOMAIN, what DNSSEC says of them, their TLSA records, and decides as the server would;\n"
-             "then connects to each (EHLO, STARTTLS, QUIT) to see its certificate. No mail is sent.\n"
+    .about = "Looks up the hosts of DOMAIN, what DNSSEC says of them, their TLSA records, the domain's MTA-STS policy, and decides as\n"
+             "the server would; then connects to each (EHLO, STARTTLS, QUIT) to see its certificate. No mail is sent.\n"
              "\n"
              "  postrider tls example.org\n"
              "\n"

@@ -146,41 +146,6 @@ only_domain(const struct task *t)
     return only;
 }
 
-/*
- * What the recipients' domain promises by MTA-STS: in `enforce` only hosts that it names, with a certificate for their name;
- * in `testing` the same, and what does not hold is said. Its hosts may be others' too: what is refused for its sake says
- * nothing of them.
- */
-static void
-promise_policy(struct task *t, const struct delivery_host *host, struct arena *arena, struct tls_policy *out)
-{
-    const struct promise *p = t->promise;
-    const struct sts_answer *a = &p->answer;
-    bool binds = p->known && a->found && a->policy.mode != STS_NONE;
-
-    if (p->known && !binds && a->result == TLS_RESULT_OK)
-        return;
-    out->source = TLS_BY_STS;
-    out->domain = p->domain;
-    if (!p->known) {
-        out->level = TLS_REFUSED;
-        out->result = TLS_RESULT_STS_FETCH_ERROR;
-        out->why = S("whether the domain has an MTA-STS policy cannot be known now");
-    } else if (!binds) { /* RFC 8461 section 3.3: as if it had none */
-        out->result = a->result;
-        out->why = a->why;
-    } else if (!sts_policy_allows(&a->policy, host->name)) {
-        out->level = TLS_REFUSED;
-        out->testing = a->policy.mode == STS_TESTING;
-        out->result = TLS_RESULT_VALIDATION_FAILURE;
-        out->why = S("the domain's MTA-STS policy does not name this host");
-    } else {
-        *out = (struct tls_policy){ .level = TLS_VERIFY, .source = TLS_BY_STS, .testing = a->policy.mode == STS_TESTING,
-                                    .domain = p->domain, .names = { arena_keep(arena, host->name) }, .name_count = 1,
-                                    .trust = trust_for(t->sender, &t->job) };
-    }
-}
-
 /* What the destination itself asks for; where that is nothing *out stays as it is. */
 static struct err
 policy_of_destination(struct task *t, const struct delivery_host *host, const struct delivery_addresses *addresses,
@@ -197,7 +162,8 @@ policy_of_destination(struct task *t, const struct delivery_host *host, const st
         e = dane_lookup(&t->sender->resolver, &hop, until, &scratch, arena, out, &found);
     arena_done(&scratch);
     if (!err_is(e) && !found && t->promise && !str_is_absent(t->promise->domain))
-        promise_policy(t, host, arena, out);
+        tls_rule_promise(t->promise->known ? &t->promise->answer : NULL, t->promise->domain, host->name,
+                         trust_for(t->sender, &t->job), arena, out);
     return e;
 }
 

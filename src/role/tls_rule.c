@@ -19,6 +19,34 @@ tls_rule_begin(const struct tls_rule *r, struct str host, struct arena *arena, s
     return true;
 }
 
+void
+tls_rule_promise(const struct sts_answer *a, struct str domain, struct str host, const struct tls_trust *trust,
+                 struct arena *arena, struct tls_policy *out)
+{
+    bool binds = a && a->found && a->policy.mode != STS_NONE;
+
+    if (a && !binds && a->result == TLS_RESULT_OK)
+        return;
+    out->source = TLS_BY_STS;
+    out->domain = domain;
+    if (!a) {
+        out->level = TLS_REFUSED;
+        out->result = TLS_RESULT_STS_FETCH_ERROR;
+        out->why = S("whether the domain has an MTA-STS policy cannot be known now");
+    } else if (!binds) { /* RFC 8461 section 3.3: as if it had none */
+        out->result = a->result;
+        out->why = a->why;
+    } else if (!sts_policy_allows(&a->policy, host)) {
+        out->level = TLS_REFUSED;
+        out->testing = a->policy.mode == STS_TESTING;
+        out->result = TLS_RESULT_VALIDATION_FAILURE;
+        out->why = S("the domain's MTA-STS policy does not name this host");
+    } else {
+        *out = (struct tls_policy){ .level = TLS_VERIFY, .source = TLS_BY_STS, .testing = a->policy.mode == STS_TESTING,
+                                    .domain = domain, .names = { arena_keep(arena, host) }, .name_count = 1, .trust = trust };
+    }
+}
+
 bool
 tls_rule_end(const struct tls_rule *r, struct tls_policy *policy)
 {
