@@ -23,6 +23,7 @@ tls {{ certificate {certificates}/good.pem; key {certificates}/good.key }}
 mta-sts off
 route wait.test {{ via smtp://192.0.2.250; tls off }}
 route chain.test {{ via smtp://second.req.test; tls-ca {certificates}/ca.pem }}
+route raised.req.test {{ direct; tls require; connect-wait 4s; reply-wait 4s }}
 route default {{ direct; tls-ca {certificates}/ca.pem; connect-wait 4s; reply-wait 4s }}
 retry 1h for 1d {{ delay-notice off }}
 resolver {{ forward 127.0.0.1; trust-anchor {anchors} }}
@@ -63,7 +64,8 @@ def world(tmp_path_factory):
               "second A 192.0.2.50", "dead A 192.0.2.99", "bad A 192.0.2.41", f"_25._tcp.bad TLSA 3 1 1 {'00' * 32}", "ee A 192.0.2.40",
               f"_25._tcp.ee TLSA 3 1 1 {association(certificates, 'good', 1, 1)}",
               "kept MX 10 keeps", "dane MX 10 ee", "next MX 10 lacks", "next MX 20 keeps", "lacking MX 10 lacks", "stripped MX 10 clear",
-              "misnamed MX 10 wrong", "by-postfix MX 10 postfix", "away MX 10 dead", "away MX 20 lacks", "mismatch MX 10 bad"]
+              "misnamed MX 10 wrong", "by-postfix MX 10 postfix", "away MX 10 dead", "away MX 20 lacks", "mismatch MX 10 bad",
+              "dark A 192.0.2.42", f"_25._tcp.dark TLSA 3 1 1 {'00' * 32}", "raised MX 10 dark", "loose MX 10 dark"]
     with contextlib.ExitStack() as stack:
         stack.enter_context(own_network())
         dns = folder / "nsd"
@@ -194,3 +196,11 @@ def test_tls_required_no(world):
         assert end_of(fate) == end, (header, options, fate)
     line = attempt_to(server, f"x{len('TLS-Required: No') + 2}0@mismatch.req.test")
     assert line["tls"] == "unverified" and line["tls-policy-by"] == "dane" and line["tls-result"] == "validation-failure"
+
+
+def test_tls_required_no_lets_go_what_the_destination_asks_for_and_not_what_the_route_does(world):
+    for domain, end in (("loose.req.test", "delivered"), ("raised.req.test", "deferred")):
+        address = f"x@{domain}"
+        fate = fates(world["server"], send(world["server"], address, (), header="TLS-Required: No\r\n"))[address]
+        assert end_of(fate) == end, (domain, fate)
+    assert not mail_lines(world["clear"], "x@raised.req.test")

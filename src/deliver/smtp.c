@@ -87,7 +87,7 @@ is_lasting(const struct target *to, enum tls_result result)
 static void
 go_without(struct attempt *a, const struct target *to, enum tls_result result, struct str why)
 {
-    bool about_message = to->policy->source == TLS_BY_STS;
+    bool about_message = to->policy->source == TLS_BY_STS || to->policy->source == TLS_BY_MESSAGE;
 
     tell_trouble(a, to, result, why, S("not by this host"));
     if (attempt_requires_tls(a) && is_lasting(to, result)) {

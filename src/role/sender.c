@@ -200,7 +200,11 @@ policy_of_others(struct task *t, const struct delivery_host *host, const struct 
         rule.trust = trust_for(t->sender, job);
     if (tls_rule_begin(&rule, host->name, arena, out))
         return OK;
-    TRY(policy_of_destination(t, host, addresses, until, arena, out));
+    struct err e = policy_of_destination(t, host, addresses, until, arena, out);
+    if (err_is(e) && (!job->envelope.tls_optional || e.kind == ERR_CANCELLED))
+        return e;
+    if (job->envelope.tls_optional && (out->source == TLS_BY_DANE || out->source == TLS_BY_STS))
+        out->testing = true; /* TLS-Required: No lets go what the destination asks for, and not what the route does */
     struct tls_policy asked = *out;
     if (tls_rule_end(&rule, out))
         log_override(t, host->name, &asked);
@@ -240,7 +244,7 @@ require_tls(struct task *t, const struct delivery_host *host, struct arena *aren
                                     .why = S("neither DNSSEC nor MTA-STS vouches for the host's name") };
 }
 
-/* What the message itself wants comes last: REQUIRETLS raises, TLS-Required: No lets go what its destination asks for. */
+/* What the message itself wants comes last: REQUIRETLS raises. */
 static struct err
 tls_policy(void *arg, const struct delivery_host *host, const struct delivery_addresses *addresses, int64_t until,
            struct arena *arena, struct tls_policy *out)
@@ -248,14 +252,8 @@ tls_policy(void *arg, const struct delivery_host *host, const struct delivery_ad
     struct task *t = arg;
     const struct envelope *e = &t->job.envelope;
     bool lmtp = t->job.kind == DELIVERY_LMTP;
-    struct err error = policy_of_others(t, host, addresses, until, arena, out);
 
-    if (err_is(error) && (!e->tls_optional || error.kind == ERR_CANCELLED))
-        return error;
-    if (err_is(error))
-        *out = (struct tls_policy){ .level = TLS_MAY, .why = S("") };
-    if (e->tls_optional && (out->source == TLS_BY_DANE || out->source == TLS_BY_STS))
-        out->testing = true;
+    TRY(policy_of_others(t, host, addresses, until, arena, out));
     if (e->require_tls && e->reverse_path.len > 0 && !lmtp)
         require_tls(t, host, arena, out);
     return OK;

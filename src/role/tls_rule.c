@@ -54,7 +54,7 @@ tls_rule_end(const struct tls_rule *r, struct tls_policy *policy)
 
     if (lowers)
         *policy = without_policy(r);
-    if (policy->level < TLS_ENCRYPT && (r->tls == ROUTE_TLS_REQUIRE || r->smtps))
+    if (!tls_policy_is_strict(policy) && (r->tls == ROUTE_TLS_REQUIRE || r->smtps)) /* who only tests asks for nothing */
         *policy = (struct tls_policy){ .level = TLS_ENCRYPT, .source = TLS_BY_RULE };
     return lowers;
 }
