@@ -667,10 +667,85 @@ PEER_TEST(who_logged_in_counts)
     EXPECT_INT(p->t, p->auth_gone, 1);
 }
 
+static const struct reply *
+author(void *ctx, const struct server_client *client, struct path path, struct arena *arena, int64_t until)
+{
+    (void)ctx, (void)client, (void)until;
+    return str_eq(path.local, S("bob")) ? reply_make(arena, 550, "5.7.1", "<%.*s> is not you", STR_ARG(path_text(path, arena)))
+                                        : NULL;
+}
+
+/* RFC 6409 sections 6.1 and 8. A message is its header and then "body"; it comes by DATA, and by BDAT cut anywhere. */
+PEER_TEST(completes_what_users_send)
+{
+    static const struct {
+        const char *why;
+        struct str header;
+        int code;
+        struct str there, gone; /* of what was stored */
+    } cases[] = {
+        { "what is missing", STR("Subject: x\r\n"), 250, STR("From: a@client.test\r\n"), STR("Bcc") },
+        { "a date", STR("Subject: x\r\n"), 250, STR("Date: "), STR("Bcc") },
+        { "Bcc", STR("From: a\r\nBcc: secret@local.test\r\nTo: b\r\n"), 250, STR("To: b@mx.local.test\r\n"), STR("secret") },
+        { "no header at all", STR(""), 250, STR("Message-ID: <"), STR("Bcc") },
+        { "somebody else's", STR("From: bob@local.test\r\n"), 550, STR(""), STR("") },
+        { "among others", STR("From: a@b.test, bob@local.test\r\n"), 550, STR(""), STR("") },
+        { "in another field", STR("From: a@b.test\r\nFROM : bob@local.test\r\n"), 550, STR(""), STR("") },
+        { "without a domain, under a signature", STR("DKIM-Signature: v=1\r\nFrom: bob\r\n"), 550, STR(""), STR("") },
+        { "the sender of several", STR("From: a@b.test, c@d.test\r\nSender: bob@local.test\r\n"), 550, STR(""), STR("") },
+        { "no address", STR("From: a b c\r\n"), 550, STR(""), STR("") },
+    };
+    static const struct str body = STR("\r\nbody\r\n");
+
+    users(p);
+    p->settings.complete = true;
+    p->site.hooks.author = author;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        for (int chunks = 0; chunks < 2; chunks++) {
+            char memory[512];
+            struct text said = text_init(memory, sizeof memory);
+            size_t stored = p->site.committed, len = cases[i].header.len + body.len;
+            test_case(p->t, cases[i].why);
+            if (chunks) /* the end of the header may lie in either */
+                text_putf(&said, "BDAT %zu\r\n", len / 2);
+            size_t begin = said.len;
+            text_put(&said, cases[i].header);
+            text_put(&said, body);
+            if (chunks) {
+                char second[256];
+                struct text rest = text_init(second, sizeof second);
+                text_put(&rest, str_from(text_str(&said), begin + len / 2));
+                said.len = begin + len / 2;
+                text_putf(&said, "BDAT %zu LAST\r\n", rest.len);
+                text_put(&said, text_str(&rest));
+            } else {
+                text_put(&said, S(".\r\n"));
+            }
+            peer_encrypt(p);
+            EXPECT(p->t, PLAY(p, { AUTH, STR("235") }, { MAIL, STR("250") }, { RCPT, STR("250") }));
+            if (!chunks)
+                EXPECT(p->t, PLAY(p, { STR("DATA\r\n"), STR("354") }));
+            EXPECT(p->t, !err_is(wire_write(&p->near, text_str(&said), soon(p))));
+            int code = peer_read(p);
+            if (chunks && code == 250)
+                code = peer_read(p);
+            EXPECT_INT(p->t, code, cases[i].code);
+            wire_shut_down(&p->near);
+            peer_leave(p);
+            EXPECT_INT(p->t, p->site.committed, stored + (cases[i].code == 250));
+            if (p->site.committed == stored)
+                continue;
+            struct str mail = str_new(p->site.messages[stored].content, p->site.messages[stored].len);
+            EXPECT(p->t, str_find(mail, cases[i].there) < mail.len && str_find(mail, cases[i].gone) == mail.len);
+            EXPECT(p->t, str_ends(mail, S("\r\n\r\nbody\r\n")));
+        }
+}
+
 TEST_MAIN({ "plays dialogs", plays_dialogs }, { "says what is there", says_what_is_there },
           { "TLS from the first byte", tls_from_the_first_byte },
           { "an end inside a message keeps nothing", an_end_inside_a_message_keeps_nothing },
           { "a handshake has its time", a_handshake_has_its_time },
           { "a session is told to end", a_session_is_told_to_end }, { "logs in", logs_in },
           { "only where users are", only_where_users_are }, { "lines have a limit", lines_have_a_limit },
-          { "who logged in counts", who_logged_in_counts })
+          { "who logged in counts", who_logged_in_counts },
+          { "completes what users send", completes_what_users_send })
