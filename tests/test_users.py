@@ -274,6 +274,24 @@ def test_guessing_does_not_pay(tmp_path):
         assert "NO LOGIN FOR" in shown and "127.99.0.0/24" in shown
 
 
+def test_nobody_is_answered_as_somebody(tmp_path):
+    """A wrong password and a user who does not exist: the same words, and (printed) as long until they come."""
+    server = Server(tmp_path, users="file users { failures-per-account 1000; failures-per-network 1000 }",
+                    binary_path=binary("RELEASE"))
+    server.user("add", "anna@local.test", password=PASSWORD)
+    took, said = {"anna@local.test": [], "nobody@local.test": []}, set()
+    with server:
+        for _ in range(15):
+            for user, times in took.items():
+                with server.client() as client:
+                    word = base64.b64encode(f"\0{user}\0wrong".encode()).decode()
+                    began = time.monotonic()
+                    said.add(client.docmd("AUTH", "PLAIN " + word))
+                    times.append(time.monotonic() - began)
+    print(", ".join(f"{user}: {1000 * statistics.median(times):.1f} ms" for user, times in took.items()))
+    assert len(said) == 1 and said.pop()[0] == 535
+
+
 def test_a_ban_ends_by_itself(tmp_path):
     server = Server(tmp_path, users="file users { failures-per-account 2; ban 2s }")
     server.user("add", "bob", password="bob's")
