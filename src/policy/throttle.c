@@ -142,6 +142,16 @@ get_for(struct throttle *t, char kind, const unsigned char *network, struct str 
     return get(t, put_key(&key, kind, network, account));
 }
 
+/* One attempt less. What says nothing any more goes: or whoever begins attempts under made-up names, and never ends one,
+ * would have those forgotten that are closed. */
+static void
+let_go(struct throttle *t, struct record *r)
+{
+    CHECK(r->open > 0);
+    if (--r->open == 0 && r->failures == 0)
+        drop(t, r);
+}
+
 static void
 forget_old(const struct throttle *t, struct record *r, int64_t now)
 {
@@ -241,7 +251,7 @@ throttle_begin(struct throttle *t, struct str account, const struct address *cli
         network->open++; /* so that it is not dropped for the account's */
         struct record *everyone = get_for(t, 'a', everywhere, account);
         if (!has_room(t, everyone, t->settings.account_failures, now)) {
-            network->open--;
+            let_go(t, network);
             return false;
         }
         everyone->open++;
@@ -257,11 +267,11 @@ release(struct throttle *t, struct throttle_attempt *a)
     CHECK(a->open);
     a->open = false;
     if (a->home) {
-        get_for(t, 'h', a->network, account_of(a))->open--;
+        let_go(t, get_for(t, 'h', a->network, account_of(a)));
         return;
     }
-    get_for(t, 'n', a->network, S(""))->open--;
-    get_for(t, 'a', everywhere, account_of(a))->open--;
+    let_go(t, get_for(t, 'n', a->network, S("")));
+    let_go(t, get_for(t, 'a', everywhere, account_of(a)));
 }
 
 void
@@ -270,11 +280,9 @@ throttle_right(struct throttle *t, struct throttle_attempt *a, int64_t wall)
     char memory[KEY_MAX];
     struct text key = text_init(memory, sizeof memory);
 
+    if (a->home) /* elsewhere nothing is forgiven: somebody may have an account of his own here */
+        get_for(t, 'h', a->network, account_of(a))->failures = 0;
     release(t, a);
-    if (a->home) { /* elsewhere nothing is forgiven: somebody may have an account of his own here */
-        struct record *here = get_for(t, 'h', a->network, account_of(a));
-        here->failures = 0;
-    }
     note_home(t, str_from(put_key(&key, 'h', a->network, account_of(a)), 1), wall);
 }
 

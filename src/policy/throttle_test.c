@@ -182,6 +182,27 @@ memory_is_bounded(struct test *t)
     EXPECT_INT(t, mem_in_use(&w.mem), 0);
 }
 
+static void
+attempts_without_an_end_make_nothing_forgotten(struct test *t)
+{
+    static const enum end ends[] = { UNDECIDED, RIGHT };
+    struct world w;
+    char name[16];
+
+    for (size_t how = 0; how < sizeof ends / sizeof *ends; how++) {
+        world_init(&w, 100);
+        EXPECT_INT(t, try_often(&w, S("anna"), 1000, 100), settings.account_failures);
+        for (unsigned i = 0; i < 5000; i++) {
+            struct text text = text_init(name, sizeof name);
+            text_putf(&text, "u%u", i);
+            EXPECT(t, tries(&w, text_str(&text), at(2000, 1), ends[how]));
+        }
+        EXPECT_INT(t, try_often(&w, S("anna"), 1000, 100), 0);
+        throttle_free(w.t);
+        EXPECT_INT(t, mem_in_use(&w.mem), 0);
+    }
+}
+
 struct bans {
     size_t accounts, networks;
     char last[64];
@@ -237,4 +258,6 @@ bans_are_shown_and_homes_kept(struct test *t)
 
 TEST_MAIN({ "one network", one_network }, { "a thousand networks", a_thousand_networks }, { "at home", at_home },
           { "many at once", many_at_once }, { "old failures are forgotten", old_failures_are_forgotten },
-          { "memory is bounded", memory_is_bounded }, { "bans are shown and homes kept", bans_are_shown_and_homes_kept })
+          { "memory is bounded", memory_is_bounded },
+          { "attempts without an end make nothing forgotten", attempts_without_an_end_make_nothing_forgotten },
+          { "bans are shown and homes kept", bans_are_shown_and_homes_kept })
