@@ -324,16 +324,19 @@ settle(struct exchange *x, enum sasl_status status)
     }
 }
 
-/* Whether he may try, as soon as he has said who he is. */
+/* Whether he may try, as soon as he has said who he is. Where we find no name Dovecot might, and compare a password that
+ * nobody counts: that does not get there. */
 static enum sasl_status
 attempt_by_name(struct exchange *x, struct str response)
 {
     char said_memory[LIMIT_USER_NAME], memory[LIMIT_USER_NAME];
     struct text said = text_init(said_memory, sizeof said_memory), name = text_init(memory, sizeof memory);
 
-    struct str given = sasl_said_name(x->mechanism, response, !x->attempt.open, &said);
-    if (str_is_absent(given))
+    if (str_is_absent(response) || x->attempt.open)
         return SASL_OK;
+    struct str given = sasl_said_name(x->mechanism, response, &said);
+    if (given.len == 0 || (x->mechanism == SASL_CRAM_MD5 && !x->own_dovecot)) /* that one's challenge comes first */
+        return SASL_MALFORMED;
     return attempt(x, prepare_name(given, &name) ? text_str(&name) : S(" "));
 }
 

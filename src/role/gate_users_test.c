@@ -446,5 +446,44 @@ a_damaged_state(struct test *t)
     in_world(t, do_damage);
 }
 
+/* Nobody is there to be asked: what gets so far is SASL_LATER, and what nobody could count does not. */
+static void
+dovecot_in(struct world *w)
+{
+    static char long_nonce[340];
+    static const struct {
+        const char *why;
+        struct str mechanism, initial;
+        enum sasl_status status;
+    } cases[] = {
+        { "a name", STR("PLAIN"), STR("\0anna\0p"), SASL_LATER },
+        { "name first", STR("LOGIN"), STR("anna"), SASL_LATER },
+        { "it asks for the name", STR("LOGIN"), { NULL, 0 }, SASL_LATER },
+        { "it would ask for the name again", STR("LOGIN"), STR(""), SASL_MALFORMED },
+        { "no name", STR("PLAIN"), STR("anna"), SASL_MALFORMED },
+        { "an empty name", STR("PLAIN"), STR("\0\0p"), SASL_MALFORMED },
+        { "SCRAM", STR("SCRAM-SHA-256"), STR("n,,n=anna,r=abc"), SASL_LATER },
+        { "a nonce as we take none", STR("SCRAM-SHA-256"), { long_nonce, sizeof long_nonce }, SASL_MALFORMED },
+        { "its challenge comes first", STR("CRAM-MD5"), { NULL, 0 }, SASL_LATER },
+        { "another's name, which it would not look at", STR("CRAM-MD5"), STR("bob 0123"), SASL_MALFORMED },
+    };
+
+    w->site.users.kind = USERS_DOVECOT;
+    w->site.users.path = S("/nonexistent/dovecot");
+    w->site.users.mechanisms |= SASL_BIT(SASL_CRAM_MD5);
+    memset(long_nonce, 'a', sizeof long_nonce);
+    memcpy(long_nonce, "n,,n=anna,r=", 12);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        test_case(w->t, cases[i].why);
+        EXPECT_INT(w->t, hear_answer(w, begin(w, cases[i].mechanism, cases[i].initial, at(1, 1), true)), cases[i].status);
+    }
+}
+
+static void
+dovecot(struct test *t)
+{
+    in_world(t, dovecot_in);
+}
+
 TEST_MAIN({ "logins", logins }, { "nobody looks the same each time", nobody_looks_the_same_each_time }, { "guessing", guessing },
-          { "a crowd", a_crowd }, { "a day of sending", a_day_of_sending }, { "a damaged state", a_damaged_state })
+          { "a crowd", a_crowd }, { "a day of sending", a_day_of_sending }, { "a damaged state", a_damaged_state }, { "Dovecot", dovecot })

@@ -15,6 +15,7 @@ struct sasl_exchange {
     enum sasl_mechanism mechanism;
     unsigned step;
     bool failed, real;    /* real: there is such a user */
+    bool proved;          /* SCRAM: all but the client's last word, which says nothing */
     char kept[KEPT_MAX];  /* what the facts point to */
     struct sasl_facts facts;
     char name[LIMIT_USER_NAME];
@@ -262,14 +263,14 @@ step_scram(struct sasl_exchange *x, const struct sasl_store *store, struct str r
         return challenge(x, out, S(""));
     if (x->name_len == 0)
         return begin_scram(x, store, response, out);
-    if (x->scram.challenge_len == 0) /* the last word was said already, and the client has only to take it */
+    if (x->proved)
         return response.len == 0 ? SASL_OK : SASL_MALFORMED;
     enum scram_answer answer = scram_server_end(&x->scram, &x->keys, response, out);
     if (answer == SCRAM_MALFORMED)
         return SASL_MALFORMED;
     if (answer == SCRAM_WRONG || !x->real)
         return refuse(x);
-    x->scram.challenge_len = 0;
+    x->proved = true;
     return SASL_CHALLENGE;
 }
 
@@ -294,15 +295,13 @@ sasl_exchange_step(struct sasl_exchange *x, const struct sasl_store *store, stru
 }
 
 struct str
-sasl_said_name(enum sasl_mechanism m, struct str response, bool first, struct text *memory)
+sasl_said_name(enum sasl_mechanism m, struct str response, struct text *memory)
 {
     struct scram_server scram = { .plus = false };
     char identity_memory[LIMIT_USER_NAME];
     struct text identity = text_init(identity_memory, sizeof identity_memory);
     struct str none = { NULL, 0 };
 
-    if (str_is_absent(response) || !first)
-        return none;
     switch (m) {
     case SASL_PLAIN:
         str_cut(&response, '\0');

@@ -43,9 +43,9 @@ enum sasl_status sasl_exchange_step(struct sasl_exchange *, const struct sasl_st
                                     struct text *out);
 /* Who logs in: with SASL_OK, and before as far as it is known (else empty); a prepared name. */
 struct str sasl_exchange_name(const struct sasl_exchange *);
-/* The name in what a client says of himself, for who passes an exchange on; absent: it is not there. LOGIN: `first` of
- * its responses is the name. Appends to *memory. */
-struct str sasl_said_name(enum sasl_mechanism, struct str response, bool first, struct text *memory);
+/* The name in what a client says of himself first, for who passes an exchange on; absent or empty: none that we can find.
+ * Appends to *memory. */
+struct str sasl_said_name(enum sasl_mechanism, struct str response, struct text *memory);
 /* Something secret was compared, and was wrong: the attempt counts as a failure. */
 bool sasl_exchange_failed(const struct sasl_exchange *);
 
