@@ -445,7 +445,8 @@ message(struct role *role, struct peer *peer, struct link_message *m)
     case BORDER_AUTH:
     case BORDER_AUTH_STEP:
     case BORDER_SPEND:
-        return receiver && (!g->users || gate_users_message(g->users, peer->serial, m));
+        /* Nobody logs in at `mx`: a receiver of that pool has nothing to guess here. */
+        return peer->kind == ROLE_SUBMISSION && (!g->users || gate_users_message(g->users, peer->serial, m));
     case BORDER_BANS:
         return peer->kind == ROLE_CONSOLE && (!g->users || gate_users_message(g->users, peer->serial, m));
     default:

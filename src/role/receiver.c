@@ -633,6 +633,7 @@ told(void *ctx, struct server_client *client, bool known)
 
     if (!s->proxy[0])
         text_put(&proxy, client->name);
+    s->login.sender_count = 0; /* what was granted to the client before */
     name_client(s);
     s->settings = site_listener_settings(s->door->site, known ? &client->address : NULL);
     s->settings.xclient = true;
