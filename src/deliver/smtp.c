@@ -76,21 +76,21 @@ tell_trouble(struct attempt *a, const struct target *to, enum tls_result result,
 
 /* What a broken connection or a resolver in trouble does not explain. */
 static bool
-is_lasting(const struct target *to, enum tls_result result)
+is_lasting(enum tls_result result)
 {
-    return to->policy->lasting || result == TLS_RESULT_NO_STARTTLS || result == TLS_RESULT_HOST_MISMATCH ||
-           result == TLS_RESULT_EXPIRED || result == TLS_RESULT_NOT_TRUSTED;
+    return result == TLS_RESULT_NO_STARTTLS || result == TLS_RESULT_HOST_MISMATCH || result == TLS_RESULT_EXPIRED ||
+           result == TLS_RESULT_NOT_TRUSTED;
 }
 
 /* What the policy asks for is not to be had at this host: the next one, and if there is none the mail waits. That says
  * nothing of the host to those who ask for less; what belongs to one domain says nothing of its hosts at all. */
 static void
-go_without(struct attempt *a, const struct target *to, enum tls_result result, struct str why)
+go_without(struct attempt *a, const struct target *to, enum tls_result result, bool lasting, struct str why)
 {
     bool about_message = to->policy->source == TLS_BY_STS || to->policy->source == TLS_BY_MESSAGE;
 
     tell_trouble(a, to, result, why, S("not by this host"));
-    if (attempt_requires_tls(a) && is_lasting(to, result)) {
+    if (attempt_requires_tls(a) && lasting) {
         attempt_unfit(a, to, to->policy->lasting ? S("4.7.30") : S("4.7.10"),
                       arena_printf(&a->own_scratch, "the message requires TLS, and it was not to be had as it should be: %.*s",
                                    STR_ARG(why)));
@@ -122,7 +122,7 @@ try_tls(struct attempt *a, const struct target *to, struct client *client, bool 
         e = client_begin_tls(client, &tls, &reason);
     } else if (!client_has(client_features(client), CLIENT_STARTTLS)) {
         if (strict) {
-            go_without(a, to, TLS_RESULT_NO_STARTTLS, S("the host does not offer STARTTLS"));
+            go_without(a, to, TLS_RESULT_NO_STARTTLS, true, S("the host does not offer STARTTLS"));
             say_goodbye(a, client);
             return false;
         }
@@ -150,8 +150,9 @@ try_tls(struct attempt *a, const struct target *to, struct client *client, bool 
         err_text(e, &reason);
     if (handshake.result == TLS_RESULT_OK)
         handshake.result = err_is(e) ? TLS_RESULT_VALIDATION_FAILURE : TLS_RESULT_NO_STARTTLS;
+    bool not_now = !err_is(e) && reply.code / 100 == 4; /* it says so itself: 454 to STARTTLS, 421 to the second hello */
     if (*out_next == NEXT_HOST)
-        go_without(a, to, handshake.result, text_str(&reason));
+        go_without(a, to, handshake.result, !not_now && is_lasting(handshake.result), text_str(&reason));
     else
         tell_trouble(a, to, handshake.result, text_str(&reason), S("once more in clear"));
     return false;
@@ -397,7 +398,7 @@ targets_add(struct attempt *a, struct targets *targets, const struct delivery_ho
         return;
     }
     if (policy->level == TLS_REFUSED && !policy->testing) {
-        go_without(a, target, policy->result, policy->why);
+        go_without(a, target, policy->result, policy->lasting, policy->why);
         return;
     }
     targets->count++;

@@ -21,7 +21,7 @@ struct attempt_case {
     struct str rcpt, reverse_path; /* of the first recipient; absent: the usual */
     struct str seen; /* of each host: u (up), d (down) or - (not tried); absent: not looked at */
     uint32_t messages_per_connection;
-    bool lmtp, pool, smtputf8, probe, damaged;
+    bool lmtp, pool, smtputf8, probe, damaged, require_tls;
     uint8_t tls; /* enum tls */
     size_t jobs;       /* of the same kind, one after another; 0: 1 */
     uint8_t body, notify;
@@ -252,6 +252,7 @@ run_case(struct rt *rt, void *arg)
         .size = source.content.len,
         .body = c->body,
         .smtputf8 = c->smtputf8,
+        .require_tls = c->require_tls,
     };
     struct delivery_job job = { &envelope, rcpt, count, mx, host_count, .probe = c->probe, .configured = true };
     struct delivery_settings settings = {
@@ -686,6 +687,14 @@ never_goes_in_clear_where_it_must_not(struct test *t)
         { "what was not as it should be is not used again",
           { STR(OFFERS_TLS GOES_ON "==\n" OFFERS_TLS GOES_ON) }, STR("D2.0.0 h1; D2.0.0 h1"), .rcpt_count = 1,
           .tls = TLS_TESTED, .pool = true, .jobs = 2 },
+        { "REQUIRETLS, and not offered: that stays so", { STR(NO_TLS) }, STR("F5.7.10"), .rcpt_count = 1, .tls = TLS_STRICT,
+          .require_tls = true },
+        { "refused for good", { STR(OFFERS_TLS "S: 554 never\nW\n") }, STR("F5.7.10"), .rcpt_count = 1, .tls = TLS_STRICT,
+          .require_tls = true },
+        { "refused for now: it waits", { STR(OFFERS_TLS "S: 454 not now\nW\n") }, STR("L4.7.10"), .rcpt_count = 1,
+          .tls = TLS_STRICT, .require_tls = true },
+        { "and so behind the handshake", { STR(OFFERS_TLS "S: 220 go\nC: EHLO me.example\nS: 421 no\nW\n") }, STR("L4.7.10"),
+          .rcpt_count = 1, .tls = TLS_STRICT, .require_tls = true },
     };
 
     run_cases(t, cases, sizeof cases / sizeof *cases);
