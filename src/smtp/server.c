@@ -90,6 +90,7 @@ struct session {
     uint32_t idle_commands, auth_failures, xclients;
     bool helo_told;              /* by XCLIENT: what EHLO says is the proxy's name */
     bool mail_refused;           /* the last MAIL; what follows it may have been sent along */
+    bool auth_tried;             /* what follows may be of that */
     uint32_t in_flight;          /* refused since the last MAIL that was taken, and not held against the client */
     int64_t began;
     struct server_report report;
@@ -235,6 +236,7 @@ static void linger(struct session *);
 static void end(struct session *, struct str why);
 static const struct reply *lost(struct session *, struct err, const struct reply *on_timeout);
 static void remember_command(struct session *, struct str line);
+static struct str what_to_log(const struct session *, struct str line);
 static const struct reply *count_wrong(struct session *, const struct reply *);
 static void log_refusal(struct session *, const struct reply *);
 static void transaction_end(struct session *);
@@ -443,7 +445,7 @@ answer(struct session *s, struct str line)
     enum phase phase = s->phase;
 
     s->report.commands++;
-    remember_command(s, line);
+    remember_command(s, what_to_log(s, line));
     const struct reply *reply = parse_command(line, &verb, &args);
     if (reply && str_starts_nocase(line, S("BDAT")))
         return chunk_unknown(s);
@@ -799,6 +801,7 @@ run_auth(struct session *s, struct str args, int64_t until)
     struct str mechanism = str_cut_word(&args), given = str_cut_word(&args), initial = { 0 };
     struct auth_answer answer = { .status = SASL_LATER };
 
+    s->auth_tried = true;
     const struct reply *reply = auth_refusal(s);
     if (!reply && (!is_mechanism(mechanism) || str_trim(args).len > 0))
         reply = &reply_auth_syntax;
@@ -1625,13 +1628,22 @@ copy_short(char *memory, size_t cap, struct str s)
     return text_str(&t);
 }
 
-/* For the log. What follows AUTH is nobody's business. */
+/* What follows AUTH is nobody's business. Behind one that was refused, what is no command may be the password, sent ahead. */
+static struct str
+what_to_log(const struct session *s, struct str line)
+{
+    struct str rest = str_trim(line);
+
+    if (str_starts_nocase(rest, S("AUTH")))
+        return S("AUTH");
+    return s->auth_tried && !command_find(str_cut_word(&rest)) ? S("(no command)") : line;
+}
+
+/* For the log. */
 static void
 remember_command(struct session *s, struct str line)
 {
-    struct str shown = str_starts_nocase(line, S("AUTH")) ? S("AUTH") : line;
-
-    s->command = copy_short(s->command_memory, sizeof s->command_memory, shown);
+    s->command = copy_short(s->command_memory, sizeof s->command_memory, line);
 }
 
 static void

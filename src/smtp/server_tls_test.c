@@ -66,14 +66,16 @@ log_session(void *ctx, const struct server_client *client, const struct server_r
 {
     struct peer *p = peer_of(ctx);
     struct text ended = text_init(p->site.ended, sizeof p->site.ended - 1);
+    struct text refused = text_init(p->site.last_refused, sizeof p->site.last_refused - 1);
     struct text failure = text_init(p->failure, sizeof p->failure - 1);
     struct text helo = text_init(p->helo, sizeof p->helo - 1), protocol = text_init(p->protocol, sizeof p->protocol - 1);
 
     text_put(&ended, report->ended);
+    text_put(&refused, report->last_refused);
     text_put(&failure, report->tls_failure);
     text_put(&helo, client->helo);
     text_put(&protocol, client->tls.protocol);
-    (void)text_cstr(&ended), (void)text_cstr(&failure), (void)text_cstr(&helo), (void)text_cstr(&protocol);
+    (void)text_cstr(&ended), (void)text_cstr(&refused), (void)text_cstr(&failure), (void)text_cstr(&helo), (void)text_cstr(&protocol);
     p->site.sessions_logged++;
 }
 
@@ -607,6 +609,28 @@ PEER_TEST(only_where_users_are)
     EXPECT_INT(p->t, p->auth_started, 0);
 }
 
+/* Clients that wait for no answer send a password whether it was asked for or not. */
+PEER_TEST(no_password_is_logged)
+{
+    static const struct {
+        struct str lines, replies, logged;
+    } cases[] = {
+        { STR("AUTH LOGIN\r\nYW5uYQ==\r\nc2VjcmV0\r\n"), STR("538 500 500"), STR("(no command)") },
+        { STR("AUTH PLAIN\r\nAGFubmEAcA==\r\n"), STR("538 500"), STR("(no command)") },
+        { STR(" AUTH PLAIN AGFubmEAcA==\r\n"), STR("500"), STR("AUTH") },
+        { STR("AUTH PLAIN AGFubmEAcA==\r\nMAIL FROM:a@client.test\r\n"), STR("538 530"), STR("MAIL FROM:a@client.test") },
+        { STR("NONSENSE c2VjcmV0\r\n"), STR("500"), STR("NONSENSE c2VjcmV0") },
+    };
+
+    users(p);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        peer_connect(p);
+        EXPECT(p->t, PLAY(p, { STR(""), STR("220") }, { EHLO, STR("250") }, { cases[i].lines, cases[i].replies }, { QUIT }));
+        peer_leave(p);
+        EXPECT_STR(p->t, str_from_cstr(p->site.last_refused), cases[i].logged);
+    }
+}
+
 static void
 put_many(struct text *t, size_t digits)
 {
@@ -746,6 +770,7 @@ TEST_MAIN({ "plays dialogs", plays_dialogs }, { "says what is there", says_what_
           { "an end inside a message keeps nothing", an_end_inside_a_message_keeps_nothing },
           { "a handshake has its time", a_handshake_has_its_time },
           { "a session is told to end", a_session_is_told_to_end }, { "logs in", logs_in },
-          { "only where users are", only_where_users_are }, { "lines have a limit", lines_have_a_limit },
+          { "only where users are", only_where_users_are }, { "no password is logged", no_password_is_logged },
+          { "lines have a limit", lines_have_a_limit },
           { "who logged in counts", who_logged_in_counts },
           { "completes what users send", completes_what_users_send })
