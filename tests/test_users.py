@@ -152,8 +152,8 @@ def test_mistakes_are_said(server, words, password, code, said):
 
 
 def test_a_password_is_not_shown(tmp_path):
-    """At a terminal: it is asked for twice, and nothing of it appears."""
-    def add(typed):
+    """At a terminal: it is asked for twice, and nothing of it appears. What is done meanwhile is not undone."""
+    def add(typed, meanwhile=lambda: None):
         pid, terminal = pty.fork()
         if pid == 0:
             os.environ["ASAN_OPTIONS"] = "detect_leaks=0"
@@ -162,6 +162,7 @@ def test_a_password_is_not_shown(tmp_path):
         for prompt, line in zip((b"Password: ", b"Once more: "), typed):
             while prompt not in shown:
                 shown += os.read(terminal, 1000)
+            meanwhile()
             os.write(terminal, line)
         with contextlib.suppress(OSError):
             while more := os.read(terminal, 1000):
@@ -173,6 +174,10 @@ def test_a_password_is_not_shown(tmp_path):
     assert code == 65 and b"two different" in shown and b"try" not in shown
     code, shown = add([b"\x03"])
     assert code == 1 and b"given up" in shown and not (tmp_path / "users").exists()
+    code, shown = add([b"try it\n", b"try it\n"], lambda: (tmp_path / "users").write_text("# mine\n", encoding="utf-8"))
+    assert code == 75 and b"meanwhile" in shown, shown
+    assert (tmp_path / "users").read_text(encoding="utf-8") == "# mine\n" and not (tmp_path / "users.new").exists()
+    (tmp_path / "users").unlink()
     code, shown = add([b"tryX\x7f it\n", b"try it\n"])
     assert code == 0 and b"try" not in shown, shown
     assert (tmp_path / "users").read_text(encoding="utf-8").startswith("anna:$y$")

@@ -118,13 +118,24 @@ take_over(struct editing *e)
     return host_own(e->rt, path, mode, other ? (int64_t)model.uid : -1, other ? (int64_t)model.gid : -1, FOREVER);
 }
 
+/* Since it was read: a password takes its time to be typed. Nobody changes it from now on: the new file is there. */
+static bool
+was_changed(struct editing *e)
+{
+    struct str text = S("");
+    struct err why = host_read_file(e->rt, e->path, USERS_BYTES_MAX, e->arena, FOREVER, &text);
+
+    return (err_is(why) && why.kind != ERR_NOT_FOUND) || !str_eq(text, e->text);
+}
+
 static struct err
 write_parts(struct editing *e, struct dir *dir, const struct str *parts, size_t count)
 {
     struct file *file;
 
     TRY(file_open(dir, e->fresh, FILE_WRITE | FILE_CREATE | FILE_NEW, 0600, LANE_POOL, FOREVER, &file));
-    struct err why = file_write_sync(file, parts, count, 0, LANE_POOL, FOREVER);
+    struct err why = was_changed(e) ? ERR(ERR_BUSY, "write a file that somebody else has changed meanwhile")
+                                    : file_write_sync(file, parts, count, 0, LANE_POOL, FOREVER);
     file_close(file);
     if (!err_is(why))
         why = take_over(e);
@@ -152,6 +163,10 @@ write_file(struct editing *e, struct str before, struct str line, struct str aft
     if (why.kind == ERR_EXISTS) {
         e->exit = cli_fail(&verb_user, EXIT_AGAIN, "%.*s/%.*s is there: somebody else is changing users just now; if nobody is, "
                            "remove it", STR_ARG(e->folder), STR_ARG(e->fresh));
+        return false;
+    }
+    if (why.kind == ERR_BUSY) {
+        e->exit = cli_fail(&verb_user, EXIT_AGAIN, "%.*s: somebody else has changed users meanwhile; say it again", STR_ARG(e->path));
         return false;
     }
     return err_is(why) ? fail(e, EXIT_CANNOT_CREATE, "cannot be written", why) : true;
