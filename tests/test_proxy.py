@@ -338,3 +338,33 @@ def test_who_says_nothing(server):
     assert talk.rest() == b""
     assert time.monotonic() - since >= 9
     assert any("timeout" in e["reason"] or "time" in e["reason"] for e in server.log_events("proxy-refused"))
+
+
+USERS_SITE = """
+hostname mx.local.test
+state {state}
+listen submission {{ address 127.0.0.1:{port}; xclient from 127.0.0.1 }}
+users file {users}
+domain local.test {{ mailbox anna bob; alias postmaster -> anna; deliver maildir {mail}/{{domain}}/{{local}} }}
+route default {{ via 127.0.0.1:{next_port}; tls off }}
+"""
+
+
+def test_xclient_login(tmp_path):
+    """Who has logged in at the proxy is somebody else than who logged in here before: what was granted to the one stays his."""
+    server = Postrider(tmp_path, USERS_SITE, users=tmp_path / "users")
+    subprocess.run([server.binary, "user", "add", "--config", server.config_path, "anna@local.test", "--send-as", "@granted.test"],
+                   input="secret\n", text=True, check=True, capture_output=True)
+    with server, smtplib.SMTP("127.0.0.1", server.port, "proxy.test", timeout=60) as client:
+        client.starttls(context=context())
+        client.login("anna@local.test", "secret")
+        assert client.docmd("MAIL FROM:<x@granted.test>")[0] == 250
+        assert client.docmd("RSET")[0] == 250
+        assert client.docmd("XCLIENT ADDR=192.0.2.9 LOGIN=bob@local.test")[0] == 220
+        client.ehlo("proxy.test")
+        assert client.docmd("MAIL FROM:<x@granted.test>")[0] == 550
+        assert client.docmd("MAIL FROM:<bob@local.test>")[0] == 250
+        assert client.docmd("RSET")[0] == 250
+        assert client.docmd("XCLIENT ADDR=192.0.2.10")[0] == 220
+        client.ehlo("proxy.test")
+        assert client.docmd("MAIL FROM:<bob@local.test>")[0] == 530
