@@ -669,13 +669,14 @@ run_watch(void *arg)
 
 /* One that others can read is as good as published: it is not used. */
 static struct err
-open_users(struct supervisor *s, struct handle *out)
+open_users(struct supervisor *s, struct handle *out, bool *out_public)
 {
     struct str path = s->site->users.path;
     struct host_file file;
 
     TRY(host_stat(s->rt, path, FOREVER, &file));
-    if (file.mode & 07)
+    *out_public = file.mode & 07;
+    if (*out_public)
         return ERR(ERR_DENIED, "use a users file that others can read: chmod o-rwx");
     return host_open(s->rt, path, FOREVER, out);
 }
@@ -688,9 +689,10 @@ send_users(struct process *p)
 
     if (s->site->users.kind != USERS_FILE)
         return OK;
-    struct err e = open_users(s, &handle);
-    s->users_unopened = err_is(e) && e.kind != ERR_NOT_FOUND && e.kind != ERR_DENIED;
-    if (err_is(e))
+    bool public = false, again = s->users_unopened;
+    struct err e = open_users(s, &handle, &public);
+    s->users_unopened = err_is(e) && e.kind != ERR_NOT_FOUND && !public;
+    if (err_is(e) && !(again && s->users_unopened)) /* each time would be every other second */
         log_file(s, "users-not-opened", s->site->users.path, e);
     int64_t until = within(s->rt, 5 * SECOND);
     if (!p->control)
