@@ -42,15 +42,6 @@ find_binding(const struct login *l, struct binding *b)
         b->end_point = str_new(b->end_point_bytes, len);
 }
 
-void
-login_forget(struct login *l)
-{
-    arena_release(&l->arena);
-    l->senders = NULL;
-    l->sender_count = 0;
-    l->counted = false;
-}
-
 struct str
 login_mechanisms(struct login *l, const struct server_client *client, struct arena *arena)
 {

@@ -24,8 +24,6 @@ struct login {          /* of one session */
 };
 void login_init(struct login *, struct role *);
 void login_done(struct login *);
-/* Another client takes the place of this one on the same connection (XCLIENT): what was granted before is not his. */
-void login_forget(struct login *);
 
 /* Hooks of server.h. */
 struct str login_mechanisms(struct login *, const struct server_client *, struct arena *);

@@ -631,7 +631,6 @@ told(void *ctx, struct server_client *client, bool known)
     struct session *s = ctx;
     struct text proxy = text_init(s->proxy, sizeof s->proxy - 1);
 
-    login_forget(&s->login);
     if (!s->proxy[0])
         text_put(&proxy, client->name);
     s->login.sender_count = 0; /* what was granted to the client before */
