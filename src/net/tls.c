@@ -619,21 +619,23 @@ look_at(int fine, X509_STORE_CTX *context)
     return fine || t->testing;
 }
 
-/* RFC 7672 section 3.1. False: none of the records is of use, and any certificate will do. */
+/* RFC 7672 section 3.1. *out_usable 0: none of the records is of use, and any certificate will do. False: nothing can be said. */
 static bool
-expect_records(struct tls *t, const struct tls_policy *policy, const char *host)
+expect_records(struct tls *t, const struct tls_policy *policy, const char *host, int *out_usable)
 {
-    int usable = 0;
-
+    *out_usable = 0;
     if (SSL_dane_enable(t->own_ssl, host) != 1)
         return false;
     SSL_dane_set_flags(t->own_ssl, DANE_FLAG_NO_DANE_EE_NAMECHECKS);
     for (size_t i = 0; i < policy->record_count; i++) {
         const struct tls_record *r = &policy->records[i];
-        usable += SSL_dane_tlsa_add(t->own_ssl, r->usage, r->selector, r->matching, (const unsigned char *)r->data.ptr,
-                                    r->data.len) == 1;
+        int added = SSL_dane_tlsa_add(t->own_ssl, r->usage, r->selector, r->matching, (const unsigned char *)r->data.ptr,
+                                      r->data.len); /* 0: it is not usable; below: OpenSSL failed */
+        if (added < 0)
+            return false;
+        *out_usable += added;
     }
-    return usable > 0;
+    return true;
 }
 
 /* What the certificate must have. */
@@ -649,9 +651,13 @@ expect_certificate(struct tls *t, const struct tls_policy *policy)
         text_put(&name, policy->names[i]);
         if (!text_cstr(&name) || name.full)
             return false;
-        if (i == 0 && policy->level == TLS_DANE && !expect_records(t, policy, memory)) {
-            t->no_records = true;
-            return true;
+        if (i == 0 && policy->level == TLS_DANE) {
+            int usable;
+            if (!expect_records(t, policy, memory, &usable))
+                return false;
+            t->no_records = usable == 0;
+            if (t->no_records)
+                return true;
         }
         if ((i > 0 || policy->level != TLS_DANE) && SSL_add1_host(ssl, memory) != 1)
             return false;

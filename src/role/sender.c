@@ -224,6 +224,15 @@ is_vouched_for(const struct task *t, const struct delivery_host *host)
            sts_policy_allows(&p->answer.policy, host->name);
 }
 
+/* Nor will anybody vouch for it later: no policy was looked for, or what there is of one is known. */
+static bool
+is_never_vouched_for(const struct task *t)
+{
+    const struct promise *p = t->promise;
+
+    return !p || (p->known && p->answer.result == TLS_RESULT_OK);
+}
+
 /* RFC 8689 section 4.2.1: whatever the destination asks for, no less than this. */
 static void
 require_tls(struct task *t, const struct delivery_host *host, struct arena *arena, struct tls_policy *out)
@@ -239,8 +248,8 @@ require_tls(struct task *t, const struct delivery_host *host, struct arena *aren
                                     .names = { arena_keep(arena, host->name) }, .name_count = 1,
                                     .trust = trust_for(t->sender, &t->job) };
     else
-        *out = (struct tls_policy){ .level = TLS_REFUSED, .source = TLS_BY_MESSAGE, .domain = out->domain, .lasting = true,
-                                    .result = TLS_RESULT_VALIDATION_FAILURE,
+        *out = (struct tls_policy){ .level = TLS_REFUSED, .source = TLS_BY_MESSAGE, .domain = out->domain,
+                                    .lasting = is_never_vouched_for(t), .result = TLS_RESULT_VALIDATION_FAILURE,
                                     .why = S("neither DNSSEC nor MTA-STS vouches for the host's name") };
 }
 
