@@ -59,6 +59,7 @@ struct keys {
     struct scope work;
     struct list askings;
     bool loading, again;
+    struct dir *own_state; /* NULL: not needed yet */
 
     struct place places[PLACES];
     struct pool pools[POOLS];
@@ -399,9 +400,12 @@ use_ours(struct keys *k, unsigned char *memory)
     struct str both;
     struct arena scratch;
 
-    if (!state || handle_is_none(state->handle) || err_is(dir_from_handle(role->rt, state->handle, &dir)))
+    if (!k->own_state && (!state || handle_is_none(state->handle) ||
+                          err_is(dir_from_handle(role->rt, state->handle, &k->own_state))))
         return;
-    state->handle = dir_handle(role->rt, dir); /* for the next time */
+    if (state)
+        state->handle = HANDLE_NONE; /* the directory stays open for the next time */
+    dir = k->own_state;
     struct err e = file_open(dir, S("self-signed.pem"), FILE_READ, 0, LANE_POOL, FOREVER, &file);
     if (!err_is(e))
         e = read_whole(role->rt, file, memory, KEY_FILE_MAX, &both);
@@ -414,7 +418,6 @@ use_ours(struct keys *k, unsigned char *memory)
         if (err_is(e))
             log_certificate(k, OURS, LOG_ERROR, "certificate-not-kept", e, NULL);
     }
-    dir_close(dir);
     struct log_line line;
     log_begin(&line, role->rt, LOG_WARNING, "certificate-signed-by-ourselves");
     log_str(&line, "advice", S("get one, and say: tls { certificate FILE; key FILE }"));
@@ -591,6 +594,8 @@ run(struct role *role)
         let_go(k, &k->places[i].fresh);
         let_go(k, &k->places[i].former);
     }
+    if (k->own_state)
+        dir_close(k->own_state);
     crypto_close(k->own_crypto);
     role->ctx = NULL; /* links outlive this */
     mem_free(rt_mem(role->rt), k, sizeof *k);
