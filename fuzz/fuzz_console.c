@@ -23,7 +23,7 @@ struct post {
     struct str input;
     uint8_t how, step;
     struct role role;
-    struct wire hostile;
+    struct far_link hostile;
     struct link *store, *supervisor;
     bool ran;
 };

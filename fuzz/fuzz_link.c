@@ -20,7 +20,7 @@ struct linked {
     struct rt *rt;
     struct str input;
     uint8_t how, step;
-    struct wire far_end;
+    struct far_link far_end;
     struct link *link;
     struct scope scope;
     size_t calls, closed, later;

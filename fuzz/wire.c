@@ -10,7 +10,7 @@ enum { FRAME_HEADER = 12, REPLY = 1, MORE = 2, CALLS = 1 << 12 };
 void
 wire_listen(void *arg)
 {
-    struct wire *w = arg;
+    struct far_link *w = arg;
     char memory[4096];
     size_t len;
 
@@ -24,7 +24,7 @@ wire_listen(void *arg)
 }
 
 void
-wire_say_hello(struct wire *w)
+wire_say_hello(struct far_link *w)
 {
     for (int i = 0; i < 100 && w->len < FRAME_HEADER && !w->ended; i++)
         rt_sleep(w->rt, within(w->rt, MILLISECOND));
@@ -32,7 +32,7 @@ wire_say_hello(struct wire *w)
 }
 
 void
-wire_say(struct wire *w, struct str bytes, size_t step)
+wire_say(struct far_link *w, struct str bytes, size_t step)
 {
     while (bytes.len > 0 && !w->ended) {
         if (err_is(stream_write(w->stream, str_slice(bytes, 0, step), within(w->rt, MINUTE))))
@@ -43,7 +43,7 @@ wire_say(struct wire *w, struct str bytes, size_t step)
 }
 
 size_t
-wire_check(const struct wire *w, size_t *out_replies)
+wire_check(const struct far_link *w, size_t *out_replies)
 {
     struct take t = take_init(str_new(w->bytes, w->len));
     static unsigned char answered[CALLS];

@@ -4,6 +4,7 @@
 #include "base/arena.h"
 #include "base/check.h"
 #include "dns/resolver.h"
+#include "net/https.h"
 #include "runtime/host.h"
 #include "runtime/log_sink.h"
 #include "runtime/notify.h"
@@ -337,6 +338,15 @@ stream_wait_readable(struct stream *s, int64_t until)
     while (!s->reset && !s->ended && s->from == s->to)
         TRY(wait_for(s, &s->reader, until, "read"));
     return OK;
+}
+
+/* Nobody answers while the role is held up: keys are elsewhere, and not here. */
+struct err
+stream_hold_readable(struct stream *s, int64_t ns)
+{
+    (void)s;
+    (void)ns;
+    return ERR(ERR_TIMEOUT, "wait for an answer");
 }
 
 static struct err
@@ -1054,6 +1064,17 @@ host_read_file(struct rt *rt, struct str path, size_t max, struct arena *arena, 
     return OK;
 }
 
+/* Directories are not to be had. */
+struct err
+host_open(struct rt *rt, struct str path, int64_t until, struct handle *out)
+{
+    (void)path;
+    (void)until;
+    (void)out;
+    TRY(disk(rt));
+    return ERR(ERR_NOT_FOUND, "open");
+}
+
 struct err
 host_write_file(struct rt *rt, struct str path, struct str bytes, unsigned mode, int64_t until)
 {
@@ -1163,6 +1184,23 @@ terminal_read(struct rt *rt, void *memory, size_t cap, int64_t until, size_t *ou
     (void)until;
     TRY(disk(rt));
     return read_input(memory, cap, out_len);
+}
+
+struct err
+terminal_secret(struct rt *rt, struct str prompt, void *memory, size_t cap, size_t *out_len)
+{
+    struct str *input = &world_rules.input;
+
+    (void)prompt;
+    TRY(disk(rt));
+    if (input->len == 0)
+        return ERR(ERR_CLOSED, "read a line");
+    struct str line = str_cut(input, '\n');
+    if (line.len > cap)
+        return ERR(ERR_LIMIT, "read a line");
+    memcpy(memory, line.ptr, line.len);
+    *out_len = line.len;
+    return OK;
 }
 
 struct err
@@ -1322,6 +1360,13 @@ resolver_query(struct resolver *resolver, struct str name, enum dns_type type, i
     UNREACHABLE();
 }
 
+struct dns
+resolver_dns(struct resolver *resolver)
+{
+    (void)resolver;
+    UNREACHABLE();
+}
+
 bool
 rt_notify(struct rt *rt, struct str state)
 {
@@ -1362,4 +1407,39 @@ sandbox_report_text(const struct sandbox_report *report, struct text *out)
 {
     (void)report;
     (void)out;
+}
+
+/* ---- the Web: there is none -------------------------------------------------------------------------------------- */
+
+struct err
+https_open(struct rt *rt, struct str authorities, struct https **out, struct text *out_why)
+{
+    (void)rt;
+    (void)authorities;
+    (void)out;
+    text_put(out_why, S("there is no library for it"));
+    return ERR(ERR_NOT_FOUND, "load a library");
+}
+
+void
+https_close(struct https *h)
+{
+    CHECK(!h);
+}
+
+void
+https_stop(struct https *h)
+{
+    CHECK(!h);
+}
+
+struct err
+https_get(struct https *h, const struct https_request *request, int64_t until, struct arena *arena, struct https_answer *out)
+{
+    (void)h;
+    (void)request;
+    (void)until;
+    (void)arena;
+    (void)out;
+    UNREACHABLE();
 }

@@ -143,7 +143,7 @@ lose_power(struct sim *sim)
 static void
 disk_is_well(struct sim *sim, struct sim_event *event)
 {
-    (void)event;
+    event->due = NULL;
     disk_set_capacity(sim->disk, sim->disk_capacity);
 }
 
@@ -219,8 +219,11 @@ inject(struct sim *sim, struct fault *f, struct process *victim)
             process_signal(daemon, SIGHUP);
         break;
     case FAULT_RESTART:
-        if (daemon)
-            process_signal(daemon, SIGTERM); /* it is started again when it has ended */
+        if (!daemon)
+            break;
+        process_signal(daemon, SIGTERM); /* it is started again when it has ended */
+        if (sim->now < all->disk_error_until || sim->disk_is_well.due != NULL) /* what it cannot write ends with it: as in a death */
+            faults_death(sim);
         break;
     default:
         UNREACHABLE();
