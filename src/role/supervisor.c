@@ -642,6 +642,21 @@ certificates_version(struct supervisor *s)
     return version;
 }
 
+/* To all of a kind that live. *out_told: they have it. An error: the supervisor ends. */
+static struct err
+send_anew(struct supervisor *s, enum role_kind kind, struct err (*send)(struct process *), bool *out_told)
+{
+    *out_told = true;
+    TRY(begin_starting(s));
+    list_each (node, &s->processes) {
+        struct process *p = container_of(node, struct process, node);
+        if (p->kind == kind && p->generation == s->generation && p->linked && err_is(send(p)))
+            *out_told = false;
+    }
+    end_starting(s);
+    return OK;
+}
+
 /* Whoever renews certificates only replaces files. */
 static void
 run_watch(void *arg)
@@ -653,15 +668,10 @@ run_watch(void *arg)
         uint64_t now = certificates_version(s);
         if (now == seen || s->stopping)
             continue;
-        seen = now;
-        if (err_is(begin_starting(s)))
+        bool told;
+        if (err_is(send_anew(s, ROLE_KEYS, send_certificates, &told)))
             return;
-        list_each (node, &s->processes) {
-            struct process *p = container_of(node, struct process, node);
-            if (p->kind == ROLE_KEYS && p->generation == s->generation && p->linked && err_is(send_certificates(p)))
-                seen = 0; /* again the next time */
-        }
-        end_starting(s);
+        seen = told ? now : 0; /* again the next time */
     }
 }
 
@@ -727,15 +737,10 @@ run_watch_users(void *arg)
         uint64_t now = users_version(s);
         if ((now == seen && !s->users_unopened) || s->stopping)
             continue;
-        seen = now;
-        if (err_is(begin_starting(s)))
+        bool told;
+        if (err_is(send_anew(s, ROLE_GATE, send_users, &told)))
             return;
-        list_each (node, &s->processes) {
-            struct process *p = container_of(node, struct process, node);
-            if (p->kind == ROLE_GATE && p->generation == s->generation && p->linked && err_is(send_users(p)))
-                seen = 0; /* again the next time */
-        }
-        end_starting(s);
+        seen = told ? now : 0; /* again the next time */
     }
 }
 
