@@ -92,8 +92,8 @@ queue_put(struct spool *sp, struct append *a, bool first)
 {
     CHECK(!sp->read_only);
     CHECK(append_size(a) <= record_size_max(sp));
-    if (sp->broken || sp->commit_ended) {
-        append_end(sp, a, ERR(ERR_IO, "spool is closed after an error"));
+    if (sp->broken || sp->ending) {
+        append_end(sp, a, ERR(ERR_IO, "spool is closed"));
         return;
     }
     if (a->lazy && list_is_empty(&sp->queue))
@@ -644,12 +644,16 @@ commit_run(void *arg)
             break;
         write_batch(sp);
     }
-    if (!sp->broken && sp->current && !sp->read_only) { /* a good end: recovery then knows the counters and lost blocks */
+    bool good = !sp->broken && sp->current && !sp->read_only;
+    if (good) { /* recovery then knows the counters and lost blocks */
         checkpoint_queue(sp);
-        write_batch(sp);
+        sp->ending = true; /* cleaning may have more to write: behind the last PROOF it would be without one */
         write_batch(sp);
     }
-    fail_all(sp, ERR(ERR_IO, "spool is closed after an error"));
+    sp->ending = true;
+    fail_all(sp, ERR(ERR_IO, "spool is closed"));
+    if (good && !sp->broken)
+        write_batch(sp); /* the PROOF, also where there was no room for the CHECKPOINT */
     sp->commit_ended = true;
     event_wake(sp->rt, &sp->written);
 }

@@ -219,6 +219,7 @@ struct spool {
     int64_t lazy_until;
     struct event work;               /* for the commit fiber */
     bool stopping, commit_ended, broken, recovering, read_only;
+    bool ending;                     /* nothing is queued any more */
     bool starved;                    /* what is queued waits for the keeper to free a segment */
     bool hopeless;                   /* and it has found nothing to free */
     struct str *own_parts;

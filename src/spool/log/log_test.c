@@ -1314,6 +1314,36 @@ CASE(an_idle_log_proves_its_last_batch)
     fixture_close(f);
 }
 
+static void
+settle_until_the_end(void *arg)
+{
+    struct fixture *f = arg;
+
+    while (!err_is(fixture_settle(f, 1, STATE_PENDING, S("450"), false)))
+        ;
+}
+
+/* Nor may cleaning, or whoever else still writes when it ends, come behind the last PROOF. */
+CASE(a_log_that_ends_proves_its_last_batch)
+{
+    struct scope scope;
+
+    fixture_open(f);
+    fixture_commit(f, 1);
+    scope_init(&scope, f->rt);
+    scope_start(&scope, "settle", settle_until_the_end, f);
+    while (list_is_empty(&f->spool->queue))
+        fiber_yield(f->rt);
+    f->spool->stopping = true;
+    event_wake(f->rt, &f->spool->work);
+    FIXTURE_OK(f, scope_wait(&scope, FOREVER));
+    scope_end(&scope);
+    while (!f->spool->commit_ended)
+        event_wait_firmly(f->rt, &f->spool->written);
+    EXPECT_INT(f->t, f->spool->proof_lsn, f->spool->synced_lsn);
+    fixture_close(f);
+}
+
 /* Power failed before the sync that covers pieces and ACCEPT: the pieces did not arrive, and nobody was told of the message. */
 CASE(a_message_that_lacks_a_piece_was_never_accepted)
 {
@@ -1447,6 +1477,7 @@ TEST_MAIN({ "cut anywhere", cut_anywhere }, { "recovery writes nothing", recover
           { "large messages and drafts move", large_messages_and_drafts_move },
           { "damaged content stays damaged when moved", damaged_content_stays_damaged_when_moved },
           { "an idle log proves its last batch", an_idle_log_proves_its_last_batch },
+          { "a log that ends proves its last batch", a_log_that_ends_proves_its_last_batch },
           { "a message that lacks a piece was never accepted", a_message_that_lacks_a_piece_was_never_accepted },
           { "a checkpoint forgets nothing", a_checkpoint_forgets_nothing },
           { "a segment that was just begun takes the counters", a_segment_that_was_just_begun_takes_the_counters })
