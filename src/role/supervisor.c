@@ -642,15 +642,16 @@ certificates_version(struct supervisor *s)
     return version;
 }
 
-/* To all of a kind that live. *out_told: they have it. An error: the supervisor ends. */
+/* To all of a kind that live; draining: also to those of former generations. *out_told: they have it. An error: the
+ * supervisor ends. */
 static struct err
-send_anew(struct supervisor *s, enum role_kind kind, struct err (*send)(struct process *), bool *out_told)
+send_anew(struct supervisor *s, enum role_kind kind, bool draining, struct err (*send)(struct process *), bool *out_told)
 {
     *out_told = true;
     TRY(begin_starting(s));
     list_each (node, &s->processes) {
         struct process *p = container_of(node, struct process, node);
-        if (p->kind == kind && p->generation == s->generation && p->linked && err_is(send(p)))
+        if (p->kind == kind && (draining || p->generation == s->generation) && p->linked && err_is(send(p)))
             *out_told = false;
     }
     end_starting(s);
@@ -669,7 +670,7 @@ run_watch(void *arg)
         if (now == seen || s->stopping)
             continue;
         bool told;
-        if (err_is(send_anew(s, ROLE_KEYS, send_certificates, &told)))
+        if (err_is(send_anew(s, ROLE_KEYS, false, send_certificates, &told)))
             return;
         seen = told ? now : 0; /* again the next time */
     }
@@ -738,7 +739,8 @@ run_watch_users(void *arg)
         if ((now == seen && !s->users_unopened) || s->stopping)
             continue;
         bool told;
-        if (err_is(send_anew(s, ROLE_GATE, send_users, &told)))
+        /* To those that drain too: who was taken out may not log in over an old session, who has a new password may. */
+        if (err_is(send_anew(s, ROLE_GATE, true, send_users, &told)))
             return;
         seen = told ? now : 0; /* again the next time */
     }
