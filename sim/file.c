@@ -56,6 +56,8 @@ struct file_job {
     size_t len;
     uint64_t offset, number, number2;
     struct open_file *opened;
+    void (*offloaded)(void *argument); /* rt_offload() */
+    void *argument;
 };
 
 static struct disk *
@@ -85,6 +87,19 @@ job_is_done(struct sim *sim, struct sim_event *event)
     sched_wake(j->fiber, ERR_NONE);
 }
 
+static void
+wait_for(struct file_job *j, struct process *p, int64_t begins, int64_t done)
+{
+    j->process = p;
+    j->begins = begins;
+    j->fiber = p->rt.running;
+    j->event = (struct sim_event){ .due = job_is_done };
+    list_push_back(&p->jobs, &j->node);
+    sim_at(p->sim, &j->event, done);
+    sched_park_firmly(&p->rt);
+    list_remove(&j->node);
+}
+
 static struct err
 run(struct file_job *j, struct process *p, enum lane lane, int64_t until)
 {
@@ -93,7 +108,6 @@ run(struct file_job *j, struct process *p, enum lane lane, int64_t until)
 
     TRY(sched_enter(&p->rt));
     process_step(p);
-    j->process = p;
     j->begins = lane != LANE_POOL && l->free_at > sim->now ? l->free_at : sim->now;
     if (until != FOREVER && j->begins - p->boot > until) {
         TRY(rt_sleep(&p->rt, until));
@@ -104,12 +118,7 @@ run(struct file_job *j, struct process *p, enum lane lane, int64_t until)
         done = sim->disk_speed.stall_until + (int64_t)dice_below(sim, 1000000);
     if (lane != LANE_POOL)
         l->free_at = done;
-    j->fiber = p->rt.running;
-    j->event = (struct sim_event){ .due = job_is_done };
-    list_push_back(&p->jobs, &j->node);
-    sim_at(sim, &j->event, done);
-    sched_park_firmly(&p->rt);
-    list_remove(&j->node);
+    wait_for(j, p, j->begins, done);
     return j->err;
 }
 
@@ -700,13 +709,23 @@ file_close(struct file *file)
 
 /* ---- helper work ------------------------------------------------------------------------------------------------- */
 
-/* In the daemon on a pool thread, while the fiber waits; here at once, and the others have their turn. */
+static struct err
+work_offloaded(struct file_job *j)
+{
+    j->offloaded(j->argument);
+    return OK;
+}
+
+/* On a thread of its own, which takes as long as a hash of a password does. */
 struct err
 rt_offload(struct rt *rt, void (*work)(void *arg), void *arg, int64_t until)
 {
-    (void)until;
+    struct process *p = process_of(rt);
+    struct file_job j = { .work = work_offloaded, .offloaded = work, .argument = arg };
+
+    (void)until; /* there are threads enough */
     TRY(sched_enter(rt));
-    work(arg);
-    fiber_yield(rt);
-    return OK;
+    process_step(p);
+    wait_for(&j, p, p->sim->now, p->sim->now + dice_between(p->sim, MILLISECOND, 60 * MILLISECOND));
+    return j.err;
 }

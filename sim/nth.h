@@ -33,7 +33,7 @@ struct workload {
         struct script_letter letters[WORKLOAD_LETTERS];
         size_t count;
         bool local;              /* by the submission socket */
-        bool logs_in;            /* as a user */
+        bool logs_in;            /* as the first user */
         int64_t starts;
     } clients[WORKLOAD_CLIENTS];
     uint8_t then;                /* enum workload_event */

@@ -39,6 +39,7 @@ struct client {
     struct rt *rt;
     struct conn conn;
     enum manner manner;
+    uint16_t port;
     bool esmtp, dsn, chunking, pipelining;
 };
 
@@ -126,6 +127,12 @@ put_mime(struct text *t, struct prng *p, size_t size)
     text_put(t, S("\r\n--=_b--\r\n"));
 }
 
+static const char *
+own_domain(const struct client *c)
+{
+    return c->plan->user ? c->plan->user->domain : "back.test";
+}
+
 static struct str
 write_content(struct client *c, const struct letter *letter, const struct mail *m)
 {
@@ -135,10 +142,13 @@ write_content(struct client *c, const struct letter *letter, const struct mail *
     char *scratch = mem_alloc(mem, cap);
     struct text t = text_init(scratch, cap);
 
+    char nobody[40];
+
     prng_seed(&p, letter->seed);
+    (void)snprintf(nobody, sizeof nobody, "nobody@%s", own_domain(c));
     text_putf(&t, "From: %s <%s>\r\nDate: Thu, 1 Jan 2026 00:00:00 +0000\r\nMessage-ID: <m%u@sim.test>\r\n"
                   "X-Sim-Token: %u\r\nSubject: letter %u\r\n",
-              c->plan->name, m->sender[0] ? m->sender : "nobody@back.test", m->token, m->token, m->original);
+              c->plan->name, m->sender[0] ? m->sender : nobody, m->token, m->token, m->original);
     if (m->mime) {
         put_mime(&t, &p, letter->size);
     } else {
@@ -290,7 +300,7 @@ run_transaction(struct client *c, struct letter *letter, struct mail *m)
     if (letter->null_sender)
         m->null_sender = true;
     else
-        (void)snprintf(m->sender, sizeof m->sender, "s-%u@back.test", m->token);
+        (void)snprintf(m->sender, sizeof m->sender, "s-%u@%s", m->token, own_domain(c));
     m->state = MAIL_CUT;
     m->begun_at = sim->now;
     m->mime = letter->seed % 4 == 1;
@@ -323,17 +333,22 @@ run_transaction(struct client *c, struct letter *letter, struct mail *m)
     return chunks ? send_chunks(c, m) : send_data(c, m);
 }
 
-/* "anna", "secret". A gate that cannot look her up now is an ordinary thing; that her password were wrong is not. */
-static bool
-log_in(struct client *c)
+static void
+take_extension(void *ctx, struct str word)
 {
-    unsigned code = 0;
+    struct client *c = ctx;
 
-    if (!ask(c, &code, "AUTH PLAIN AGFubmEAc2VjcmV0\r\n"))
-        return false;
-    if (code == 535 && c->manner == FINE && !c->conn.broken)
-        sim_fail(c->run->sim, "%s was refused with the right password", c->plan->name);
-    return code == 235;
+    c->dsn |= str_starts_nocase(word, S("DSN"));
+    c->chunking |= str_starts_nocase(word, S("CHUNKING"));
+    c->pipelining |= str_starts_nocase(word, S("PIPELINING"));
+}
+
+static struct user_session
+user_session(struct client *c)
+{
+    return (struct user_session){ .run = c->run, .conn = &c->conn, .user = c->plan->user, .tls_first = c->port == 465,
+                                  .plain = c->plan->script != NULL, .extension = take_extension, .ctx = c,
+                                  .sound = c->manner != TALKS_NONSENSE && c->manner != FLOODS };
 }
 
 static bool
@@ -349,18 +364,19 @@ greet(struct client *c)
             (void)conn_put(&c->conn, S("NOOP\r\nRSET\r\nVRFY x\r\nHELP\r\nFOO\r\n"));
     if (!conn_reply(&c->conn, &code, NULL) || code != 220)
         return false;
+    if (c->plan->user) {
+        struct user_session s = user_session(c);
+        return user_enters(&s);
+    }
     if (!conn_put(&c->conn, S("EHLO client.test\r\n")))
         return false;
     do {
         if (!conn_line(&c->conn, &line) || line.len < 4)
             return false;
         code = (unsigned)(line.ptr[0] - '0');
-        struct str word = str_from(line, 4);
-        c->dsn |= str_starts_nocase(word, S("DSN"));
-        c->chunking |= str_starts_nocase(word, S("CHUNKING"));
-        c->pipelining |= str_starts_nocase(word, S("PIPELINING"));
+        take_extension(c, str_from(line, 4));
     } while (line.ptr[3] == '-');
-    return code == 2 && (!c->plan->logs_in || log_in(c));
+    return code == 2;
 }
 
 static void
@@ -372,7 +388,7 @@ choose_manner(struct client *c)
     if (!c->run->calm && dice_chance(sim, c->run->plan.hostility))
         c->manner = (enum manner)dice_below(sim, MANNERS);
     if (c->manner == CUTS_LINE)
-        c->conn.budget = dice_below(sim, 3000);
+        c->conn.budget = dice_below(sim, c->plan->user && dice_chance(sim, 500) ? 300 : 3000); /* a login is short */
     c->conn.budget_resets = dice_chance(sim, 500);
     c->conn.slow = c->manner == TYPES_SLOWLY;
 }
@@ -386,7 +402,7 @@ run_session(struct client *c, struct letter *letters, size_t count)
     struct stream *stream;
     unsigned code;
 
-    to.port = c->plan->logs_in ? 465 : 25; /* TLS at once is nothing here: sim/tls.c */
+    c->port = to.port = !c->plan->user ? 25 : c->plan->script || dice_chance(sim, 500) ? 465 : 587;
     if (c->plan->local) {
         to = (struct address){ .family = ADDRESS_UNIX };
         memcpy(to.path, SUBMISSION_SOCKET, sizeof SUBMISSION_SOCKET);
@@ -403,6 +419,12 @@ run_session(struct client *c, struct letter *letters, size_t count)
     for (size_t i = 0; i < count && going; i++) {
         if (letters[i].done)
             continue;
+        if (c->plan->user && !c->plan->script) {
+            struct user_session s = user_session(c);
+            going = user_tries_another(&s);
+            if (!going)
+                break;
+        }
         struct mail *m = ledger_new(&c->run->ledger, letters[i].original);
         letters[i].original = m->original;
         code = run_transaction(c, &letters[i], m);

@@ -31,24 +31,22 @@ one_of(struct run *run, const uint64_t *values, size_t count)
 /* ---- the site ---------------------------------------------------------------------------------------------------- */
 
 static void
-write_config(struct run *run)
+write_config(struct run *run, struct text *t)
 {
-    struct text t = text_init(run->plan.config, sizeof run->plan.config);
     unsigned step = (unsigned)ONE_OF(run, 5, 10, 30, 60), more = (unsigned)ONE_OF(run, 60, 120, 300);
 
     run->plan.first_wait = step * SECOND;
-    text_putf(&t, "hostname mx.sim.test\nstate %s\nlisten mx { address 192.0.2.1:25; relay from 198.51.100.0/24\n"
+    text_putf(t, "hostname mx.sim.test\nstate %s\nlisten mx { address 192.0.2.1:25; relay from 198.51.100.0/24\n"
                   "    connections %u per-client }\n", STATE_DIR, (unsigned)ONE_OF(run, 2, 20));
-    text_putf(&t, "domain local.test { mailbox user0 user1 user2; alias postmaster -> user0; alias one -> user2\n"
+    text_putf(t, "domain local.test { mailbox user0 user1 user2; alias postmaster -> user0; alias one -> user2\n"
                   "    alias all -> user0, user1, ok-0-9@good.test\n    deliver maildir /var/mail/{domain}/{local} }\n");
-    text_putf(&t, "domain lmtp.test { mailbox m0 m1 no; alias postmaster -> m0; deliver lmtp://192.0.2.50:24 }\n");
-    text_putf(&t, "domain box.test { mailbox b0 b1 no; alias postmaster -> b0; deliver lmtp:/run/box.sock }\n");
-    text_putf(&t, "route smart.test { via smtp://192.0.2.60:25; tls off }\n");
-    text_putf(&t, "route default { direct; tls off; connections %u }\n", (unsigned)ONE_OF(run, 1, 2, 20));
-    text_putf(&t, "retry %us %us %us for %us { delay-notice %us }\n", step, step * 2, more,
+    text_putf(t, "domain lmtp.test { mailbox m0 m1 no; alias postmaster -> m0; deliver lmtp://192.0.2.50:24 }\n");
+    text_putf(t, "domain box.test { mailbox b0 b1 no; alias postmaster -> b0; deliver lmtp:/run/box.sock }\n");
+    text_putf(t, "route smart.test { via smtp://192.0.2.60:25; tls off }\n");
+    text_putf(t, "route default { direct; tls off; connections %u }\n", (unsigned)ONE_OF(run, 1, 2, 20));
+    text_putf(t, "retry %us %us %us for %us { delay-notice %us }\n", step, step * 2, more,
               (unsigned)(run->plan.lifetime / SECOND),
               (unsigned)ONE_OF(run, 20, 60, (uint64_t)(run->plan.lifetime / SECOND) / 4));
-    CHECK(!t.full);
 }
 
 static void
@@ -101,6 +99,7 @@ draw_dns(struct run *run)
     sim_dns_add_address(sim, "mx1.good.test", "203.0.113.10");
     sim_dns_add_address(sim, "mx2.good.test", "203.0.113.11");
     sim_dns_add_mx(sim, "back.test", 10, "mx1.good.test");
+    sim_dns_add_mx(sim, "other.test", 10, "mx1.good.test");
     sim_dns_add_mx(sim, "backup.test", 10, "gone.good.test");
     sim_dns_add_mx(sim, "backup.test", 20, "mx2.good.test");
     sim_dns_add_address(sim, "gone.good.test", "203.0.113.99");
@@ -109,11 +108,15 @@ draw_dns(struct run *run)
 void
 plan_draw(struct run *run)
 {
+    struct text config = text_init(run->plan.config, sizeof run->plan.config - 1);
+
     prng_seed(&run->draws, run->sim->seed * 2);
     draw_world(run);
-    write_config(run);
+    write_config(run, &config);
     draw_clients(run);
     draw_dns(run);
+    users_draw(run, &config);
+    CHECK(!config.full);
 }
 
 void
@@ -209,4 +212,6 @@ plan_faults(struct run *run)
         if (i > 0 && below(run, 4) == 0) /* what comes while the one before lasts finds other paths */
             all->list[i].at = all->list[i - 1].at + between(run, 0, 3 * SECOND);
     }
+    if (run->has_users)
+        users_add_faults(run);
 }

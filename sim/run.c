@@ -198,6 +198,8 @@ live(struct run *run, const struct run_options *options)
     const struct run_script *script = options->script;
 
     run_prepare_disk(run);
+    if (run->has_users)
+        users_write_first(run);
     sim->config = str_from_cstr(run->plan.config);
     sim_start_daemon(sim);
     start_peers(run, options);
@@ -205,6 +207,8 @@ live(struct run *run, const struct run_options *options)
         script->begin(run, script->arg);
     else
         plan_faults(run);
+    if (run->has_users && !script)
+        users_start(run);
     for (size_t i = 0; i < sim->faults.count; i++)
         sim->faults.list[i].off = options->calm || (options->faults_off >> i & 1);
     int64_t begin = sim->now;
@@ -214,6 +218,7 @@ live(struct run *run, const struct run_options *options)
     (void)sim_run(sim, begin + run->plan.active + MINUTE, NULL, NULL);
     faults_end(sim);
     run->calm = true;
+    run->healed_at = sim->now;
     if (script)
         script->heal(run, script->arg);
     if (!sim_run(sim, sim->now + run->plan.lifetime + HOUR, is_settled, run) && !sim->failed && !is_settled(sim, run)) {

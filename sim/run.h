@@ -12,6 +12,7 @@
 #define SIM_RUN_H
 
 #include "sim/ledger.h"
+#include "sim/users.h"
 
 enum { CLIENTS_MAX = 12, SERVERS_MAX = 8 };
 
@@ -37,7 +38,7 @@ struct client_plan {
     const struct script_letter *script; /* `mails` of them; NULL: drawn */
     int64_t starts;          /* with a script: when it comes */
     bool later;              /* not started with the others */
-    bool logs_in;            /* as a user, over TLS */
+    struct user_of_site *user; /* as whom it logs in, over TLS; NULL: it does not */
     bool local;              /* by the Unix socket, as a program of the daemon's machine */
     bool trusted;
     uint32_t mails;
@@ -91,6 +92,10 @@ struct run {
     struct prng draws;       /* of the plan: not disturbed by what happens */
     size_t clients_busy;
     bool calm;               /* everybody behaves from now on */
+    int64_t healed_at;       /* since then */
+    bool has_users;
+    struct user_of_site users[USERS];
+    struct prng user_draws;
     bool unattended;         /* operators ask no more */
     int64_t empty_at;        /* when an operator asked last, if the queue was empty then; else 0 */
     int64_t unbalanced_since; /* answers whose sums did not agree; 0: they do */

@@ -67,24 +67,6 @@ static const struct str more_of_site =
     STR("listen mx other { address 192.0.2.1:2525 }\n"
         "domain new.test { mailbox n0; alias postmaster -> n0; deliver maildir /var/mail/more/{domain}/{local} }\n");
 
-static const struct str users_of_site =
-    STR("listen submissions { address 192.0.2.1:465 }\nusers file /etc/users { mechanisms plain }\n");
-/* A cheap hash, of "secret". */
-static const struct str users =
-    STR("anna:$6$rounds=1000$saltsalt$LAV5VE5Y7w1d73x1mFNspYWUpazfmwv2SoepNXNKJ/otop/Zok96Hr8Q13LEv0DRY/x8v0/crpIjl8NJSAqXV/:send-as=@back.test\n");
-
-static void
-make_users(struct run *run, struct text *config)
-{
-    struct disk *disk = run->sim->disk;
-    disk_inode etc, file;
-
-    text_put(config, users_of_site);
-    CHECK(!err_is(disk_create(disk, DISK_ROOT, S("etc"), true, &etc)) &&
-          !err_is(disk_create(disk, etc, S("users"), false, &file)) && !err_is(disk_write(disk, file, users, 0)));
-    disk_sync_all(disk);
-}
-
 static void
 add_client(struct run *run, const char *kind, const struct script_letter *letters, size_t count, bool local, int64_t starts,
            bool later)
@@ -118,9 +100,10 @@ workload_plan(struct run *run, const struct workload *w)
     disk_set_capacity(sim->disk, sim->disk_capacity);
     for (size_t i = 0; i < WORKLOAD_CLIENTS && w->clients[i].count; i++) {
         add_client(run, "client", w->clients[i].letters, w->clients[i].count, w->clients[i].local, w->clients[i].starts, false);
-        run->plan.clients[i].logs_in = w->clients[i].logs_in;
-        if (w->clients[i].logs_in)
-            make_users(run, &t);
+        if (!w->clients[i].logs_in)
+            continue;
+        users_make(run, &t);
+        run->plan.clients[i].user = &run->users[0];
     }
     CHECK(!t.full);
     add_client(run, "probe", &probes[0], 1, false, 0, true);
