@@ -614,7 +614,7 @@ wait_for_work(struct spool *sp)
         bool unproven = sp->synced_lsn != sp->proof_lsn && sp->current && !sp->recovering;
         int64_t until = FOREVER;
 
-        if (sp->stopping || sp->broken || (sp->urgent > 0 && !sp->starved))
+        if (sp->ending || sp->broken || (sp->urgent > 0 && (!sp->starved || sp->stopping))) /* nobody will free one then */
             return true;
         if (commit_is_stuck(sp)) {
             until = FOREVER; /* a free segment wakes us */
@@ -627,7 +627,7 @@ wait_for_work(struct spool *sp)
         }
         struct err e = event_wait(sp->rt, &sp->work, until);
         if (e.kind == ERR_CANCELLED)
-            sp->stopping = true;
+            sp->stopping = sp->ending = true;
         else if (err_is(e) && list_is_empty(&sp->queue))
             return false;
     }
@@ -640,14 +640,13 @@ commit_run(void *arg)
 
     while (!sp->broken) {
         (void)wait_for_work(sp);
-        if (sp->broken || (sp->stopping && list_is_empty(&sp->queue)))
+        if (sp->broken || (sp->ending && list_is_empty(&sp->queue)))
             break;
         write_batch(sp);
     }
     bool good = !sp->broken && sp->current && !sp->read_only;
     if (good) { /* recovery then knows the counters and lost blocks */
-        checkpoint_queue(sp);
-        sp->ending = true; /* cleaning may have more to write: behind the last PROOF it would be without one */
+        append_queue_first(sp, make_checkpoint(sp));
         write_batch(sp);
     }
     sp->ending = true;

@@ -218,8 +218,9 @@ struct spool {
     size_t urgent;                   /* of them, that somebody waits for */
     int64_t lazy_until;
     struct event work;               /* for the commit fiber */
-    bool stopping, commit_ended, broken, recovering, read_only;
-    bool ending;                     /* nothing is queued any more */
+    bool stopping;                   /* the helpers are to end */
+    bool ending;                     /* they have: nothing is queued any more, so that the last batch is the PROOF */
+    bool commit_ended, broken, recovering, read_only;
     bool starved;                    /* what is queued waits for the keeper to free a segment */
     bool hopeless;                   /* and it has found nothing to free */
     struct str *own_parts;

@@ -144,6 +144,7 @@ log_close(struct spool *sp, int64_t until)
     CHECK(list_is_empty(&sp->drafts));
     sp->stopping = true;
     scope_end(&sp->helpers);
+    sp->ending = true;
     event_wake(sp->rt, &sp->work);
     while (!sp->commit_ended)
         event_wait_firmly(sp->rt, &sp->written);
