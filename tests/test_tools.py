@@ -236,6 +236,26 @@ def test_load_keeps_to_its_rate(tmp_path):
         assert json.loads(done.stdout)["rate"] <= 22
 
 
+def test_sink_tells_how_long_the_way_from_load_was(tmp_path):
+    began = time.monotonic_ns()
+    with Sink(tmp_path / "kept", "--listen", "127.0.0.1:0", "--listen", tmp_path / "second") as sink:
+        for at in (sink.at, tmp_path / "second"):
+            done = run("load", "--server", at, "--messages", "40", "--sessions", "3", "--json", "--domains", "5",
+                       "--to", "x@d{d}.test")
+            assert done.returncode == 0, done
+            figures = json.loads(done.stdout)
+            assert 0 < figures["dot_ms"]["p50"] <= figures["latency_ms"]["max"]
+        with smtplib.SMTP("127.0.0.1", sink.port) as client:
+            client.sendmail("a@x.test", ["b@y.test"], AWKWARD)  # not from load: counted, but nobody knows since when
+            code, words = client.docmd("HELP")
+        counts = json.loads(words)
+        assert code == 214 and counts["messages"] == 81
+        assert began < counts["first_ns"] < counts["last_ns"] < time.monotonic_ns()
+        assert 0 < counts["way_ms"]["p50"] <= counts["way_ms"]["max"] < (counts["last_ns"] - began) / 1e6
+        assert {e["rcpt"][0] for e in sink.envelopes()} == {f"TO:<x@d{n}.test>" for n in range(5)} | {"TO:<b@y.test>"}
+        assert sink.stop()["way_ms"] == counts["way_ms"]
+
+
 # ---- send ----------------------------------------------------------------------------------------------------------
 
 def test_send_shows_the_dialog_and_composes(tmp_path):

@@ -4,10 +4,14 @@
  * Every message bears its own name, "X-Load-Id: RUN-N" (also its Message-ID), so that what arrived can be compared
  * with what was accepted: --log-accepted writes a line for each, before the next message of that session begins. A
  * message is tried once; what happened to it is one of the counts, and they add up to the messages tried.
+ *
+ * It also bears "X-Load-Sent: NS", the monotonic clock of this machine when MAIL was said: a sink on the same machine
+ * tells by it how long the way was.
  */
 #include "cli/server.h"
 
 #include "base/check.h"
+#include "cli/latency.h"
 #include "net/tls.h"
 #include "runtime/log.h"
 #include "smtp/client.h"
@@ -20,8 +24,6 @@ enum {
     LINE_BYTES = 72,          /* of the filler */
     FILLER_BYTES = 64 << 10,
     HEADER_MAX = 1 << 10,
-    BUCKET_BITS = 5,          /* 32 buckets for each power of two: latencies to 3 percent */
-    BUCKETS = 64 << BUCKET_BITS,
     RCPT_MAX = 10000,
 };
 #define RETRY_FIRST_NS (50 * MILLISECOND)
@@ -30,7 +32,7 @@ enum {
 
 struct settings {
     struct str server, from, to, helo, log_accepted;
-    uint64_t sessions, messages, size, per_connection, rcpt, rate;
+    uint64_t sessions, messages, size, per_connection, rcpt, rate, domains;
     int64_t seconds, timeout, hold;
     bool lmtp, no_pipelining, bdat, tls, smtps, resume, visit, keep_going, json, quiet;
 };
@@ -52,7 +54,9 @@ static const struct option options[] = {
     { "--from", "ADDRESS", OPTION_WORD, offsetof(struct settings, from),
       "reverse-path (load@load.invalid); \"\" is <>" },
     { "--to", "ADDRESS", OPTION_WORD, offsetof(struct settings, to),
-      "forward-path (load@local.test); {n} becomes the message's\nnumber, {r} the recipient's, from 0" },
+      "forward-path (load@local.test); {n} becomes the message's\nnumber, {r} the recipient's, from 0; {d}: --domains" },
+    { "--domains", "N", OPTION_NUMBER, offsetof(struct settings, domains),
+      "{d} becomes the message's number modulo N (200):\nuser@d{d}.test is in as many domains" },
     { "--helo", "NAME", OPTION_WORD, offsetof(struct settings, helo), "our name (load.invalid)" },
     { "--no-pipelining", NULL, OPTION_FLAG, offsetof(struct settings, no_pipelining), "one command at a time" },
     { "--bdat", NULL, OPTION_FLAG, offsetof(struct settings, bdat), "BDAT where it is offered" },
@@ -88,8 +92,9 @@ struct load {
     uint64_t next_message;
     uint64_t fates[FATES];
     uint64_t rcpt_accepted, rcpt_refused, bytes, connections, connect_failures;
-    uint64_t latency[BUCKETS];
-    int64_t latency_max, began, ended, next_slot;
+    struct latency latency; /* from MAIL to the last reply; of a visit all but QUIT */
+    struct latency dot;     /* from the end of the content to the last reply */
+    int64_t began, ended, next_slot;
     struct file *own_log;
     uint64_t log_offset;
     struct scope sessions, helpers;
@@ -110,53 +115,16 @@ struct session {
     const struct recipient **rcpt;
     struct remote_reply *rcpt_reply, *final_reply;
     size_t at;              /* of the message under way, in bytes */
+    int64_t content_ended;  /* when the last of them was asked for */
     struct text header;     /* then `filled` bytes of filler, then the tail */
     size_t filled;
     struct str tail;
     char header_memory[HEADER_MAX];
 };
 
-/* ---- latencies -------------------------------------------------------------------------------------------------- */
-
-static size_t
-bucket_of(int64_t ns)
-{
-    uint64_t us = ns > 0 ? (uint64_t)ns / 1000 : 0;
-
-    if (us < 1u << BUCKET_BITS)
-        return us;
-    unsigned power = 63u - (unsigned)__builtin_clzll(us);
-    return ((size_t)(power - BUCKET_BITS + 1) << BUCKET_BITS) + (us >> (power - BUCKET_BITS)) - (1u << BUCKET_BITS);
-}
-
-/* The upper edge of a bucket, in milliseconds. */
-static double
-bucket_ms(size_t bucket)
-{
-    if (bucket < 1u << BUCKET_BITS)
-        return (double)(bucket + 1) / 1000;
-    size_t power = (bucket >> BUCKET_BITS) - 1, step = bucket & ((1u << BUCKET_BITS) - 1);
-    return (double)((step + (1u << BUCKET_BITS) + 1) << power) / 1000;
-}
-
-static double
-percentile(const struct load *l, double part)
-{
-    uint64_t total = 0, seen = 0;
-
-    for (size_t i = 0; i < BUCKETS; i++)
-        total += l->latency[i];
-    for (size_t i = 0; i < BUCKETS; i++) {
-        seen += l->latency[i];
-        if (seen > 0 && (double)seen >= (double)total * part)
-            return bucket_ms(i) < (double)l->latency_max / 1e6 ? bucket_ms(i) : (double)l->latency_max / 1e6;
-    }
-    return 0;
-}
-
 /* ---- one message ------------------------------------------------------------------------------------------------ */
 
-/* "{n}" and "{r}" filled in. */
+/* "{n}", "{r}" and "{d}" filled in. */
 static struct str
 address_for(struct session *s, uint64_t message, size_t rcpt)
 {
@@ -169,6 +137,8 @@ address_for(struct session *s, uint64_t message, size_t rcpt)
             text_put_u64(&t, message);
         } else if (str_take(&pattern, S("{r}"))) {
             text_put_u64(&t, rcpt);
+        } else if (str_take(&pattern, S("{d}"))) {
+            text_put_u64(&t, message % s->load->set.domains);
         } else {
             text_put_byte(&t, pattern.ptr[0]);
             pattern = str_from(pattern, 1);
@@ -208,6 +178,8 @@ read_content(void *arg, void *memory, size_t cap, int64_t until, size_t *out_len
     piece = str_slice(piece, 0, cap);
     memcpy(memory, piece.ptr, piece.len);
     s->at += piece.len;
+    if (s->at == end + s->tail.len)
+        s->content_ended = rt_now(s->load->rt);
     *out_len = piece.len;
     return OK;
 }
@@ -277,9 +249,7 @@ static void
 count_accepted(struct load *l, int64_t took)
 {
     l->fates[ACCEPTED]++;
-    l->latency[bucket_of(took)]++;
-    if (took > l->latency_max)
-        l->latency_max = took;
+    latency_add(&l->latency, took);
     l->ended = rt_now(l->rt);
 }
 
@@ -307,22 +277,23 @@ send_one(struct session *s, uint64_t number)
         s->rcpt[i] = &s->recipients[i];
         s->rcpt_reply[i] = s->final_reply[i] = (struct remote_reply){ 0 };
     }
+    int64_t began = rt_now(l->rt);
     text_putf(&s->header,
               "Subject: load %llu\r\nFrom: <%.*s>\r\nTo: undisclosed-recipients:;\r\n"
-              "Message-ID: <%.*s-%llu@load.invalid>\r\nX-Load-Id: %.*s-%llu\r\n\r\n",
+              "Message-ID: <%.*s-%llu@load.invalid>\r\nX-Load-Id: %.*s-%llu\r\nX-Load-Sent: %lld\r\n\r\n",
               (unsigned long long)number, STR_ARG(str_slice(l->set.from, 0, 300)), STR_ARG(l->run_id),
-              (unsigned long long)number, STR_ARG(l->run_id), (unsigned long long)number);
+              (unsigned long long)number, STR_ARG(l->run_id), (unsigned long long)number, (long long)began);
     size_body(s);
-    int64_t began = rt_now(l->rt);
     enum fate fate = fate_of(s, &t, client_send(s->own_client, &t, &s->arena), &reply, &taken);
-    int64_t took = rt_now(l->rt) - began;
+    int64_t ended = rt_now(l->rt);
     s->on_connection++;
     if (fate != ACCEPTED) {
         l->fates[fate]++;
         return;
     }
     l->bytes += s->at;
-    count_accepted(l, took);
+    count_accepted(l, ended - began);
+    latency_add(&l->dot, ended - s->content_ended);
     if (l->own_log)
         log_accepted(s, number, taken, reply);
 }
@@ -494,10 +465,8 @@ run_session(void *arg)
 static void
 print_figures(const struct load *l)
 {
-    static const struct {
-        const char *name;
-        double part;
-    } parts[] = { { "p50", 0.5 }, { "p90", 0.9 }, { "p95", 0.95 }, { "p99", 0.99 }, { "p999", 0.999 } };
+    char memory[2 * LATENCY_TEXT];
+    struct text t = text_init(memory, sizeof memory);
     double seconds = (double)(l->ended - l->began) / 1e9;
     double rate = seconds > 0 ? (double)l->fates[ACCEPTED] / seconds : 0;
     uint64_t tried = 0;
@@ -510,14 +479,15 @@ print_figures(const struct load *l)
             cli_print(",\"%s\":%llu", fate_names[i], (unsigned long long)l->fates[i]);
         cli_print(",\"recipients_accepted\":%llu,\"recipients_not\":%llu,\"bytes\":%llu,\"connections\":%llu,"
                   "\"connect_failures\":%llu,\"tls_handshakes\":%llu,\"tls_resumed\":%llu,\"seconds\":%.6f,\"rate\":%.3f,"
-                  "\"latency_ms\":{",
+                  "\"latency_ms\":",
                   (unsigned long long)l->rcpt_accepted, (unsigned long long)l->rcpt_refused,
                   (unsigned long long)l->bytes, (unsigned long long)l->connections,
                   (unsigned long long)l->connect_failures, (unsigned long long)l->handshakes,
                   (unsigned long long)l->resumed, seconds, rate);
-        for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
-            cli_print("\"%s\":%.3f,", parts[i].name, percentile(l, parts[i].part));
-        cli_print("\"max\":%.3f}}\n", (double)l->latency_max / 1e6);
+        latency_put_json(&t, &l->latency);
+        text_put(&t, S(",\"dot_ms\":"));
+        latency_put_json(&t, &l->dot);
+        cli_print("%.*s}\n", STR_ARG(text_str(&t)));
         return;
     }
     if (l->set.visit)
@@ -536,10 +506,14 @@ print_figures(const struct load *l)
               (unsigned long long)l->fates[LOST], (unsigned long long)l->fates[UNKNOWN],
               (unsigned long long)l->rcpt_accepted, (unsigned long long)l->rcpt_refused,
               (unsigned long long)l->connect_failures);
-    cli_print("latency in ms, %s:", l->set.visit ? "connection to last EHLO" : "MAIL to last reply");
-    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
-        cli_print(" %s %.2f", parts[i].name, percentile(l, parts[i].part));
-    cli_print(" max %.2f\n", (double)l->latency_max / 1e6);
+    latency_put_words(&t, &l->latency);
+    cli_print("latency in ms, %s:%.*s\n", l->set.visit ? "connection to last EHLO" : "MAIL to last reply",
+              STR_ARG(text_str(&t)));
+    if (l->set.visit)
+        return;
+    t.len = 0;
+    latency_put_words(&t, &l->dot);
+    cli_print("end of content to last reply:%.*s\n", STR_ARG(text_str(&t)));
 }
 
 static void
@@ -640,8 +614,8 @@ check_settings(struct load *l, const struct words *operands)
     if (operands->count > 0)
         return cli_fail(&verb_load, EXIT_USAGE, "takes options only, not \"%.*s\"", STR_ARG(operands->word[0]));
     if (l->set.rcpt == 0 || l->set.rcpt > RCPT_MAX || l->set.sessions == 0 || l->set.sessions > 100000 ||
-        l->set.rate > 1000000)
-        return cli_fail(&verb_load, EXIT_USAGE, "--rcpt, --sessions or --rate is out of bounds");
+        l->set.rate > 1000000 || l->set.domains == 0)
+        return cli_fail(&verb_load, EXIT_USAGE, "--rcpt, --sessions, --rate or --domains is out of bounds");
     if ((l->set.tls && l->set.smtps) || (l->set.resume && !l->set.tls && !l->set.smtps) || (l->set.hold && !l->set.visit))
         return cli_fail(&verb_load, EXIT_USAGE, "either --tls or --smtps; --resume with one of them; --hold with --visit");
     if (!client_can_say(l->set.from) || !client_can_say(l->set.to) || !client_can_say(l->set.helo))
@@ -667,6 +641,7 @@ run(struct rt *rt, int argc, char **argv)
         .size = 10 << 10,
         .rcpt = 1,
         .messages = UINT64_MAX,
+        .domains = 200,
     };
     l->filler = make_filler(&l->arena);
     l->run_id = arena_printf(&l->arena, "%016llx", (unsigned long long)rt_random(rt));

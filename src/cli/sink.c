@@ -8,6 +8,7 @@
 #include "base/check.h"
 #include "base/json.h"
 #include "base/map.h"
+#include "cli/latency.h"
 #include "message/lines.h"
 #include "runtime/host.h"
 
@@ -20,6 +21,8 @@ enum {
     OUT_BYTES = 4 << 10,
     LINE_MAX = 8 << 10,
     FAULTS_MAX = 64,
+    LISTEN_MAX = 64,
+    HEAD_BYTES = 2 << 10, /* of a message: in them the field of `load` is looked for */
     PIECES = 64,
     SEEN_MAX = 1000000, /* recipients that --greylist remembers */
     RCPT_MAX = 100000,
@@ -47,16 +50,16 @@ struct fault {
 };
 
 struct settings {
-    struct str listen, keep, maildir, greeting, host;
-    struct words refuse, defer, delay, stall, reset, close, without;
+    struct str keep, maildir, greeting, host;
+    struct words listen, refuse, defer, delay, stall, reset, close, without;
     bool lmtp, obey, greylist, limits, json, quiet;
     uint64_t count, rcpt_max, size_max, buffers;
     int64_t seconds;
 };
 
 static const struct option options[] = {
-    { "--listen", "ADDR:PORT", OPTION_WORD, offsetof(struct settings, listen),
-      "where to listen (127.0.0.1:0); a path is a Unix socket" },
+    { "--listen", "ADDR:PORT", OPTION_WORDS, offsetof(struct settings, listen),
+      "where to listen (127.0.0.1:0); a path is a Unix socket;\nmay be repeated" },
     { "--lmtp", NULL, OPTION_FLAG, offsetof(struct settings, lmtp), "speak LMTP" },
     { "--keep", "DIR", OPTION_WORD, offsetof(struct settings, keep),
       "keep each message as N.eml, its envelope as N.json" },
@@ -92,6 +95,14 @@ static const struct option options[] = {
 
 struct counts {
     uint64_t sessions, messages, recipients, refused_recipients, refused_messages, bytes, faults;
+    int64_t first, last;    /* when a message was taken, by the monotonic clock of this machine; 0: none was */
+    struct latency way;     /* from MAIL at "postrider load" of this machine until it was taken */
+};
+
+/* An address that it listens on. */
+struct door {
+    struct sink *sink;
+    struct listener *listener;
 };
 
 struct sink {
@@ -104,7 +115,8 @@ struct sink {
     bool only_helo;
     struct counts counts;
     struct map greylisted;     /* recipient -> itself */
-    struct listener *listener;
+    struct door doors[LISTEN_MAX];
+    size_t door_count;
     struct scope sessions, helpers;
     struct event over;         /* wakes the main fiber */
     bool stop;
@@ -136,10 +148,12 @@ struct session {
     char *own_content;         /* kept bytes, if they are kept */
     size_t content_len, content_cap;
     uint64_t content_bytes;
+    struct text head;          /* its first bytes */
     bool in_bdat;
     char in[IN_BYTES];
     char out_memory[OUT_BYTES];
     char helo_memory[256];
+    char head_memory[HEAD_BYTES];
 };
 
 /* ---- reading and writing ---------------------------------------------------------------------------------------- */
@@ -330,6 +344,8 @@ static void
 keep_bytes(struct session *s, struct str bytes)
 {
     s->content_bytes += bytes.len;
+    if (s->head.len < HEAD_BYTES)
+        text_put(&s->head, str_slice(bytes, 0, HEAD_BYTES - s->head.len));
     if (!keeps(s->sink))
         return;
     if (s->content_cap - s->content_len < bytes.len) {
@@ -427,6 +443,7 @@ end_transaction(struct session *s)
     s->mail = S("");
     s->content_len = 0;
     s->content_bytes = 0;
+    s->head = text_init(s->head_memory, HEAD_BYTES);
     arena_reset(&s->arena);
 }
 
@@ -513,6 +530,22 @@ run_rcpt(struct session *s, struct str args)
     s->sink->counts.refused_recipients++;
 }
 
+/* When, and if "postrider load" of this machine sent it, how long that took. */
+static void
+note_time(struct session *s)
+{
+    struct counts *c = &s->sink->counts;
+    struct str head = text_str(&s->head), field = S("\r\nX-Load-Sent: ");
+    uint64_t sent;
+
+    c->last = rt_now(s->sink->rt);
+    if (!c->first)
+        c->first = c->last;
+    struct str value = str_from(head, str_find(head, field));
+    if (str_take(&value, field) && str_take_u64(&value, &sent) && sent <= (uint64_t)c->last)
+        latency_add(&c->way, c->last - (int64_t)sent);
+}
+
 /* The reply to the content, or with LMTP one for each recipient. */
 static void
 end_content(struct session *s)
@@ -543,6 +576,7 @@ end_content(struct session *s)
         sink->counts.messages++;
         sink->counts.recipients += sink->set.lmtp ? accepted : s->rcpt.count;
         sink->counts.bytes += s->content_bytes;
+        note_time(s);
         if (sink->set.count && sink->counts.messages >= sink->set.count) {
             sink->stop = true;
             event_wake(sink->rt, &sink->over);
@@ -626,6 +660,27 @@ run_bdat(struct session *s, struct str args)
         say(s, 250, S("2.0.0 Chunk ok"));
 }
 
+/* Also the answer to HELP, for whoever waits until all has come. */
+static struct str
+counts_json(const struct sink *sink, struct arena *arena)
+{
+    const struct counts *c = &sink->counts;
+    size_t cap = 512 + LATENCY_TEXT;
+    struct text t = text_init(arena_alloc(arena, cap), cap);
+
+    text_putf(&t,
+              "{\"version\":1,\"messages\":%llu,\"recipients\":%llu,\"bytes\":%llu,\"sessions\":%llu,"
+              "\"refused_messages\":%llu,\"refused_recipients\":%llu,\"faults\":%llu,"
+              "\"first_ns\":%lld,\"last_ns\":%lld,\"way_ms\":",
+              (unsigned long long)c->messages, (unsigned long long)c->recipients, (unsigned long long)c->bytes,
+              (unsigned long long)c->sessions, (unsigned long long)c->refused_messages,
+              (unsigned long long)c->refused_recipients, (unsigned long long)c->faults, (long long)c->first,
+              (long long)c->last);
+    latency_put_json(&t, &c->way);
+    text_put_byte(&t, '}');
+    return text_str(&t);
+}
+
 static void
 run_command(struct session *s, struct str line)
 {
@@ -658,6 +713,8 @@ run_command(struct session *s, struct str line)
         s->over = true;
     } else if (str_eq_nocase(verb, S("VRFY"))) {
         say(s, 252, S("2.5.2 The sink takes everything"));
+    } else if (str_eq_nocase(verb, S("HELP"))) {
+        say(s, 214, counts_json(s->sink, &s->arena));
     } else {
         say(s, 500, S("5.5.1 What?"));
     }
@@ -688,12 +745,13 @@ run_session(void *arg)
 static void
 accept_sessions(void *arg)
 {
-    struct sink *sink = arg;
+    struct door *door = arg;
+    struct sink *sink = door->sink;
 
     while (!sink->stop) {
         struct address peer;
         struct stream *stream;
-        struct err e = listener_accept(sink->listener, FOREVER, &stream, &peer);
+        struct err e = listener_accept(door->listener, FOREVER, &stream, &peer);
         if (e.kind == ERR_CANCELLED)
             return;
         if (err_is(e)) { /* out of descriptors: some will end */
@@ -708,6 +766,7 @@ accept_sessions(void *arg)
         s->own_stream = stream;
         s->number = ++sink->counts.sessions;
         s->out = text_init(s->out_memory, sizeof s->out_memory);
+        s->head = text_init(s->head_memory, HEAD_BYTES);
         arena_init(&s->arena, rt_mem(sink->rt), 2048, SIZE_MAX);
         scope_start(&sink->sessions, "sink session", run_session, s);
     }
@@ -756,19 +815,25 @@ show_progress(void *arg)
 }
 
 static void
-print_counts(const struct sink *sink)
+print_counts(struct sink *sink)
 {
     const struct counts *c = &sink->counts;
-    static const char *const formats[] = {
-        "%llu messages, %llu recipients, %llu bytes in %llu sessions; refused: %llu messages, %llu recipients; "
-        "%llu faults\n",
-        "{\"version\":1,\"messages\":%llu,\"recipients\":%llu,\"bytes\":%llu,\"sessions\":%llu,"
-        "\"refused_messages\":%llu,\"refused_recipients\":%llu,\"faults\":%llu}\n",
-    };
+    char memory[LATENCY_TEXT];
+    struct text way = text_init(memory, sizeof memory);
 
-    cli_print(formats[sink->set.json], (unsigned long long)c->messages, (unsigned long long)c->recipients,
-              (unsigned long long)c->bytes, (unsigned long long)c->sessions, (unsigned long long)c->refused_messages,
+    if (sink->set.json) {
+        cli_print("%.*s\n", STR_ARG(counts_json(sink, &sink->arena)));
+        return;
+    }
+    cli_print("%llu messages, %llu recipients, %llu bytes in %llu sessions; refused: %llu messages, %llu recipients; "
+              "%llu faults\n",
+              (unsigned long long)c->messages, (unsigned long long)c->recipients, (unsigned long long)c->bytes,
+              (unsigned long long)c->sessions, (unsigned long long)c->refused_messages,
               (unsigned long long)c->refused_recipients, (unsigned long long)c->faults);
+    if (c->way.count > 0) {
+        latency_put_words(&way, &c->way);
+        cli_print("on the way from load, in ms:%.*s\n", STR_ARG(text_str(&way)));
+    }
 }
 
 /* ---- reading what it is told ------------------------------------------------------------------------------------ */
@@ -918,29 +983,66 @@ open_maildir(struct sink *sink)
 }
 
 static int
-serve(struct sink *sink)
+open_door(struct sink *sink, struct str at)
 {
-    static const int signals[] = { SIGINT, SIGTERM };
+    struct door *door = &sink->doors[sink->door_count];
     struct address address;
     char memory[150];
     struct text t = text_init(memory, sizeof memory);
 
-    if (!address_parse(sink->set.listen, &address))
-        return cli_fail(&verb_sink, EXIT_USAGE, "--listen wants ADDR:PORT or a path, not \"%.*s\"",
-                        STR_ARG(sink->set.listen));
-    struct err e = rt_catch_signals(sink->rt, signals, 2);
-    if (!err_is(e))
-        e = listener_open(sink->rt, &address, &sink->listener);
+    if (!address_parse(at, &address))
+        return cli_fail(&verb_sink, EXIT_USAGE, "--listen wants ADDR:PORT or a path, not \"%.*s\"", STR_ARG(at));
+    struct err e = listener_open(sink->rt, &address, &door->listener);
     if (err_is(e))
-        return cli_fail(&verb_sink, EXIT_UNAVAILABLE, "cannot listen on %.*s: %.*s", STR_ARG(sink->set.listen),
+        return cli_fail(&verb_sink, EXIT_UNAVAILABLE, "cannot listen on %.*s: %.*s", STR_ARG(at),
                         STR_ARG(cli_error(e, &sink->arena)));
-    address = listener_address(sink->listener);
+    door->sink = sink;
+    sink->door_count++;
+    address = listener_address(door->listener);
     address_put(&t, &address);
     cli_print("listening on %.*s\n", STR_ARG(text_str(&t)));
+    return EXIT_WELL;
+}
 
+static int
+open_doors(struct sink *sink)
+{
+    struct words at = sink->set.listen;
+    int exit = EXIT_WELL;
+
+    if (at.count > LISTEN_MAX)
+        return cli_fail(&verb_sink, EXIT_USAGE, "--listen: at most %d times", LISTEN_MAX);
+    if (at.count == 0)
+        return open_door(sink, S("127.0.0.1:0"));
+    for (size_t i = 0; i < at.count && exit == EXIT_WELL; i++)
+        exit = open_door(sink, at.word[i]);
+    return exit;
+}
+
+static void
+close_doors(struct sink *sink)
+{
+    for (size_t i = 0; i < sink->door_count; i++)
+        listener_close(sink->doors[i].listener);
+}
+
+static int
+serve(struct sink *sink)
+{
+    static const int signals[] = { SIGINT, SIGTERM };
+    struct err e = rt_catch_signals(sink->rt, signals, 2);
+
+    if (err_is(e))
+        return cli_fail(&verb_sink, EXIT_OS, "cannot catch signals: %.*s", STR_ARG(cli_error(e, &sink->arena)));
+    int exit = open_doors(sink);
+    if (exit != EXIT_WELL) {
+        close_doors(sink);
+        return exit;
+    }
     scope_init(&sink->sessions, sink->rt);
     scope_init(&sink->helpers, sink->rt);
-    scope_start(&sink->helpers, "sink accept", accept_sessions, sink);
+    for (size_t i = 0; i < sink->door_count; i++)
+        scope_start(&sink->helpers, "sink accept", accept_sessions, &sink->doors[i]);
     scope_start(&sink->helpers, "sink signal", wait_for_signal, sink);
     if (sink->set.seconds)
         scope_start(&sink->helpers, "sink time", wait_for_time, sink);
@@ -950,7 +1052,7 @@ serve(struct sink *sink)
         ;
     bool counted = sink->set.count && sink->counts.messages >= sink->set.count;
     scope_end(&sink->helpers);
-    listener_close(sink->listener);
+    close_doors(sink);
     if (counted) /* the last client still wants its answer, and may say QUIT */
         scope_wait(&sink->sessions, within(sink->rt, DRAIN_NS));
     scope_end(&sink->sessions);
@@ -970,7 +1072,6 @@ run(struct rt *rt, int argc, char **argv)
     arena_init(&sink->arena, rt_mem(rt), 4096, SIZE_MAX);
     map_init(&sink->greylisted, rt_mem(rt), rt_random(rt));
     event_init(&sink->over);
-    sink->set.listen = S("127.0.0.1:0");
     sink->set.host = S("sink.invalid");
     if (cli_parse(&verb_sink, argc, argv, &sink->arena, &sink->set, &operands, &exit) &&
         add_faults(sink, &sink->set.delay, "--delay", DELAY, false, &exit) &&
@@ -1008,6 +1109,7 @@ const struct verb verb_sink = {
     .summary = "take mail and forget it, or refuse, delay and reset it: for tests",
     .arguments = "",
     .about = "WHERE is greeting, ehlo, mail, rcpt, data, content, dot, rset or quit; SHARE is \"20%\".\n"
+             "HELP is answered with the counts so far, as JSON.\n"
              "\n"
              "  postrider sink --listen 127.0.0.1:2526 --keep got\n"
              "  postrider sink --defer 10% --delay dot=2 --reset content/1%\n",
