@@ -78,6 +78,24 @@ network_of(const struct address *client, unsigned char out[THROTTLE_NETWORK])
         memcpy(out + 1, client->ip, 7);
 }
 
+static struct address
+address_of(const unsigned char network[THROTTLE_NETWORK])
+{
+    struct address a = { .family = network[0] };
+
+    memcpy(a.ip, network + 1, THROTTLE_NETWORK - 1);
+    return a;
+}
+
+struct address
+throttle_network(const struct address *client)
+{
+    unsigned char network[THROTTLE_NETWORK];
+
+    network_of(client, network);
+    return address_of(network);
+}
+
 static struct str
 put_key(struct text *t, char kind, const unsigned char *network, struct str account)
 {
@@ -161,11 +179,13 @@ forget_old(const struct throttle *t, struct record *r, int64_t now)
     }
 }
 
-static bool
+static enum throttle_answer
 has_room(const struct throttle *t, struct record *r, uint32_t most, int64_t now)
 {
     forget_old(t, r, now);
-    return r->banned_until == 0 && r->failures + r->open < most;
+    if (r->banned_until != 0)
+        return THROTTLE_CLOSED;
+    return r->failures + r->open < most ? THROTTLE_OPEN : THROTTLE_FULL;
 }
 
 /* True: this one closes it. */
@@ -229,10 +249,12 @@ account_of(const struct throttle_attempt *a)
     return str_new(a->account, a->account_len);
 }
 
-bool
+enum throttle_answer
 throttle_begin(struct throttle *t, struct str account, const struct address *client, int64_t now, int64_t wall,
                struct throttle_attempt *out)
 {
+    enum throttle_answer answer;
+
     CHECK(account.len <= sizeof out->account);
     *out = (struct throttle_attempt){ .account_len = account.len };
     memcpy(out->account, account.ptr, account.len);
@@ -241,23 +263,26 @@ throttle_begin(struct throttle *t, struct str account, const struct address *cli
     out->home = home && wall - home->wall < THROTTLE_HOME_NS;
     if (out->home) {
         struct record *here = get_for(t, 'h', out->network, account);
-        if (!has_room(t, here, t->settings.account_failures, now))
-            return false;
+        answer = has_room(t, here, t->settings.account_failures, now);
+        if (answer != THROTTLE_OPEN)
+            return answer;
         here->open++;
     } else {
         struct record *network = get_for(t, 'n', out->network, S(""));
-        if (!has_room(t, network, t->settings.network_failures, now))
-            return false;
+        answer = has_room(t, network, t->settings.network_failures, now);
+        if (answer != THROTTLE_OPEN)
+            return answer;
         network->open++; /* so that it is not dropped for the account's */
         struct record *everyone = get_for(t, 'a', everywhere, account);
-        if (!has_room(t, everyone, t->settings.account_failures, now)) {
+        answer = has_room(t, everyone, t->settings.account_failures, now);
+        if (answer != THROTTLE_OPEN) {
             let_go(t, network);
-            return false;
+            return answer;
         }
         everyone->open++;
     }
     out->open = true;
-    return true;
+    return THROTTLE_OPEN;
 }
 
 /* No longer under way. The records are there: what an attempt holds is not dropped. */
@@ -306,26 +331,13 @@ throttle_undecided(struct throttle *t, struct throttle_attempt *a)
     release(t, a);
 }
 
-bool
-throttle_is_closed(const struct throttle *t, const struct address *client, int64_t now)
-{
-    unsigned char network[THROTTLE_NETWORK];
-    char memory[KEY_MAX];
-    struct text key = text_init(memory, sizeof memory);
-
-    network_of(client, network);
-    const struct record *r = map_get(&t->records, put_key(&key, 'n', network, S("")));
-    return r && now < r->banned_until;
-}
-
 /* ---- for people -------------------------------------------------------------------------------------------------- */
 
 static void
 put_network(struct text *out, const unsigned char *network)
 {
-    struct address a = { .family = network[0] };
+    struct address a = address_of(network);
 
-    memcpy(a.ip, network + 1, THROTTLE_NETWORK - 1);
     if (a.family != ADDRESS_IPV4 && a.family != ADDRESS_IPV6) {
         text_put(out, S("local"));
         return;

@@ -6,8 +6,10 @@
  * all accounts, until the ban ends. But a network from which the user logged in within THROTTLE_HOME_NS is a home of his:
  * there he is judged by what is wrong there with his own account alone, so that nobody can lock him out from elsewhere.
  *
- * An attempt that is under way counts as a failure until its end is known: many at once are no way around it. Bounded:
- * what was not touched for longest is forgotten first. Nobody that does not exist is treated otherwise than who does.
+ * An attempt that is under way counts as a failure until its end is known, so many at once are no way around it: who would
+ * be one too many waits until one of them has ended. So an attempt is to be short: from where a secret is there to be
+ * compared until it was. Bounded: what was not touched for longest is forgotten first. Nobody that does not exist is
+ * treated otherwise than who does.
  *
  * Pure but for memory. now: monotonic ns; wall: ns since 1970, for homes, which outlive the process.
  */
@@ -39,16 +41,17 @@ struct throttle;
 struct throttle *throttle_new(struct mem *, uint64_t seed, struct throttle_settings, uint32_t records_max);
 void throttle_free(struct throttle *);
 
-/* False: not now. Else the attempt is open, and ends with exactly one of the three below. */
-bool throttle_begin(struct throttle *, struct str account, const struct address *client, int64_t now, int64_t wall,
-                    struct throttle_attempt *out);
+/* THROTTLE_OPEN: the attempt ends with exactly one of the three below. THROTTLE_FULL: ask again when another has ended. */
+enum throttle_answer { THROTTLE_OPEN, THROTTLE_FULL, THROTTLE_CLOSED };
+enum throttle_answer throttle_begin(struct throttle *, struct str account, const struct address *client, int64_t now,
+                                    int64_t wall, struct throttle_attempt *out);
 void throttle_right(struct throttle *, struct throttle_attempt *, int64_t wall);
 /* What is closed by it: THROTTLE_ACCOUNT, THROTTLE_NETWORK_TOO, or 0. */
 enum { THROTTLE_ACCOUNT = 1, THROTTLE_NETWORK_TOO = 2 };
 unsigned throttle_wrong(struct throttle *, struct throttle_attempt *, int64_t now);
 void throttle_undecided(struct throttle *, struct throttle_attempt *);
-/* Whether the network is closed to accounts that are not at home there: nothing need be asked then. */
-bool throttle_is_closed(const struct throttle *, const struct address *client, int64_t now);
+/* The network that a client belongs to, as an address whose other bits are zero. */
+struct address throttle_network(const struct address *client);
 
 /* What is closed. Calls tell for each, until it is false. account: empty for a network; network: empty for an account in
  * all of them. */

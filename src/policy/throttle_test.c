@@ -32,7 +32,7 @@ tries(struct world *w, struct str account, struct address client, enum end end)
 {
     struct throttle_attempt a;
 
-    if (!throttle_begin(w->t, account, &client, w->now, w->wall, &a))
+    if (throttle_begin(w->t, account, &client, w->now, w->wall, &a) != THROTTLE_OPEN)
         return false;
     if (end == RIGHT)
         throttle_right(w->t, &a, w->wall);
@@ -67,16 +67,13 @@ one_network(struct test *t)
         through += tries(&w, text_str(&text), at(7, i % 256), WRONG);
     }
     EXPECT_INT(t, through, settings.network_failures);
-    struct address inside = at(7, 200), outside = at(8, 200);
-    EXPECT(t, throttle_is_closed(w.t, &inside, w.now) && !throttle_is_closed(w.t, &outside, w.now));
-    EXPECT(t, !tries(&w, S("anna"), at(7, 1), RIGHT));
+    EXPECT(t, !tries(&w, S("anna"), at(7, 200), RIGHT));
     EXPECT(t, tries(&w, S("anna"), at(8, 1), RIGHT));
     test_case(t, "the ban ends by itself");
     w.now += settings.ban - 1;
     EXPECT(t, !tries(&w, S("anna"), at(7, 1), RIGHT));
     w.now += 1;
     EXPECT(t, tries(&w, S("anna"), at(7, 1), RIGHT));
-    EXPECT(t, !throttle_is_closed(w.t, &inside, w.now));
     throttle_free(w.t);
 }
 
@@ -128,21 +125,47 @@ static void
 many_at_once(struct test *t)
 {
     struct world w;
-    struct throttle_attempt open[100];
-    struct address client = at(1, 1);
+    struct throttle_attempt open[100], more;
+    struct address client = at(1, 1), elsewhere = at(2, 1);
     size_t count = 0;
 
     world_init(&w, THROTTLE_RECORDS_MAX);
-    while (count < 100 && throttle_begin(w.t, S("anna"), &client, w.now, w.wall, &open[count]))
+    while (count < 100 && throttle_begin(w.t, S("anna"), &client, w.now, w.wall, &open[count]) == THROTTLE_OPEN)
         count++;
     EXPECT_INT(t, count, settings.account_failures);
+    EXPECT_INT(t, throttle_begin(w.t, S("anna"), &elsewhere, w.now, w.wall, &more), THROTTLE_FULL);
+    test_case(t, "one that has ended makes room for one that waits");
     throttle_undecided(w.t, &open[0]);
-    EXPECT(t, throttle_begin(w.t, S("anna"), &client, w.now, w.wall, &open[0]));
-    unsigned closed = 0;
-    for (size_t i = 0; i < count; i++)
+    EXPECT_INT(t, throttle_begin(w.t, S("anna"), &client, w.now, w.wall, &open[0]), THROTTLE_OPEN);
+    test_case(t, "one that was wrong does not");
+    unsigned closed = throttle_wrong(w.t, &open[0], w.now);
+    EXPECT_INT(t, throttle_begin(w.t, S("anna"), &elsewhere, w.now, w.wall, &more), THROTTLE_FULL);
+    for (size_t i = 1; i < count; i++)
         closed |= throttle_wrong(w.t, &open[i], w.now);
     EXPECT_INT(t, closed, THROTTLE_ACCOUNT);
+    EXPECT_INT(t, throttle_begin(w.t, S("anna"), &elsewhere, w.now, w.wall, &more), THROTTLE_CLOSED);
     throttle_free(w.t);
+}
+
+/* What counts by network: hosts of one have one key, and are told from the next. */
+static void
+networks(struct test *t)
+{
+    static const struct { const char *client, *network; } cases[] = {
+        { "192.0.2.77", "192.0.2.0" },
+        { "2001:db8:1:2:3::4", "2001:db8:1::" },
+        { "2001:db8:1:102::4", "2001:db8:1:100::" },
+    };
+
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct address client, network, got;
+        test_case(t, cases[i].client);
+        EXPECT(t, address_from_ip(str_from_cstr(cases[i].client), &client) &&
+                      address_from_ip(str_from_cstr(cases[i].network), &network));
+        client.port = 4711;
+        got = throttle_network(&client);
+        EXPECT(t, address_eq(&got, &network));
+    }
 }
 
 static void
@@ -169,7 +192,7 @@ memory_is_bounded(struct test *t)
     char name[16];
 
     world_init(&w, 100);
-    EXPECT(t, throttle_begin(w.t, S("anna"), &client, w.now, w.wall, &open));
+    EXPECT_INT(t, throttle_begin(w.t, S("anna"), &client, w.now, w.wall, &open), THROTTLE_OPEN);
     size_t before = mem_in_use(&w.mem);
     for (unsigned i = 0; i < 5000; i++) {
         struct text text = text_init(name, sizeof name);
@@ -257,7 +280,7 @@ bans_are_shown_and_homes_kept(struct test *t)
 }
 
 TEST_MAIN({ "one network", one_network }, { "a thousand networks", a_thousand_networks }, { "at home", at_home },
-          { "many at once", many_at_once }, { "old failures are forgotten", old_failures_are_forgotten },
+          { "many at once", many_at_once }, { "networks", networks }, { "old failures are forgotten", old_failures_are_forgotten },
           { "memory is bounded", memory_is_bounded },
           { "attempts without an end make nothing forgotten", attempts_without_an_end_make_nothing_forgotten },
           { "bans are shown and homes kept", bans_are_shown_and_homes_kept })

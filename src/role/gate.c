@@ -31,6 +31,7 @@ enum { CLIENTS_MAX = 100000, VERIFY_MAX = 50000, VERIFY_RUNNING_MAX = 200, HOSTS
 #define VERIFY_REPLY_NS (15 * SECOND) /* all of them together must stay below what the receiver waits: LIMIT_ANSWER_NS */
 #define VERIFY_SLOW_NS SECOND
 #define VERIFY_SILENT_NS (30 * SECOND)
+#define LOGIN_PATIENCE_NS (30 * SECOND) /* Dovecot holds back a refusal for 2 seconds, and for 15 where it is suspicious */
 
 struct verified { /* what a next hop said of one address; the address follows */
     struct list recent; /* most recently used last */
@@ -489,6 +490,7 @@ prepare(struct role *role)
     struct gate_users_settings settings = {
         .rt = role->rt, .site = role->site, .state = state ? state->handle : HANDLE_NONE, .reply = reply, .ctx = role,
         .threads = (host_processors(role->rt) + 1) / 2, /* the other half is for the mail */
+        .patience = LOGIN_PATIENCE_NS,
     };
     g->users = gate_users_new(&settings);
 }

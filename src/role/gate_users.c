@@ -9,6 +9,7 @@
 
 #include "base/check.h"
 #include "net/digest.h"
+#include "policy/rate.h"
 #include "policy/throttle.h"
 #include "role/border.h"
 #include "runtime/log.h"
@@ -21,6 +22,9 @@
 
 enum {
     CHECKS_MAX = 200,         /* passwords that wait to be compared: some seconds */
+    WAITING_MAX = 200,        /* logins that wait for others of their account or network */
+    NETWORK_EXCHANGES_MAX = 200, /* under way from one network */
+    DOVECOTS_MAX = 100,       /* connections to Dovecot */
     SPENDERS_MAX = 100000,
     SECRET = 32,
     STATE_MAX = 128 << 20,
@@ -50,13 +54,16 @@ struct gate_users {
     struct users *own_users;
     struct throttle *throttle;
     struct map exchanges;            /* by link and number */
-    struct list by_age;              /* struct exchange */
+    struct list by_age;              /* struct exchange: the one that was heard of longest ago is the first */
+    struct clients *open;            /* how many exchanges each network has under way */
     struct scope work;
     bool loading, again;
     struct handle file;              /* to be read next */
     bool ending;
     size_t checking, hashing;        /* passwords waiting or being compared; being compared */
     struct event turn;
+    size_t waiting, dovecots;
+    struct event settled, dovecot_closed; /* an attempt */
 
     struct dir *own_state;           /* NULL: nothing is kept */
     unsigned char secret[SECRET];
@@ -75,21 +82,37 @@ struct exchange {
     struct dovecot *own_dovecot;     /* NULL: it was not asked yet */
     bool refused;                    /* by Dovecot */
     enum sasl_mechanism mechanism;
-    struct throttle_attempt attempt;
-    struct address client;
+    char name[LIMIT_USER_NAME];      /* what he says he is, to Dovecot; prepared */
+    size_t name_len;
+    struct throttle_attempt attempt; /* open within a step that compares something */
+    struct address client, network;
     int64_t until;
     bool busy, gone; /* gone: it was given up while busy; its fiber ends it */
 };
 
 /* ---- who: the store that exchanges ask --------------------------------------------------------------------------- */
 
+/* Where as many are under way as may fail, one waits its turn: most often they are right, and it is let through then. */
 static enum sasl_status
-attempt(void *ctx, struct str name)
+attempt(void *ctx, struct str name, int64_t until)
 {
     struct exchange *x = ctx;
     struct gate_users *g = x->g;
+    int64_t patience = within(g->rt, g->settings.patience);
 
-    return throttle_begin(g->throttle, name, &x->client, rt_now(g->rt), rt_wall(g->rt), &x->attempt) ? SASL_OK : SASL_THROTTLED;
+    for (;;) {
+        enum throttle_answer answer =
+            throttle_begin(g->throttle, name, &x->client, rt_now(g->rt), rt_wall(g->rt), &x->attempt);
+        if (answer != THROTTLE_FULL)
+            return answer == THROTTLE_OPEN ? SASL_OK : SASL_THROTTLED;
+        if (g->waiting >= WAITING_MAX)
+            return SASL_LATER;
+        g->waiting++;
+        struct err e = event_wait(g->rt, &g->settled, patience < until ? patience : until);
+        g->waiting--;
+        if (err_is(e) || x->gone)
+            return SASL_LATER;
+    }
 }
 
 static bool
@@ -221,19 +244,29 @@ put_exchange_key(unsigned char key[EXCHANGE_KEY], uint64_t peer, uint64_t number
 }
 
 static void
+hang_up(struct exchange *x)
+{
+    if (!x->own_dovecot)
+        return;
+    dovecot_close(x->own_dovecot);
+    x->own_dovecot = NULL;
+    x->g->dovecots--;
+    event_wake_one(x->g->rt, &x->g->dovecot_closed);
+}
+
+static void
 exchange_free(struct exchange *x)
 {
     struct gate_users *g = x->g;
 
-    if (x->attempt.open)
-        throttle_undecided(g->throttle, &x->attempt);
+    CHECK(!x->attempt.open);
+    clients_leave(g->open, &x->network, rt_now(g->rt));
     if (!x->gone)
         map_remove(&g->exchanges, str_new(x->key, EXCHANGE_KEY));
     list_remove(&x->age);
     if (x->own_x)
         sasl_exchange_free(x->own_x);
-    if (x->own_dovecot)
-        dovecot_close(x->own_dovecot);
+    hang_up(x);
     mem_free(rt_mem(g->rt), x, sizeof *x);
 }
 
@@ -283,7 +316,7 @@ name_of(const struct exchange *x)
     if (x->own_x)
         return sasl_exchange_name(x->own_x);
     struct str user = x->own_dovecot ? dovecot_user(x->own_dovecot) : S("");
-    return user.len > 0 ? user : str_new(x->attempt.account, x->attempt.account_len);
+    return user.len > 0 ? user : str_new(x->name, x->name_len);
 }
 
 static void
@@ -302,7 +335,8 @@ log_login(const struct exchange *x, enum log_level level, const char *event, con
     log_end(&line);
 }
 
-/* What an attempt came to, for those that follow. */
+/* What the attempt came to, if this step was one, for those that follow. Its end is the step's: between two of them nothing
+ * is under way, however long a client takes. */
 static void
 settle(struct exchange *x, enum sasl_status status)
 {
@@ -310,7 +344,7 @@ settle(struct exchange *x, enum sasl_status status)
 
     if (!x->attempt.open)
         return;
-    if (status == SASL_OK) {
+    if (status == SASL_OK || (x->own_x && status == SASL_CHALLENGE)) {
         throttle_right(g->throttle, &x->attempt, rt_wall(g->rt));
     } else if (x->own_x ? sasl_exchange_failed(x->own_x) : x->refused) {
         unsigned closed = throttle_wrong(g->throttle, &x->attempt, rt_now(g->rt));
@@ -322,42 +356,91 @@ settle(struct exchange *x, enum sasl_status status)
     } else {
         throttle_undecided(g->throttle, &x->attempt);
     }
+    event_wake(g->rt, &g->settled);
 }
 
-/* Whether he may try, as soon as he has said who he is. Where we find no name Dovecot might, and compare a password that
- * nobody counts: that does not get there. */
-static enum sasl_status
-attempt_by_name(struct exchange *x, struct str response)
+/* Who he says he is. Where we find no name Dovecot might, and compare a password that nobody counts: that does not get
+ * there. */
+static bool
+take_name(struct exchange *x, struct str response)
 {
-    char said_memory[LIMIT_USER_NAME], memory[LIMIT_USER_NAME];
-    struct text said = text_init(said_memory, sizeof said_memory), name = text_init(memory, sizeof memory);
+    char said_memory[LIMIT_USER_NAME];
+    struct text said = text_init(said_memory, sizeof said_memory), name = text_init(x->name, sizeof x->name);
 
-    if (str_is_absent(response) || x->attempt.open)
-        return SASL_OK;
     struct str given = sasl_said_name(x->mechanism, response, &said);
     if (given.len == 0 || (x->mechanism == SASL_CRAM_MD5 && !x->own_dovecot)) /* that one's challenge comes first */
+        return false;
+    if (!prepare_name(given, &name)) {
+        name = text_init(x->name, sizeof x->name);
+        text_put_byte(&name, ' ');
+    }
+    x->name_len = name.len;
+    return true;
+}
+
+/* SASL_OK: this response may go to Dovecot, and if it has something to compare there, that is an attempt now. Whatever
+ * follows what has the name only (LOGIN, SCRAM) may be compared; these two have both in one. */
+static enum sasl_status
+take_response(struct exchange *x, struct str response, int64_t until)
+{
+    bool compares = x->name_len > 0 || x->mechanism == SASL_PLAIN || x->mechanism == SASL_CRAM_MD5;
+
+    if (str_is_absent(response))
+        return SASL_OK;
+    if (x->name_len == 0 && !take_name(x, response))
         return SASL_MALFORMED;
-    return attempt(x, prepare_name(given, &name) ? text_str(&name) : S(" "));
+    return compares ? attempt(x, str_new(x->name, x->name_len), until) : SASL_OK;
+}
+
+/* In whose exchange nobody said anything for longest. */
+static bool
+hang_up_idle(struct gate_users *g)
+{
+    list_each (node, &g->by_age) {
+        struct exchange *x = container_of(node, struct exchange, age);
+        if (!x->own_dovecot || x->busy)
+            continue;
+        exchange_drop(x);
+        return true;
+    }
+    return false;
+}
+
+/* So many at once and no more; the next waits, or whoever says nothing to the end of his exchange would keep others out. */
+static struct err
+reach_dovecot(struct exchange *x, int64_t until)
+{
+    struct gate_users *g = x->g;
+    struct address socket = { .family = ADDRESS_UNIX };
+    struct text path = text_init(socket.path, sizeof socket.path - 1);
+
+    text_put(&path, g->site->path);
+    while (g->dovecots >= DOVECOTS_MAX)
+        if (!hang_up_idle(g))
+            TRY(event_wait(g->rt, &g->dovecot_closed, until));
+    g->dovecots++;
+    struct err e = dovecot_open(g->rt, &socket, until, &x->own_dovecot);
+    if (err_is(e)) {
+        g->dovecots--;
+        event_wake_one(g->rt, &g->dovecot_closed);
+    }
+    return e;
 }
 
 static enum sasl_status
 step_dovecot(struct exchange *x, struct str response, int64_t until, struct text *out)
 {
-    struct gate_users *g = x->g;
-    struct address socket = { .family = ADDRESS_UNIX };
-    struct text path = text_init(socket.path, sizeof socket.path - 1);
     bool first = !x->own_dovecot;
 
     if (str_is_absent(response) && !first)
         return SASL_MALFORMED;
-    enum sasl_status status = attempt_by_name(x, response);
+    enum sasl_status status = take_response(x, response, until);
     if (status != SASL_OK)
         return status;
-    text_put(&path, g->site->path);
     if (first) {
-        struct err e = dovecot_open(g->rt, &socket, until, &x->own_dovecot);
+        struct err e = reach_dovecot(x, until);
         if (err_is(e)) {
-            log_file(g, LOG_ERROR, "dovecot-not-reached", e);
+            log_file(x->g, LOG_ERROR, "dovecot-not-reached", e);
             return SASL_LATER;
         }
         if (!dovecot_knows(x->own_dovecot, x->mechanism))
@@ -367,6 +450,8 @@ step_dovecot(struct exchange *x, struct str response, int64_t until, struct text
         status = dovecot_step(x->own_dovecot, response, until, out);
     }
     x->refused = status == SASL_REFUSED;
+    if (status == SASL_LATER)
+        log_login(x, LOG_ERROR, "dovecot-no-answer", NULL);
     return status;
 }
 
@@ -392,7 +477,7 @@ run_turn(void *arg)
     struct user user = { .sender_count = 0 };
 
     struct str response = turn->absent ? (struct str){ NULL, 0 } : str_new(turn->response, turn->len);
-    int64_t until = within(g->rt, LIMIT_ANSWER_NS);
+    int64_t until = within(g->rt, x->own_x ? LIMIT_ANSWER_NS : g->settings.patience);
 
     store.ctx = x;
     enum sasl_status status =
@@ -403,8 +488,7 @@ run_turn(void *arg)
         status = SASL_REFUSED;
     struct border_verdict v = { .status = (uint8_t)status, .bytes = text_str(&said), .user = name_of(x),
                                 .senders = user.senders, .sender_count = user.sender_count };
-    if (status != SASL_CHALLENGE)
-        settle(x, status);
+    settle(x, status);
     if (!x->gone)
         reply_verdict(g, x->peer, turn->call, turn->type, &v);
     x->busy = false;
@@ -430,7 +514,7 @@ start_turn(struct exchange *x, uint32_t call, uint16_t type, struct str response
     scope_start(&x->g->work, "login", run_turn, turn);
 }
 
-/* SASL_OK: it may begin. */
+/* SASL_OK: it may begin, and counts as one of its network. */
 static enum sasl_status
 may_begin(struct gate_users *g, const struct border_auth *a, enum sasl_mechanism m, unsigned offered)
 {
@@ -442,7 +526,10 @@ may_begin(struct gate_users *g, const struct border_auth *a, enum sasl_mechanism
         return SASL_UNKNOWN_MECHANISM;
     if (g->site->kind == USERS_FILE && !g->own_users) /* not read yet, or it cannot be: nobody is told that his password is wrong */
         return SASL_LATER;
-    return g->exchanges.count >= BORDER_EXCHANGES_MAX || !fiber_room(g->rt) ? SASL_LATER : SASL_OK;
+    if (g->exchanges.count >= BORDER_EXCHANGES_MAX || !fiber_room(g->rt))
+        return SASL_LATER;
+    struct address network = throttle_network(&a->client);
+    return clients_enter(g->open, &network, NETWORK_EXCHANGES_MAX, rt_now(g->rt)) ? SASL_OK : SASL_LATER;
 }
 
 static bool
@@ -468,6 +555,7 @@ auth(struct gate_users *g, uint64_t peer, struct link_message *m)
     struct sasl_facts facts = { offered, a.exporter, a.end_point, a.certificate, g->settings.site->hostname };
     struct exchange *x = mem_new(rt_mem(g->rt), struct exchange);
     *x = (struct exchange){ .g = g, .peer = peer, .client = a.client, .mechanism = mechanism, .until = FOREVER,
+                            .network = throttle_network(&a.client),
                             .own_x = g->site->kind == USERS_FILE ? sasl_exchange_new(rt_mem(g->rt), mechanism, &facts) : NULL };
     memcpy(x->key, key, sizeof key);
     map_put(&g->exchanges, str_new(x->key, EXCHANGE_KEY), x);
@@ -880,11 +968,14 @@ gate_users_new(const struct gate_users_settings *settings)
     struct throttle_settings limits = { site->account_failures, site->network_failures, site->failures_within, site->ban };
     g->throttle = throttle_new(mem, rt_random(g->rt), limits, THROTTLE_RECORDS_MAX);
     map_init(&g->exchanges, mem, rt_random(g->rt));
+    g->open = clients_new(mem, rt_random(g->rt), BORDER_EXCHANGES_MAX + 1);
     map_init(&g->spenders, mem, rt_random(g->rt));
     list_init(&g->by_age);
     list_init(&g->spent_recently);
     scope_init(&g->work, g->rt);
     event_init(&g->turn);
+    event_init(&g->settled);
+    event_init(&g->dovecot_closed);
     for (size_t i = 0; i < SECRET; i++)
         g->secret[i] = (unsigned char)rt_random(g->rt);
     return g;
@@ -923,6 +1014,7 @@ gate_users_end(struct gate_users *g)
     }
     map_done(&g->spenders);
     map_done(&g->exchanges);
+    clients_free(g->open);
     throttle_free(g->throttle);
     if (g->own_users)
         users_free(g->own_users);

@@ -3,7 +3,8 @@
  * they may send in a day (SPEND). Secrets are here and nowhere else.
  *
  * The users file comes from the supervisor, again when it has changed. Passwords are compared on helper threads, a few at a
- * time; who finds too many waiting is told to come later. What must outlive the process is kept in STATE/gate/users: from
+ * time; who finds too many waiting is told to come later. A network has a bounded number of exchanges under way, and Dovecot
+ * of connections: there the exchange goes whose client has been silent for longest. What must outlive the process is kept in STATE/gate/users: from
  * which networks users log in, what they sent today, and the secret by which people who do not exist look the same each
  * time.
  */
@@ -18,6 +19,7 @@ struct gate_users_settings {
     struct rt *rt;
     const struct site *site;
     uint32_t threads;       /* that compare passwords at once */
+    int64_t patience;       /* ns that a login waits for others of its account or network; and that a step waits for Dovecot */
     struct handle state;    /* directory; none: nothing is kept. Taken */
     /* Answers a call of that peer (a link's serial), which may be gone. */
     void (*reply)(void *ctx, uint64_t peer, uint32_t call, uint16_t type, struct str body);

@@ -35,6 +35,7 @@ struct world {
     uint32_t calls;
     uint64_t exchanges;
     size_t bans;
+    int64_t patience;
 };
 
 /* ---- the receiver ------------------------------------------------------------------------------------------------ */
@@ -152,7 +153,7 @@ gate_begin(struct world *w)
 
     CHECK(!err_is(dir_open(w->rt, str_from_cstr(w->folder), LANE_BACKGROUND, FOREVER, &dir)));
     struct gate_users_settings settings = {
-        .rt = w->rt, .site = &w->site, .threads = 2, .state = dir_handle(w->rt, dir), .reply = hear, .ctx = w,
+        .rt = w->rt, .site = &w->site, .threads = 2, .patience = w->patience, .state = dir_handle(w->rt, dir), .reply = hear, .ctx = w,
     };
     dir_close(dir);
     w->g = gate_users_new(&settings);
@@ -162,7 +163,7 @@ gate_begin(struct world *w)
 static void
 world_begin(struct world *w, struct test *t, struct rt *rt)
 {
-    *w = (struct world){ .t = t, .rt = rt };
+    *w = (struct world){ .t = t, .rt = rt, .patience = 10 * MINUTE };
     w->site.hostname = S("mx.example.org");
     w->site.users = (struct site_users){
         .kind = USERS_FILE, .path = S("/users"), .messages_per_day = 3, .recipients_per_day = 10, .account_failures = 10,
@@ -383,6 +384,67 @@ a_crowd(struct test *t)
     in_world(t, do_crowd);
 }
 
+/* Logins that stop where the client is asked for something, as often as an account has failures; then the user comes. */
+static void
+do_stopped(struct world *w)
+{
+    struct test *t = w->t;
+
+    give_file(w, BOB);
+    wait_for(w, "bob", "other", SASL_OK);
+    for (unsigned i = 0; i < 12; i++) {
+        EXPECT_INT(t, hear_answer(w, begin(w, S("LOGIN"), S("bob"), at(1, i), true)), SASL_CHALLENGE);
+        EXPECT_INT(t, hear_answer(w, begin(w, S("SCRAM-SHA-256"), S("n,,n=bob,r=abc"), at(1, i), true)), SASL_CHALLENGE);
+    }
+    EXPECT_INT(t, plain(w, "bob", "other", at(2, 1)), SASL_OK);
+    EXPECT_INT(t, plain(w, "bob", "other", at(1, 1)), SASL_OK);
+    test_case(t, "a network has only so many under way");
+    for (unsigned i = 24; i < 200; i++)
+        EXPECT_INT(t, hear_answer(w, begin(w, S("LOGIN"), S("bob"), at(1, i), true)), SASL_CHALLENGE);
+    EXPECT_INT(t, hear_answer(w, begin(w, S("LOGIN"), S("bob"), at(1, 7), true)), SASL_LATER);
+    EXPECT_INT(t, hear_answer(w, begin(w, S("LOGIN"), S("bob"), at(2, 7), true)), SASL_CHALLENGE);
+    gate_users_peer_down(w->g, 1);
+    EXPECT_INT(t, hear_answer(w, begin(w, S("LOGIN"), S("bob"), at(1, 7), true)), SASL_CHALLENGE);
+}
+
+static void
+stopped_logins_close_nothing(struct test *t)
+{
+    in_world(t, do_stopped);
+}
+
+/* A user's many programs at once: more than may fail, and all are right. They wait for each other. */
+static void
+do_right_at_once(struct world *w)
+{
+    struct test *t = w->t;
+    uint32_t calls[100];
+
+    give_file(w, BOB);
+    wait_for(w, "bob", "other", SASL_OK);
+    for (unsigned i = 0; i < 100; i++)
+        calls[i] = begin(w, S("PLAIN"), S("\0bob\0other"), at(1, i), true);
+    for (unsigned i = 0; i < 100; i++)
+        EXPECT_INT(t, hear_answer(w, calls[i]), SASL_OK);
+    test_case(t, "all are wrong: as many are compared as may fail, and the others hear it");
+    size_t counts[SASL_STATUS_LAST + 1] = { 0 };
+    for (unsigned i = 0; i < 100; i++)
+        calls[i] = begin(w, S("PLAIN"), S("\0nobody\0other"), at(100 + i, 1), true);
+    for (unsigned i = 0; i < 100; i++)
+        counts[hear_answer(w, calls[i])]++;
+    EXPECT_INT(t, counts[SASL_REFUSED], 10);
+    EXPECT_INT(t, counts[SASL_THROTTLED], 90);
+    test_case(t, "the gate ends while they wait");
+    for (unsigned i = 0; i < 100; i++)
+        begin(w, S("PLAIN"), S("\0bob\0other"), at(1, i), true);
+}
+
+static void
+many_are_right_at_once(struct test *t)
+{
+    in_world(t, do_right_at_once);
+}
+
 static uint8_t
 spend(struct world *w, struct str user, uint32_t messages, uint32_t recipients)
 {
@@ -485,5 +547,103 @@ dovecot(struct test *t)
     in_world(t, dovecot_in);
 }
 
+/* Whoever it lets in hears the greeting, and then nothing, or a challenge for each line. */
+struct stand_in {
+    struct world *w;
+    struct listener *listener;
+    struct scope work;
+    bool silent;
+};
+
+struct caller {
+    struct stand_in *d;
+    struct stream *stream;
+};
+
+static void
+run_caller(void *arg)
+{
+    struct caller *c = arg;
+    struct rt *rt = c->d->w->rt;
+    char memory[1000];
+    size_t got = 1;
+
+    (void)stream_write(c->stream, S("VERSION\t1\t2\nMECH\tLOGIN\nDONE\n"), FOREVER);
+    while (!err_is(stream_read(c->stream, memory, sizeof memory, FOREVER, &got)) && got > 0) {
+        struct str said = str_new(memory, got);
+        if (!c->d->silent && (str_find(said, S("AUTH\t")) < said.len || str_starts(said, S("CONT"))))
+            (void)stream_write(c->stream, S("CONT\t1\tUGFzc3dvcmQ6\n"), FOREVER);
+    }
+    stream_close(c->stream);
+    mem_free(rt_mem(rt), c, sizeof *c);
+}
+
+static void
+run_stand_in(void *arg)
+{
+    struct stand_in *d = arg;
+    struct stream *stream;
+    struct address peer;
+
+    while (!err_is(listener_accept(d->listener, FOREVER, &stream, &peer))) {
+        struct caller *c = mem_new(rt_mem(d->w->rt), struct caller);
+        *c = (struct caller){ d, stream };
+        scope_start(&d->work, "caller", run_caller, c);
+    }
+}
+
+static void
+silent_dovecot_in(struct world *w)
+{
+    struct stand_in d = { .w = w };
+    struct address socket = { .family = ADDRESS_UNIX };
+    struct test *t = w->t;
+    uint32_t calls[110];
+
+    snprintf(socket.path, sizeof socket.path, "%s/dovecot", w->folder);
+    CHECK(!err_is(listener_open(w->rt, &socket, &d.listener)));
+    scope_init(&d.work, w->rt);
+    scope_start(&d.work, "Dovecot", run_stand_in, &d);
+    w->site.users.kind = USERS_DOVECOT;
+    w->site.users.path = str_from_cstr(socket.path);
+    test_case(t, "who says nothing goes when another comes");
+    for (unsigned i = 0; i < 110; i++)
+        EXPECT_INT(t, hear_answer(w, begin(w, S("LOGIN"), S("anna"), at(i, 1), true)), SASL_CHALLENGE);
+    EXPECT_INT(t, step(w, S("more"), false), SASL_CHALLENGE);
+    w->exchanges -= 109; /* the first, whose client comes too late */
+    EXPECT_INT(t, step(w, S("more"), false), SASL_LATER);
+    w->exchanges += 109;
+    gate_users_peer_down(w->g, 1);
+    test_case(t, "it says nothing: all are told in bounded time");
+    gate_users_end(w->g);
+    d.silent = true;
+    w->patience = 200 * MILLISECOND;
+    gate_begin(w);
+    for (unsigned i = 0; i < 110; i++)
+        calls[i] = begin(w, S("LOGIN"), S("anna"), at(i, 1), true);
+    for (unsigned i = 0; i < 110; i++)
+        EXPECT_INT(t, hear_answer(w, calls[i]), SASL_LATER);
+    test_case(t, "and answers again");
+    d.silent = false;
+    gate_users_end(w->g);
+    w->patience = 10 * MINUTE;
+    gate_begin(w);
+    EXPECT_INT(t, hear_answer(w, begin(w, S("LOGIN"), S("anna"), at(1, 1), true)), SASL_CHALLENGE);
+    gate_users_end(w->g);
+    scope_end(&d.work);
+    listener_close(d.listener);
+    unlink(socket.path);
+    gate_begin(w);
+}
+
+static void
+a_silent_dovecot(struct test *t)
+{
+    in_world(t, silent_dovecot_in);
+}
+
 TEST_MAIN({ "logins", logins }, { "nobody looks the same each time", nobody_looks_the_same_each_time }, { "guessing", guessing },
-          { "a crowd", a_crowd }, { "a day of sending", a_day_of_sending }, { "a damaged state", a_damaged_state }, { "Dovecot", dovecot })
+          { "a crowd", a_crowd },
+          { "stopped logins close nothing", stopped_logins_close_nothing },
+          { "many are right at once", many_are_right_at_once }, { "a silent Dovecot", a_silent_dovecot },
+          { "a day of sending", a_day_of_sending }, { "a damaged state", a_damaged_state }, { "Dovecot", dovecot })

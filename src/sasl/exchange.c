@@ -83,9 +83,9 @@ challenge(struct sasl_exchange *x, struct text *out, struct str bytes)
     return SASL_CHALLENGE;
 }
 
-/* Whether this one may try now. A name that cannot be one is nobody's, and is told apart by nothing. */
-static enum sasl_status
-take_name(struct sasl_exchange *x, const struct sasl_store *store, struct str said)
+/* A name that cannot be one is nobody's, and is told apart by nothing. */
+static void
+take_name(struct sasl_exchange *x, struct str said)
 {
     struct text name = text_init(x->name, sizeof x->name);
 
@@ -95,7 +95,13 @@ take_name(struct sasl_exchange *x, const struct sasl_store *store, struct str sa
         text_put(&name, S(" ")); /* which is nobody's either */
     }
     x->name_len = name.len;
-    return store->attempt(store->ctx, text_str(&name));
+}
+
+/* Whether this one may try now. */
+static enum sasl_status
+attempt(const struct sasl_exchange *x, const struct sasl_store *store, int64_t until)
+{
+    return store->attempt(store->ctx, sasl_exchange_name(x), until);
 }
 
 /* To act as somebody else is not for anybody here. */
@@ -138,7 +144,8 @@ step_plain(struct sasl_exchange *x, const struct sasl_store *store, struct str r
     struct str name = str_cut(&response, '\0');
     if (str_is_absent(response) || str_has_byte(response, '\0'))
         return SASL_MALFORMED;
-    enum sasl_status status = take_name(x, store, name);
+    take_name(x, name);
+    enum sasl_status status = attempt(x, store, until);
     if (status == SASL_OK)
         status = check(x, store, response, until);
     return status == SASL_OK && is_other(x, identity) ? refuse(x) : status;
@@ -150,21 +157,24 @@ step_login(struct sasl_exchange *x, const struct sasl_store *store, struct str r
 {
     if (str_is_absent(response))
         return challenge(x, out, S("Username:"));
-    if (x->name_len > 0)
-        return check(x, store, response, until);
-    enum sasl_status status = take_name(x, store, response);
-    return status == SASL_OK ? challenge(x, out, S("Password:")) : status;
+    if (x->name_len == 0) {
+        take_name(x, response);
+        return challenge(x, out, S("Password:"));
+    }
+    enum sasl_status status = attempt(x, store, until);
+    return status == SASL_OK ? check(x, store, response, until) : status;
 }
 
 /* TLS has shown who it is: the response is empty, or says the same. */
 static enum sasl_status
-step_external(struct sasl_exchange *x, const struct sasl_store *store, struct str response, struct text *out)
+step_external(struct sasl_exchange *x, const struct sasl_store *store, struct str response, int64_t until, struct text *out)
 {
     struct user user;
 
     if (str_is_absent(response))
         return challenge(x, out, S(""));
-    enum sasl_status status = take_name(x, store, x->facts.certificate);
+    take_name(x, x->facts.certificate);
+    enum sasl_status status = attempt(x, store, until);
     if (status != SASL_OK)
         return status;
     bool real = store->find(store->ctx, sasl_exchange_name(x), &user);
@@ -192,7 +202,7 @@ challenge_cram(struct sasl_exchange *x, const struct sasl_store *store, struct t
 
 /* name SP HMAC-MD5(password, challenge) in hex */
 static enum sasl_status
-step_cram(struct sasl_exchange *x, const struct sasl_store *store, struct str response, struct text *out)
+step_cram(struct sasl_exchange *x, const struct sasl_store *store, struct str response, int64_t until, struct text *out)
 {
     char memory[PASSWORD_MAX], hex[33];
     unsigned char digest[DIGEST_MAX];
@@ -205,7 +215,8 @@ step_cram(struct sasl_exchange *x, const struct sasl_store *store, struct str re
     size_t space = str_find_last_byte(response, ' ');
     if (space >= response.len)
         return SASL_MALFORMED;
-    enum sasl_status status = take_name(x, store, str_slice(response, 0, space));
+    take_name(x, str_slice(response, 0, space));
+    enum sasl_status status = attempt(x, store, until);
     if (status != SASL_OK)
         return status;
     bool real = store->find(store->ctx, sasl_exchange_name(x), &user) && !str_is_absent(user.plain);
@@ -222,7 +233,7 @@ step_cram(struct sasl_exchange *x, const struct sasl_store *store, struct str re
 /* ---- SCRAM ------------------------------------------------------------------------------------------------------- */
 
 static enum sasl_status
-begin_scram(struct sasl_exchange *x, const struct sasl_store *store, struct str response, struct text *out)
+begin_scram(struct sasl_exchange *x, const struct sasl_store *store, struct str response, int64_t until, struct text *out)
 {
     static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     bool sha1 = x->mechanism == SASL_SCRAM_SHA_1 || x->mechanism == SASL_SCRAM_SHA_1_PLUS;
@@ -239,11 +250,11 @@ begin_scram(struct sasl_exchange *x, const struct sasl_store *store, struct str 
     enum scram_answer answer = scram_server_begin(&x->scram, response, &name, &identity);
     if (answer == SCRAM_MALFORMED)
         return SASL_MALFORMED;
-    enum sasl_status status = take_name(x, store, text_str(&name));
-    if (status != SASL_OK)
-        return status;
-    if (answer == SCRAM_WRONG || is_other(x, text_str(&identity)))
-        return refuse(x);
+    take_name(x, text_str(&name));
+    if (answer == SCRAM_WRONG || is_other(x, text_str(&identity))) {
+        enum sasl_status status = attempt(x, store, until);
+        return status == SASL_OK ? refuse(x) : status;
+    }
     x->real = store->find(store->ctx, sasl_exchange_name(x), &user) && (sha1 ? user.sha1 : user.sha256).iterations > 0;
     if (!x->real)
         store->pretend(store->ctx, sasl_exchange_name(x), &user);
@@ -257,14 +268,17 @@ begin_scram(struct sasl_exchange *x, const struct sasl_store *store, struct str 
 }
 
 static enum sasl_status
-step_scram(struct sasl_exchange *x, const struct sasl_store *store, struct str response, struct text *out)
+step_scram(struct sasl_exchange *x, const struct sasl_store *store, struct str response, int64_t until, struct text *out)
 {
     if (str_is_absent(response))
         return challenge(x, out, S(""));
     if (x->name_len == 0)
-        return begin_scram(x, store, response, out);
+        return begin_scram(x, store, response, until, out);
     if (x->proved)
         return response.len == 0 ? SASL_OK : SASL_MALFORMED;
+    enum sasl_status status = attempt(x, store, until);
+    if (status != SASL_OK)
+        return status;
     enum scram_answer answer = scram_server_end(&x->scram, &x->keys, response, out);
     if (answer == SCRAM_MALFORMED)
         return SASL_MALFORMED;
@@ -286,11 +300,11 @@ sasl_exchange_step(struct sasl_exchange *x, const struct sasl_store *store, stru
     case SASL_LOGIN:
         return step_login(x, store, response, until, out);
     case SASL_EXTERNAL:
-        return step_external(x, store, response, out);
+        return step_external(x, store, response, until, out);
     case SASL_CRAM_MD5:
-        return step_cram(x, store, response, out);
+        return step_cram(x, store, response, until, out);
     default:
-        return step_scram(x, store, response, out);
+        return step_scram(x, store, response, until, out);
     }
 }
 

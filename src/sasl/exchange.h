@@ -14,8 +14,10 @@
 
 struct sasl_store {
     void *ctx;
-    /* Before anything secret is compared. SASL_OK: go on; SASL_THROTTLED, SASL_LATER. */
-    enum sasl_status (*attempt)(void *ctx, struct str name);
+    /* Right before something is compared, and not earlier: who says only a name has tried nothing. The end of the step is
+     * the end of the attempt: failed or not, and a challenge behind it says that all was right. May suspend. SASL_OK: go
+     * on; SASL_THROTTLED, SASL_LATER. */
+    enum sasl_status (*attempt)(void *ctx, struct str name, int64_t until);
     /* False: there is no such user, or he is off. Borrowed until the next suspension. */
     bool (*find)(void *ctx, struct str name, struct user *out);
     /* Somebody made up, with all SCRAM keys; for one name always the same, and like our users in what can be seen. */

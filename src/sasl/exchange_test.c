@@ -23,11 +23,12 @@ struct fake {
 };
 
 static enum sasl_status
-attempt(void *ctx, struct str name)
+attempt(void *ctx, struct str name, int64_t until)
 {
     struct fake *f = ctx;
 
     (void)name;
+    (void)until;
     f->attempts++;
     return f->throttled ? SASL_THROTTLED : SASL_OK;
 }
@@ -452,15 +453,21 @@ throttled_and_later(struct test *t)
 {
     static const struct {
         enum sasl_mechanism mechanism;
-        struct str response;
-    } cases[] = { { SASL_PLAIN, STR("\0anna\0secret") }, { SASL_LOGIN, STR("anna") }, { SASL_EXTERNAL, STR("") },
-                  { SASL_SCRAM_SHA_256, STR("n,,n=anna,r=abc") } };
+        struct str first, second; /* second: absent where the first is compared at once */
+    } cases[] = { { SASL_PLAIN, STR("\0anna\0secret"), { NULL, 0 } }, { SASL_LOGIN, STR("anna"), STR("secret") },
+                  { SASL_EXTERNAL, STR(""), { NULL, 0 } },
+                  { SASL_SCRAM_SHA_256, STR("n,,n=anna,r=abc"), STR("c=biws,r=abc,p=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=") } };
     struct dialog d;
 
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         dialog_begin(&d, cases[i].mechanism, (struct sasl_facts){ .certificate = S("anna") });
         d.fake.throttled = true;
-        EXPECT_INT(t, step(&d, cases[i].response), SASL_THROTTLED);
+        if (!str_is_absent(cases[i].second)) {
+            EXPECT_INT(t, step(&d, cases[i].first), SASL_CHALLENGE);
+            EXPECT_INT(t, d.fake.attempts, 0); /* who stops here has tried nothing */
+        }
+        EXPECT_INT(t, step(&d, str_is_absent(cases[i].second) ? cases[i].first : cases[i].second), SASL_THROTTLED);
+        EXPECT_INT(t, d.fake.attempts, 1);
         EXPECT(t, !sasl_exchange_failed(d.x) && d.fake.checks == 0);
         dialog_end(&d);
     }
