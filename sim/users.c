@@ -3,6 +3,7 @@
 
 #include "base/base64.h"
 #include "base/check.h"
+#include "base/limits.h"
 #include "sasl/client.h"
 #include "sasl/users.h"
 #include "sim/run.h"
@@ -11,8 +12,13 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { SALT_BYTES = 8, ITERATIONS = SCRAM_ITERATIONS_MIN, GUESSES_MAX = 5 };
+enum { ITERATIONS = SCRAM_ITERATIONS_MIN, GUESSES_MAX = 5, BAN_S_MAX = 80, WITHIN_S_MAX = 150, STRANGER_TRIES = 4,
+       FAILURES_MAX = 10 };
 #define SETTLED (2 * MINUTE) /* what was changed is known by then, if nothing is broken */
+/* All that was wrong is forgotten, and sessions whose client has vanished within AUTH have ended too; an exchange that none of
+ * them has given up would still be there. */
+#define FORGIVEN (LIMIT_COMMAND_NS - SETTLED + MINUTE)
+static_assert((BAN_S_MAX + WITHIN_S_MAX) * SECOND < FORGIVEN && SETTLED + FORGIVEN < 2 * LIMIT_COMMAND_NS, "BORDER_AUTH_NS");
 #define SALT S("saltsalt")
 
 static const char *const passwords[PASSWORDS] = { "secret", "terces" };
@@ -112,8 +118,9 @@ users_draw(struct run *run, struct text *config)
     take_users(run);
     text_put(config, S("listen submission { address 192.0.2.1:587 }\nlisten submissions { address 192.0.2.1:465 }\n"));
     text_putf(config, "users file /etc/users { mechanisms plain login scram-sha-256; ban %us; failures-per-account %u\n"
-                      "    failures-per-network %u; failures-within %us }\n", 10 + (unsigned)prng_below(p, 80),
-              2 + (unsigned)prng_below(p, 8), 4 + (unsigned)prng_below(p, 30), 10 + (unsigned)prng_below(p, 600));
+                      "    failures-per-network %u; failures-within %us }\n",
+              10 + (unsigned)prng_below(p, BAN_S_MAX - 10), 2 + (unsigned)prng_below(p, FAILURES_MAX - 2), 4 + (unsigned)prng_below(p, 30),
+              10 + (unsigned)prng_below(p, WITHIN_S_MAX - 10));
     for (size_t i = 0; i < run->plan.client_count; i++) {
         struct client_plan *c = &run->plan.clients[i];
         if (c->local || prng_below(p, 3) == 0)
@@ -216,9 +223,11 @@ take_keys(struct sasl_client *x)
     x->needs_keys = false;
 }
 
-/* The code that ends it; 0: none came. cancels: with "*", where there is something to cancel. */
+enum patience { GOES_ON, CANCELS, LEAVES }; /* when he is asked for more: with "*", without a word */
+
+/* The code that ends it; 0: none came. */
 static unsigned
-log_in(struct run *run, struct conn *c, const char *name, const char *password, enum way way, bool cancels)
+log_in(struct run *run, struct conn *c, const char *name, const char *password, enum way way, enum patience patience)
 {
     struct sasl_login login = { str_from_cstr(name), str_from_cstr(password), false };
     enum sasl_client_mechanism m = way == BY_LOGIN   ? SASL_CLIENT_LOGIN
@@ -241,7 +250,9 @@ log_in(struct run *run, struct conn *c, const char *name, const char *password, 
         return 0;
     while (code == 334) {
         struct text challenge = text_init(heard, sizeof heard), answer = text_init(said, sizeof said);
-        if (cancels)
+        if (patience == LEAVES)
+            conn_close(c);
+        if (patience != GOES_ON)
             return conn_put(c, S("*\r\n")) && conn_reply(c, &code, NULL) ? code : 0;
         if (has_first && way == PLAIN_ASKED) {
             (void)sasl_client_initial(&x, &answer);
@@ -328,14 +339,15 @@ user_enters(const struct user_session *s)
     if (!s->tls_first && (!start_tls(s) || !try_too_early(s, false)))
         return false;
     if (!s->plain && !s->run->calm && dice_chance(sim, 100)) { /* mistyped */
-        code = log_in(s->run, s->conn, s->user->name, wrong_passwords[0], (enum way)dice_below(sim, WAYS), dice_chance(sim, 300));
+        code = log_in(s->run, s->conn, s->user->name, wrong_passwords[0], (enum way)dice_below(sim, WAYS),
+                      dice_chance(sim, 300) ? CANCELS : GOES_ON);
         if (s->sound)
             judge_login(s->run, s->user, wrong_passwords[0], code);
         if (code == 0 || code == 421)
             return false;
     }
     enum way way = s->plain ? PLAIN_AT_ONCE : (enum way)dice_below(sim, WAYS);
-    code = log_in(s->run, s->conn, s->user->name, password, way, false);
+    code = log_in(s->run, s->conn, s->user->name, password, way, GOES_ON);
     /* It may have been changed while this was under way. */
     if (s->sound && strcmp(password, passwords[s->user->password]) == 0)
         judge_login(s->run, s->user, password, code);
@@ -422,25 +434,34 @@ guess(struct run *run, struct conn *c)
 
     if (password[0] == '\0' && way != BY_LOGIN) /* an empty answer is none: "=" */
         password = wrong_passwords[1];
-    unsigned code = log_in(run, c, u ? u->name : "nobody", password, way, dice_chance(sim, 100));
+    unsigned code = log_in(run, c, u ? u->name : "nobody", password, way, dice_chance(sim, 100) ? CANCELS : GOES_ON);
     judge_login(run, u, password, code);
     return code != 0 && code != 421 && code != 235 && !sim->failed;
+}
+
+static bool
+come(struct run *run, struct rt *rt, uint16_t port, struct conn *conn)
+{
+    struct address to = run->sim->home->address;
+    struct stream *stream;
+
+    to.port = port;
+    if (err_is(stream_connect(rt, &to, NULL, within(rt, MINUTE), &stream)))
+        return false;
+    conn_init(conn, rt, stream);
+    return true;
 }
 
 static void
 visit(struct run *run, struct rt *rt)
 {
     struct sim *sim = run->sim;
-    struct address to = sim->home->address;
-    struct stream *stream;
     struct conn conn;
     struct user_session s = { .run = run, .conn = &conn, .tls_first = dice_chance(sim, 500), .sound = true };
     unsigned code = 0;
 
-    to.port = s.tls_first ? 465 : 587;
-    if (err_is(stream_connect(rt, &to, NULL, within(rt, MINUTE), &stream)))
+    if (!come(run, rt, s.tls_first ? 465 : 587, &conn))
         return;
-    conn_init(&conn, rt, stream);
     if (!run->calm && dice_chance(sim, 300)) {
         conn.budget = dice_below(sim, 400);
         conn.budget_resets = dice_chance(sim, 500);
@@ -452,7 +473,46 @@ visit(struct run *run, struct rt *rt)
     conn_close(&conn);
 }
 
-/* Comes once more when all is well, when every answer is known. */
+/* Begins as often as failures are allowed, and never says the password: that is no failure. */
+static void
+give_up_often(struct run *run, struct rt *rt)
+{
+    struct sim *sim = run->sim;
+    struct conn conn;
+    struct user_session s = { .run = run, .conn = &conn };
+    unsigned code = 0;
+
+    for (int left = FAILURES_MAX; left > 0; left--) {
+        if (!come(run, rt, 465, &conn))
+            continue;
+        if (conn_reply(&conn, &code, NULL) && code == 220 && say_ehlo(&s))
+            (void)log_in(run, &conn, run->users[left % USERS].name, "", BY_SCRAM, dice_chance(sim, 500) ? CANCELS : LEAVES);
+        conn_close(&conn);
+    }
+}
+
+/* From where he never was before, each user gets in when bans and what was wrong are over. */
+static void
+log_in_as_stranger(struct run *run, struct rt *rt, const struct user_of_site *u)
+{
+    struct conn conn;
+    struct user_session s = { .run = run, .conn = &conn };
+    unsigned code = 0;
+
+    for (int tries = 0; tries < STRANGER_TRIES && code != 235 && !run->sim->failed; tries++) {
+        if (tries > 0)
+            (void)rt_sleep(rt, within(rt, 10 * SECOND));
+        if (!come(run, rt, 465, &conn))
+            continue;
+        if (conn_reply(&conn, &code, NULL) && code == 220 && say_ehlo(&s))
+            code = log_in(run, &conn, u->name, passwords[u->password], PLAIN_AT_ONCE, GOES_ON);
+        conn_close(&conn);
+    }
+    if (code != 235)
+        sim_fail(run->sim, "%s cannot log in from elsewhere though all bans are over: %u", u->name, code);
+}
+
+/* Comes once more when all is well, when every answer is known; and again when nothing counts any more. */
 static int
 guess_passwords(struct rt *rt, void *arg)
 {
@@ -465,7 +525,11 @@ guess_passwords(struct rt *rt, void *arg)
             visit(run, rt);
     } while (!run->calm);
     (void)rt_sleep(rt, within(rt, SETTLED + SECOND));
+    give_up_often(run, rt);
     visit(run, rt);
+    (void)rt_sleep(rt, within(rt, FORGIVEN));
+    for (size_t i = 0; i < USERS; i++)
+        log_in_as_stranger(run, rt, &run->users[i]);
     run->clients_busy--;
     run->busy_until = run->sim->now;
     return 0;
