@@ -29,6 +29,7 @@ static const struct verb *const verbs[] = {
     &verb_sendmail,
     &verb_sink,
     &verb_tls,
+    &verb_tlsrpt,
     &verb_config,
     &verb_role,
 };

@@ -62,7 +62,7 @@ struct verb {
 };
 
 extern const struct verb verb_send, verb_sink, verb_load, verb_sendmail, verb_run, verb_role, verb_status, verb_reload,
-    verb_stop, verb_queue, verb_mailq, verb_spool, verb_check, verb_config, verb_tls, verb_user;
+    verb_stop, verb_queue, verb_mailq, verb_spool, verb_check, verb_config, verb_tls, verb_tlsrpt, verb_user;
 
 /* What main() calls. */
 int cli_main(int argc, char **argv);

@@ -7,6 +7,7 @@
  */
 #include "message/mime.h"
 
+#include "base/base64.h"
 #include "base/check.h"
 #include "message/utf8.h"
 
@@ -586,6 +587,49 @@ mime_end(struct mime *m, struct mime_piece *out)
         }
     }
     return true;
+}
+
+/* RFC 2045 section 6.7. Spaces before a line's end came on the way: rule 3. */
+static bool
+decode_quoted_printable(struct str body, struct text *out)
+{
+    while (body.len > 0) {
+        size_t lf = str_find_byte(body, '\n');
+        struct str line = str_slice(body, 0, lf), text = str_trim_end(line);
+        struct str eol = lf == body.len ? S("") : str_ends(line, S("\r")) ? S("\r\n") : S("\n");
+        bool soft = str_ends(text, S("="));
+        for (text.len -= soft; text.len > 0;) {
+            int high = text.len > 2 ? byte_hex(text.ptr[1]) : -1, low = text.len > 2 ? byte_hex(text.ptr[2]) : -1;
+            bool escape = text.ptr[0] == '=';
+            if (escape && (high < 0 || low < 0))
+                return false;
+            text_put_byte(out, escape ? (char)(high * 16 + low) : text.ptr[0]);
+            text = str_from(text, escape ? 3 : 1);
+        }
+        if (!soft)
+            text_put(out, eol);
+        body = str_from(body, lf + 1);
+    }
+    return true;
+}
+
+bool
+mime_decode(enum mime_encoding encoding, struct str body, struct text *out)
+{
+    switch (encoding) {
+    case MIME_BASE64:
+        return base64_decode(body, out);
+    case MIME_QUOTED_PRINTABLE:
+        return decode_quoted_printable(body, out);
+    case MIME_UNSAID:
+    case MIME_7BIT:
+    case MIME_8BIT:
+    case MIME_BINARY:
+        text_put(out, body);
+        return true;
+    default:
+        return false;
+    }
 }
 
 struct mime_scan {

@@ -63,6 +63,10 @@ bool mime_is_too_deep(const struct mime *);
 bool mime_has_odd_boundary(const struct mime *);
 bool mime_has_partless(const struct mime *);
 
+/* A body as it was before its Content-Transfer-Encoding: at most as many bytes. False: it is not encoded as it says, or nobody knows
+ * how. */
+bool mime_decode(enum mime_encoding, struct str body, struct text *out);
+
 enum { LIMIT_MIME_ENTITIES = 10000 };
 
 /* What a message needs, entity by entity: two bytes for each. */

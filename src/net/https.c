@@ -2,9 +2,9 @@
 #include "net/https.h"
 
 #include "base/check.h"
+#include "runtime/library.h"
 
 #include <curl/curl.h>
-#include <dlfcn.h>
 #include <openssl/ssl.h>
 #include <openssl/x509v3.h>
 #include <stdatomic.h>
@@ -15,7 +15,6 @@ enum { PORT = 443, HOST_MAX = 256, URL_MAX = HOST_MAX + 256, CONNECT_S = 10 };
 
 /* What we use of libcurl. */
 struct curl {
-    void *own_library;
     __typeof__(curl_global_init) *global_init;
     __typeof__(curl_global_cleanup) *global_cleanup;
     __typeof__(curl_easy_init) *easy_init;
@@ -27,10 +26,7 @@ struct curl {
     __typeof__(curl_slist_append) *slist_append;
     __typeof__(curl_slist_free_all) *slist_free_all;
 };
-static const struct {
-    const char *name;
-    size_t offset;
-} functions[] = {
+static const struct library_function functions[] = {
     { "curl_global_init", offsetof(struct curl, global_init) },
     { "curl_global_cleanup", offsetof(struct curl, global_cleanup) },
     { "curl_easy_init", offsetof(struct curl, easy_init) },
@@ -55,21 +51,12 @@ struct https {
 struct err
 https_open(struct rt *rt, struct str authorities, struct https **out, struct text *out_why)
 {
-    struct curl curl = { .own_library = dlopen("libcurl.so.4", RTLD_NOW | RTLD_LOCAL) };
-    const char *missing = curl.own_library ? NULL : dlerror();
+    struct curl curl;
 
-    for (size_t i = 0; i < sizeof functions / sizeof *functions && !missing; i++) {
-        void *found = dlsym(curl.own_library, functions[i].name);
-        memcpy((char *)&curl + functions[i].offset, &found, sizeof found);
-        missing = found ? NULL : functions[i].name;
-    }
-    if (!missing && curl.global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
-        missing = "it does not start";
-    if (missing) {
-        text_putf(out_why, "libcurl: %s", missing);
-        if (curl.own_library)
-            dlclose(curl.own_library);
-        return ERR(ERR_NOT_FOUND, "load libcurl");
+    TRY(library_load("libcurl.so.4", functions, sizeof functions / sizeof *functions, &curl, out_why));
+    if (curl.global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK) {
+        text_put(out_why, S("libcurl does not start"));
+        return ERR(ERR_NOT_FOUND, "start libcurl");
     }
     struct https *h = mem_new(rt_mem(rt), struct https);
     h->rt = rt;
@@ -83,7 +70,6 @@ void
 https_close(struct https *h)
 {
     h->curl.global_cleanup();
-    /* It stays loaded: what it brought along has destructors and threads' memory of its own. */
     mem_free(rt_mem(h->rt), h, sizeof *h);
 }
 
