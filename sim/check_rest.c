@@ -98,26 +98,39 @@ fibers_rest(const struct rest *r, const struct process *p, struct text *why)
     return true;
 }
 
+/* Nothing of a session or a job is left. */
 static bool
-process_rests(const struct rest *r, struct process *p, struct text *why)
+memory_rests(const struct rest *r, const struct process *p, struct text *why)
 {
     uint32_t links = count_fibers(p, "link reader"), blocks = 0, most = r->blocks + BLOCKS_A_LINK * links;
 
+    if (r->blocks == COUNT_ANY)
+        return true;
     if (run_of(p->sim)->has_users && strcmp(p->name, "gate") == 0)
         most += BLOCKS_OF_USERS;
     list_each(node, &p->blocks)
         blocks++;
+    if (blocks > most)
+        text_putf(why, "%s has %u blocks of memory with %u links", p->name, blocks, links);
+    else if (p->mem.in_use > BYTES_OWN + BYTES_A_LINK * links)
+        text_putf(why, "%s has %zu bytes of memory with %u links", p->name, p->mem.in_use, links);
+    return why->len == 0;
+}
+
+static bool
+process_rests(const struct rest *r, const struct process *p, struct text *why)
+{
+    uint32_t links = count_fibers(p, "link reader");
+
     if (!fibers_rest(r, p, why))
         return false;
     if (links != r->links)
         text_putf(why, "%s has %u links, not %u", p->name, links, r->links);
     else if (net_outside(p) > 0)
         text_putf(why, "%s has %zu connections to the outside", p->name, net_outside(p));
-    else if (r->blocks != COUNT_ANY && blocks > most)
-        text_putf(why, "%s has %u blocks of memory with %u links", p->name, blocks, links);
-    else if (r->blocks != COUNT_ANY && p->mem.in_use > BYTES_OWN + BYTES_A_LINK * links)
-        text_putf(why, "%s has %zu bytes of memory with %u links", p->name, p->mem.in_use, links);
-    return why->len == 0;
+    else
+        return memory_rests(r, p, why);
+    return false;
 }
 
 static bool
@@ -143,6 +156,20 @@ is_at_rest(struct sim *sim, struct text *why)
             return false;
         }
     return true;
+}
+
+void
+check_memory_rests(struct sim *sim, const char *role)
+{
+    char memory[256];
+    struct text why = text_init(memory, sizeof memory);
+
+    list_each(node, &sim->processes) {
+        struct process *p = container_of(node, struct process, node);
+        for (size_t i = 0; i < RESTS && strcmp(p->name, role) == 0 && !p->ended; i++)
+            if (strcmp(rests[i].role, role) == 0 && !memory_rests(&rests[i], p, &why))
+                sim_fail(sim, "P9: nobody asks anything of it, and %.*s", (int)why.len, why.ptr);
+    }
 }
 
 static bool

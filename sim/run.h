@@ -120,6 +120,8 @@ void run_seed(uint64_t seed, const struct run_options *, struct run_result *out)
 
 /* check_rest.c: P9, when all is quiet. What still waits has so long to give up: the longest deadline of a client or server. */
 void check_rest(struct sim *, int64_t patience);
+/* Of one role now, which serves nobody: what it holds; it may be that of a generation that drains. */
+void check_memory_rests(struct sim *, const char *role);
 
 /* A disk with an empty spool of small segments. */
 void run_prepare_disk(struct run *);

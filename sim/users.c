@@ -53,8 +53,8 @@ put_users(const struct run *run, struct text *t)
         char hash[64], sender[64];
         (void)snprintf(hash, sizeof hash, "$sim$%s", passwords[u->password]);
         (void)snprintf(sender, sizeof sender, "@%s", u->domain);
-        struct user line = { .name = str_from_cstr(u->name), .hash = str_from_cstr(hash), .sha256 = keys_of(u->password)->server,
-                             .senders = { str_from_cstr(sender) }, .sender_count = 1 };
+        struct user line = { .name = str_from_cstr(u->name), .hash = str_from_cstr(hash), .senders = { str_from_cstr(sender) },
+                             .sender_count = 1, .sha256 = keys_of(u->password)->server };
         user_put(t, &line);
     }
     CHECK(!t->full);
@@ -486,7 +486,8 @@ give_up_often(struct run *run, struct rt *rt)
         if (!come(run, rt, 465, &conn))
             continue;
         if (conn_reply(&conn, &code, NULL) && code == 220 && say_ehlo(&s))
-            (void)log_in(run, &conn, run->users[left % USERS].name, "", BY_SCRAM, dice_chance(sim, 500) ? CANCELS : LEAVES);
+            (void)log_in(run, &conn, run->users[left % USERS].name, "", BY_SCRAM,
+                         dice_chance(sim, 500) ? CANCELS : LEAVES);
         conn_close(&conn);
     }
 }
@@ -528,6 +529,7 @@ guess_passwords(struct rt *rt, void *arg)
     give_up_often(run, rt);
     visit(run, rt);
     (void)rt_sleep(rt, within(rt, FORGIVEN));
+    check_memory_rests(run->sim, "gate");
     for (size_t i = 0; i < USERS; i++)
         log_in_as_stranger(run, rt, &run->users[i]);
     run->clients_busy--;
