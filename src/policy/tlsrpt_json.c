@@ -187,8 +187,7 @@ read_report(struct reading *r, const json_t *root, struct tlsrpt_report *out)
 {
     const json_t *policies, *range;
 
-    if (json_typeof(root) != JSON_OBJECT)
-        {
+    if (json_typeof(root) != JSON_OBJECT) {
         text_put(r->why, S("its JSON is an array, and no report"));
         return false;
     }
