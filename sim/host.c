@@ -29,14 +29,19 @@ struct err
 host_read_file(struct rt *rt, struct str path, size_t max, struct arena *arena, int64_t until, struct str *out)
 {
     struct sim *sim = process_of(rt)->sim;
+    struct str bytes = sim->config;
+    disk_inode file;
 
     (void)until;
     TRY(a_moment(rt));
-    if (!str_eq(path, S(SIM_CONFIG_PATH)))
-        return err_from_os(ENOENT, "open");
-    if (sim->config.len > max)
+    if (!str_eq(path, S(SIM_CONFIG_PATH))) {
+        if (!disk_walk(sim->disk, DISK_ROOT, path, &file))
+            return err_from_os(ENOENT, "open");
+        bytes = disk_bytes(sim->disk, file);
+    }
+    if (bytes.len > max)
         return ERR(ERR_LIMIT, "read: the file is too long");
-    *out = arena_keep(arena, sim->config);
+    *out = arena_keep(arena, bytes);
     return OK;
 }
 

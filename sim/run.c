@@ -58,6 +58,29 @@ run_nobody_left(struct sim *sim, void *arg)
     return true;
 }
 
+bool
+run_put_file(struct sim *sim, const char *path, struct str bytes)
+{
+    struct str rest = str_from_cstr(path + 1), part = str_cut(&rest, '/');
+    disk_inode dir = DISK_ROOT, file;
+
+    for (; !str_is_absent(rest); part = str_cut(&rest, '/')) {
+        disk_inode parent = dir;
+        if (disk_look_up(sim->disk, parent, part, &dir))
+            continue;
+        if (err_is(disk_create(sim->disk, parent, part, true, &dir)))
+            return false;
+        disk_sync(sim->disk, parent);
+    }
+    if (err_is(disk_create(sim->disk, dir, S("new"), false, &file)))
+        return false;
+    bool fits = !err_is(disk_write(sim->disk, file, bytes, 0));
+    disk_sync(sim->disk, file);
+    CHECK(!err_is(fits ? disk_rename(sim->disk, dir, S("new"), dir, part) : disk_unlink(sim->disk, dir, S("new"))));
+    disk_sync(sim->disk, dir);
+    return fits;
+}
+
 /* An operator made the state directory, and that was long ago. */
 void
 run_prepare_disk(struct run *run)

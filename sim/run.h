@@ -125,6 +125,8 @@ void check_memory_rests(struct sim *, const char *role);
 
 /* A disk with an empty spool of small segments. */
 void run_prepare_disk(struct run *);
+/* A file of the machine, as an operator writes it: beside the old one, synced, and renamed. False: the disk is full. */
+bool run_put_file(struct sim *, const char *path, struct str bytes);
 
 /* plan.c */
 void plan_draw(struct run *);

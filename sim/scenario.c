@@ -4,6 +4,7 @@
  */
 #include "sim/scenario.h"
 
+#include "base/base64.h"
 #include "base/check.h"
 #include "base/conf.h"
 
@@ -46,6 +47,8 @@ struct scenario {
     struct expected expected[EXPECTED_MAX];
     size_t expected_count;
     char configuration[4096];
+    char users[1024];        /* /etc/users */
+    size_t users_len;
     char *own_log;
     size_t log_len, log_cap, log_mark;
 };
@@ -310,6 +313,11 @@ holds(struct wanted *w, bool *out_known)
         if (take_word(&rest, "is") && str_to_u64(str_cut_word(&rest), &number))
             return counter_holds(w, name, number);
     }
+    const struct hop *hop = find_hop(w->sc, word);
+    if (hop && take_word(&rest, "was") && take_word(&rest, "told")) {
+        (void)snprintf(w->why, sizeof w->why, "it heard \"%.200s\"", hop->told);
+        return str_find(str_from_cstr(hop->told), str_trim(rest)) < strlen(hop->told);
+    }
     if (str_eq(word, S("log")) && take_word(&rest, "says"))
         return log_holds(w, str_trim(rest));
     *out_known = false;
@@ -420,6 +428,43 @@ read_configuration(struct scenario *sc)
     return t.len > 0 && !t.full;
 }
 
+/* "good.test enforce mx1 mx2" */
+static bool
+add_mta_sts(struct scenario *sc, struct str rest)
+{
+    struct sim *sim = sim_of(sc);
+    char domain[64], mode[16], name[80], policy[300];
+    struct text t = text_init(policy, sizeof policy);
+    struct str hop;
+
+    if (!copy_word(domain, sizeof domain, str_cut_word(&rest)) || !copy_word(mode, sizeof mode, str_cut_word(&rest)))
+        return false;
+    text_putf(&t, "version: STSv1\nmode: %s\nmax_age: 604800\n", mode);
+    while ((hop = str_cut_word(&rest)).len)
+        text_putf(&t, "mx: %.*s.hops.test\n", STR_ARG(hop));
+    (void)snprintf(name, sizeof name, "_mta-sts.%s", domain);
+    sim_dns_add_txt(sim, name, "v=STSv1; id=1;");
+    (void)snprintf(name, sizeof name, "mta-sts.%s", domain);
+    sim_dns_add_address(sim, name, "203.0.113.250"); /* https.c asks for its name alone */
+    sim_web_put(sim, name, text_cstr(&t));
+    return !t.full && run_put_file(sim, "/etc/ssl/certs/ca-certificates.crt", S("authorities\n"));
+}
+
+/* "anna sends as @back.test" */
+static bool
+add_user(struct scenario *sc, struct str rest)
+{
+    struct text t = text_init(sc->users, sizeof sc->users);
+    struct str name = str_cut_word(&rest);
+
+    if (!take_word(&rest, "sends") || !take_word(&rest, "as") || name.len == 0)
+        return false;
+    t.len = sc->users_len;
+    text_putf(&t, "%.*s:$sim$%.*s:send-as=%.*s\n", STR_ARG(name), STR_ARG(name), STR_ARG(str_trim(rest)));
+    sc->users_len = t.len;
+    return !t.full && run_put_file(sim_of(sc), "/etc/users", text_str(&t));
+}
+
 static bool
 is_ready(struct sim *sim, void *arg)
 {
@@ -497,24 +542,50 @@ dialog(struct scenario *sc, struct speaker *s, struct text *t, unsigned *out_cod
     return went;
 }
 
+/* By PLAIN. */
+static bool
+log_in(struct scenario *sc, struct speaker *s, struct text *t, unsigned *out_code)
+{
+    char memory[2 * NAME_BYTES + 2];
+    struct text secret = text_init(memory, sizeof memory);
+
+    text_put_byte(&secret, '\0');
+    text_put(&secret, str_from_cstr(s->name));
+    text_put_byte(&secret, '\0');
+    text_put(&secret, str_from_cstr(s->name));
+    text_put(t, S("AUTH PLAIN "));
+    base64_put(t, text_str(&secret));
+    return dialog(sc, s, t, out_code);
+}
+
+struct letter {
+    struct str message, from, parameters, to[RECIPIENTS_MAX];
+    size_t count;
+    bool logged_in;
+};
+
 /* The code of the first reply that refused, or of the end of data. 0: the connection broke. */
 static unsigned
-hand_in(struct scenario *sc, struct speaker *s, struct str message, struct str from, const struct str *to, size_t count)
+hand_in(struct scenario *sc, struct speaker *s, const struct letter *letter)
 {
     char memory[2048];
     struct text t = text_init(memory, sizeof memory);
+    struct str message = letter->message, from = letter->from;
     unsigned code;
 
+    s->port = letter->logged_in ? 465 : 25;
     if (!ask_of(sc, s, WISH_CONNECT, S("")) || !ask_of(sc, s, WISH_HEAR, S("")) || s->code != 220)
         return s->connected ? s->code : 0;
     text_put(&t, S("EHLO client.test"));
     if (!dialog(sc, s, &t, &code) || code != 250)
         return code;
-    text_putf(&t, "MAIL FROM:<%.*s>", STR_ARG(from));
+    if (letter->logged_in && (!log_in(sc, s, &t, &code) || code != 235))
+        return code;
+    text_putf(&t, "MAIL FROM:<%.*s>%s%.*s", STR_ARG(from), letter->parameters.len ? " " : "", STR_ARG(letter->parameters));
     if (!dialog(sc, s, &t, &code) || code != 250)
         return code;
-    for (size_t i = 0; i < count; i++) {
-        text_putf(&t, "RCPT TO:<%.*s>", STR_ARG(to[i]));
+    for (size_t i = 0; i < letter->count; i++) {
+        text_putf(&t, "RCPT TO:<%.*s>", STR_ARG(letter->to[i]));
         if (!dialog(sc, s, &t, &code) || code / 100 != 2)
             return code;
     }
@@ -531,19 +602,27 @@ hand_in(struct scenario *sc, struct speaker *s, struct str message, struct str f
 static bool
 run_hand_in(struct scenario *sc, struct speaker *s, struct str rest)
 {
-    struct str to[RECIPIENTS_MAX], message = str_cut_word(&rest), from, word;
+    struct letter letter = { .message = str_cut_word(&rest) };
+    struct str word;
     uint64_t wanted = 250;
-    size_t count = 0;
 
-    if (!is_message(message) || !take_word(&rest, "from") || !(from = str_cut_word(&rest)).len || !take_word(&rest, "to"))
+    letter.logged_in = take_word(&rest, "logged") && take_word(&rest, "in");
+    if (!is_message(letter.message) || !take_word(&rest, "from") || !(letter.from = str_cut_word(&rest)).len ||
+        !take_word(&rest, "to"))
         return false;
-    if (str_eq(from, S("<>")))
-        from = S("");
-    while ((word = str_cut_word(&rest)).len && !str_eq(word, S("hears")) && count < RECIPIENTS_MAX)
-        to[count++] = word;
-    if (count == 0 || (word.len && !str_to_u64(str_cut_word(&rest), &wanted)))
+    if (str_eq(letter.from, S("<>")))
+        letter.from = S("");
+    while ((word = str_cut_word(&rest)).len && !str_eq(word, S("hears")) && !str_eq(word, S("with")) &&
+           letter.count < RECIPIENTS_MAX)
+        letter.to[letter.count++] = word;
+    if (str_eq(word, S("with"))) { /* until "hears", if that comes */
+        letter.parameters = str_trim(str_slice(rest, 0, str_find(rest, S(" hears "))));
+        rest = str_from(rest, str_find(rest, S(" hears ")));
+        word = str_cut_word(&rest);
+    }
+    if (letter.count == 0 || (word.len && !str_to_u64(str_cut_word(&rest), &wanted)))
         return false;
-    unsigned code = hand_in(sc, s, message, from, to, count);
+    unsigned code = hand_in(sc, s, &letter);
     if (code != wanted)
         fail(sc, "%s heard \"%s\" and not %llu", s->name, code ? s->heard : "nothing more", (unsigned long long)wanted);
     /* Without QUIT: what happens next must find the daemon as it was when it said 250. */
@@ -628,6 +707,10 @@ run_server(struct hop *hop, struct sim *sim, struct str rest)
         else
             return false;
         return true;
+    }
+    if (str_eq(word, S("offers"))) {
+        (void)snprintf(hop->offers, sizeof hop->offers, " %.*s", STR_ARG(str_trim(rest)));
+        return rest.len > 0;
     }
     if (hop->order_count == ORDERS_MAX)
         return false;
@@ -720,7 +803,11 @@ run_statement(struct scenario *sc, struct str statement)
         return add_mx(sc, rest);
     if (str_eq(word, S("configuration")))
         return read_configuration(sc);
-    if (hop)
+    if (str_eq(word, S("mta-sts")))
+        return add_mta_sts(sc, rest);
+    if (str_eq(word, S("user")))
+        return add_user(sc, rest);
+    if (hop && !str_starts(str_trim(rest), S("was told")))
         return run_server(hop, sim, rest);
     start_daemon(sc);
     if (str_eq(word, S("start")))

@@ -5,6 +5,8 @@
  *
  *     server mx1 203.0.113.10            a next hop: SMTP at port 25; with "lmtp" behind it LMTP at port 24
  *     mx good.test mx1 mx2               DNS: the domain's MX records, best first
+ *     mta-sts good.test enforce mx1      the domain's policy by MTA-STS (or testing, none), and the hosts that it names
+ *     user anna sends as @back.test      a line of /etc/users; her password is her name
  *     configuration                      postrider.conf, as indented lines; before the daemon starts, or for a later reload
  *     start                              the daemon; whatever is said before it is the world it finds
  *
@@ -12,10 +14,13 @@
  *     anna says TEXT                     a line
  *     anna hears CODE                    the next reply; ("cut": the connection's end)
  *     anna hangs up
- *     anna hands in M1 from S@A to R@B [R@B ...] [hears CODE]
- *                                        a whole session of its own; CODE (250) is the reply to what is not 2xx or to the end
+ *     anna hands in M1 [logged in] from S@A to R@B [R@B ...] [with PARAMETER ...] [hears CODE]
+ *                                        a whole session of its own; CODE (250) is the reply to what is not 2xx or to the end.
+ *                                        logged in: at port 465, over TLS, as the user anna; parameters are those of MAIL
  *
  *     mx1 says 451 4.7.1 grey to RCPT [R@B]   or greeting, EHLO, MAIL, DATA, end; until "mx1 is well"
+ *     mx1 offers STARTTLS DELIVERBY      further extensions in its answer to EHLO, of which it does what they promise
+ *     mx1 was told TEXT                  stands in the MAIL command that it heard last
  *     mx1 never answers end              of data: it has taken the message
  *     mx1 is down, mx1 is up             no packet comes through
  *     kill store | everything            SIGKILL; everything comes back after 5 seconds
@@ -67,6 +72,8 @@ struct hop { /* a server of somebody else */
     bool lmtp;
     struct order orders[ORDERS_MAX];
     size_t order_count;
+    char offers[200];          /* words, one space before each */
+    char told[400];            /* the last MAIL */
 };
 
 enum wish { WISH_NONE, WISH_CONNECT, WISH_SAY, WISH_HEAR, WISH_HANG_UP };
@@ -77,6 +84,7 @@ struct speaker { /* a client */
     struct event kick;
     enum wish wish;
     struct str text;           /* to say, as it is */
+    uint16_t port;             /* to connect to */
     bool connected, worked;
     unsigned code;             /* heard */
     char heard[200];

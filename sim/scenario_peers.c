@@ -20,7 +20,7 @@ fulfil(struct speaker *s, struct conn *c, struct rt *rt)
 
     switch (s->wish) {
     case WISH_CONNECT:
-        to.port = 25;
+        to.port = s->port;
         if (err_is(stream_connect(rt, &to, NULL, within(rt, 2 * MINUTE), &stream)))
             return false;
         conn_init(c, rt, stream);
@@ -62,6 +62,7 @@ void
 speaker_start(struct sim *sim, struct speaker *s, const char *ip)
 {
     event_init(&s->kick);
+    s->port = 25;
     s->process = process_start(sim, s->name, host_new(sim, s->name, ip), speaker_main, s);
 }
 
@@ -159,11 +160,20 @@ take_command(struct visit *v, struct str line)
 {
     bool refused;
 
-    if (str_starts_nocase(line, S("EHLO")) || str_starts_nocase(line, S("LHLO")))
-        return answer(v, STAGE_EHLO, S(""),
-                      "250-hop.test\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-DSN\r\n250 ENHANCEDSTATUSCODES", &refused);
+    if (str_starts_nocase(line, S("EHLO")) || str_starts_nocase(line, S("LHLO"))) {
+        char memory[512];
+        struct text reply = text_init(memory, sizeof memory);
+        text_put(&reply, S("250-hop.test\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-DSN\r\n"));
+        for (struct str rest = str_from_cstr(v->hop->offers), word; (word = str_cut_word(&rest)).len;)
+            text_putf(&reply, "250-%.*s\r\n", STR_ARG(word));
+        text_put(&reply, S("250 ENHANCEDSTATUSCODES"));
+        return answer(v, STAGE_EHLO, S(""), text_cstr(&reply), &refused);
+    }
+    if (str_eq_nocase(line, S("STARTTLS")) && str_find(str_from_cstr(v->hop->offers), S(" STARTTLS")) < strlen(v->hop->offers))
+        return conn_put(&v->conn, S("220 2.0.0 go on\r\n")); /* which is nothing here: sim/tls.c */
     if (str_starts_nocase(line, S("MAIL"))) {
         v->rcpt_count = 0;
+        (void)snprintf(v->hop->told, sizeof v->hop->told, "%.*s", STR_ARG(line));
         return answer(v, STAGE_MAIL, S(""), "250 2.1.0 sender fine", &refused);
     }
     if (str_starts_nocase(line, S("RCPT")))

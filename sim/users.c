@@ -60,35 +60,20 @@ put_users(const struct run *run, struct text *t)
     CHECK(!t->full);
 }
 
-/* Beside the old one, and renamed. False: the disk is full. */
 static bool
 write_file(struct run *run)
 {
-    struct disk *disk = run->sim->disk;
     char memory[2000];
     struct text t = text_init(memory, sizeof memory);
-    disk_inode etc, file;
 
     put_users(run, &t);
-    if (!disk_walk(disk, DISK_ROOT, S("/etc"), &etc))
-        CHECK(!err_is(disk_create(disk, DISK_ROOT, S("etc"), true, &etc)));
-    if (err_is(disk_create(disk, etc, S("users.new"), false, &file)))
-        return false;
-    if (err_is(disk_write(disk, file, text_str(&t), 0))) {
-        (void)disk_unlink(disk, etc, S("users.new"));
-        return false;
-    }
-    disk_sync(disk, file);
-    CHECK(!err_is(disk_rename(disk, etc, S("users.new"), etc, S("users"))));
-    disk_sync(disk, etc);
-    return true;
+    return run_put_file(run->sim, "/etc/users", text_str(&t));
 }
 
 void
 users_write_first(struct run *run)
 {
     CHECK(write_file(run));
-    disk_sync_all(run->sim->disk);
 }
 
 static void
