@@ -431,12 +431,17 @@ SENDERS = [
     (USER, USER, b"From: anna@local.test\r\nfrom: bob@local.test", REFUSED),
     (USER, USER, b"From: anna@local.test, team@local.test\r\nSender: bob@local.test", REFUSED),
     (USER, USER, b"From: anna@local.test, team@local.test\r\nSender: anna@local.test", 250),
+    (USER, USER, b"From: anna@local.test\r\nSender: bob@local.test", REFUSED),
+    (USER, USER, b"From: anna@local.test\r\nsender: a b c", (550, "5.6.0")),
+    (USER, USER, b"From: anna@local.test\r\nSender: team@local.test", 250),
     (USER, "", b"From: \"anna@local.test\" <bob@local.test>", REFUSED),
     (USER, USER, b"From: a b c", (550, "5.6.0")),
     (USER, USER, b"From: " + b",\r\n ".join([b"anna@local.test"] * 100), 250),  # LIMIT_AUTHORS
     (USER, USER, b"From: " + b",\r\n ".join([b"anna@local.test"] * 101), (550, "5.6.0")),
     (USER, "anna@laptop", b"From: anna@local.test", (501, "5.1.8")),
     ("carol@local.test", "info@local.test", b"From: anyone@granted.test", 250),
+    ("carol@local.test", "info@local.test", b"From: boss@granted.test\r\nSender: carol@local.test", 250),
+    ("carol@local.test", "carol@local.test", b"From: carol@local.test\r\nSender: boss@granted.test", 250),
     ("carol@local.test", "carol@local.test", b"From: anna@local.test", REFUSED),
 ]
 

@@ -1280,38 +1280,37 @@ check_author(struct session *s, struct path path, struct arena *arena)
 
 /* NULL: all whom the fields of that name hold may stand there. */
 static const struct reply *
-check_authors(struct session *s, struct str header, struct str name, size_t *out_count)
+check_authors(struct session *s, struct str header, struct str name)
 {
     const struct reply *refusal = NULL;
     struct header_field field;
     struct mailbox m;
     struct arena work;
+    size_t count = 0;
 
     arena_init(&work, rt_mem(s->rt), 1024, HEADER_ARENA_MAX);
-    *out_count = 0;
     while (!refusal && header_take(&header, &field)) {
         if (!str_eq_nocase(field.name, name))
             continue;
         for (enum addresses found; !refusal && (found = addresses_next(&field.value, &work, &m)) != ADDRESSES_END;
              arena_reset(&work))
-            refusal = found == ADDRESSES_BAD               ? &reply_author_unreadable
-                      : ++*out_count > LIMIT_AUTHORS ? &reply_too_many_authors
-                                                           : check_author(s, m.path, &work);
+            refusal = found == ADDRESSES_BAD     ? &reply_author_unreadable
+                      : ++count > LIMIT_AUTHORS ? &reply_too_many_authors
+                                                 : check_author(s, m.path, &work);
     }
     arena_done(&work);
     return refusal;
 }
 
-/* RFC 6409 section 6.1, and RFC 5322 section 3.6.2: who wrote it, and if these are several, who sent it. */
+/* RFC 6409 section 6.1, and RFC 5322 section 3.6.2: who wrote it, and if it says so, who sent it: mail programs show "Sender
+ * for From" whether or not the authors are several. */
 static const struct reply *
 header_refusal(struct session *s, struct str header)
 {
-    size_t authors, senders;
-
     if (!s->hooks->author || str_is_absent(s->client->user))
         return NULL;
-    const struct reply *refusal = check_authors(s, header, S("From"), &authors);
-    return refusal || authors < 2 ? refusal : check_authors(s, header, S("Sender"), &senders);
+    const struct reply *refusal = check_authors(s, header, S("From"));
+    return refusal ? refusal : check_authors(s, header, S("Sender"));
 }
 
 /* The header is whole: it goes on as it should have come. Its body stays as it is. */
