@@ -36,15 +36,27 @@ is_allowed(uint32_t point, uint32_t before)
                                                        UC_CATEGORY_MASK_S | UC_CATEGORY_MASK_P | UC_CATEGORY_MASK_Zs);
 }
 
+/* What keyboards for East Asian scripts write in another width is the letter itself: RFC 8265 section 3.3.1. */
+static uint32_t
+map_width(uint32_t point)
+{
+    ucs4_t parts[UC_DECOMPOSITION_MAX_LENGTH];
+    int kind;
+
+    return uc_decomposition(point, &kind, parts) == 1 && (kind == UC_DECOMP_WIDE || kind == UC_DECOMP_NARROW) ? parts[0] : point;
+}
+
 /* Spaces of every kind become ASCII's. False: it is not UTF-8. */
 static bool
-map_spaces(struct str s, struct text *out)
+map(struct str s, bool is_name, struct text *out)
 {
     uint32_t point;
 
     while (s.len > 0) {
         if (!utf8_take(&s, &point))
             return false;
+        if (is_name)
+            point = map_width(point);
         utf8_put(out, uc_is_general_category_withtable(point, UC_CATEGORY_MASK_Zs) ? ' ' : point);
     }
     return !out->full;
@@ -106,7 +118,9 @@ prepare_password(struct str s, struct text *out)
         text_put(out, s);
         return !out->full;
     }
-    return map_spaces(s, &mapped) && normalise(text_str(&mapped), false, out);
+    bool fine = map(s, false, &mapped) && normalise(text_str(&mapped), false, out);
+    explicit_bzero(memory, sizeof memory);
+    return fine;
 }
 
 bool
@@ -120,7 +134,7 @@ prepare_name(struct str s, struct text *out)
         return false;
     if (is_plain(s))
         text_put_lower(out, s);
-    else if (!map_spaces(s, &mapped) || !normalise(text_str(&mapped), true, out))
+    else if (!map(s, true, &mapped) || !normalise(text_str(&mapped), true, out))
         return false;
     struct str made = str_from(text_str(out), from);
     return !out->full && made.len <= LIMIT_USER_NAME && !str_has_byte(made, ':') && !str_has_byte(made, ' ');

@@ -1,6 +1,6 @@
 /*
  * prepare - user names and passwords as they are compared: the profiles of RFC 8265 (PRECIS), UsernameCaseMapped and
- * OpaqueString. So a password is the same whatever keyboard it was typed at, and "Anna" is "anna".
+ * OpaqueString. So a password is the same whatever keyboard it was typed at, and "Anna" is "anna", in wide letters as well.
  *
  * What RFC 8264 forbids in its FreeformClass is refused: controls, code points that are not assigned, private use,
  * invisible ones. A joiner is taken behind a virama only, where RFC 5892 appendix A would take some more.

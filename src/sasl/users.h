@@ -1,7 +1,7 @@
 /*
  * users - our own file of users: who may submit, by which password, and as whom. postrider-users(5) is its manual page.
  *
- *     anna@example.org:$y$j9T$...:scram-sha-256=15000,SALT,STORED,SERVER:send-as=sales@example.org,@example.net
+ *     anna@example.org:$y$j9T$...:scram-sha-256=65536,SALT,STORED,SERVER:send-as=sales@example.org,@example.net
  *
  * A name as prepare_name() gives it, a hash for crypt(3) ("*": no password will do), then fields in any order:
  *
