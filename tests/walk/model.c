@@ -114,6 +114,38 @@ auth(struct outcomes *o, bool right)
         may_refuse(o, 535);
 }
 
+/*
+ * XCLIENT_README: 550 to who may not, 503 in a transaction, 501 to what is no attribute; else 220, and the session begins anew
+ * with what is told of the client: what it said and who it was are forgotten, TLS is not. Users are there only where they log
+ * in (standards 1.2). Bytes that are already behind it: standards 4.4.
+ */
+static void
+xclient(struct outcomes *o, enum verb verb, uint8_t place, bool talked_ahead)
+{
+    const struct situation *s = o->now;
+    struct situation next = at(s, IDLE);
+    bool busy = in_transaction(s) || s->step == UNSURE;
+
+    next.hello = HELLO_NONE;
+    next.authenticated = verb == XCLIENT_LOGIN;
+    if (verb == XCLIENT)
+        next.client = place;
+    if (busy)
+        may_refuse(o, 503);
+    if (!s->xclient || (verb == XCLIENT_LOGIN && !s->submission)) {
+        may_refuse(o, 550);
+        return;
+    }
+    if (verb == XCLIENT_BAD) {
+        may_refuse(o, 501);
+        return;
+    }
+    if (!busy && talked_ahead)
+        may(o, 554, at(s, CLOSED));
+    else if (!busy)
+        may(o, 220, next);
+}
+
 /* Section 4.1.4: not without EHLO or HELO, and not in a transaction. 4.1.1.11 and RFC 1870 section 6.1 for parameters. */
 static void
 mail(struct outcomes *o, enum verb verb, uint8_t place)
@@ -124,7 +156,7 @@ mail(struct outcomes *o, enum verb verb, uint8_t place)
 
     next.open = (struct commit){ .sender = place, .extended = s->hello == HELLO_EHLO,
                                   .encrypted = s->encrypted && s->hello == HELLO_EHLO,
-                                  .authenticated = s->authenticated && s->hello == HELLO_EHLO };
+                                  .authenticated = s->authenticated && s->hello == HELLO_EHLO, .client = s->client };
     if (s->hello == HELLO_NONE || in_transaction(s) || s->step == UNSURE) {
         may_refuse(o, 503);
         if (verb != MAIL)
@@ -339,9 +371,15 @@ outcomes_of(struct outcomes *o, const struct situation *s, const struct seen *c)
     case AUTH_RIGHT:
         auth(o, c->verb == AUTH_RIGHT);
         break;
+    case XCLIENT:
+    case XCLIENT_LOGIN:
+    case XCLIENT_BAD:
+        xclient(o, c->verb, c->place, c->talked_ahead);
+        break;
     case TURN: /* 4.2.4: known, and not implemented */
         may_refuse(o, 502);
         break;
+    case PROXY_LINE: /* standards 1.6: before the greeting, where it is expected; never guessed */
     case UNKNOWN:
     case EMPTY:
         may_refuse(o, 500);
@@ -408,7 +446,8 @@ begins_with_status(const char *text, size_t len, char class)
 static const char *
 line_fault(enum verb verb, const char *line, size_t len, const char *first)
 {
-    bool is_hello = (verb == EHLO || verb == HELO) && line[0] == '2';
+    bool is_greeting = verb == XCLIENT || verb == XCLIENT_LOGIN; /* which may have no enhanced code */
+    bool is_hello = (verb == EHLO || verb == HELO || is_greeting) && line[0] == '2';
 
     if (len > 510)
         return "a line over 512 bytes"; /* section 4.5.3.1.5 */
@@ -471,16 +510,18 @@ reply_fault(enum verb verb, const char *text, size_t len)
 /* ---- belief ------------------------------------------------------------------------------------------------------ */
 
 void
-belief_begin(struct belief *b, bool submission)
+belief_begin(struct belief *b, bool submission, bool xclient, enum client client)
 {
-    *b = (struct belief){ .situations = { { .submission = submission } }, .count = 1 };
+    *b = (struct belief){ .count = 1 };
+    b->situations[0] = (struct situation){ .submission = submission, .xclient = xclient, .client = (uint8_t)client };
 }
 
 static bool
 same_commit(const struct commit *a, const struct commit *b)
 {
-    return a->sender == b->sender && a->recipients == b->recipients && a->extended == b->extended && a->encrypted == b->encrypted &&
-           a->authenticated == b->authenticated && a->piece_count == b->piece_count && memcmp(a->pieces, b->pieces, a->piece_count) == 0;
+    return a->sender == b->sender && a->recipients == b->recipients && a->extended == b->extended &&
+           a->encrypted == b->encrypted && a->authenticated == b->authenticated && a->client == b->client &&
+           a->piece_count == b->piece_count && memcmp(a->pieces, b->pieces, a->piece_count) == 0;
 }
 
 /* The transaction that the outcome completes is the one that was seen to be. */
@@ -495,10 +536,12 @@ is_what_was_committed(const struct outcome *o, const struct seen *c)
 static void
 believe(struct belief *b, const struct situation *s)
 {
-    for (size_t i = 0; i < b->count; i++)
-        if (b->situations[i].hello == s->hello && b->situations[i].step == s->step &&
-            b->situations[i].encrypted == s->encrypted && b->situations[i].authenticated == s->authenticated && b->situations[i].committed == s->committed && same_commit(&b->situations[i].open, &s->open))
+    for (size_t i = 0; i < b->count; i++) {
+        const struct situation *is = &b->situations[i];
+        if (is->hello == s->hello && is->step == s->step && is->encrypted == s->encrypted && is->client == s->client &&
+            is->authenticated == s->authenticated && is->committed == s->committed && same_commit(&is->open, &s->open))
             return;
+    }
     if (b->count < sizeof b->situations / sizeof *b->situations)
         b->situations[b->count++] = *s;
 }
@@ -541,8 +584,8 @@ belief_settle(struct belief *b, size_t committed, bool closed)
 static void
 explain_commit(const struct commit *c, char *out, size_t cap)
 {
-    int n = snprintf(out, cap, " and a message (sender %u, recipients 0x%x, %s, content", c->sender, c->recipients,
-                     c->extended ? "ESMTP" : "SMTP");
+    int n = snprintf(out, cap, " and a message (client %u, sender %u, recipients 0x%x, %s%s%s, content", c->client, c->sender,
+                     c->recipients, c->extended ? "ESMTP" : "SMTP", c->encrypted ? "S" : "", c->authenticated ? "A" : "");
 
     for (size_t i = 0; i < c->piece_count && n > 0 && (size_t)n < cap; i++)
         n += snprintf(out + n, cap - (size_t)n, " %u", c->pieces[i]);

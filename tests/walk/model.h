@@ -1,7 +1,8 @@
 /*
  * model - what a receiver may answer to any sequence of commands: RFC 5321 with PIPELINING (2920), SIZE (1870), CHUNKING
- * (3030), ETRN (1985), STARTTLS (3207), AUTH (4954, 6409), and what standards 4.1 and 4.3 decide where those leave a choice. Written from these texts alone:
- * it includes nothing of the server's, and shares no line with it.
+ * (3030), ETRN (1985), STARTTLS (3207), AUTH (4954, 6409), Postfix's XCLIENT_README and HAProxy's proxy-protocol.txt (as
+ * standards 1.2 and 1.6 tell them), and what standards 4.1 and 4.3 decide where those leave a choice. Written from these texts
+ * alone: it includes nothing of the server's, and shares no line with it.
  *
  * The RFCs leave some states open ("the state resulting from this error is indeterminate"), so the model is a belief:
  * the situations that the server may be in. Each reply that is seen drops those it does not fit; when none is left, the
@@ -56,6 +57,10 @@ enum verb {
     STARTTLS,
     AUTH,               /* with a wrong password */
     AUTH_RIGHT,
+    XCLIENT,            /* for a client with another address, told by the place */
+    XCLIENT_LOGIN,      /* for a user */
+    XCLIENT_BAD,
+    PROXY_LINE,         /* what comes before a greeting, or never */
     EMPTY,
     VERBS_ALL,
 };
@@ -70,15 +75,19 @@ struct commit {
     uint8_t piece_count;
     bool extended;           /* under EHLO: "with ESMTP" */
     bool encrypted;          /* and behind STARTTLS: "with ESMTPS" */
-    bool authenticated;      /* and behind AUTH: "with ESMTPSA" */
+    bool authenticated;      /* and behind AUTH: "with ESMTPSA"; by XCLIENT perhaps without TLS: "with ESMTPA" */
+    uint8_t client;          /* enum client, or the place of the XCLIENT that told its address */
 };
+enum client { CLIENT_CONNECTED = PLACES, CLIENT_PROXIED }; /* who connected; who did at the proxy */
 
 enum hello { HELLO_NONE, HELLO_HELO, HELLO_EHLO };
 enum step { IDLE, SENDER, RECIPIENTS, CHUNKS, UNSURE, CLOSED };
 struct situation {
     uint8_t hello, step;
     bool submission;         /* a port of users: RFC 6409 */
+    bool xclient;            /* who connected may speak for others */
     bool encrypted, authenticated;
+    uint8_t client;          /* as in struct commit */
     struct commit open;      /* the transaction at hand, if there is one */
     uint8_t committed;       /* transactions so far */
 };
@@ -87,7 +96,8 @@ struct belief {
     struct situation situations[16];
     size_t count;
 };
-void belief_begin(struct belief *, bool submission); /* behind the greeting */
+/* Behind the greeting. client: whom the proxy told of, if there is one. */
+void belief_begin(struct belief *, bool submission, bool xclient, enum client client);
 
 /* What was seen of one command. */
 struct seen {

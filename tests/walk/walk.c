@@ -11,6 +11,7 @@
 #include "model.h"
 
 #include "base/check.h"
+#include "net/proxy.h"
 #include "runtime/sched.h"
 #include "smtp/server_fake.h"
 
@@ -24,6 +25,9 @@
 /* ---- what is sent ------------------------------------------------------------------------------------------------ */
 
 /* %u: the command's place. What a message holds would do harm as commands. */
+#define CONNECTED "192.0.2.7"
+#define PROXIED "203.0.113.9"
+#define V2 "\x0D\x0A\x0D\x0A\x00\x0D\x0A\x51\x55\x49\x54\x0A"
 #define EVIL "QUIT\r\nRSET\r\nMAIL FROM:<evil@remote.test>\r\nRCPT TO:<user999@local.test>\r\n"
 static const struct {
     const char *name, *command, *content;
@@ -63,6 +67,10 @@ static const struct {
     [STARTTLS] = { "STARTTLS", "STARTTLS\r\n" },
     [AUTH] = { "AUTH", "AUTH PLAIN AAAA\r\n" },
     [AUTH_RIGHT] = { "AUTH-right", "AUTH PLAIN cmlnaHQ=\r\n" },
+    [XCLIENT] = { "XCLIENT", "XCLIENT ADDR=198.51.100.%u NAME=[UNAVAILABLE]\r\n" },
+    [XCLIENT_LOGIN] = { "XCLIENT-login", "XCLIENT LOGIN=user NAME=[UNAVAILABLE]\r\n" },
+    [XCLIENT_BAD] = { "XCLIENT-bad", "XCLIENT ADDR=198.51.100\r\n" },
+    [PROXY_LINE] = { "PROXY", "PROXY TCP4 198.51.100.%u 192.0.2.1 40000 25\r\n" },
     [EMPTY] = { "empty", "\r\n" },
 };
 
@@ -150,6 +158,8 @@ struct walk {
     /* The sequence. */
     enum verb verbs[PLACES];
     size_t count, alone; /* the first so many are always sent one by one */
+    const struct str *header; /* of a proxy, before the greeting; NULL: there is none */
+    enum client client;       /* whom it tells of */
     enum delivery delivery;
 
     /* This session. */
@@ -294,6 +304,20 @@ number_behind(struct str *rest, struct str prefix, struct str suffix, uint64_t *
     return str_take(rest, prefix) && str_take_u64(rest, out) && str_take(rest, suffix);
 }
 
+/* Of whom a Received field tells; PLACES + 2: nobody who can be. */
+static uint8_t
+client_read(struct str trace)
+{
+    struct str rest = str_from(trace, str_find(trace, S("[")));
+    uint64_t place;
+
+    if (str_starts(rest, S("[" CONNECTED "]")))
+        return CLIENT_CONNECTED;
+    if (str_starts(rest, S("[" PROXIED "]")))
+        return CLIENT_PROXIED;
+    return number_behind(&rest, S("[198.51.100."), S("]"), &place) && place < PLACES ? (uint8_t)place : CLIENT_PROXIED + 1;
+}
+
 /* A message that the site was given, told by places. What cannot be told becomes the place PLACES, where nothing is. */
 static struct commit
 commit_read(const struct fake_message *m)
@@ -324,9 +348,11 @@ commit_read(const struct fake_message *m)
         c.pieces[c.piece_count++] = (uint8_t)piece;
         at += piece == PLACES ? m->len - at : len;
     }
-    c.authenticated = str_find(trace, S(" with ESMTPSA\r\n")) < trace.len;
-    c.encrypted = c.authenticated || str_find(trace, S(" with ESMTPS\r\n")) < trace.len;
-    c.extended = c.encrypted || str_find(trace, S(" with ESMTP\r\n")) < trace.len;
+    bool both = str_find(trace, S(" with ESMTPSA\r\n")) < trace.len;
+    c.authenticated = both || str_find(trace, S(" with ESMTPA\r\n")) < trace.len;
+    c.encrypted = both || str_find(trace, S(" with ESMTPS\r\n")) < trace.len;
+    c.extended = c.encrypted || c.authenticated || str_find(trace, S(" with ESMTP\r\n")) < trace.len;
+    c.client = client_read(trace);
     if (!c.extended && str_find(trace, S(" with SMTP\r\n")) == trace.len)
         c.sender = PLACES; /* no such keyword: RFC 5321 section 4.4 */
     return c;
@@ -489,23 +515,40 @@ walk_go_on(struct walk *w, struct stream *s)
         w->ended = true;
 }
 
+/* As the receiver does before it says anything. */
+static void
+meet_proxy(struct walk *w, struct stream *s, struct server_client *client)
+{
+    struct proxy_header header;
+    struct str why;
+
+    send_bytes(s, w->header->ptr, w->header->len);
+    if (err_is(proxy_read(s, FOREVER, &header, &why)) || s->in_at != s->in_len)
+        differ(w, "the proxy's header", "is not taken, or not all of it");
+    if (header.told)
+        client->address = header.client;
+}
+
 /* The sequence that is in w->verbs, from greeting to end. */
 static void
 walk_session(struct walk *w)
 {
     static struct stream s;
-    struct server_client client = { .name = STR("192.0.2.7"), .address = { .family = ADDRESS_IPV4, .ip = { 192, 0, 2, 7 } } };
+    struct server_client client = { .name = STR(CONNECTED) };
 
     s.walk = w;
     s.in_len = s.in_at = s.out_len = 0;
     s.shut = false;
-    belief_begin(&w->belief, w->settings.login);
+    CHECK(address_from_ip(S(CONNECTED), &client.address));
+    belief_begin(&w->belief, w->settings.login, w->settings.xclient, w->client);
     w->commit_count = w->sent = w->answered = 0;
     w->greeted = w->content_due = w->ended = w->closed = w->failed = false;
     memset(w->codes, 0, sizeof w->codes);
     w->site.committed = w->site.begun = w->site.aborted = w->site.admitted = w->site.left = 0;
     size_t in_use = mem_in_use(&w->mem);
     w->rt.now = SECOND;
+    if (w->header)
+        meet_proxy(w, &s, &client);
     struct wire wire = wire_in_clear(&s);
     server_run(&wire, &w->settings, &w->site.hooks, &client);
     if (w->site.committed != w->commit_count)
@@ -534,7 +577,9 @@ static const struct {
     const char *name;
     size_t count;
     enum verb verbs[4];
-    bool submission;
+    bool submission, xclient;
+    struct str header;       /* of a proxy: HAProxy's proxy-protocol.txt, sections 2.1 and 2.2 */
+    bool tells;              /* who is there */
 } modes[] = {
     { "plain", 0, { EHLO } },
     { "after EHLO", 1, { EHLO } },
@@ -544,8 +589,16 @@ static const struct {
     { "submission", 1, { EHLO }, true },
     { "submission, encrypted", 3, { EHLO, STARTTLS, EHLO }, true },
     { "submission, authenticated", 4, { EHLO, STARTTLS, EHLO, AUTH_RIGHT }, true },
+    { "XCLIENT", 1, { EHLO }, .xclient = true },
+    { "behind XCLIENT", 3, { EHLO, XCLIENT, EHLO }, .xclient = true },
+    { "submission, XCLIENT", 3, { EHLO, XCLIENT_LOGIN, EHLO }, true, .xclient = true },
+    { "PROXY, version 1", 0, { EHLO }, .header = STR("PROXY TCP4 " PROXIED " 192.0.2.1 40000 25\r\n"), .tells = true },
+    { "PROXY, version 1, unknown", 0, { EHLO }, .header = STR("PROXY UNKNOWN\r\n") },
+    { "PROXY, version 2", 1, { EHLO }, .tells = true,
+      .header = STR(V2 "\x21\x11\x00\x0c\xcb\x00\x71\x09\xc0\x00\x02\x01\x9c\x40\x00\x19") },
+    { "PROXY, version 2, local, and XCLIENT", 1, { EHLO }, .xclient = true, .header = STR(V2 "\x20\x00\x00\x00") },
 };
-enum { AFTER_EHLO = 2, OF_MX = 31, EACH_MODE = 255 };
+enum { AFTER_EHLO = 2, OF_MX = 31, EACH_MODE = 0x7FFF };
 
 static const struct plan plans[] = {
     { "one by one", ONE_BY_ONE, VERBS_CORE, 5, 4, OF_MX, true },
@@ -701,6 +754,9 @@ walk_share(struct tally tallies[PLAN_COUNT][MODE_COUNT], size_t me, size_t all, 
                     w.verbs[w.count++] = modes[m].verbs[i];
                 w.alone = w.count;
                 w.settings.login = modes[m].submission;
+                w.settings.xclient = modes[m].xclient;
+                w.header = modes[m].header.len > 0 ? &modes[m].header : NULL;
+                w.client = modes[m].tells ? CLIENT_PROXIED : CLIENT_CONNECTED;
                 walk_below(&w, &plans[p], quick ? plans[p].quick : plans[p].depth, first, first + 1);
                 __atomic_fetch_add(&t->sequences, w.sequences, __ATOMIC_RELAXED);
                 __atomic_fetch_add(&t->replies, w.replies, __ATOMIC_RELAXED);
