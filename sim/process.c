@@ -37,6 +37,15 @@ count_allocation(struct process *p)
         process_kill(p, EXIT_CHECK_FAILED);
 }
 
+/* P9, at each allocation: its bound holds while things happen too. */
+static void
+check_memory(struct process *p)
+{
+    if (p->memory_max && p->mem.in_use > p->memory_max)
+        sim_fail(p->sim, "P9: %s has %zu bytes of memory, and should never have more than %zu", p->name, p->mem.in_use,
+                 p->memory_max);
+}
+
 static void *
 block_add(struct process *p, struct block *b, size_t size)
 {
@@ -52,6 +61,7 @@ heap_buffer(struct mem *mem, size_t size)
 
     count_allocation(p);
     mem->in_use += size;
+    check_memory(p);
     return block_add(p, pool_take(sizeof(struct block) + size), size);
 }
 
@@ -67,6 +77,7 @@ heap_resize(struct mem *mem, void *ptr, size_t old_size, size_t new_size)
     if (new_size > old_size)
         count_allocation(p);
     mem->in_use += new_size - old_size;
+    check_memory(p);
     list_remove(&b->node);
     if (new_size == 0) {
         pool_give(b, sizeof *b + old_size);
@@ -176,6 +187,7 @@ process_start(struct sim *sim, const char *name, struct host *host, int (*main)(
     p->pid = ++sim->last_pid;
     p->host = host;
     p->is_peer = host != sim->home;
+    p->memory_max = !p->is_peer && sim->memory_of_role ? sim->memory_of_role(p->name) : 0;
     p->boot = p->is_peer ? 0 : sim->booted;
     p->next_alarm = FOREVER;
     p->uid = p->gid = p->is_peer || !sim->as_root ? SIM_USER : 0;

@@ -292,6 +292,7 @@ run_seed(uint64_t seed, const struct run_options *options, struct run_result *ou
     run->sim = sim;
     sim->ctx = run;
     sim->log_line = watch_log;
+    sim->memory_of_role = memory_of_role;
     sim->home = host_new(sim, "home", "192.0.2.1");
     run->clients = client_table_new(sim);
     ledger_init(&run->ledger, sim);

@@ -120,6 +120,8 @@ void run_seed(uint64_t seed, const struct run_options *, struct run_result *out)
 
 /* check_rest.c: P9, when all is quiet. What still waits has so long to give up: the longest deadline of a client or server. */
 void check_rest(struct sim *, int64_t patience);
+/* P9, at any time: the most that a role may ever hold. 0: it is none. */
+size_t memory_of_role(const char *name);
 /* Of one role now, which serves nobody: what it holds; it may be that of a generation that drains. */
 void check_memory_rests(struct sim *, const char *role);
 

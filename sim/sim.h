@@ -70,6 +70,7 @@ struct process {
     struct mem mem;
     struct list blocks;      /* its heap, to drop it whole */
     uint64_t allocations;    /* so far */
+    size_t memory_max;       /* bytes that it may ever have; 0: any number */
     uint64_t ends_at;        /* at which of them there is no memory left; 0: never */
     bool in_seam;            /* the simulator allocates for it, in the midst of what it does: that does not fail */
     struct host *host;
@@ -171,6 +172,7 @@ struct sim {
     char failure[512];       /* the first thing that went wrong, for people */
     void *ctx;               /* of whoever runs it */
     void (*log_line)(struct sim *, struct process *, struct str line); /* may be NULL */
+    size_t (*memory_of_role)(const char *name); /* for memory_max; may be NULL */
     struct process *free_processes; /* with their stacks: see sim_new() */
     bool as_root;
     int64_t booted;          /* of the daemon's machine: its monotonic clock begins there */
