@@ -156,6 +156,8 @@ inject(struct sim *sim, struct fault *f, struct process *victim)
     struct text text = text_init(memory, sizeof memory);
     struct process *daemon = sim_daemon(sim);
 
+    if (f->kind == FAULT_CRASHES && !f->begun && sim->crashes_begin)
+        sim->crashes_begin(sim);
     f->done = f->again == 0;
     all->injected[f->kind] += !f->begun; /* many crashes are one fault */
     f->begun = true;

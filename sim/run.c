@@ -201,6 +201,16 @@ watch_log(struct sim *sim, struct process *p, struct str line)
 }
 
 static void
+keep_crashed_disk(struct sim *sim)
+{
+    struct run *run = run_of(sim);
+    disk_inode spool;
+
+    if (!run->crashed && disk_walk(sim->disk, DISK_ROOT, S(STATE_DIR "/spool"), &spool))
+        run->crashed = disk_clone(sim->disk);
+}
+
+static void
 start_peers(struct run *run, const struct run_options *options)
 {
     server_start(run, "mx1", "203.0.113.10", 25, false);
@@ -293,6 +303,7 @@ run_seed(uint64_t seed, const struct run_options *options, struct run_result *ou
     sim->ctx = run;
     sim->log_line = watch_log;
     sim->memory_of_role = memory_of_role;
+    sim->crashes_begin = keep_crashed_disk;
     sim->home = host_new(sim, "home", "192.0.2.1");
     run->clients = client_table_new(sim);
     ledger_init(&run->ledger, sim);
@@ -307,6 +318,10 @@ run_seed(uint64_t seed, const struct run_options *options, struct run_result *ou
     run->ledger.thin = run->plan.big > 0 && is_thin(&sim->net);
     run->ledger.soonest = run->plan.first_wait - run->plan.first_wait / 5;
     live(run, options);
+    if (!sim->failed && !run->ledger.damaged)
+        check_recovery(run);
+    if (run->crashed)
+        disk_free(run->crashed);
     *out = (struct run_result){ .failed = sim->failed, .hash = sim->hash, .turns = sim->turns, .virtual_ns = sim->now,
                                 .mails = run->ledger.count, .accepted = run->ledger.accepted,
                                 .delivered = run->ledger.delivered, .duplicates = run->ledger.duplicates,

@@ -103,6 +103,7 @@ struct run {
     char counters[8192];     /* what `postrider status` said last, and when it was asked */
     size_t counters_len;
     int64_t counters_at;
+    struct disk *crashed;    /* a copy, as the first series of crashes in recovery began; or NULL */
     struct server *servers[SERVERS_MAX];
     size_t server_count;
     const struct workload *workload; /* of sim/nth.h; else NULL */
@@ -120,6 +121,8 @@ void run_seed(uint64_t seed, const struct run_options *, struct run_result *out)
 
 /* check_rest.c: P9, when all is quiet. What still waits has so long to give up: the longest deadline of a client or server. */
 void check_rest(struct sim *, int64_t patience);
+/* check_recovery.c: P7, of the disk that was copied. Not while anything runs. */
+void check_recovery(struct run *);
 /* P9, at any time: the most that a role may ever hold. 0: it is none. */
 size_t memory_of_role(const char *name);
 /* Of one role now, which serves nobody: what it holds; it may be that of a generation that drains. */

@@ -173,6 +173,8 @@ struct sim {
     void *ctx;               /* of whoever runs it */
     void (*log_line)(struct sim *, struct process *, struct str line); /* may be NULL */
     size_t (*memory_of_role)(const char *name); /* for memory_max; may be NULL */
+    void (*crashes_begin)(struct sim *); /* FAULT_CRASHES: before the first; may be NULL */
+    struct sim *outer;       /* the world in which this one was made */
     struct process *free_processes; /* with their stacks: see sim_new() */
     bool as_root;
     int64_t booted;          /* of the daemon's machine: its monotonic clock begins there */
@@ -182,7 +184,7 @@ enum { SIM_USER = 1000 };
 #define SIM_CONFIG_PATH "/etc/postrider.conf"
 #define SIM_WALL_START (INT64_C(1767225600) * SECOND) /* 2026-01-01 */
 
-/* Processes' memory is kept from run to run: fiber stacks are dear. */
+/* Processes' memory is kept from run to run: fiber stacks are dear. A world may be made while another stands still. */
 struct sim *sim_new(uint64_t seed, struct sim_options);
 void sim_free(struct sim *);
 void sim_forget_processes(void); /* what was kept */

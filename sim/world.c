@@ -255,6 +255,7 @@ sim_new(uint64_t seed, struct sim_options options)
     sim->next_port = 40000;
     sim->free_processes = kept;
     kept = NULL;
+    sim->outer = the_sim;
     the_sim = sim;
     return sim;
 }
@@ -281,7 +282,11 @@ sim_free(struct sim *sim)
     }
     disk_free(sim->disk);
     heap_done(&sim->events);
+    struct process **last = &sim->free_processes;
+    while (*last)
+        last = &(*last)->next_free;
+    *last = kept; /* of worlds within */
     kept = sim->free_processes;
-    the_sim = NULL;
+    the_sim = sim->outer;
     free(sim);
 }
