@@ -187,16 +187,18 @@ is_settled(struct sim *sim, void *arg)
 static void
 watch_log(struct sim *sim, struct process *p, struct str line)
 {
-    static const struct str never[] = { STR("\"event\":\"link-violated\""), STR("\"event\":\"configuration\"") };
+    static const struct str never[] = { STR("link-violated\""), STR("configuration\"") };
+    static const struct str marker = STR("\"event\":\"");
+    struct run *run = run_of(sim);
+    struct str event = str_from(line, str_find(line, marker) + marker.len);
 
-    if (str_find(line, S("\"event\":\"spool-damage\"")) < line.len ||
-        str_find(line, S("\"event\":\"message-unreadable\"")) < line.len ||
-        str_find(line, S("the message cannot be read from the spool")) < line.len) /* in "attempt" */
-        run_of(sim)->ledger.damage_told = true;
-    if (str_find(line, S("\"event\":\"spool-broken\"")) < line.len)
+    if (str_starts(event, S("spool-damage\"")) || str_starts(event, S("message-unreadable\"")) ||
+        (run->ledger.damaged && str_find(line, S("the message cannot be read from the spool")) < line.len)) /* in "attempt" */
+        run->ledger.damage_told = true;
+    if (str_starts(event, S("spool-broken\"")))
         faults_death(sim); /* the store ends itself, with what it could not write down */
     for (size_t i = 0; i < sizeof never / sizeof *never && !sim->faults.planted; i++)
-        if (str_find(line, never[i]) < line.len)
+        if (str_starts(event, never[i]))
             sim_fail(sim, "%s says what should never be said: %.*s", p->name, (int)(line.len < 300 ? line.len : 300), line.ptr);
 }
 

@@ -11,11 +11,11 @@ find(const struct setting_table *table, struct str name, struct str *out_guess)
 {
     struct conf_guess guess = { .word = name };
 
-    for (size_t i = 0; i < table->count; i++) {
+    for (size_t i = 0; i < table->count; i++)
         if (str_eq(table->settings[i].name, name))
             return &table->settings[i];
+    for (size_t i = 0; i < table->count; i++)
         conf_guess_offer(&guess, table->settings[i].name);
-    }
     *out_guess = conf_guess_best(&guess);
     return NULL;
 }

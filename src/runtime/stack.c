@@ -39,7 +39,7 @@ struct slab {
 void
 stacks_init(struct stacks *s, struct mem *mem, size_t map_count_max, bool guard_advice)
 {
-    *s = (struct stacks){ .mem = mem, .guard_by_advice = guard_advice };
+    *s = (struct stacks){ .mem = mem, .guard_by_advice = guard_advice, .keep_warm = KEEP_WARM };
     list_init(&s->slabs);
     list_init(&s->free);
     if (guard_advice) { /* asked of the kernel itself: version numbers lie */
@@ -132,7 +132,7 @@ stack_put(struct stacks *s, void *bottom)
 #if defined(CONTEXT_ASAN)
     __asan_unpoison_memory_region(bottom, STACK_BYTES);
 #endif
-    if (s->free_count >= KEEP_WARM)
+    if (s->free_count >= s->keep_warm)
         stack_trim(bottom, (char *)bottom + STACK_BYTES);
     list_push_front(&s->free, free_link(bottom));
     s->free_count++;
