@@ -189,6 +189,7 @@ check_recovery(struct run *run)
     if (!r.done || !same_state(&once, &r.state))
         sim_fail(run->sim, "P7: what recovery had shown did not last: %llu messages, not %llu: %s",
                  (unsigned long long)r.state.messages, (unsigned long long)once.messages, sim->failure);
+    run->counts.recoveries++;
     sim_note(run->sim, NULL, "recovered", once.messages, once.sum);
     sim_free(sim);
 }

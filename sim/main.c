@@ -26,6 +26,7 @@ struct told { /* by a worker */
 
 struct totals {
     uint64_t seeds, failed, mails, accepted, delivered, duplicates, bounced, converted, deaths, faults, turns;
+    struct run_counts counts;
     uint64_t injected[FAULT_KINDS];
     double virtual_s;
     struct told failures[FAILURES_SHOWN];
@@ -164,6 +165,9 @@ add(struct totals *t, const struct told *told)
     t->duplicates += r->duplicates;
     t->bounced += r->bounced;
     t->converted += r->converted;
+    t->counts.logins += r->counts.logins;
+    t->counts.logins_refused += r->counts.logins_refused;
+    t->counts.recoveries += r->counts.recoveries;
     t->deaths += r->deaths;
     t->turns += r->turns;
     t->virtual_s += (double)r->virtual_ns / (double)SECOND;
@@ -249,7 +253,8 @@ put_totals(FILE *out, const struct totals *t, double took, bool as_table)
     } figures[] = {
         { "schedules", t->seeds }, { "failed", t->failed }, { "messages handed in", t->mails }, { "accepted", t->accepted },
         { "recipients delivered", t->delivered }, { "duplicates", t->duplicates }, { "bounced", t->bounced },
-        { "converted", t->converted },
+        { "converted", t->converted }, { "logins", t->counts.logins }, { "logins refused", t->counts.logins_refused },
+        { "end states compared", t->counts.recoveries },
         { "faults", t->faults }, { "process deaths", t->deaths },
     };
 

@@ -330,6 +330,7 @@ run_seed(uint64_t seed, const struct run_options *options, struct run_result *ou
                                 .bounced = run->ledger.bounced, .converted = run->ledger.converted, .deaths = sim->faults.process_deaths,
                                 .planted = sim->faults.planted, .fault_count = sim->faults.count, .client_count = run->plan.client_count };
     memcpy(out->failure, sim->failure, sizeof out->failure);
+    out->counts = run->counts;
     memcpy(out->injected, sim->faults.injected, sizeof out->injected);
     struct mem *mem = &sim->mem;
     (void)mem;

@@ -74,12 +74,19 @@ struct run_options {
     bool calm;               /* no faults and no hostility at all */
 };
 
+/* What else was done, to be told. */
+struct run_counts {
+    uint64_t logins, logins_refused;
+    uint64_t recoveries;     /* series of crashes whose end state was compared */
+};
+
 struct run_result {
     bool failed;
     char failure[512];
     uint64_t hash, turns;
     int64_t virtual_ns;
     uint64_t mails, accepted, delivered, duplicates, bounced, converted, deaths;
+    struct run_counts counts;
     uint64_t injected[FAULT_KINDS], planted;
     size_t fault_count, client_count;
     double seconds;
@@ -96,6 +103,7 @@ struct run {
     bool has_users;
     struct user_of_site users[USERS];
     struct prng user_draws;
+    struct run_counts counts;
     bool unattended;         /* operators ask no more */
     int64_t empty_at;        /* when an operator asked last, if the queue was empty then; else 0 */
     int64_t unbalanced_since; /* answers whose sums did not agree; 0: they do */

@@ -157,6 +157,8 @@ judge_login(struct run *run, const struct user_of_site *u, const char *password,
 {
     bool right = u && strcmp(passwords[u->password], password) == 0;
 
+    run->counts.logins += code == 235;
+    run->counts.logins_refused += code == 535 || code == 454;
     if (code == 235 && (!u || (!right && (is_settled(run, u) || !ever_was(u, password)))))
         sim_fail(run->sim, "%s is let in with a password that is not right", u ? u->name : "somebody who does not exist");
     if (code == 535 && right && is_settled(run, u))
