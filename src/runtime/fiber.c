@@ -5,13 +5,16 @@
 enum {
     OPERATIONS_AT_ONCE = 64, /* then a fiber yields, though nothing makes it wait */
     TRIMS_AT_ONCE = 128,     /* some 100 us of madvise() */
+    RESTED_MANY = 64,        /* fewer leave too little behind to look for it */
 };
+#define MEMORY_TRIM_AFTER_NS (5 * SECOND) /* so that it is done once for all who go to rest meanwhile */
 #define RUN_NS_MAX (4 * MILLISECOND) /* then it is time to look at descriptors and alarms again */
 static_assert(STACK_BYTES > 16 * sizeof(struct fiber), "the fiber lies on its own stack");
 
 /* ---- the turn ---------------------------------------------------------------------------------------------------- */
 
 static void trim_resting(struct alarm *);
+static void trim_memory(struct alarm *);
 
 void
 sched_init(struct rt *rt)
@@ -22,6 +25,7 @@ sched_init(struct rt *rt)
     list_init(&rt->resting);
     heap_init(&rt->alarms, rt->mem);
     rt->trim.due = trim_resting;
+    rt->memory_trim.due = trim_memory;
     context_init_here(&rt->reactor);
     rt->now = rt->clock(rt);
 }
@@ -331,7 +335,18 @@ trim_resting(struct alarm *a)
         list_remove(&f->in_resting);
         if (f->context.sp)
             stack_trim(f->stack, f->context.sp);
+        if (++rt->rested == RESTED_MANY && rt->trim_memory)
+            alarm_set(rt, &rt->memory_trim, rt->now + MEMORY_TRIM_AFTER_NS);
     }
+}
+
+static void
+trim_memory(struct alarm *a)
+{
+    struct rt *rt = container_of(a, struct rt, memory_trim);
+
+    rt->rested = 0;
+    rt->trim_memory(rt);
 }
 
 /* ---- events ------------------------------------------------------------------------------------------------------ */

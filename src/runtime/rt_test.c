@@ -201,6 +201,41 @@ WORLD_TEST(a_fiber_that_rests_keeps_its_frames)
         EXPECT_INT(t, c[i].count, 3000);
 }
 
+static void
+note_trim(struct rt *rt)
+{
+    rt->trim_memory = NULL;
+}
+
+WORLD_TEST(memory_is_trimmed_once_many_fibers_rest)
+{
+    struct ctx c[64];
+
+    rt->trim_after_ns = MILLISECOND;
+    rt->trim_memory = note_trim;
+    for (size_t i = 0; i < 64; i++) {
+        c[i] = (struct ctx){ .rt = rt };
+        event_init(&c[i].event);
+        if (i < 63)
+            fiber_start(rt, "rest", rest_with_a_frame, &c[i]);
+    }
+    fiber_yield(rt);
+    while (!list_is_empty(&rt->resting))
+        fiber_yield(rt);
+    EXPECT(t, !heap_has(&rt->memory_trim.node));
+    fiber_start(rt, "rest", rest_with_a_frame, &c[63]);
+    while (!heap_has(&rt->memory_trim.node))
+        fiber_yield(rt);
+    alarm_set(rt, &rt->memory_trim, rt_now(rt));
+    while (rt->trim_memory)
+        fiber_yield(rt);
+    EXPECT_INT(t, rt->rested, 0);
+    for (size_t i = 0; i < 64; i++)
+        event_wake(rt, &c[i].event);
+    while (fiber_count(rt) > 1)
+        fiber_yield(rt);
+}
+
 WORLD_TEST(room_for_fibers_has_an_end)
 {
     struct stacks few;
@@ -1547,6 +1582,7 @@ TEST_MAIN({ "fibers take turns", fibers_take_turns },
           { "stacks are reused and keep their frames", stacks_are_reused_and_keep_their_frames },
           { "unused stack is given back", unused_stack_is_given_back },
           { "a fiber that rests keeps its frames", a_fiber_that_rests_keeps_its_frames },
+          { "memory is trimmed once many fibers rest", memory_is_trimmed_once_many_fibers_rest },
           { "room for fibers has an end", room_for_fibers_has_an_end },
           { "who holds the reactor is named", who_holds_the_reactor_is_named },
           { "events wake one or all", events_wake_one_or_all },

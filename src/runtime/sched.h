@@ -56,6 +56,8 @@ struct rt {
     void (*held)(struct rt *, const char *fiber_name, int64_t ns);
     int64_t held_ns;
     int64_t trim_after_ns;      /* a fiber that waits this long gives back the stack that it does not use; 0: never */
+    /* Many fibers went to rest a while ago: what they freed may go back to the system; may be NULL. */
+    void (*trim_memory)(struct rt *);
     struct log_sink *log;       /* runtime/log.c's */
 
     struct fiber *running;      /* NULL: the reactor itself */
@@ -63,13 +65,14 @@ struct rt {
     struct list ready, all, resting;
     size_t fiber_count;
     struct heap alarms;
-    struct alarm trim;
+    struct alarm trim, memory_trim;
+    size_t rested;              /* fibers trimmed since trim_memory was called last */
     struct stacks stacks;
     int budget;                 /* operations that the running fiber may still do at once before it yields */
     bool ending;                /* new fibers start cancelled */
 };
 
-/* mem, clock, held and trim_after_ns are set before, stacks_init() was called. */
+/* mem, clock, held, trim_after_ns and trim_memory are set before, stacks_init() was called. */
 void sched_init(struct rt *);
 void sched_done(struct rt *); /* fibers that have not ended are dropped where they stand */
 /* Runs ready fibers, those that become ready meanwhile too, but not for ever: `most` resumes, some milliseconds. */
