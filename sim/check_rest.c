@@ -18,8 +18,8 @@ enum {
 };
 #define COUNT_ANY UINT32_MAX
 
-/* Links: one to the supervisor, one to each process of ARCHITECTURE.md's borders. KiB at most: about twice of what they have
- * when they have most, in thousands of runs of some clients each; messages have 300 KiB at most here. */
+/* Links: one to the supervisor, one to each process of ARCHITECTURE.md's borders. KiB at most: a good deal above what
+ * they have when they have most, in tens of thousands of runs of some clients each; messages have 300 KiB at most here. */
 static const struct rest {
     const char *role;
     uint32_t processes, links;
@@ -27,18 +27,18 @@ static const struct rest {
     uint32_t kib_max;
     const char *fibers[FIBERS_MAX];
 } rests[] = {
-    { "supervisor", 1, 13, 90, 9000, { "main", "signals", "watch", "watch users" } }, /* it knows of each link between two others */
-    { "store", 1, 9, COUNT_ANY, 13000, { "main", "commit", "spool recovery", "pump", "space" } },
-    { "resolver", 1, 6, 24, 2500, { "main" } },
-    { "checker", 1, 4, 24, 2000, { "main" } },
-    { "gate", 1, 6, 24, 2500, { "main", "sweep", "keep" } },
-    { "sender", 2, 4, 40, 3600, { "main", "smtp client keeper" } },
-    { "mailbox", 1, 2, 24, 2000, { "main" } },
-    { "console", 1, 3, 24, 2500, { "main", "accept" } },
-    { "submission", 1, 5, 32, 3000, { "main", "accept" } },
-    { "receiver", 2, 5, 32, 2600, { "main", "accept" } },
-    { "keys", 1, 7, 32, 3500, { "main", "tickets" } }, /* two to each receiver: one of them for signatures */
-    { "fetch", 1, 4, 32, 2000, { "main", "refresh" } },
+    { "supervisor", 1, 13, 90, 13000, { "main", "signals", "watch", "watch users" } }, /* it knows of each link between two others */
+    { "store", 1, 9, COUNT_ANY, 20000, { "main", "commit", "spool recovery", "pump", "space" } },
+    { "resolver", 1, 6, 24, 3500, { "main" } },
+    { "checker", 1, 4, 24, 3000, { "main" } },
+    { "gate", 1, 6, 24, 3500, { "main", "sweep", "keep" } },
+    { "sender", 2, 4, 40, 6000, { "main", "smtp client keeper" } },
+    { "mailbox", 1, 2, 24, 3000, { "main" } },
+    { "console", 1, 3, 24, 3500, { "main", "accept" } },
+    { "submission", 1, 5, 32, 4500, { "main", "accept" } },
+    { "receiver", 2, 5, 32, 4000, { "main", "accept" } },
+    { "keys", 1, 7, 32, 5000, { "main", "tickets" } }, /* two to each receiver: one of them for signatures */
+    { "fetch", 1, 4, 32, 3000, { "main", "refresh" } },
 };
 enum { RESTS = sizeof rests / sizeof *rests };
 
