@@ -6,6 +6,7 @@ import re
 import signal
 import smtplib
 import socket
+import sys
 
 import pytest
 
@@ -208,3 +209,28 @@ def test_a_sender_or_store_that_crashes_loses_nothing(tmp_path):
             wait_until(lambda: {r["state"] for r in server.status()["roles"]} == {"running"}, what="all roles")
         server.wait_for_mail(count=5)
         server.wait_until_empty()
+
+
+# Runs the command behind it with openat2() answered by ENOSYS, as systemd does for RestrictSUIDSGID= and old containers do.
+HIDES_OPENAT2 = """
+import ctypes, os, struct, sys
+OPENAT2, LOAD_NUMBER, JUMP_IF_EQUAL, RETURN, ALLOW, ENOSYS = 437, 0x20, 0x15, 0x06, 0x7fff0000, 0x00050000 | 38
+steps = [(LOAD_NUMBER, 0, 0, 0), (JUMP_IF_EQUAL, 0, 1, OPENAT2), (RETURN, 0, 0, ENOSYS), (RETURN, 0, 0, ALLOW)]
+filter = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in steps))
+program = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(steps), ctypes.addressof(filter)))
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, program) == 0, os.strerror(ctypes.get_errno())
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+def test_a_filter_around_us_that_hides_a_call_is_said(tmp_path):
+    """No "input/output error", which sends the reader to the disk."""
+    server = Postrider(tmp_path, SITE, command=[sys.executable, "-c", HIDES_OPENAT2])
+    server.start(wait=False)
+    try:
+        (first, *_) = wait_until(lambda: server.log_events("spool-cannot-be-opened"), what="the spool's error")
+        assert "a filter around this process hides it (ENOSYS)" in first["error"]
+    finally:
+        server.stop()
+    assert not server.crashes()

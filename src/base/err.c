@@ -17,7 +17,7 @@ static const struct {
     { EMFILE, ERR_NO_FILES },         { ENFILE, ERR_NO_FILES },      { ENOMEM, ERR_NO_MEMORY },
     { ENOBUFS, ERR_NO_MEMORY },       { EROFS, ERR_READ_ONLY },      { EACCES, ERR_DENIED },
     { EPERM, ERR_DENIED },            { EBUSY, ERR_BUSY },           { EADDRINUSE, ERR_BUSY },
-    { EWOULDBLOCK, ERR_BUSY },
+    { EWOULDBLOCK, ERR_BUSY },        { ENOSYS, ERR_NO_CALL },
 };
 
 static const struct str kind_names[] = {
@@ -41,6 +41,7 @@ static const struct str kind_names[] = {
     [ERR_DENIED] = STR("permission denied"),
     [ERR_CORRUPT] = STR("corrupt"),
     [ERR_BUSY] = STR("busy"),
+    [ERR_NO_CALL] = STR("the kernel has no such call, or a filter around this process hides it"),
     [ERR_IO] = STR("input/output error"),
 };
 

@@ -30,6 +30,7 @@ enum err_kind {
     ERR_DENIED,
     ERR_CORRUPT,   /* stored bytes fail their check */
     ERR_BUSY,
+    ERR_NO_CALL,   /* the kernel has no such call, or a filter around us hides it */
     ERR_IO,        /* anything else the system said */
 };
 
