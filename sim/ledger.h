@@ -41,6 +41,7 @@ struct mail {
     bool spoiled;           /* its bytes in the spool were damaged at rest: it may be lost, if that is said */
     bool mime;              /* 8-bit: a next hop may get it converted */
     bool null_sender, delay_told;
+    bool notice_returned;   /* a notice about it could not be delivered, and went to our postmaster */
     bool removed;           /* an operator took it out of the queue, or tried: it need not arrive */
     char sender[80];
     struct target targets[TARGETS_MAX];

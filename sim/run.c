@@ -251,9 +251,10 @@ live(struct run *run, const struct run_options *options)
         sim->faults.list[i].at += begin;
     faults_arm(sim);
     (void)sim_run(sim, begin + run->plan.active + MINUTE, NULL, NULL);
+    int64_t stalled = sim->disk_speed.stall_until; /* until then what waits for the disk waits on */
     faults_end(sim);
     run->calm = true;
-    run->healed_at = sim->now;
+    run->healed_at = stalled > sim->now ? stalled : sim->now;
     if (script)
         script->heal(run, script->arg);
     if (!sim_run(sim, sim->now + run->plan.lifetime + HOUR, is_settled, run) && !sim->failed && !is_settled(sim, run)) {

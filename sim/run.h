@@ -99,7 +99,7 @@ struct run {
     struct prng draws;       /* of the plan: not disturbed by what happens */
     size_t clients_busy;
     bool calm;               /* everybody behaves from now on */
-    int64_t healed_at;       /* since then */
+    int64_t healed_at;       /* since then all is well */
     bool has_users;
     struct user_of_site users[USERS];
     struct prng user_draws;

@@ -512,7 +512,7 @@ guess_passwords(struct rt *rt, void *arg)
         if (!run->calm)
             visit(run, rt);
     } while (!run->calm);
-    (void)rt_sleep(rt, within(rt, SETTLED + SECOND));
+    (void)rt_sleep(rt, run->healed_at + SETTLED + SECOND);
     give_up_often(run, rt);
     visit(run, rt);
     (void)rt_sleep(rt, within(rt, FORGIVEN));
