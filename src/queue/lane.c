@@ -192,7 +192,14 @@ lane_for_suspects(struct queue_lane *l)
     struct text key = text_init(memory, cap);
     text_put(&key, l->key);
     text_put(&key, S(" alone"));
-    struct queue_lane *alone = lane_new(ls, l->own_route, text_str(&key), l->destination->name);
+    /* One whose lane has gone meanwhile may still be at work, for a lane that was like this one. */
+    struct queue_lane *alone = map_get(&ls->by_key, text_str(&key));
+    if (alone) {
+        lane_ref(alone);
+        mem_free(ls->mem, memory, cap);
+        return l->alone = alone;
+    }
+    alone = lane_new(ls, l->own_route, text_str(&key), l->destination->name);
     mem_free(ls->mem, memory, cap);
     alone->class = LANE_ALONE;
     alone->window = 1;
