@@ -8,12 +8,14 @@ import fcntl
 import hashlib
 import hmac
 import os
+import re
 import secrets
 import shutil
 import smtplib
 import ssl
 import subprocess
 import termios
+import threading
 import time
 
 import pytest
@@ -520,15 +522,36 @@ def test_delivered_in_time_or_returned(tmp_path):
                 assert client.docmd("MAIL", f"FROM:<{USER}> {by}")[0] == 250
                 assert client.docmd("RCPT", f"TO:<{to}>")[0] == 250
                 assert client.data(b"Subject: %s\r\n\r\nhello\r\n" % to.encode())[0] == 250
-            wait_until(lambda: len(knows.messages) == 2 and len(plain.messages) == 1 and server.mails("anna"))
-            bounce = server.mails("anna")[0]
+            wait_until(lambda: len(knows.messages) == 2 and len(plain.messages) == 1 and len(server.mails("anna")) == 3)
+            notices = {action: [m for m in server.mails("anna") if b"Action: " + action in m] for action in (b"failed", b"relayed")}
+            bounce, = notices[b"failed"]
+            told = b"".join(notices[b"relayed"])  # of the one that is traced, and of the one whose time nobody keeps from here on
+            assert len(notices[b"relayed"]) == 2 and b"b@knows.test" in told and b"x@plain.test" in told
             assert b"y@plain.test" in bounce and b"Status: 5.4.7" in bounce and b"(DELIVERBY)" in bounce
             passed_on = {rcpts[0].split("<")[1].split(">")[0]: mail for mail, rcpts, _ in knows.messages + plain.messages}
             for to, mode in (("a@knows.test", "R"), ("b@knows.test", "NT")):
                 left, told = re.search(r" BY=(\d+);(\w+)", passed_on[to]).groups()
                 assert told == mode and 500 < int(left) <= 600
             assert "BY=" not in passed_on["x@plain.test"] and "y@plain.test" not in passed_on
-            assert len(server.mails("anna")) == 1
+            assert len(server.mails("anna")) == 3
+
+
+def test_told_of_the_delay_at_that_time(tmp_path):
+    """Mode N: at the time that the sender said a notice of the delay comes, and the message goes on."""
+    ready = threading.Event()
+    answers = {"RCPT": lambda line, server: None if ready.is_set() else "451 4.2.1 not now"}
+    with ScriptedServer(answers, extensions=("DELIVERBY",)) as slow:
+        with Site(tmp_path, next_port=slow.port) as server, server.login() as client:
+            assert client.docmd("MAIL", f"FROM:<{USER}> BY=2;N")[0] == 250
+            assert client.docmd("RCPT", "TO:<a@slow.test>")[0] == 250
+            said = client.data(b"Subject: x\r\n\r\nhello\r\n")[1].decode()
+            wait_until(lambda: server.mails("anna"))
+            notice, = server.mails("anna")
+            assert b"Action: delayed" in notice and b"a@slow.test" in notice and b"Status: 4." in notice and not slow.messages
+            ready.set()
+            server.cli("queue", "retry", said.split()[-1], "--config", str(server.config_path))
+            wait_until(lambda: slow.messages and len(server.mails("anna")) == 2)
+            assert b"Action: relayed" in b"".join(server.mails("anna"))
 
 
 # ---- limits ----

@@ -10,7 +10,7 @@
 
 enum outcome_kind {
     OUTCOME_DELIVERED, /* ended well: in the Maildir, with the LMTP server, or taken over by the next MTA */
-    OUTCOME_RELAYED,   /* the same, but the next hop knows no DSN and NOTIFY=SUCCESS asks us for a "relayed" notice */
+    OUTCOME_RELAYED,   /* the same, and a "relayed" notice is ours to send: NOTIFY=SUCCESS, and the next hop knows no DSN; or DELIVERBY */
     OUTCOME_DEFERRED,  /* not now: again later */
     OUTCOME_FAILED,    /* never */
 };

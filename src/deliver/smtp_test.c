@@ -25,6 +25,7 @@ struct attempt_case {
     uint8_t tls; /* enum tls */
     size_t jobs;       /* of the same kind, one after another; 0: 1 */
     uint8_t body, notify;
+    const char *by;    /* "N", "RT": to be delivered within ten minutes, or of old: "oN" (RFC 2852) */
 };
 
 enum tls { TLS_OFF, TLS_WORKS, TLS_FAILS, TLS_STRICT, TLS_STRICT_FAILS, TLS_AT_ONCE, TLS_NOT_HERE, TLS_TESTED };
@@ -253,7 +254,13 @@ run_case(struct rt *rt, void *arg)
         .body = c->body,
         .smtputf8 = c->smtputf8,
         .require_tls = c->require_tls,
+        .accepted_wall = rt_wall(rt),
     };
+    struct str by = str_from_cstr(c->by ? c->by : "");
+    envelope.deliver_within = by.len > 0 ? 10 * MINUTE : 0;
+    envelope.accepted_wall -= str_has_byte(by, 'o') ? HOUR : 0;
+    envelope.deliver_or_return = str_has_byte(by, 'R');
+    envelope.deliver_trace = str_has_byte(by, 'T');
     struct delivery_job job = { &envelope, rcpt, count, mx, host_count, .probe = c->probe, .configured = true };
     struct delivery_settings settings = {
         .lmtp = c->lmtp,
@@ -439,6 +446,9 @@ follows_the_reply_table(struct test *t)
     run_cases(t, cases, sizeof cases / sizeof *cases);
 }
 
+#define BY_HI "S: 220 hi\nC: EHLO *\nS: 250-hi\nS: 250-DSN\nS: 250-DELIVERBY\nS: 250 PIPELINING\n"
+#define BY_REST RCPT0 RCPT1 "C: DATA\n" OK3 "S: 354 go\nD\nS: 250 ok\n" QUIT
+
 static void
 keeps_to_what_is_offered(struct test *t)
 {
@@ -448,6 +458,18 @@ keeps_to_what_is_offered(struct test *t)
         { "not relayed where no success is asked for", { STR("S: 220 hi\nC: EHLO *\nS: 250-hi\nS: 250 PIPELINING\n"
           TAKE QUIT) },
           STR("D2.6.0 h1, D2.6.0 h1"), .notify = NOTIFY_FAILURE },
+        { "by: passed on, nobody is told", { STR(BY_HI "C: MAIL FROM:<a@a.example> BY=*\n" BY_REST) },
+          STR("D2.0.0+ h1, D2.0.0+ h1"), .by = "N" },
+        { "by, traced", { STR(BY_HI "C: MAIL FROM:<a@a.example> BY=*\n" BY_REST) }, STR("R2.0.0+ h1, R2.0.0+ h1"), .by = "RT" },
+        { "by, traced, and who wants nothing",
+          { STR(BY_HI "C: MAIL FROM:<a@a.example> BY=*\nC: RCPT TO:<u0@b.example> NOTIFY=NEVER\nC: RCPT TO:<u1@b.example> NOTIFY=NEVER\n"
+                "C: DATA\n" OK3 "S: 354 go\nD\nS: 250 ok\n" QUIT) },
+          STR("D2.0.0+ h1, D2.0.0+ h1"), .by = "NT", .notify = NOTIFY_NEVER },
+        { "by, and the next hop does not know it", { STR(HI TAKE QUIT) }, STR("R2.6.0+ h1, R2.6.0+ h1"), .by = "N" },
+        { "by, traced, and the next hop does not know it", { STR(HI TAKE QUIT) }, STR("R2.6.0+ h1, R2.6.0+ h1"), .by = "NT" },
+        { "by, and the time is over", { STR(BY_HI "C: MAIL FROM:<a@a.example>\n" BY_REST) }, STR("R2.0.0+ h1, R2.0.0+ h1"), .by = "oN" },
+        { "by or not at all, and the next hop does not know it", { STR(HI QUIT) }, STR("F5.4.7, F5.4.7"), .by = "R" },
+        { "by or not at all, and the time is over", { STR(BY_HI QUIT) }, STR("F5.4.7, F5.4.7"), .by = "oR" },
         { "a probe: no content", { STR(HI MAIL RCPT0 RCPT1 "S: 250 ok\nS: 250 2.1.5 yes\nS: 550 5.1.1 no\n" QUIT) },
           STR("D2.1.5+ h1, F5.1.1 h1"), .probe = true },
         { "a probe: greylisted",

@@ -322,6 +322,21 @@ is_too_many(const struct remote_reply *r, size_t accepted_before)
     return accepted_before >= TOO_MANY_AT;
 }
 
+/*
+ * RFC 2852: whoever traces a message is told of each hop that passes the time on; whoever is to be told when it is late, of the hop
+ * behind which nobody looks at the time.
+ */
+static bool
+tells_of_relay(const struct attempt *a, const struct batch *batch, size_t at)
+{
+    const struct envelope *e = a->job->envelope;
+    bool passes_on = batch->t.deliver_within > 0;
+
+    if (e->deliver_within == 0 || (batch->rcpt[at]->notify & NOTIFY_NEVER))
+        return false;
+    return passes_on ? e->deliver_trace : !e->deliver_or_return;
+}
+
 static struct outcome
 outcome_of_success(struct attempt *a, const struct target *to, const struct batch *batch, size_t at,
                    const struct remote_reply *reply)
@@ -331,7 +346,7 @@ outcome_of_success(struct attempt *a, const struct target *to, const struct batc
 
     outcome.dsn_passed_on = batch->t.dsn_passed_on;
     /* LMTP is the end of the way, so success there is delivery; RFC 3461 section 5.2.2 (e) is about other MTAs. */
-    if (!outcome.dsn_passed_on && !settings->lmtp && (batch->rcpt[at]->notify & NOTIFY_SUCCESS))
+    if (!settings->lmtp && ((!outcome.dsn_passed_on && (batch->rcpt[at]->notify & NOTIFY_SUCCESS)) || tells_of_relay(a, batch, at)))
         outcome.kind = OUTCOME_RELAYED;
     return outcome;
 }

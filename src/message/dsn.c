@@ -34,8 +34,8 @@ static const struct action actions[] = {
     [DSN_DELIVERED] = { STR("delivered"), STR("Delivered: your message arrived"), STR("2.0.0"),
                         STR("Your message was delivered.") },
     [DSN_RELAYED] = { STR("relayed"), STR("Passed on: your message is with the next mail system"), STR("2.1.9"),
-                      STR("Your message was passed on to a mail system that sends no confirmations. Unless it fails "
-                          "there, this is the last that you hear of it.") },
+                      STR("Your message was passed on to the next mail system, which may send no confirmations. Unless it "
+                          "fails there, this may be the last that you hear of it.") },
     [DSN_EXPANDED] = { STR("expanded"), STR("Delivered: your message went to a mailing list"), STR("2.0.0"),
                        STR("Your message was delivered to a list, and goes to its members from there.") },
 };

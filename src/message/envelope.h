@@ -66,7 +66,7 @@ struct envelope {
     int64_t hold_until;      /* wall ns; 0: none */
     int64_t deliver_within;  /* ns from acceptance or release on, RFC 2852; 0: not said */
     bool deliver_or_return;  /* then: fail what is not delivered by then, instead of telling of the delay */
-    bool deliver_trace;      /* BY= had a T: only passed on */
+    bool deliver_trace;      /* BY= had a T: "relayed" notices tell of its way */
     uint8_t ret;             /* enum ret */
     uint8_t body;            /* enum body; what the content needs (8-bit seen counts, whatever MAIL said) */
     bool smtputf8;           /* MAIL said SMTPUTF8 */
@@ -107,7 +107,7 @@ enum recipient_state {
     STATE_FAILED_OWED,    /* failed; its notice is not committed yet */
     STATE_FAILED_SENT,    /* failed; the notice is in the spool as a message of its own */
     STATE_FAILED_SILENT,  /* failed; no notice: null sender, NOTIFY=NEVER */
-    STATE_RELAYED,        /* to a next hop without DSN, and a "relayed" notice was asked for */
+    STATE_RELAYED,        /* to the next hop, and a "relayed" notice was asked for */
     STATE_EXPANDED,       /* an alias or list: its members are recipients of their own */
     STATE_SUPPRESSED,     /* a duplicate of another recipient of the same message */
     STATE_REMOVED,        /* by an operator */

@@ -150,9 +150,11 @@ outcome_reply(struct arena *arena, const struct outcome *o)
 static void
 end_well(struct queue *q, struct moment t, struct pending *p, const struct outcome *o, struct recipient_status *status)
 {
-    bool owed = notice_for_success(pending_facts(q, p)) && !o->dsn_passed_on;
+    bool relayed = o->kind == OUTCOME_RELAYED;
+    struct notice_facts facts = pending_facts(q, p);
+    bool owed = relayed ? notice_for_relay(facts) : notice_for_success(facts) && !o->dsn_passed_on;
 
-    status->state = o->kind == OUTCOME_RELAYED && owed ? STATE_RELAYED : STATE_DELIVERED;
+    status->state = relayed && owed ? STATE_RELAYED : STATE_DELIVERED;
     if (!owed) {
         pending_end(q, p, status->state);
         return;

@@ -19,11 +19,17 @@ notice_for_delay(struct notice_facts f)
 {
     if (f.own_notice || f.null_reverse_path)
         return false;
-    return f.notify == 0 ? f.trusted : (f.notify & NOTIFY_DELAY) != 0;
+    return f.notify == 0 ? f.trusted || f.by : (f.notify & NOTIFY_DELAY) != 0;
 }
 
 bool
 notice_for_success(struct notice_facts f)
 {
     return !f.own_notice && !f.null_reverse_path && (f.notify & NOTIFY_SUCCESS) != 0;
+}
+
+bool
+notice_for_relay(struct notice_facts f)
+{
+    return !f.own_notice && !f.null_reverse_path && (f.notify & NOTIFY_NEVER) == 0;
 }

@@ -157,6 +157,7 @@ pending_facts(const struct queue *q, const struct pending *p)
         .notify = p->notify,
         .null_reverse_path = p->null_reverse_path,
         .own_notice = p->live->own_notice,
+        .by = p->live->within > 0 && !p->live->returns,
         .trusted = p->live->trusted,
         .has_postmaster = q->settings.postmaster.len > 0,
         .is_postmaster = p->is_postmaster,

@@ -1087,6 +1087,8 @@ notices_by_notify_and_outcome(struct test *t)
     static const struct outcome relayed = { .kind = OUTCOME_RELAYED, .enhanced = STR("2.0.0"), .reply = STR("250 ok") };
     static const struct outcome passed_on = {
         .kind = OUTCOME_DELIVERED, .enhanced = STR("2.0.0"), .reply = STR("250 ok"), .dsn_passed_on = true };
+    static const struct outcome traced = {
+        .kind = OUTCOME_RELAYED, .enhanced = STR("2.0.0"), .reply = STR("250 ok"), .dsn_passed_on = true };
     enum {
         NONE = NOTICE_NONE,
         FAILURE = NOTICE_OF_FAILURE,
@@ -1105,6 +1107,9 @@ notices_by_notify_and_outcome(struct test *t)
           STR("0:delivered") },
         { "relayed, asked", { .to = "a@hub.test", .notify = NOTIFY_SUCCESS }, &relayed, SUCCESS, STR("0:relayed") },
         { "passed on", { .to = "a@hub.test", .notify = NOTIFY_SUCCESS }, &passed_on, NONE, STR("") },
+        { "relayed, and by DELIVERBY that is told", { .to = "a@hub.test" }, &relayed, SUCCESS, STR("0:relayed") },
+        { "relayed, DSN passed on, told all the same", { .to = "a@hub.test", .notify = NOTIFY_SUCCESS }, &traced, SUCCESS, STR("0:relayed") },
+        { "relayed, null sender", { .to = "a@hub.test", .from = "" }, &relayed, NONE, STR("") },
         { "relayed, never", { .to = "a@hub.test", .notify = NOTIFY_NEVER }, &relayed, NONE, STR("") },
         { "failed", { .to = "a@hub.test" }, &refused, FAILURE, STR("0:sent") },
         { "failed, only success asked", { .to = "a@hub.test", .notify = NOTIFY_SUCCESS }, &refused, NONE, STR("") },
@@ -1179,6 +1184,7 @@ delay_is_told_once_after_four_hours(struct test *t)
         { "by a lane that is dead", { .to = "a@dead.test b@dead.test", .trusted = true }, true },
         { "by a domain that DNS does not find", { .to = "a@lost.test b@lost.test", .trusted = true }, true },
         { "as soon as its sender says", { .to = "a@hub.test b@hub.test", .trusted = true, .within = 30 * MINUTE }, true },
+        { "as soon as a stranger says", { .to = "a@hub.test b@hub.test", .within = 30 * MINUTE }, true },
     };
 
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {

@@ -66,15 +66,19 @@ notices_go_to_whom_they_should(struct test *t)
         const char *why;
         struct notice_facts facts;
         uint8_t failure;
-        bool delay, success;
+        bool delay, success, relay;
     } cases[] = {
-        { "nothing asked, stranger", { .notify = 0 }, FAILURE, false, false },
-        { "nothing asked, our user", { .trusted = true }, FAILURE, true, false },
+        { "nothing asked, stranger", { .notify = 0 }, FAILURE, false, false, true },
+        { "nothing but by when, stranger", { .by = true }, FAILURE, true, false, true },
+        { "by when, and never", { .by = true, .notify = NOTIFY_NEVER }, NONE, false, false, false },
+        { "by when, and failure only", { .by = true, .notify = NOTIFY_FAILURE }, FAILURE, false, false, true },
+        { "by when, null sender", { .by = true, .null_reverse_path = true }, NONE, false, false, false },
+        { "nothing asked, our user", { .trusted = true }, FAILURE, true, false, true },
         { "never", { .notify = NOTIFY_NEVER, .trusted = true }, NONE, false, false },
-        { "success only", { .notify = NOTIFY_SUCCESS, .trusted = true }, NONE, false, true },
-        { "failure only", { .notify = NOTIFY_FAILURE, .trusted = true }, FAILURE, false, false },
-        { "delay asked by a stranger", { .notify = NOTIFY_DELAY }, NONE, true, false },
-        { "all three", { .notify = NOTIFY_SUCCESS | NOTIFY_FAILURE | NOTIFY_DELAY }, FAILURE, true, true },
+        { "success only", { .notify = NOTIFY_SUCCESS, .trusted = true }, NONE, false, true, true },
+        { "failure only", { .notify = NOTIFY_FAILURE, .trusted = true }, FAILURE, false, false, true },
+        { "delay asked by a stranger", { .notify = NOTIFY_DELAY }, NONE, true, false, true },
+        { "all three", { .notify = NOTIFY_SUCCESS | NOTIFY_FAILURE | NOTIFY_DELAY }, FAILURE, true, true, true },
         { "null sender asks",
          { .notify = NOTIFY_SUCCESS | NOTIFY_FAILURE | NOTIFY_DELAY, .null_reverse_path = true },
          NONE,
@@ -100,6 +104,7 @@ notices_go_to_whom_they_should(struct test *t)
         EXPECT_INT(t, notice_for_failure(cases[i].facts), cases[i].failure);
         EXPECT(t, notice_for_delay(cases[i].facts) == cases[i].delay);
         EXPECT(t, notice_for_success(cases[i].facts) == cases[i].success);
+        EXPECT(t, notice_for_relay(cases[i].facts) == cases[i].relay);
     }
 }
 
