@@ -192,8 +192,11 @@ read_data(struct str packet, const struct place *p, struct arena *arena, struct 
     case DNS_TXT:
         return read_txt(data, arena, &out->data);
     case DNS_TLSA:
-        if (data.len < 4)
-            return false;
+        if (data.len < 4) { /* unusable as others are, and the answer no worse for it: RFC 7672 section 2.1.1 */
+            out->usage = DNS_TLSA_PRIVATE;
+            out->data = S("");
+            return true;
+        }
         out->usage = bytes[0];
         out->selector = bytes[1];
         out->matching = bytes[2];

@@ -45,13 +45,14 @@ enum dns_security {
     DNS_BOGUS,         /* signed, and wrong */
 };
 
+enum { DNS_TLSA_PRIVATE = 255 }; /* a usage that nobody acts on: RFC 6698 section 7.2 */
 struct dns_record {
     uint32_t ttl;          /* seconds */
     uint16_t preference;   /* MX */
     struct str name;       /* MX, PTR, CNAME: the target; absent: it is not a name that a host can have */
     struct address ip;     /* A, AAAA: port 0 */
     struct str data;       /* TXT: its strings joined; TLSA: certificate association data */
-    uint8_t usage, selector, matching; /* TLSA */
+    uint8_t usage, selector, matching; /* TLSA; of one that is too short DNS_TLSA_PRIVATE, without data */
 };
 
 struct dns_answer {

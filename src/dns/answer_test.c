@@ -161,6 +161,17 @@ each_type(struct test *t)
         EXPECT_STR(t, a.records[0].data, S("\xaa\xbb"));
     }
 
+    start(&p, FLAGS_OK, S("_25._tcp.h.example"), DNS_TLSA); /* too short: it is unusable, and hides no other */
+    add_record(&p, false, S("_25._tcp.h.example"), DNS_TLSA, 1, S("\3\1\1"));
+    add_record(&p, false, S("_25._tcp.h.example"), DNS_TLSA, 1, S(""));
+    add_record(&p, false, S("_25._tcp.h.example"), DNS_TLSA, 1, S("\3\1\2\xaa\xbb"));
+    a = decode(&p, S("_25._tcp.h.example"), DNS_TLSA, DNS_SECURE, &arena);
+    if (EXPECT_INT(t, a.count, 3)) {
+        EXPECT(t, a.records[0].usage == DNS_TLSA_PRIVATE && a.records[0].data.len == 0);
+        EXPECT(t, a.records[1].usage == DNS_TLSA_PRIVATE && a.records[1].data.len == 0);
+        EXPECT(t, a.records[2].usage == 3 && a.records[2].data.len == 2);
+    }
+
     start(&p, FLAGS_OK, S("1.2.0.192.in-addr.arpa"), DNS_PTR);
     add_record(&p, false, S("1.2.0.192.in-addr.arpa"), DNS_PTR, 1, S("\4h\r\nX\0"));
     add_record(&p, false, S("1.2.0.192.in-addr.arpa"), DNS_PTR, 1, S("\4host\xc0\x0c"));
