@@ -11,7 +11,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { PORT = 443, HOST_MAX = 256, URL_MAX = HOST_MAX + 256, CONNECT_S = 10 };
+enum { PORT = 443, HOST_MAX = 256, URL_MAX = HOST_MAX + 256, CONNECT_S = 10, SLOW_BYTES = 10, SLOW_S = 10 };
 
 /* What we use of libcurl. */
 struct curl {
@@ -151,6 +151,8 @@ configure(struct job *j, CURL *easy, struct curl_slist *resolve, struct curl_sli
     SET(CURLOPT_FORBID_REUSE, 1L);
     SET(CURLOPT_TIMEOUT_MS, milliseconds);
     SET(CURLOPT_CONNECTTIMEOUT, (long)CONNECT_S);
+    SET(CURLOPT_LOW_SPEED_LIMIT, (long)SLOW_BYTES); /* one that says nothing more holds a thread that others wait for */
+    SET(CURLOPT_LOW_SPEED_TIME, (long)SLOW_S);
     SET(CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
     SET(CURLOPT_SSL_VERIFYPEER, 1L);
     SET(CURLOPT_SSL_VERIFYHOST, 2L);

@@ -16,9 +16,10 @@
 
 #define LOOKUP_NS (20 * SECOND)
 #define FETCH_NS (1 * MINUTE) /* section 3.3 */
+#define STS_AGAIN_NS (1 * DAY)
 #define ROUND_NS (1 * HOUR)   /* between looks at what is to be renewed */
 
-enum { SCRATCH_MAX = HOST_ARENA_BYTES + 2 * STS_ANSWER_ARENA_BYTES + (64 << 10), WHY_KEPT = 200 };
+enum { SCRATCH_MAX = HOST_ARENA_BYTES + 2 * STS_ANSWER_ARENA_BYTES + (64 << 10), WHY_KEPT = 200, SMALL_FILE = 2048 };
 
 struct known {
     struct list by_use;  /* asked about last, last */
@@ -28,7 +29,8 @@ struct known {
     uint8_t mode;
     uint32_t max_age;
     int64_t fetched_at;  /* monotonic, as the next two: before this process began it may be negative */
-    int64_t used_at;
+    int64_t used_at, known_since;
+    bool used_again;     /* by mail of more than one day */
     uint8_t failed;      /* enum tls_result: what became of the newest attempt */
     int64_t failed_at;
     char failed_id_bytes[STS_ID_MAX], why_bytes[WHY_KEPT];
@@ -117,7 +119,7 @@ known_add(struct sts_policies *p, struct str domain)
 
     memcpy(name, domain.ptr, domain.len);
     k->own_domain = str_new(name, domain.len);
-    k->used_at = rt_now(p->rt);
+    k->used_at = k->known_since = rt_now(p->rt);
     event_init(&k->fetched);
     list_push_back(&p->by_use, &k->by_use);
     map_put(&p->by_domain, k->own_domain, k);
@@ -180,7 +182,18 @@ unlink_file(struct sts_policies *p, struct str domain)
         (void)dir_unlink(p->dir, domain, LANE_BACKGROUND, FOREVER); /* what stays is looked at again at the next start */
 }
 
-/* What nobody holds, the longest unused first. */
+/*
+ * Who goes first: what was wanted by mail of one day only, before what is wanted again and again; and of each the large, before the
+ * small. A policy of a few hosts has 200 bytes, and may have 64 KiB: who makes us write to five hundred domains of his, as a
+ * forged sender does by our bounces, must not push out what protects others.
+ */
+static int
+worth(const struct known *k)
+{
+    return (k->used_again ? 2 : 0) + (k->own_file.len <= SMALL_FILE ? 1 : 0);
+}
+
+/* What nobody holds, the longest unused of what is worth least first. */
 static void
 make_room(struct sts_policies *p)
 {
@@ -191,10 +204,8 @@ make_room(struct sts_policies *p)
 
         list_each (node, &p->by_use) {
             struct known *k = container_of(node, struct known, by_use);
-            if (k->users == 0) {
+            if (k->users == 0 && (!oldest || worth(k) < worth(oldest)))
                 oldest = k;
-                break;
-            }
         }
         if (!oldest)
             return;
@@ -311,9 +322,9 @@ sts_policies_load(struct sts_policies *p, struct dir *dir, int64_t until)
 
 /* ---- fetching ---------------------------------------------------------------------------------------------------- */
 
-/* The id of the domain's record; empty: it has none that counts, or it cannot be known now. */
+/* The id of the domain's record; empty: it has none that counts; absent: it cannot be known now, *out_why says why. */
 static struct err
-look_up_id(struct sts_policies *p, struct str domain, int64_t until, struct arena *scratch, struct str *out)
+look_up_id(struct sts_policies *p, struct str domain, int64_t until, struct arena *scratch, struct str *out, struct str *out_why)
 {
     struct dns_answer a;
     struct str id;
@@ -321,8 +332,12 @@ look_up_id(struct sts_policies *p, struct str domain, int64_t until, struct aren
 
     *out = S("");
     TRY(dns_query(p->dns, arena_join(scratch, S("_mta-sts."), domain), DNS_TXT, until < soon ? until : soon, scratch, &a));
-    if (a.status == DNS_FOUND && !a.cut && sts_records_parse(a.records, a.count, &id))
+    if (a.status == DNS_TEMPORARY) {
+        *out = (struct str){ NULL, 0 };
+        *out_why = arena_join(scratch, S("its record at _mta-sts cannot be looked up now: "), a.why);
+    } else if (a.status == DNS_FOUND && !a.cut && sts_records_parse(a.records, a.count, &id)) {
         *out = arena_keep(scratch, id);
+    }
     return OK;
 }
 
@@ -474,17 +489,18 @@ struct err
 sts_policies_find(struct sts_policies *p, struct str domain, int64_t until, struct arena *arena, struct sts_answer *out)
 {
     struct arena scratch;
-    struct str id;
+    struct str id, unknown;
 
     *out = (struct sts_answer){ .why = S("") };
     arena_init(&scratch, rt_mem(p->rt), 4096, SCRATCH_MAX);
-    struct err e = look_up_id(p, domain, until, &scratch, &id);
+    struct err e = look_up_id(p, domain, until, &scratch, &id, &unknown);
     struct known *k = map_get(&p->by_domain, domain);
     if (!k && !err_is(e) && id.len > 0)
         k = known_add(p, domain);
     if (k && !err_is(e)) {
         k->users++;
         k->used_at = rt_now(p->rt);
+        k->used_again |= k->used_at - k->known_since >= STS_AGAIN_NS;
         list_remove(&k->by_use);
         list_push_back(&p->by_use, &k->by_use);
         while (k->fetching && !err_is(e))
@@ -495,6 +511,10 @@ sts_policies_find(struct sts_policies *p, struct str domain, int64_t until, stru
             answer(p, k, arena, out);
         k->users--;
         make_room(p);
+    }
+    if (!err_is(e) && !out->found && str_is_absent(id)) { /* not the same as none */
+        out->result = TLS_RESULT_STS_FETCH_ERROR;
+        out->why = arena_keep(arena, str_slice(unknown, 0, WHY_KEPT));
     }
     arena_done(&scratch);
     return e;
@@ -513,11 +533,11 @@ is_due(struct sts_policies *p, struct known *k)
 static void
 renew(struct sts_policies *p, struct known *k, struct arena *scratch)
 {
-    struct str id;
+    struct str id, unknown;
 
     k->users++;
-    struct err e = look_up_id(p, k->own_domain, FOREVER, scratch, &id);
-    if (!err_is(e) && id.len == 0 && k->mode != STS_NONE) /* section 3.3: administrators are told */
+    struct err e = look_up_id(p, k->own_domain, FOREVER, scratch, &id, &unknown);
+    if (!err_is(e) && !str_is_absent(id) && id.len == 0 && k->mode != STS_NONE) /* section 3.3: administrators are told */
         log_trouble(p, "mta-sts-record-missing", k->own_domain, S("its policy is kept until it expires"), OK);
     if (!err_is(e) && id.len > 0 && !k->fetching)
         e = fetch(p, k, id, within(p->rt, STS_ANSWER_NS), scratch);

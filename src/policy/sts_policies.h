@@ -17,7 +17,10 @@
  *
  * One that is damaged is said, removed and fetched anew.
  *
- * Bounded: at most `bytes_max` are held in memory, of which the domain that was asked about longest ago gives way.
+ * Bounded: at most `bytes_max` are held in memory. What gives way first was asked about on one day only, then what is large, then what
+ * was asked about longest ago.
+ *
+ * A record that cannot be looked up now is not the same as none: what is kept stays, and where nothing is the answer's result says so.
  */
 #ifndef POLICY_STS_POLICIES_H
 #define POLICY_STS_POLICIES_H

@@ -16,7 +16,7 @@ struct world {
     struct dns dns;
     const char *txt;          /* NULL: there is no record */
     enum dns_status status;   /* of its lookup, if not DNS_FOUND */
-    bool no_address;
+    bool no_address, any_domain;
     struct https_answer page;
     int64_t takes;            /* ns that a fetch takes */
     struct err error;         /* what it ends with */
@@ -35,7 +35,7 @@ play_dns(void *arg, struct str name, enum dns_type type, int64_t until, struct a
     *out = (struct dns_answer){ .status = DNS_NODATA, .type = (uint16_t)type, .ttl = 60, .canonical = name, .why = S("") };
     out->records = arena_new(arena, struct dns_record);
     if (type == DNS_TXT) {
-        EXPECT_STR(w->t, name, S("_mta-sts.a.example"));
+        EXPECT(w->t, w->any_domain || str_eq(name, S("_mta-sts.a.example")));
         w->lookups++;
         out->status = (uint8_t)w->status;
         if (w->status == DNS_FOUND && w->txt) {
@@ -43,7 +43,7 @@ play_dns(void *arg, struct str name, enum dns_type type, int64_t until, struct a
             out->count = 1;
         }
     } else if (type == DNS_A && !w->no_address) {
-        EXPECT_STR(w->t, name, S("mta-sts.a.example"));
+        EXPECT(w->t, w->any_domain || str_eq(name, S("mta-sts.a.example")));
         out->status = DNS_FOUND;
         out->count = 1;
         address_from_ip(S("198.51.100.7"), &out->records[0].ip);
@@ -57,7 +57,7 @@ play_https(void *arg, const struct https_request *r, int64_t until, struct arena
     struct world *w = arg;
 
     (void)until;
-    EXPECT_STR(w->t, r->host, S("mta-sts.a.example"));
+    EXPECT(w->t, w->any_domain || str_eq(r->host, S("mta-sts.a.example")));
     EXPECT_STR(w->t, r->path, S("/.well-known/mta-sts.txt"));
     EXPECT_INT(w->t, r->body_max, STS_BODY_MAX);
     EXPECT_INT(w->t, r->address_count, 1);
@@ -271,6 +271,66 @@ gives_way_body(struct world *w)
     end(w);
 }
 
+static bool
+find_of(struct world *w, struct str domain)
+{
+    arena_reset(&w->arena);
+    EXPECT(w->t, !err_is(sts_policies_find(w->p, domain, within(w->rt, STS_ANSWER_NS), &w->arena, &w->answer)));
+    return w->answer.found;
+}
+
+/* What is asked about for one mail each, large, does not push out what is small, nor what was asked about before. */
+static void
+keeps_what_is_wanted_body(struct world *w)
+{
+    static char large[60000];
+    struct text body = text_init(large, sizeof large);
+    char memory[40];
+
+    w->txt = "v=STSv1; id=1";
+    w->any_domain = true;
+    text_put(&body, S(ENFORCE));
+    while (body.len + 100 < sizeof large)
+        text_putf(&body, "note-%zu: %080d\n", body.len, 0);
+    const struct https_answer small = { .status = HTTPS_OK, .body = S(ENFORCE), .why = S("") },
+                              other = { .status = HTTPS_OK, .body = text_str(&body), .why = S("") };
+    begin(w, 1 << 20);
+    EXPECT(w->t, find_of(w, S("a.example")) && find_of(w, S("b.example")));
+    w->page = other;
+    EXPECT(w->t, find_of(w, S("c.example"))); /* large, but used again */
+    EXPECT(w->t, !err_is(rt_sleep(w->rt, within(w->rt, DAY))));
+    EXPECT(w->t, find_of(w, S("a.example")) && find_of(w, S("c.example")));
+    for (int i = 0; i < 60; i++) {
+        struct text name = text_init(memory, sizeof memory);
+        text_putf(&name, "x%d.attacker.example", i);
+        EXPECT(w->t, find_of(w, text_str(&name)));
+    }
+    w->page = small;
+    w->fetches = 0;
+    EXPECT(w->t, find_of(w, S("a.example")) && find_of(w, S("b.example")) && find_of(w, S("c.example")));
+    EXPECT_INT(w->t, w->fetches, 0);
+    end(w);
+    w->any_domain = false;
+}
+
+static void
+tells_none_from_unknown_body(struct world *w)
+{
+    w->txt = "v=STSv1; id=1";
+    begin(w, 1 << 20);
+    w->status = DNS_TEMPORARY;
+    test_case(w->t, "nothing is known, and the record cannot be looked up");
+    EXPECT(w->t, !find(w) && w->answer.result == TLS_RESULT_STS_FETCH_ERROR && w->answer.why.len > 0);
+    EXPECT_INT(w->t, sts_policies_count(w->p), 0);
+    w->status = DNS_FOUND;
+    EXPECT(w->t, find(w));
+    w->status = DNS_TEMPORARY;
+    test_case(w->t, "what is kept counts");
+    EXPECT(w->t, find(w) && w->answer.result == TLS_RESULT_OK);
+    w->status = DNS_FOUND;
+    end(w);
+}
+
 /* ---- with files ---- */
 
 static struct str
@@ -403,6 +463,8 @@ WORLD_TEST(fails, rt_run_leaping)
 WORLD_TEST(one_at_a_time, rt_run_leaping)
 WORLD_TEST(renews_daily, rt_run_leaping)
 WORLD_TEST(gives_way, rt_run_leaping)
+WORLD_TEST(keeps_what_is_wanted, rt_run_leaping)
+WORLD_TEST(tells_none_from_unknown, rt_run_leaping)
 WORLD_TEST(survives_a_restart, rt_run)
 
 TEST_MAIN({ "keeps and renews", keeps_and_renews },
@@ -410,5 +472,7 @@ TEST_MAIN({ "keeps and renews", keeps_and_renews },
           { "one fetch at a time for a domain", one_at_a_time },
           { "renews daily", renews_daily },
           { "gives way", gives_way },
+          { "keeps what is wanted", keeps_what_is_wanted },
+          { "tells no record from an unknown one", tells_none_from_unknown },
           { "survives a restart", survives_a_restart },
           { "reads its files", reads_its_files })
