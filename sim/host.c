@@ -105,7 +105,9 @@ host_stat(struct rt *rt, struct str path, int64_t until, struct host_file *out)
     TRY(a_moment(rt));
     if (!disk_walk(sim->disk, DISK_ROOT, path, &inode))
         return err_from_os(ENOENT, "look at");
-    *out = (struct host_file){ .changed = (int64_t)inode, .size = disk_size(sim->disk, inode), .mode = 0700, .is_dir = disk_is_dir(sim->disk, inode) };
+    /* Files here are replaced, never changed: a time for each. */
+    *out = (struct host_file){ .changed = SIM_WALL_START + inode * SECOND, .size = disk_size(sim->disk, inode), .mode = 0700,
+                               .is_dir = disk_is_dir(sim->disk, inode) };
     return OK;
 }
 

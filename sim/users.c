@@ -381,6 +381,30 @@ user_tries_another(const struct user_session *s)
 
 /* ---- an operator, who changes passwords -------------------------------------------------------------------------- */
 
+/* False: the disk is full. */
+static bool
+change_password(struct run *run, struct rt *rt, struct user_of_site *u)
+{
+    struct user_of_site before = *u;
+
+    u->password = (u->password + 1) % PASSWORDS;
+    u->changed_at = run->sim->now;
+    bool changed = write_file(run);
+    if (!changed)
+        *u = before;
+    sim_trace(run->sim, process_of(rt), "%s has password %u", u->name, u->password);
+    return changed;
+}
+
+static void
+reload(struct sim *sim)
+{
+    if (!sim_daemon(sim))
+        return;
+    sim->faults.injected[FAULT_RELOAD]++; /* sessions may end by it */
+    process_signal(sim_daemon(sim), SIGHUP);
+}
+
 static int
 change_passwords(struct rt *rt, void *arg)
 {
@@ -393,14 +417,9 @@ change_passwords(struct rt *rt, void *arg)
         (void)rt_sleep(rt, within(rt, (int64_t)prng_below(&p, (uint64_t)run->plan.active)));
         if (run->calm)
             break;
-        struct user_of_site *u = &run->users[prng_below(&p, USERS)], before = *u;
-        u->password = (u->password + 1) % PASSWORDS;
-        u->changed_at = sim->now;
-        if (!write_file(run))
-            *u = before;
-        sim_trace(sim, process_of(rt), "%s has password %u", u->name, u->password);
-        if (prng_below(&p, 3) == 0 && sim_daemon(sim))
-            process_signal(sim_daemon(sim), SIGHUP);
+        change_password(run, rt, &run->users[prng_below(&p, USERS)]);
+        if (prng_below(&p, 3) == 0)
+            reload(sim);
     }
     return 0;
 }
@@ -479,6 +498,26 @@ give_up_often(struct run *run, struct rt *rt)
     }
 }
 
+/* A session that a reload lets go on asks the gate of its own generation, which must know of the new password too. */
+static void
+outlive_reload(struct run *run, struct rt *rt)
+{
+    struct user_of_site *u = &run->users[dice_below(run->sim, USERS)];
+    const char *tried = passwords[dice_below(run->sim, PASSWORDS)];
+    struct conn conn;
+    struct user_session s = { .run = run, .conn = &conn };
+    unsigned code = 0;
+
+    if (!come(run, rt, 465, &conn))
+        return;
+    if (conn_reply(&conn, &code, NULL) && code == 220 && say_ehlo(&s) && change_password(run, rt, u)) {
+        reload(run->sim);
+        (void)rt_sleep(rt, within(rt, SETTLED + SECOND));
+        judge_login(run, u, tried, log_in(run, &conn, u->name, tried, PLAIN_AT_ONCE, GOES_ON));
+    }
+    conn_close(&conn);
+}
+
 /* From where he never was before, each user gets in when bans and what was wrong are over. */
 static void
 log_in_as_stranger(struct run *run, struct rt *rt, const struct user_of_site *u)
@@ -513,6 +552,8 @@ guess_passwords(struct rt *rt, void *arg)
             visit(run, rt);
     } while (!run->calm);
     (void)rt_sleep(rt, run->healed_at + SETTLED + SECOND);
+    if (dice_chance(run->sim, 200))
+        outlive_reload(run, rt);
     give_up_often(run, rt);
     visit(run, rt);
     (void)rt_sleep(rt, within(rt, FORGIVEN));
