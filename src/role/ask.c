@@ -6,7 +6,7 @@
 
 #include <string.h>
 
-enum { ANSWER_SMALL = 4096 };
+enum { ANSWER_SMALL = 4096, DRAFT_FIRST = 16 << 10 };
 static_assert(BORDER_SUBMIT_FIXED + LIMIT_ENVELOPE_FIXED + LIMIT_ENVELOPE_RCPT_BYTES +
                       BORDER_SUBMIT_RECIPIENT * LIMIT_RCPT_EXPANDED <= LINK_MESSAGE_MAX - ASK_INLINE_MAX,
               "what a session may commit fits a link's message");
@@ -169,13 +169,18 @@ draft_flush(struct ask_draft *d, int64_t until)
 static void
 draft_reserve(struct ask_draft *d, size_t len)
 {
-    size_t cap = d->cap ? d->cap : 4096;
+    struct mem *mem = rt_mem(d->role->rt);
+    size_t cap = d->cap ? d->cap : DRAFT_FIRST;
 
     while (cap < len)
         cap *= 2;
     if (cap == d->cap)
         return;
-    d->bytes = mem_resize(rt_mem(d->role->rt), d->bytes, d->cap, cap);
+    char *larger = mem_buffer(mem, cap);
+    if (d->len)
+        memcpy(larger, d->bytes, d->len);
+    mem_free(mem, d->bytes, d->cap);
+    d->bytes = larger;
     d->cap = cap;
 }
 
@@ -206,7 +211,7 @@ ask_draft_commit(struct ask_draft *d, const struct envelope *envelope, const str
 
     CHECK(size <= LINK_MESSAGE_MAX - ASK_INLINE_MAX);
     if (!err_is(e)) {
-        unsigned char *memory = mem_alloc(mem, size);
+        unsigned char *memory = mem_buffer(mem, size);
         struct put p = put_init(memory, size);
         border_put_submit(&p, &submit);
         CHECK(!p.full);

@@ -1083,7 +1083,7 @@ client_send(struct client *c, struct client_transaction *t, struct arena *arena)
     w->client = c;
     w->t = t;
     if (uses_bdat(c)) {
-        char *room = mem_alloc(mem, ROOM_BYTES);
+        char *room = mem_buffer(mem, ROOM_BYTES);
         e = send_chunks(c, t, w, room, arena);
         mem_free(mem, room, ROOM_BYTES);
     } else {

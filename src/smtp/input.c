@@ -40,7 +40,7 @@ make_room(struct input *in)
 {
     if (!in->own_buffer) {
         in->cap = INPUT_LINES;
-        in->own_buffer = mem_alloc(in->mem, in->cap);
+        in->own_buffer = mem_buffer(in->mem, in->cap);
     }
     if (in->end == in->cap && in->begin > 0) {
         memmove(in->own_buffer, in->own_buffer + in->begin, in->end - in->begin);
@@ -92,8 +92,14 @@ input_want_blocks(struct input *in)
 {
     if (in->cap >= INPUT_BLOCKS)
         return;
-    in->own_buffer = mem_resize(in->mem, in->own_buffer, in->cap, INPUT_BLOCKS);
+    struct str here = input_here(in);
+    char *larger = mem_buffer(in->mem, INPUT_BLOCKS);
+    memcpy(larger, here.ptr, here.len);
+    mem_free(in->mem, in->own_buffer, in->cap);
+    in->own_buffer = larger;
     in->cap = INPUT_BLOCKS;
+    in->begin = 0;
+    in->end = here.len;
 }
 
 void
