@@ -398,6 +398,16 @@ run_question(void *arg)
     mem_free(rt_mem(g->role->rt), q, sizeof *q);
 }
 
+/* The question names sender and recipient as the mail does, and goes in clear: where the route forbids that, it is not asked. LMTP
+ * stays in the house. */
+static bool
+may_ask_in_clear(const struct gate *g, struct str address)
+{
+    const struct route *route = site_route(g->role->site, domain_of(address));
+
+    return route->kind == ROUTE_LMTP || (route->tls != ROUTE_TLS_REQUIRE && route->tls != ROUTE_TLS_VERIFY);
+}
+
 static bool
 verify(struct gate *g, struct peer *peer, struct link_message *m)
 {
@@ -413,6 +423,10 @@ verify(struct gate *g, struct peer *peer, struct link_message *m)
         return true;
     }
     const struct directory_route *route = directory_route(g->role->site->directory, domain_of(address));
+    if (!may_ask_in_clear(g, address)) {
+        answer_code(g, peer->serial, m->call, 250);
+        return true;
+    }
     bool asks = route->kind == DIRECTORY_ROUTE_VIA || route->kind == DIRECTORY_ROUTE_LMTP ||
                 route->kind == DIRECTORY_ROUTE_MX;
     if (!asks || is_silent(g, route, address) || g->running >= VERIFY_RUNNING_MAX) {
