@@ -808,6 +808,13 @@ envelope_in_turn(struct client *c, struct client_transaction *t, struct arena *a
         TRY(read_reply(c, err_is(written) ? times->quit : timeout, arena, reply)); /* it may have said why it goes */
         if (reply != &t->data)
             TRY(expect_answer(c, reply));
+        if (err_is(written)) {
+            (void)lose(c, written);
+            if (reply->code < 400)
+                *reply = (struct remote_reply){ 0 }; /* of a command that it cannot have got whole */
+            if (!c->closing && (reply != &t->mail || reply->code == 0))
+                return written;
+        }
         if (reply == &reset) {
             c->owes_reset = false;
             if (c->closing)
