@@ -150,6 +150,22 @@ finish(struct world *w, struct queue_job job, const struct outcome *outcomes)
     return status_text(w, &settle);
 }
 
+static struct str
+commit(struct world *w, struct queue_job job)
+{
+    struct spool_settle settle;
+
+    CHECK(job.notice);
+    if (!queue_notice_settle(w->q, w->t, job.number, &w->arena, &settle)) {
+        queue_notice_failed(w->q, w->t, job.number);
+        return S("nothing");
+    }
+    queue_audit(w->q);
+    queue_notice_committed(w->q, w->t, job.number);
+    queue_audit(w->q);
+    return status_text(w, &settle);
+}
+
 static const struct outcome delivered = { .kind = OUTCOME_DELIVERED, .enhanced = STR("2.0.0"), .reply = STR("250 ok") };
 static const struct outcome refused = { .kind = OUTCOME_FAILED,
                                        .enhanced = STR("5.1.1"),
@@ -993,22 +1009,6 @@ suspended_lanes_wait(struct test *t)
 }
 
 /* ---- notices ---------------------------------------------------------------------------------------------------- */
-
-static struct str
-commit(struct world *w, struct queue_job job)
-{
-    struct spool_settle settle;
-
-    CHECK(job.notice);
-    if (!queue_notice_settle(w->q, w->t, job.number, &w->arena, &settle)) {
-        queue_notice_failed(w->q, w->t, job.number);
-        return S("nothing");
-    }
-    queue_audit(w->q);
-    queue_notice_committed(w->q, w->t, job.number);
-    queue_audit(w->q);
-    return status_text(w, &settle);
-}
 
 static void
 failures_share_a_notice(struct test *t)
