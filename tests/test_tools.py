@@ -31,7 +31,8 @@ class Sink:
     def __init__(self, keep, *words):
         self.keep = pathlib.Path(keep)
         self.process = subprocess.Popen([POSTRIDER, "sink", "--json", "--keep", keep, *words], stdout=subprocess.PIPE)
-        self.at = self.process.stdout.readline().decode().removeprefix("listening on ").strip()
+        said = [self.process.stdout.readline() for _ in range(max(1, words.count("--listen")))]  # one line for each
+        self.at = said[0].decode().removeprefix("listening on ").strip()
         self.port = int(self.at.rpartition(":")[2]) if ":" in self.at else None
 
     def __enter__(self):
