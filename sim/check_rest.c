@@ -37,7 +37,7 @@ static const struct rest {
     { "console", 1, 3, 24, 3500, { "main", "accept" } },
     { "submission", 1, 5, 32, 4500, { "main", "accept" } },
     { "receiver", 2, 5, 32, 4000, { "main", "accept" } },
-    { "keys", 1, 7, 32, 5000, { "main", "tickets" } }, /* two to each receiver: one of them for signatures */
+    { "keys", 1, 7, 32, 5000, { "main", "tickets", "former" } }, /* two to each receiver: one of them for signatures */
     { "fetch", 1, 4, 32, 3000, { "main", "refresh" } },
 };
 enum { RESTS = sizeof rests / sizeof *rests };

@@ -855,6 +855,29 @@ def test_tickets_resume_with_every_receiver_until_their_key_is_gone(tmp_path):
             assert not meet(session)[1]
 
 
+def test_tickets_resume_over_a_reload(tmp_path):
+    """The next generation has the keys of the one before."""
+    ctx = context(ssl.TLSVersion.TLSv1_2)
+
+    def meet(session=None):
+        with smtplib.SMTP("127.0.0.1", server.port, timeout=60) as client:
+            client.ehlo()
+            client.docmd("STARTTLS")
+            with ctx.wrap_socket(client.sock, session=session, server_hostname="mx.local.test") as tls:
+                client.sock, client.file = tls, None
+                client.ehlo("client.test")
+                found = tls.session, tls.session_reused
+                client.quit()
+        return found
+
+    with Postrider(tmp_path, SITE, more="") as server:
+        session, _ = meet()
+        assert meet(session)[1]
+        for _ in range(2):
+            server.cli("reload", "--config", str(server.config_path))
+            assert meet(session)[1]
+
+
 RELAY = SITE.replace("; tls off }}", " }}")
 
 

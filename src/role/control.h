@@ -1,7 +1,7 @@
 /*
  * control - what supervisor and roles say to each other on a role's control link.
  *
- * Supervisor to role, in this order before GO: SETUP, BUNDLE (in parts), LISTENER, DIR, CERTIFICATE, USERS, PEER; later
+ * Supervisor to role, in this order before GO: SETUP, BUNDLE (in parts), LISTENER, DIR, TICKETS, CERTIFICATE, USERS, PEER; later
  * PEER, DRAIN, STOP, CERTIFICATE and USERS when files have changed, TRY before a reload, and BUNDLE again to the store, which alone swaps settings. Role to
  * supervisor: READY, then UNLINKED, and calls of the console. Handles come with LISTENER, DIR and PEER, one each (two for
  * a peer that signs), and with CERTIFICATE, TRY and USERS.
@@ -28,6 +28,8 @@ enum control_type {
     CONTROL_CERTIFICATE, /* to the role `keys`. u32 index; handles of certificate and key; none: that was the last one */
     CONTROL_TRY,         /* to the role `keys`. Handles of certificate and key; then a call: the answer about them is u8
                             enum certificate_fault */
+    CONTROL_TICKETS,     /* to the role `keys`, and a call of it. i64 since when (monotonic) the first one seals, u8 count, and so many
+                            struct tls_ticket_key; a new generation goes on with those of the one before */
     CONTROL_USERS,       /* to the gate: the users file, anew when it changed; without a handle: there is none */
     CONTROL_SECRET,      /* to a sender. A file's path, and what is in it: how we log in by some route */
     CONTROL_LOST,        /* to the store: a sender or mailbox died. u8 kind, u32 index, generation, status (child_wait()) */

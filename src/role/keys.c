@@ -5,7 +5,8 @@
  * the certificates and ask for signatures; the keys stay here. Where no certificate is configured, or none can be used,
  * one that it signs itself is made in the state directory: encryption against whoever only listens from the first minute.
  *
- * It also makes the keys of tickets, so that all receivers resume each other's sessions; they are never written down.
+ * It also makes the keys of tickets, so that all receivers resume each other's sessions; they are never written down. At a
+ * reload the supervisor passes them to the next generation.
  */
 #include "base/check.h"
 #include "net/signing.h"
@@ -17,6 +18,7 @@
 
 #include <string.h>
 
+#define FORMER_NS (5 * SECOND) /* and as long as a handshake may last: until all receivers have heard of the new one */
 
 enum {
     OURS = SITE_CERTIFICATES_MAX, /* index of the one that we sign ourselves */
@@ -33,7 +35,8 @@ struct held { /* a certificate with its key; own_key NULL: none */
 };
 struct place { /* by its index in the configuration */
     struct held now, fresh; /* fresh: it is read, and takes the other's place when all are */
-    struct held former;     /* a handshake that began with it may still ask */
+    struct held former;     /* a handshake that began with it may still ask, until former_until */
+    int64_t former_until;
 };
 
 /* What a pool's listeners show, each its own or the site's: so far go the rights of its receivers, and no further. */
@@ -65,6 +68,8 @@ struct keys {
     struct pool pools[POOLS];
     struct tls_ticket_key tickets[TICKETS_KEPT];
     size_t ticket_count;
+    int64_t sealing_since; /* the first of them; monotonic */
+    struct event replaced; /* there is a former key */
 };
 
 /* ---- what receivers are told ------------------------------------------------------------------------------------- */
@@ -98,13 +103,20 @@ tell_certificates(struct keys *k, struct peer *peer)
 }
 
 static void
+put_tickets(const struct keys *k, struct put *p)
+{
+    put_u8(p, (uint8_t)k->ticket_count);
+    put_raw(p, str_new(k->tickets, k->ticket_count * sizeof *k->tickets));
+    CHECK(!p->full);
+}
+
+static void
 tell_tickets(struct keys *k, struct peer *peer)
 {
     unsigned char memory[1 + sizeof k->tickets];
     struct put p = put_init(memory, sizeof memory);
 
-    put_u8(&p, (uint8_t)k->ticket_count);
-    put_raw(&p, str_new(k->tickets, k->ticket_count * sizeof *k->tickets));
+    put_tickets(k, &p);
     link_post(peer->link, BORDER_TICKETS, put_str_so_far(&p));
     explicit_bzero(memory, sizeof memory);
 }
@@ -424,6 +436,18 @@ use_ours(struct keys *k, unsigned char *memory)
     log_end(&line);
 }
 
+/* How long a handshake may go on that began with a key which was just replaced. */
+static int64_t
+former_time(const struct site *site)
+{
+    int64_t longest = 0;
+
+    for (size_t i = 0; i < site->listener_count; i++)
+        if (site->listeners[i].settings.tls_wait > longest)
+            longest = site->listeners[i].settings.tls_wait;
+    return longest + FORMER_NS;
+}
+
 static void
 take_fresh(struct keys *k, struct place *place)
 {
@@ -431,6 +455,8 @@ take_fresh(struct keys *k, struct place *place)
         return;
     let_go(k, &place->former);
     place->former = place->now;
+    place->former_until = within(k->role->rt, former_time(k->role->site));
+    event_wake(k->role->rt, &k->replaced);
     place->now = place->fresh;
     place->fresh = (struct held){ NULL, { NULL, 0 } };
 }
@@ -462,13 +488,11 @@ show_those_of(struct keys *k, struct pool *pool, struct str listener)
 /* Who may use what, from now on. Where nothing else can be shown, what we signed ourselves stands in: false if that is wanted and not
  * there. */
 static bool
-arrange(struct keys *k)
+give_rights(struct keys *k)
 {
     const struct site *site = k->role->site;
     bool fine = true, sites_shown[POOLS] = { false };
 
-    for (int i = 0; i < PLACES; i++)
-        take_fresh(k, &k->places[i]);
     for (int i = 0; i < POOLS; i++)
         k->pools[i].count = k->pools[i].key_count = 0;
     for (size_t i = 0; i < site->listener_count; i++) {
@@ -486,6 +510,41 @@ arrange(struct keys *k)
             fine = false;
     }
     return fine;
+}
+
+static bool
+arrange(struct keys *k)
+{
+    for (int i = 0; i < PLACES; i++)
+        take_fresh(k, &k->places[i]);
+    return give_rights(k);
+}
+
+/* A key that was replaced, perhaps because somebody has a copy, is not for use until the next one comes. */
+static void
+run_former(void *arg)
+{
+    struct keys *k = arg;
+    struct rt *rt = k->role->rt;
+    int64_t until = FOREVER;
+    struct err e;
+
+    do {
+        e = event_wait(rt, &k->replaced, until);
+        until = FOREVER;
+        bool gone = false;
+        for (int i = 0; i < PLACES; i++) {
+            struct place *place = &k->places[i];
+            if (place->former.own_key && rt_now(rt) >= place->former_until) {
+                let_go(k, &place->former);
+                gone = true;
+            }
+            if (place->former.own_key && place->former_until < until)
+                until = place->former_until;
+        }
+        if (gone)
+            (void)give_rights(k);
+    } while (!err_is(e) || e.kind == ERR_TIMEOUT);
 }
 
 /* All of what the supervisor passed. A certificate that cannot be used any more leaves the one before in its place. */
@@ -542,6 +601,42 @@ new_ticket_key(struct keys *k)
     k->tickets[1] = k->tickets[0];
     crypto_random(k->own_crypto, &k->tickets[0], sizeof k->tickets[0]);
     k->ticket_count = k->ticket_count < TICKETS_KEPT ? k->ticket_count + 1 : TICKETS_KEPT;
+    k->sealing_since = rt_now(k->role->rt);
+}
+
+/* From the generation before us, so that clients go on to resume. False: nobody has said any. */
+static bool
+take_tickets(struct keys *k)
+{
+    struct role *role = k->role;
+    struct take t = take_init(str_new(role->tickets, role->tickets_len));
+
+    int64_t since = take_i64(&t);
+    size_t count = take_u8(&t);
+    struct str bytes = take_raw(&t, count * sizeof *k->tickets);
+    bool fine = take_end(&t) && count > 0 && count <= TICKETS_KEPT && since <= rt_now(role->rt);
+    if (fine) {
+        memcpy(k->tickets, bytes.ptr, bytes.len);
+        k->ticket_count = count;
+        k->sealing_since = since;
+    }
+    explicit_bzero(role->tickets, sizeof role->tickets);
+    return fine;
+}
+
+static void
+pass_tickets(struct role *role, uint32_t call)
+{
+    struct keys *k = role->ctx;
+    unsigned char memory[ROLE_TICKETS_MAX];
+    struct put p = put_init(memory, sizeof memory);
+
+    if (!k) /* this role is ending */
+        return;
+    put_i64(&p, k->sealing_since);
+    put_tickets(k, &p);
+    link_reply(role->control, call, CONTROL_TICKETS, put_str_so_far(&p));
+    explicit_bzero(memory, sizeof memory);
 }
 
 static void
@@ -549,7 +644,7 @@ run_tickets(void *arg)
 {
     struct keys *k = arg;
 
-    while (!err_is(rt_sleep(k->role->rt, within(k->role->rt, k->role->site->ticket_time)))) {
+    while (!err_is(rt_sleep(k->role->rt, k->sealing_since + k->role->site->ticket_time))) {
         struct log_line line;
         new_ticket_key(k);
         tell_all(k, tell_tickets);
@@ -569,7 +664,9 @@ prepare(struct role *role)
     scope_init(&k->work, role->rt);
     struct err e = crypto_open(role->rt, &k->own_crypto);
     CHECK(!err_is(e)); /* as in receiver.c */
-    new_ticket_key(k);
+    event_init(&k->replaced);
+    if (!take_tickets(k))
+        new_ticket_key(k);
 }
 
 static bool
@@ -585,6 +682,7 @@ run(struct role *role)
     struct keys *k = role->ctx;
 
     scope_start(&k->work, "tickets", run_tickets, k);
+    scope_start(&k->work, "former", run_former, k);
     role_wait_for_end(role);
     scope_end(&k->work);
     while (!list_is_empty(&k->askings))
@@ -618,4 +716,5 @@ sandbox(struct role *role, struct sandbox_rules *rules)
 const struct role_ops keys_ops = {
     .kind = ROLE_KEYS, .prepare = prepare, .sandbox = sandbox, .start = start, .run = run, .peer_up = peer_up,
     .peer_down = peer_down, .certificates = certificates, .try_certificate = try_certificate,
+    .tell_tickets = pass_tickets,
 };

@@ -19,10 +19,11 @@ enum { MX, SUBMISSION, POOLS, FILES = 4 };
 
 static const struct conf_fake_file config[] = {
     { STR("/m"), STR("hostname mx.example.org\n"
-                     "listen mx { address :25 }\n"
-                     "listen mx inner { address :26; tls { certificate 1; key 1 } }\n"
-                     "listen submission { address :587; tls { certificate 2; key 2 } }\n"
-                     "listen submissions { address :465; tls { certificate 3; key 3 } }\n"
+                     "listen mx { address :25; tls-wait 1s }\n"
+                     "listen mx inner { address :26; tls-wait 1s; tls { certificate 1; key 1 } }\n"
+                     "listen submission { address :587; tls-wait 1s; tls { certificate 2; key 2 } }\n"
+                     "listen submissions { address :465; tls-wait 1s; tls { certificate 3; key 3 } }\n"
+                     "tls-tickets 1h\n"
                      "tls { certificate 0; key 0 }\n"
                      "users file /u\n"
                      "domain example.org { mailbox a; alias postmaster -> a; deliver maildir /m/{local} }\n") },
@@ -36,6 +37,8 @@ struct pool { /* a receiver's ends of the links to `keys`, and what it heard */
     struct link *link, *signatures;
     char shown[200]; /* "inner:1 :0 " */
     size_t told;
+    unsigned char tickets[ROLE_TICKETS_MAX]; /* as they were told last */
+    size_t tickets_len;
 };
 
 struct world {
@@ -70,8 +73,12 @@ hear(void *ctx, struct link *link, struct link_message *m)
     struct text shown = text_init(p->shown, sizeof p->shown - 1);
 
     (void)link;
-    if (m->type != BORDER_CERTIFICATES)
-        return m->type == BORDER_TICKETS;
+    if (m->type == BORDER_TICKETS) {
+        p->tickets_len = m->body.len;
+        memcpy(p->tickets, m->body.ptr, m->body.len);
+        return true;
+    }
+    CHECK(m->type == BORDER_CERTIFICATES);
     for (size_t count = take_u16(&t); count > 0 && !t.bad; count--) {
         struct str listener = take_bytes(&t, 100);
         text_putf(&shown, "%.*s:%d ", STR_ARG(listener), number_of(p->w, take_bytes(&t, KEY_FILE_MAX)));
@@ -280,6 +287,12 @@ run_rights(struct rt *rt, void *arg)
     EXPECT_STR(w->t, str_from_cstr(w->pools[MX].shown), S(":0 inner:1 "));
     expect_signed(w, MX, (bool[]){ true, true, false, false, false });
     expect_signed(w, SUBMISSION, (bool[]){ false, false, true, true, true });
+
+    test_case(w->t, "until none of those can be under way");
+    while (is_signed(w, SUBMISSION, 2))
+        CHECK(!err_is(rt_sleep(rt, within(rt, 50 * MILLISECOND))));
+    expect_signed(w, MX, (bool[]){ true, true, false, false, false });
+    expect_signed(w, SUBMISSION, (bool[]){ false, false, false, true, true });
 
     world_end(w, &conf, &scope);
 }

@@ -240,6 +240,20 @@ try_certificate(struct role *role, struct link_message *m)
 }
 
 static bool
+take_tickets(struct role *role, struct link_message *m)
+{
+    if (m->call != 0 && role->running && role->ops->tell_tickets) {
+        role->ops->tell_tickets(role, m->call);
+        return true;
+    }
+    if (m->call != 0 || role->running || m->body.len > sizeof role->tickets)
+        return false;
+    memcpy(role->tickets, m->body.ptr, m->body.len);
+    role->tickets_len = m->body.len;
+    return true;
+}
+
+static bool
 add_certificate(struct role *role, struct link_message *m)
 {
     struct take t = take_init(m->body);
@@ -373,6 +387,8 @@ handle_control(void *ctx, struct link *link, struct link_message *m)
         return add_dir(role, m);
     case CONTROL_CERTIFICATE:
         return add_certificate(role, m);
+    case CONTROL_TICKETS:
+        return take_tickets(role, m);
     case CONTROL_TRY:
         return try_certificate(role, m);
     case CONTROL_SECRET:

@@ -9,6 +9,7 @@
 #define ROLE_ROLE_H
 
 #include "link/link.h"
+#include "net/tls.h"
 #include "sasl/client.h"
 #include "role/load.h"
 #include "runtime/sandbox.h"
@@ -83,6 +84,7 @@ struct role_space {
 
 enum {
     ROLE_LISTENERS_MAX = LIMIT_LISTEN_ADDRESSES,
+    ROLE_TICKETS_MAX = 9 + TLS_TICKET_KEYS * sizeof(struct tls_ticket_key),
     ROLE_DIRS_MAX = 256,                  /* and so many mailbox roles at most */
     ROLE_PENDING_MAX = 64 + ROLE_DIRS_MAX, /* a store that starts again is linked to all of them before GO */
 };
@@ -103,6 +105,7 @@ struct role_ops {
     bool (*lost)(struct role *, struct link_message *); /* CONTROL_LOST (store only); may be NULL */
     void (*users_file)(struct role *); /* role->users came anew while it runs (gate only); may be NULL */
     void (*try_certificate)(struct role *, uint32_t call); /* role->tried, whose handles it takes (keys only); may be NULL */
+    void (*tell_tickets)(struct role *, uint32_t call); /* answers CONTROL_TICKETS (keys only); may be NULL */
     void (*certificates)(struct role *); /* role->certificates came anew while it runs (keys only); may be NULL */
 };
 
@@ -122,6 +125,8 @@ struct role {
     struct role_certificate certificates[SITE_CERTIFICATES_MAX]; /* the role takes the handles: role_take_certificates() */
     size_t certificate_count;
     struct role_certificate tried;
+    unsigned char tickets[ROLE_TICKETS_MAX]; /* keys: what CONTROL_TICKETS had */
+    size_t tickets_len;    /* 0: it did not come */
     struct handle users;   /* gate: the users file, or HANDLE_NONE: there is none. The role takes it */
     bool users_said;       /* and that it was said */
     struct role_secret *secrets; /* a sender's: ROLE_SECRETS_MAX of them, in the arena; NULL: none came */

@@ -571,6 +571,34 @@ control_of_keys(struct supervisor *s)
     return NULL;
 }
 
+/* Of the generation that is there already, so that clients whose sessions it began resume them with this one. That nobody
+ * can be asked is no fault: clients begin anew. */
+static struct err
+send_tickets(struct process *p)
+{
+    struct supervisor *s = p->s;
+    struct link *control = NULL;
+    struct arena scratch;
+    struct str tickets;
+
+    list_each (node, &s->processes) {
+        const struct process *other = container_of(node, struct process, node);
+        if (other->kind == ROLE_KEYS && other != p && other->linked && other->ready && !other->stopping)
+            control = other->control; /* the last one is of the latest generation */
+    }
+    if (!control)
+        return OK;
+    arena_init(&scratch, rt_mem(s->rt), 1024, 4096);
+    struct err e = OK, asked = link_call(control, CONTROL_TICKETS, S(""), &scratch, within(s->rt, SECOND), &tickets);
+    if (!err_is(asked)) {
+        e = p->control ? link_send(p->control, CONTROL_TICKETS, tickets, within(s->rt, 5 * SECOND))
+                       : ERR(ERR_CLOSED, "pass keys of tickets on");
+        explicit_bzero((char *)(uintptr_t)tickets.ptr, tickets.len);
+    }
+    arena_done(&scratch);
+    return e;
+}
+
 /* What the role `keys` thinks of a certificate of another site; that it cannot be asked is no fault. */
 static enum certificate_fault
 try_certificate(struct supervisor *s, const struct site_certificate *c, struct arena *scratch)
@@ -808,6 +836,7 @@ send_dirs(struct process *p, struct arena *scratch)
         struct str path = arena_join(scratch, s->site->state, S("/tls"));
         TRY(host_make_dir(s->rt, path, 0700, owner(s, s->user_id), owner(s, s->group_id), FOREVER));
         TRY(send_dir(p, S("tls"), path));
+        TRY(send_tickets(p));
         return send_certificates(p);
     }
     if (p->kind == ROLE_FETCH) {
