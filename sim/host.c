@@ -111,6 +111,14 @@ host_stat(struct rt *rt, struct str path, int64_t until, struct host_file *out)
     return OK;
 }
 
+/* There are no links. */
+struct err
+host_open_plain(struct rt *rt, struct str path, int64_t until, struct handle *out, struct host_file *out_file)
+{
+    TRY(host_stat(rt, path, until, out_file));
+    return host_open(rt, path, until, out);
+}
+
 /* ---- users and names --------------------------------------------------------------------------------------------- */
 
 struct err

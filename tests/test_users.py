@@ -131,6 +131,19 @@ def test_the_file_is_taken_up_and_kept_private(server):
     with server.taken_up():
         path.chmod(0o600)
     assert server.login("bob", "bob's") == 235
+    # Whoever owns the folder cannot make us read by a link what only we may, nor have us wait for a pipe's writer.
+    kept, other = path.with_name("kept"), path.with_name("other")
+    os.link(path, kept)
+    for plant in (lambda: other.symlink_to(kept), lambda: os.mkfifo(other, 0o600)):
+        plant()
+        with server.taken_up("no-users"):
+            other.rename(path)
+        assert server.login("bob", "bob's") == 454
+        os.link(kept, other)
+        with server.taken_up():
+            other.rename(path)
+        assert server.login("bob", "bob's") == 235
+    kept.unlink()
     assert server.log_events("users-not-opened")
 
 

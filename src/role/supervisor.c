@@ -706,18 +706,22 @@ run_watch(void *arg)
 
 /* ---- the users file: likewise, for the gate ---- */
 
-/* One that others can read is as good as published: it is not used. */
+/*
+ * One that others can read is as good as published: it is not used. Its folder may belong to somebody else, so a link is
+ * not followed with our rights: it could lead to the passwords of the machine.
+ */
 static struct err
 open_users(struct supervisor *s, struct handle *out, bool *out_public)
 {
-    struct str path = s->site->users.path;
     struct host_file file;
 
-    TRY(host_stat(s->rt, path, FOREVER, &file));
+    TRY(host_open_plain(s->rt, s->site->users.path, FOREVER, out, &file));
     *out_public = file.mode & 07;
-    if (*out_public)
-        return ERR(ERR_DENIED, "use a users file that others can read: chmod o-rwx");
-    return host_open(s->rt, path, FOREVER, out);
+    if (!*out_public)
+        return OK;
+    handle_close(s->rt, *out);
+    *out = HANDLE_NONE;
+    return ERR(ERR_DENIED, "use a users file that others can read: chmod o-rwx");
 }
 
 static struct err

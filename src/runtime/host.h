@@ -31,6 +31,11 @@ struct host_file {
     bool is_dir;
 };
 struct err host_stat(struct rt *, struct str path, int64_t until, struct host_file *out);
+/*
+ * As host_open(), with what is told of the very file that was opened, in a folder where others may write: a link at the
+ * end of the path is not followed, and what is no plain file is not opened (ERR_DENIED).
+ */
+struct err host_open_plain(struct rt *, struct str path, int64_t until, struct handle *out, struct host_file *out_file);
 
 /* ERR_NOT_FOUND: no such user. */
 struct err host_user(struct rt *, struct str name, int64_t until, uint32_t *out_uid, uint32_t *out_gid);

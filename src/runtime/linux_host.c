@@ -276,24 +276,29 @@ host_open(struct rt *rt, struct str path, int64_t until, struct handle *out)
     return e;
 }
 
+static struct host_file
+file_of(const struct stat *st)
+{
+    return (struct host_file){
+        .size = (uint64_t)st->st_size,
+        .changed = st->st_ctim.tv_sec * SECOND + st->st_ctim.tv_nsec,
+        .uid = st->st_uid,
+        .gid = st->st_gid,
+        .mode = st->st_mode & 07777,
+        .is_dir = S_ISDIR(st->st_mode),
+    };
+}
+
 static void
 job_stat(void *arg)
 {
     struct work *w = arg;
     struct stat st;
 
-    if (stat(w->path, &st) != 0) {
+    if (stat(w->path, &st) != 0)
         w->err = err_from_os(errno, "look at");
-        return;
-    }
-    w->file = (struct host_file){
-        .size = (uint64_t)st.st_size,
-        .changed = st.st_ctim.tv_sec * SECOND + st.st_ctim.tv_nsec,
-        .uid = st.st_uid,
-        .gid = st.st_gid,
-        .mode = st.st_mode & 07777,
-        .is_dir = S_ISDIR(st.st_mode),
-    };
+    else
+        w->file = file_of(&st);
 }
 
 struct err
@@ -304,6 +309,39 @@ host_stat(struct rt *rt, struct str path, int64_t until, struct host_file *out)
 
     if (!err_is(e))
         *out = w->file;
+    work_free(rt, w);
+    return e;
+}
+
+static void
+job_open_plain(void *arg)
+{
+    struct work *w = arg;
+    struct stat st;
+
+    w->fd = open(w->path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NOFOLLOW | O_NONBLOCK); /* a pipe would wait for a writer */
+    if (w->fd < 0)
+        w->err = errno == ELOOP ? ERR(ERR_DENIED, "open a link: this must be the file itself") : err_from_os(errno, "open");
+    else if (fstat(w->fd, &st) != 0)
+        w->err = err_from_os(errno, "look at");
+    else if (!S_ISREG(st.st_mode))
+        w->err = ERR(ERR_DENIED, "open what is no plain file");
+    else
+        w->file = file_of(&st);
+    if (err_is(w->err) && w->fd >= 0)
+        close(w->fd);
+}
+
+struct err
+host_open_plain(struct rt *rt, struct str path, int64_t until, struct handle *out, struct host_file *out_file)
+{
+    struct work *w = work_new(rt);
+    struct err e = run(rt, path, job_open_plain, w, until);
+
+    if (!err_is(e)) {
+        *out = (struct handle){ w->fd };
+        *out_file = w->file;
+    }
     work_free(rt, w);
     return e;
 }

@@ -1371,6 +1371,12 @@ WORLD_TEST(what_a_link_leads_to_is_not_given_away)
     EXPECT(t, !err_is(host_write_file(rt, str_from_cstr(file), S("x"), 0600, FOREVER)));
     CHECK(symlink("file", link) == 0);
     EXPECT(t, err_is(host_own(rt, str_from_cstr(link), 0666, -1, -1, FOREVER)));
+    struct handle handle = HANDLE_NONE;
+    EXPECT_INT(t, host_open_plain(rt, str_from_cstr(link), FOREVER, &handle, &found).kind, ERR_DENIED);
+    EXPECT_INT(t, host_open_plain(rt, str_from_cstr(p.path), FOREVER, &handle, &found).kind, ERR_DENIED);
+    EXPECT(t, handle_is_none(handle) && !err_is(host_open_plain(rt, str_from_cstr(file), FOREVER, &handle, &found)));
+    EXPECT(t, found.mode == 0600 && found.size == 1);
+    handle_close(rt, handle);
     EXPECT(t, !err_is(host_stat(rt, str_from_cstr(file), FOREVER, &found)));
     EXPECT_INT(t, found.mode, 0600);
     EXPECT(t, !err_is(host_own(rt, str_from_cstr(file), 0640, (int64_t)getuid(), -1, FOREVER)));
