@@ -197,7 +197,8 @@ inject(struct sim *sim, struct fault *f, struct process *victim)
         sim_at(sim, &sim->disk_is_well, until);
         break;
     case FAULT_DISK_STALL:
-        sim->disk_speed.stall_until = until;
+        if (until > sim->disk_speed.stall_until) /* what the longer one holds, it holds on */
+            sim->disk_speed.stall_until = until;
         break;
     case FAULT_CLOCK_JUMP:
         sim->wall += f->amount;

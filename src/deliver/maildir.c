@@ -1,8 +1,8 @@
 /*
  * maildir - https://cr.yp.to/proto/maildir.html, with a sync wherever a power failure could take the message:
  *
- *     base/ example.org/ anna/ tmp/1732147200.R0123456789abcdef.mx.example.org    write, fdatasync
- *                              new/1732147200.R0123456789abcdef.mx.example.org    rename, then sync new/
+ *     base/ example.org/ anna/ tmp/1732147200.R0123456789abcdef.mx.example.org                write, fdatasync
+ *                              new/1732147198.Q7raywdgayq5mdp5wq1q1j6k8fh_0.mx.example.org    rename, then sync new/
  *                              cur/
  *
  * The first delivery into each Maildir is preceded by a sync of all directories that lead there.
@@ -325,18 +325,38 @@ box_open(struct box *box, struct str path)
     return OK;
 }
 
-/* time.Rrandom.host: '/' and ':' must not be in it. */
+/* '/' and ':' must not be in it. */
 static void
-put_unique_name(struct text *name, struct box *box)
+put_host(struct text *name, const struct box *box)
 {
     struct str host = str_slice(box->place->host, 0, 60);
 
-    text_putf(name, "%lld.R%016llx.", (long long)(rt_wall(box->rt) / SECOND), (unsigned long long)rt_random(box->rt));
     for (size_t i = 0; i < host.len; i++)
         if (host.ptr[i] == '/' || host.ptr[i] == ':' || (unsigned char)host.ptr[i] <= ' ')
             text_putf(name, "\\%03o", (unsigned)(unsigned char)host.ptr[i]);
         else
             text_put_byte(name, host.ptr[i]);
+}
+
+/* In tmp/, where an attempt that died may have left another: time.Rrandom.host. */
+static void
+put_name_of_attempt(struct text *name, const struct box *box)
+{
+    text_putf(name, "%lld.R%016llx.", (long long)(rt_wall(box->rt) / SECOND), (unsigned long long)rt_random(box->rt));
+    put_host(name, box);
+}
+
+/*
+ * In new/, time.Qqueue-id_recipient.host: the same in each attempt. A copy of a former one, of which nobody knows that it was
+ * delivered (a process died, or the sync failed and a power failure undid its removal), is replaced, not doubled.
+ */
+static void
+put_name_of_message(struct text *name, const struct box *box, const struct maildir_message *message)
+{
+    text_putf(name, "%lld.Q", (long long)(message->envelope->accepted_wall / SECOND));
+    message_id_put(name, message->id);
+    text_putf(name, "_%u.", (unsigned)message->index);
+    put_host(name, box);
 }
 
 /* Every Maildir file's name begins with its time; what is not such a name is not ours to remove. */
@@ -429,7 +449,7 @@ open_unique(struct box *box, struct text *name, struct file **out)
 
     for (int i = 0; i < NAME_TRIES; i++) {
         name->len = 0;
-        put_unique_name(name, box);
+        put_name_of_attempt(name, box);
         e = file_open(box->own_tmp, text_str(name), FILE_WRITE | FILE_CREATE | FILE_NEW, FILE_MODE, LANE_POOL,
                       box->until, out);
         if (e.kind != ERR_EXISTS)
@@ -466,7 +486,7 @@ deliver(struct box *box, struct pen *pen, const struct maildir_message *message,
     } else if (!err_is(e) && quota > 0 && used + pen->offset > quota) {
         outcome = outcome_own(OUTCOME_DEFERRED, S("4.2.2"), S("the mailbox is over its quota"));
     } else {
-        text_put(&new_name, text_str(&name));
+        put_name_of_message(&new_name, box, message);
         if (quota > 0)
             text_putf(&new_name, ",S=%llu", (unsigned long long)pen->offset);
         if (!err_is(e))

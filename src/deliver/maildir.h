@@ -33,6 +33,8 @@ struct maildir_place {
 struct maildir_message {
     const struct envelope *envelope; /* its recipients are not looked at */
     const struct recipient *recipient;
+    struct message_id id;
+    uint32_t index;                  /* the recipient's, among all of the message: with the id it makes the file's name */
     /* The content, without envelope.trace. *out_len 0: the end, which must be at envelope.size. */
     struct err (*read)(void *arg, uint64_t offset, void *memory, size_t len, int64_t until, size_t *out_len);
     void *read_arg;

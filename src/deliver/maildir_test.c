@@ -25,6 +25,7 @@ struct place {
     struct rt *rt;
     struct dir *base;
     struct arena arena;
+    uint64_t messages;
     void (*body)(struct test *, struct place *);
 };
 
@@ -86,6 +87,8 @@ struct source {
     struct str content;
     size_t step;     /* bytes of a read; 0: as many as fit */
     uint64_t breaks; /* reads fail from here on; 0: never */
+    uint64_t id;     /* 0: that of no other message */
+    uint32_t index;
 };
 
 static struct err
@@ -114,7 +117,8 @@ deliver_from(struct place *p, const struct maildir_place *usual_place, struct so
     struct envelope envelope = { .reverse_path = S("a@a.example"), .trace = S("Received: x\r\n\tby us\r\n"),
                                  .size = source->content.len };
     struct recipient recipient = { .address = S("ok@local.test") };
-    struct maildir_message message = { &envelope, &recipient, source_read, source };
+    struct message_id id = { 1, source->id ? source->id : 1000 + p->messages++ };
+    struct maildir_message message = { &envelope, &recipient, id, source->index, source_read, source };
 
     place.base = p->base;
     return maildir_deliver(p->rt, &place, &message, &p->arena, within(p->rt, 10 * SECOND));
@@ -282,7 +286,7 @@ PLACE_TEST(leaves_nothing_behind_when_it_fails)
     struct envelope envelope = { .size = 1000 };
     struct recipient recipient = { .address = S("ok@local.test") };
     struct source source = { .content = S("short") };
-    struct maildir_message message = { &envelope, &recipient, source_read, &source };
+    struct maildir_message message = { .envelope = &envelope, .recipient = &recipient, .read = source_read, .read_arg = &source };
     struct maildir_place place = usual;
     place.base = p->base;
     test_case(t, "a message that is cut short");
@@ -365,6 +369,22 @@ deliver_one(void *arg)
 }
 
 /* The first deliveries of all meet where the directories are not there yet. */
+/* The former attempt's copy stands there, though nobody knows that it was delivered. */
+PLACE_TEST(replaces_what_a_former_attempt_left)
+{
+    struct source source = { .content = S("Subject: x\r\n\r\n"), .id = 7 };
+    struct str *names;
+
+    for (int attempt = 0; attempt < 3; attempt++)
+        EXPECT_INT(t, deliver_from(p, &usual, &source).kind, OUTCOME_DELIVERED);
+    EXPECT_INT(t, list(p, S("local.test/ok/new"), &names), 1);
+    source.index = 1;
+    EXPECT_INT(t, deliver_from(p, &usual, &source).kind, OUTCOME_DELIVERED); /* another recipient in the same mailbox */
+    source.id = 8;
+    EXPECT_INT(t, deliver_from(p, &usual, &source).kind, OUTCOME_DELIVERED);
+    EXPECT_INT(t, list(p, S("local.test/ok/new"), &names), 3);
+}
+
 PLACE_TEST(delivers_at_once)
 {
     enum { MANY = 40 };
@@ -465,6 +485,8 @@ PLACE_TEST(stays_below_its_base)
 TEST_MAIN({ "writes the message", writes_the_message }, { "writes a large message", writes_a_large_message },
           { "refuses a loop", refuses_a_loop }, { "leaves nothing behind when it fails",
             leaves_nothing_behind_when_it_fails },
-          { "syncs what leads there, once", syncs_what_leads_there_once }, { "keeps a quota", keeps_a_quota }, { "delivers at once", delivers_at_once },
+          { "syncs what leads there, once", syncs_what_leads_there_once }, { "keeps a quota", keeps_a_quota },
+          { "replaces what a former attempt left", replaces_what_a_former_attempt_left },
+          { "delivers at once", delivers_at_once },
           { "cleans what was never finished", cleans_what_was_never_finished }, { "stays below its base",
             stays_below_its_base })

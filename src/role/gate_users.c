@@ -480,12 +480,13 @@ run_turn(void *arg)
     int64_t until = within(g->rt, x->own_x ? LIMIT_ANSWER_NS : g->settings.patience);
 
     store.ctx = x;
-    enum sasl_status status =
-        x->own_x ? sasl_exchange_step(x->own_x, &store, response, until, &said) : step_dovecot(x, response, until, &said);
+    enum sasl_status status = !x->own_x       ? step_dovecot(x, response, until, &said)
+                              : !g->own_users ? SASL_LATER /* the file went since he began */
+                                              : sasl_exchange_step(x->own_x, &store, response, until, &said);
     CHECK(!said.full);
-    /* Somebody may have taken him out while his password was compared. */
+    /* Somebody may have taken him out, or the file away, while his password was compared. */
     if (x->own_x && status == SASL_OK && !find(x, name_of(x), &user))
-        status = SASL_REFUSED;
+        status = g->own_users ? SASL_REFUSED : SASL_LATER;
     struct border_verdict v = { .status = (uint8_t)status, .bytes = text_str(&said), .user = name_of(x),
                                 .senders = user.senders, .sender_count = user.sender_count };
     settle(x, status);

@@ -260,6 +260,13 @@ do_logins(struct world *w)
     give_file(w, BOB);
     wait_for(w, "anna@example.org", "secret", SASL_REFUSED);
     EXPECT_INT(t, plain(w, "bob", "other", at(1, 1)), SASL_OK);
+    test_case(t, "a file that goes away between two steps"); /* nobody is told that his password is wrong */
+    EXPECT_INT(t, hear_answer(w, begin(w, S("LOGIN"), S("bob"), at(1, 1), true)), SASL_CHALLENGE);
+    uint64_t under_way = w->exchanges;
+    gate_users_take_file(w->g, HANDLE_NONE);
+    wait_for(w, "bob", "other", SASL_LATER);
+    w->exchanges = under_way;
+    EXPECT_INT(t, step(w, S("other"), false), SASL_LATER);
 }
 
 static void

@@ -73,7 +73,8 @@ deliver(struct task *t, struct outcome *outcomes)
         struct maildir_place place = { .base = base ? base->dir : NULL, .pattern = t->job.mailboxes[i], .domain = S("-"),
                                        .mailbox = S("-"), .host = t->job.helo, .known = base ? base->known : NULL,
                                        .quota = t->job.quota };
-        struct maildir_message message = { &t->job.envelope, &t->job.envelope.recipients[i], read_content, t };
+        struct maildir_message message = { &t->job.envelope, &t->job.envelope.recipients[i], t->job.id, t->job.indices[i],
+                                           read_content, t };
         if (base)
             outcomes[i] = maildir_deliver(rt, &place, &message, &t->arena, within(rt, DELIVER_NS));
         else

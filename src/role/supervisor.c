@@ -737,6 +737,8 @@ send_users(struct process *p)
     s->users_unopened = err_is(e) && e.kind != ERR_NOT_FOUND && !public;
     if (err_is(e) && !(again && s->users_unopened)) /* each time would be every other second */
         log_file(s, "users-not-opened", s->site->users.path, e);
+    if (s->users_unopened)
+        return OK; /* what the gate has, it keeps */
     int64_t until = within(s->rt, 5 * SECOND);
     if (!p->control)
         e = ERR(ERR_CLOSED, "pass the users file on");
