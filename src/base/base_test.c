@@ -6,6 +6,7 @@
 #include "base/list.h"
 #include "base/map.h"
 #include "base/prng.h"
+#include "base/slab.h"
 #include "base/test.h"
 
 #include <string.h>
@@ -134,6 +135,48 @@ heap_gives_the_earliest_then_the_first_inserted(struct test *t)
     EXPECT_INT(t, mem.in_use, 0);
 }
 
+struct thing {
+    uint64_t zero, number;
+};
+
+/* By random taking and giving back: each thing is zeroed and nobody else's, and what is used no more goes back. */
+static void
+slab_keeps_things_apart(struct test *t)
+{
+    enum { THINGS = 200, STEPS = 5000, PER_BLOCK = 8 };
+    struct mem mem = mem_libc();
+    struct thing *things[THINGS] = { 0 };
+    struct slab slab;
+    struct prng prng;
+    size_t used = 0, most = 0;
+
+    prng_seed(&prng, 2);
+    slab_init(&slab, &mem, sizeof(struct thing), PER_BLOCK);
+    for (uint64_t step = 1; step <= STEPS; step++) {
+        size_t i = (size_t)prng_below(&prng, THINGS);
+        if (!things[i]) {
+            things[i] = slab_take(&slab);
+            EXPECT(t, things[i]->zero == 0 && things[i]->number == 0);
+            things[i]->number = i + 1;
+            used++;
+        } else {
+            EXPECT(t, things[i]->zero == 0 && things[i]->number == i + 1);
+            things[i]->number = things[i]->zero = UINT64_MAX;
+            slab_give(&slab, things[i]);
+            things[i] = NULL;
+            used--;
+        }
+        EXPECT_INT(t, slab.used, used);
+        most = mem.in_use > most ? mem.in_use : most;
+    }
+    EXPECT(t, most >= used * sizeof(struct thing) && most <= THINGS * (sizeof(struct thing) + 8) * 3 / 2);
+    for (size_t i = 0; i < THINGS; i++)
+        if (things[i])
+            slab_give(&slab, things[i]);
+    EXPECT_INT(t, mem.in_use, 0);
+    slab_done(&slab);
+}
+
 static void
 map_finds_what_was_put_after_many_removals(struct test *t)
 {
@@ -208,5 +251,6 @@ TEST_MAIN({ "str: cuts", str_cuts }, { "str: numbers", str_numbers },
           { "text: remembers what did not fit", text_remembers_what_did_not_fit },
           { "codec: bounds every field", codec_bounds_every_field },
           { "heap: gives the earliest, then the first inserted", heap_gives_the_earliest_then_the_first_inserted },
+          { "slab: keeps things apart", slab_keeps_things_apart },
           { "map: finds what was put after many removals", map_finds_what_was_put_after_many_removals },
           { "address: parses, prints, matches", addresses })

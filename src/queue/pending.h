@@ -56,7 +56,7 @@ struct queue_domain;
 struct pending;
 
 struct live {
-    struct message_id id;
+    struct message_id id;        /* first, for queue->ids */
     int64_t accepted_wall;
     int64_t born;                /* monotonic time at which its running time would have been 0 */
     uint64_t size : 41;          /* bytes: more than any listener takes */
@@ -90,6 +90,7 @@ enum { SENDER_GROUPS = 32, SENDER_GROUP_ALONE = UINT8_MAX };
 
 static_assert(LIMIT_RCPT_EXPANDED <= UINT16_MAX, "an index fits");
 static_assert(STATE_LAST < 16 && PLACES <= 16, "they fit their bits");
-static_assert(sizeof(struct live) + sizeof(struct pending) <= 136, "a million messages fit");
+static_assert(offsetof(struct live, id) == 0 && sizeof(struct live) + sizeof(struct pending) <= 136,
+              "a million messages fit");
 
 #endif

@@ -45,6 +45,8 @@ queue_new(struct mem *mem, uint64_t seed, const struct queue_settings *settings,
     seed = prng_u64(&q->prng);
     lanes_init(&q->lanes, mem, &q->prng, &q->settings.retry, seed);
     ids_init(&q->ids, mem);
+    slab_init(&q->lives, mem, sizeof(struct live), SLAB_MANY);
+    slab_init(&q->pendings, mem, sizeof(struct pending), SLAB_MANY);
     map_init(&q->domains, mem, seed);
     map_init(&q->submitters, mem, seed);
     map_init(&q->flights, mem, seed);
@@ -90,9 +92,9 @@ queue_free(struct queue *q)
             next = p->sibling;
             if (p->place == PLACE_READY)
                 lane_remove(pending_lane(p), p, 0);
-            mem_free(q->mem, p, sizeof *p);
+            slab_give(&q->pendings, p);
         }
-        mem_free(q->mem, m, sizeof *m);
+        slab_give(&q->lives, m);
     }
     for (size_t at = 0; (slot = map_next(&q->domains, &at));)
         domain_free(q, slot->value);
@@ -102,6 +104,8 @@ queue_free(struct queue *q)
     }
     lanes_done(&q->lanes);
     ids_done(&q->ids);
+    slab_done(&q->lives);
+    slab_done(&q->pendings);
     map_done(&q->domains);
     map_done(&q->submitters);
     map_done(&q->flights);
@@ -241,7 +245,7 @@ add_recipient(struct queue *q, struct live *m, const struct envelope *e, size_t 
         q->counts.expanded += status->state == STATE_EXPANDED;
         return NULL;
     }
-    struct pending *p = mem_new(q->mem, struct pending);
+    struct pending *p = slab_take(&q->pendings);
     p->live = m;
     p->domain = domain_get(q, r->address);
     p->domain->refs++;
@@ -276,7 +280,7 @@ queue_add(struct queue *q, struct moment t, const struct spool_message *message)
     CHECK(e->recipient_count <= LIMIT_RCPT_EXPANDED);
     if (queue_has(q, message->id))
         return false;
-    struct live *m = mem_new(q->mem, struct live);
+    struct live *m = slab_take(&q->lives);
     m->id = message->id;
     /* RFC 4865: what is to be held until a time begins to age then. */
     m->accepted_wall = e->hold_until > e->accepted_wall ? e->hold_until : e->accepted_wall;
@@ -292,7 +296,7 @@ queue_add(struct queue *q, struct moment t, const struct spool_message *message)
     m->trusted = e->trusted;
     m->own_notice = e->notice;
     m->submitter = submitter_get(q, str_is_absent(e->client) ? S("") : e->client);
-    ids_put(&q->ids, m);
+    ids_put(&q->ids, &m->id);
     q->suspects += m->deaths > 0;
 
     struct pending **tail = &m->first;
@@ -368,15 +372,15 @@ live_tidy(struct queue *q, struct live *m)
         q->places[PLACE_GONE]--;
         m->gone--;
         m->total--;
-        mem_free(q->mem, p, sizeof *p);
+        slab_give(&q->pendings, p);
     }
     CHECK(m->gone == 0);
     if (m->total > 0)
         return false;
     q->suspects -= m->deaths > 0;
-    ids_remove(&q->ids, m);
+    ids_remove(&q->ids, &m->id);
     submitter_unref(q, m->submitter);
-    mem_free(q->mem, m, sizeof *m);
+    slab_give(&q->lives, m);
     return true;
 }
 

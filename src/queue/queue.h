@@ -20,7 +20,7 @@
  * A recipient that failed and whose sender is to be told stays here, STATE_FAILED_OWED in the spool, until its notice
  * is committed, in one record with its end: a crash in between composes it again, and never loses it or gives two.
  *
- * Memory: some 160 bytes for each message with one recipient. Adding and picking are O(log n) or better, apart from
+ * Memory: some 175 bytes for each message with one recipient. Adding and picking are O(log n) or better, apart from
  * walks over the recipients of one message.
  */
 #ifndef QUEUE_QUEUE_H

@@ -10,7 +10,8 @@
 #ifndef QUEUE_STATE_H
 #define QUEUE_STATE_H
 
-#include "queue/ids.h"
+#include "base/slab.h"
+#include "message/ids.h"
 #include "queue/lane.h"
 #include "queue/queue.h"
 
@@ -88,7 +89,8 @@ struct queue {
     struct prng prng;
     struct queue_settings settings; /* own strings */
     struct lanes lanes;
-    struct ids ids;
+    struct ids ids;                 /* struct live */
+    struct slab lives, pendings;
     struct map domains, submitters, flights, notices_waiting, notices_composing;
     struct heap timers, domain_timers, notice_timers;
     struct list questions, idle_domains, placing, starting, doomed;

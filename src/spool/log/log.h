@@ -16,7 +16,8 @@
 #define SPOOL_LOG_LOG_H
 
 #include "base/check.h"
-#include "base/map.h"
+#include "base/slab.h"
+#include "message/ids.h"
 #include "spool/log/record.h"
 
 enum {
@@ -85,12 +86,15 @@ struct fresh { /* head and content of a message that nobody tried to deliver yet
     size_t data_size, data_cap;
 };
 
-struct message {
-    struct message_id id;
+struct message { /* as little as can be, because there may be a million */
+    struct message_id id;        /* first, for sp->messages */
     struct list link;            /* in order of acceptance; in recovery, where it waits for its turn */
     uint64_t order, base_first;
     struct place base;
-    struct place *own_refs;      /* settles after the base, oldest first */
+    union {                      /* settles after the base, oldest first: message_refs() */
+        struct place one;
+        struct place *own_many;  /* ref_cap of them, if that is not 0 */
+    } refs;
     union {
         uint8_t few[8];
         uint8_t *own_many;
@@ -98,20 +102,22 @@ struct message {
     struct fresh *own_fresh;
     struct elsewhere *own_elsewhere;
     uint32_t head_size;          /* of the base */
-    uint32_t recipients, open;   /* open: those that are pending or owed a notice, of success too */
-    uint32_t unended;            /* those that are pending or owed a notice of failure */
     uint32_t version;            /* changes with everything that a reader may have read half of */
+    uint16_t recipients, open;   /* open: those that are pending or owed a notice, of success too */
+    uint16_t unended;            /* those that are pending or owed a notice of failure */
     uint16_t queued;             /* settles */
     uint16_t unwritten;          /* settles and states in a batch that is not written yet */
     uint16_t ref_count, ref_cap;
     uint8_t deaths;
-    bool held;
-    bool loaded;                 /* the states are known */
-    bool ending;                 /* its DONE is in a batch */
-    bool covered;                /* recovery: older settles say nothing any more */
-    bool moving;                 /* a STATE is in a batch */
+    bool held : 1;
+    bool loaded : 1;             /* the states are known */
+    bool ending : 1;             /* its DONE is in a batch */
+    bool covered : 1;            /* recovery: older settles say nothing any more */
+    bool moving : 1;             /* a STATE is in a batch */
 };
-static_assert(sizeof(struct message) + sizeof(struct place) * REFS_MAX + 2 * sizeof(struct map_slot) <= 400,
+static_assert(LIMIT_ENVELOPE_RECIPIENTS <= UINT16_MAX, "recipients fit");
+static_assert(offsetof(struct message, id) == 0 && sizeof(struct message) <= 128, "a million messages fit");
+static_assert(sizeof(struct message) + sizeof(struct place) * REFS_MAX + 4 * sizeof(void *) <= 400,
               "spool.md: at most 400 bytes for each live message");
 
 struct draft {
@@ -228,7 +234,8 @@ struct spool {
     unsigned char proof_head[RECORD_HEADER + PROOF_BODY + RECORD_CHECK];
     unsigned char *own_block;        /* BLOCK bytes, for headers */
 
-    struct map messages;
+    struct ids messages;
+    struct slab message_slab;
     struct list by_order, unsorted;  /* of messages: order.c */
     struct message *last_listed;     /* or NULL */
     bool ordered;                    /* unsorted is empty, and stays so */
@@ -242,7 +249,7 @@ struct spool {
     uint64_t cleaned_live_bytes; /* when cleaning last won a segment; and how many were left, how often in vain since */
     uint32_t cleaned_segments, cleaned_in_vain;
     struct message_id *own_ended;    /* a ring */
-    struct map ended;
+    struct ids ended;
     size_t ended_count;
 
     struct event written;            /* a batch was, or the index is known */
@@ -338,8 +345,8 @@ void tally_accept(struct tally *, struct str body);
 
 struct message *message_find(const struct spool *, struct message_id);
 struct message *message_new(struct spool *, struct message_id);
-void message_release(struct spool *, struct message *); /* all that it owns, and itself; it stays in the map */
-void message_free(struct spool *, struct message *);    /* the same, and takes it out of the map */
+void message_release(struct spool *, struct message *); /* all that it owns, and itself; it stays in sp->messages */
+void message_free(struct spool *, struct message *);    /* the same, and takes it out of there */
 void message_end(struct spool *, struct message *);  /* the same, and has() remembers it */
 void message_retire(struct spool *, struct message *); /* queues a DONE; when it is written, the same */
 /* What a base that was read says: recipients, order, content elsewhere. */
@@ -349,7 +356,9 @@ void message_set_recipients(struct spool *, struct message *, uint32_t count);
 uint8_t message_state(const struct message *, uint32_t i);
 void message_set_state(struct spool *, struct message *, uint32_t i, uint8_t state, uint8_t notices);
 void message_set_base(struct spool *, struct message *, struct place, uint32_t head_size);
+const struct place *message_refs(const struct message *); /* ref_count of them */
 void message_add_ref(struct spool *, struct message *, struct place);
+void message_add_older_ref(struct spool *, struct message *, struct place); /* before those that are there */
 void message_clear_refs(struct spool *, struct message *);
 void message_set_elsewhere(struct spool *, struct message *, const struct extent *, uint32_t count);
 /* The oldest segment where a base of it may lie: any, while recovery has not read all indexes. */
@@ -360,7 +369,6 @@ void message_forget_fresh(struct spool *, struct message *);
 void segment_count_live(struct spool *, struct segment *, int64_t bytes);
 void ended_add(struct spool *, struct message_id);
 bool ended_has(const struct spool *, struct message_id);
-struct str message_key(const struct message_id *);
 
 /* ---- order.c ---- */
 

@@ -6,27 +6,21 @@
 
 #include <string.h>
 
-struct str
-message_key(const struct message_id *id)
-{
-    return str_new(id, sizeof *id);
-}
-
 struct message *
 message_find(const struct spool *sp, struct message_id id)
 {
-    return map_get(&sp->messages, message_key(&id));
+    return ids_get(&sp->messages, id);
 }
 
 struct message *
 message_new(struct spool *sp, struct message_id id)
 {
-    struct message *m = mem_new(sp->mem, struct message);
+    struct message *m = slab_take(&sp->message_slab);
 
     m->id = id;
     m->base_first = UINT64_MAX;
     list_init(&m->link);
-    CHECK(map_put(&sp->messages, message_key(&m->id), m) == NULL);
+    ids_put(&sp->messages, &m->id);
     return m;
 }
 
@@ -96,27 +90,58 @@ message_set_base(struct spool *sp, struct message *m, struct place place, uint32
     m->version++;
 }
 
+static struct place *
+refs(struct message *m)
+{
+    return m->ref_cap > 0 ? m->refs.own_many : &m->refs.one;
+}
+
+const struct place *
+message_refs(const struct message *m)
+{
+    return m->ref_cap > 0 ? m->refs.own_many : &m->refs.one;
+}
+
+static void
+make_room_for_ref(struct spool *sp, struct message *m)
+{
+    size_t room = m->ref_cap > 0 ? m->ref_cap : 1, cap = 2 * room;
+    struct place *many;
+
+    if (m->ref_count < room)
+        return;
+    CHECK(cap <= UINT16_MAX);
+    many = mem_alloc(sp->mem, cap * sizeof *many);
+    memcpy(many, refs(m), m->ref_count * sizeof *many);
+    mem_free(sp->mem, m->ref_cap > 0 ? m->refs.own_many : NULL, m->ref_cap * sizeof *many);
+    m->refs.own_many = many;
+    m->ref_cap = (uint16_t)cap;
+}
+
 void
 message_add_ref(struct spool *sp, struct message *m, struct place place)
 {
-    if (m->ref_count == m->ref_cap) {
-        uint16_t cap = (uint16_t)(m->ref_cap ? 2 * m->ref_cap : 2);
-        CHECK(cap > m->ref_cap);
-        m->own_refs = mem_resize(sp->mem, m->own_refs, m->ref_cap * sizeof *m->own_refs, cap * sizeof *m->own_refs);
-        m->ref_cap = cap;
-    }
-    m->own_refs[m->ref_count++] = place;
+    make_room_for_ref(sp, m);
+    refs(m)[m->ref_count++] = place;
     segment_count_live(sp, place.segment, place.size);
     m->version++;
+}
+
+void
+message_add_older_ref(struct spool *sp, struct message *m, struct place place)
+{
+    message_add_ref(sp, m, place);
+    memmove(refs(m) + 1, refs(m), (m->ref_count - 1u) * sizeof place);
+    refs(m)[0] = place;
 }
 
 void
 message_clear_refs(struct spool *sp, struct message *m)
 {
     for (size_t i = 0; i < m->ref_count; i++)
-        segment_count_live(sp, m->own_refs[i].segment, -(int64_t)m->own_refs[i].size);
-    mem_free(sp->mem, m->own_refs, m->ref_cap * sizeof *m->own_refs);
-    m->own_refs = NULL;
+        segment_count_live(sp, refs(m)[i].segment, -(int64_t)refs(m)[i].size);
+    if (m->ref_cap > 0)
+        mem_free(sp->mem, m->refs.own_many, m->ref_cap * sizeof *m->refs.own_many);
     m->ref_count = m->ref_cap = 0;
     m->version++;
 }
@@ -133,7 +158,7 @@ message_needs(const struct message *m, const struct segment *seg)
     if (m->base.segment == seg)
         return true;
     for (size_t i = 0; i < m->ref_count; i++)
-        if (m->own_refs[i].segment == seg)
+        if (message_refs(m)[i].segment == seg)
             return true;
     for (uint32_t i = 0; m->own_elsewhere && i < m->own_elsewhere->count; i++)
         if (m->own_elsewhere->at[i].segment == seg)
@@ -159,8 +184,8 @@ states(struct message *m)
 void
 message_set_recipients(struct spool *sp, struct message *m, uint32_t count)
 {
-    CHECK(m->recipients == 0);
-    m->recipients = m->open = m->unended = count;
+    CHECK(m->recipients == 0 && count <= UINT16_MAX);
+    m->recipients = m->open = m->unended = (uint16_t)count;
     sp->open_recipients += count;
     if (states_size(m) > sizeof m->states.few)
         m->states.own_many = mem_alloc(sp->mem, states_size(m));
@@ -211,8 +236,8 @@ message_set_state(struct spool *sp, struct message *m, uint32_t i, uint8_t state
     bool was_ended = recipient_state_is_ended(message_state(m, i));
 
     *pair = (uint8_t)(i % 2 ? (*pair & 15) | is << 4 : (*pair & 0xf0) | is);
-    m->open += (uint32_t)is_open(is) - (uint32_t)is_open(was);
-    m->unended += (uint32_t)was_ended - (uint32_t)recipient_state_is_ended(state);
+    m->open = (uint16_t)(m->open + is_open(is) - is_open(was));
+    m->unended = (uint16_t)(m->unended + was_ended - recipient_state_is_ended(state));
     sp->open_recipients += (uint64_t)was_ended - (uint64_t)recipient_state_is_ended(state);
 }
 
@@ -293,13 +318,13 @@ message_release(struct spool *sp, struct message *m)
     if (states_size(m) > sizeof m->states.few)
         mem_free(sp->mem, m->states.own_many, states_size(m));
     order_remove(sp, m);
-    mem_free(sp->mem, m, sizeof *m);
+    slab_give(&sp->message_slab, m);
 }
 
 void
 message_free(struct spool *sp, struct message *m)
 {
-    CHECK(map_remove(&sp->messages, message_key(&m->id)) == m);
+    ids_remove(&sp->messages, &m->id);
     message_release(sp, m);
 }
 
@@ -371,13 +396,13 @@ ended_add(struct spool *sp, struct message_id id)
         sp->own_ended = mem_buffer(sp->mem, LIMIT_ENDED * sizeof *sp->own_ended);
     slot = &sp->own_ended[sp->ended_count % LIMIT_ENDED];
     if (sp->ended_count++ >= LIMIT_ENDED)
-        map_remove(&sp->ended, message_key(slot));
+        ids_remove(&sp->ended, slot);
     *slot = id;
-    map_put(&sp->ended, message_key(slot), slot);
+    ids_put(&sp->ended, slot);
 }
 
 bool
 ended_has(const struct spool *sp, struct message_id id)
 {
-    return map_get(&sp->ended, message_key(&id)) != NULL;
+    return ids_get(&sp->ended, id) != NULL;
 }

@@ -96,11 +96,10 @@ order_sort(struct spool *sp)
 static size_t
 scan_unordered(struct spool *sp, uint64_t after, struct spool_place *out, size_t cap)
 {
-    const struct map_slot *slot;
+    const struct message *m;
     size_t count = 0;
 
-    for (size_t at = 0; (slot = map_next(&sp->messages, &at)) != NULL;) {
-        const struct message *m = slot->value;
+    for (size_t at = 0; (m = ids_next(&sp->messages, &at));) {
         size_t to = count;
         if (!m->loaded || m->ending || m->order <= after || (count == cap && (cap == 0 || m->order > out[cap - 1].order)))
             continue;

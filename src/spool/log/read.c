@@ -166,7 +166,7 @@ message_load(struct spool *sp, struct message_id id, struct arena *arena, int64_
         struct place base = m->base;
         struct place *refs = arena_alloc(arena, count * sizeof *refs);
         if (count > 0)
-            memcpy(refs, m->own_refs, count * sizeof *refs);
+            memcpy(refs, message_refs(m), count * sizeof *refs);
         for (size_t i = 0; i < count; i++) /* none of them may be written anew while we read */
             refs[i].segment->pins++;
         base.segment->pins++;

@@ -37,7 +37,7 @@ struct recovery {
     struct list orphans;   /* messages of which only settles are known */
     struct list waiting;   /* with a base, newest first */
     struct list ended;     /* to be given a DONE when recovery has ended: until then it writes nothing */
-    struct map dead;
+    struct ids dead;
     struct arena dead_ids;
     char *own_listed;      /* the segments that the newest CHECKPOINT names */
     size_t listed_size;
@@ -556,7 +556,7 @@ recover_open(struct spool *sp, int64_t until)
     list_init(&r->orphans);
     list_init(&r->waiting);
     list_init(&r->ended);
-    map_init(&r->dead, sp->mem, rt_random(sp->rt));
+    ids_init(&r->dead, sp->mem);
     arena_init(&r->dead_ids, sp->mem, 64 << 10, SIZE_MAX / 2);
     list_init(&used);
     sp->next_sequence = sp->next_lsn = 1;
@@ -594,7 +594,7 @@ recover_drop(struct spool *sp)
         mem_free(sp->mem, r->own_indexes[i].own_entries, r->own_indexes[i].count * sizeof *r->own_indexes[i].own_entries);
     mem_free(sp->mem, r->own_indexes, r->index_count * sizeof *r->own_indexes);
     mem_free(sp->mem, r->own_listed, r->listed_size);
-    map_done(&r->dead);
+    ids_done(&r->dead);
     arena_done(&r->dead_ids);
     mem_free(sp->mem, r, sizeof *r);
     sp->own_recovery = NULL;
@@ -653,11 +653,11 @@ add_dead(struct recovery *r, struct message_id dead)
 {
     struct message_id *id;
 
-    if (map_get(&r->dead, message_key(&dead)))
+    if (ids_get(&r->dead, dead))
         return;
     id = arena_new(&r->dead_ids, struct message_id);
     *id = dead;
-    map_put(&r->dead, message_key(id), id);
+    ids_put(&r->dead, id);
 }
 
 /* It ended while older indexes are still to be read: what they say of it is over. */
@@ -694,9 +694,7 @@ meet_settle(struct spool *sp, struct recovery *r, struct segment *seg, const str
         m = message_new(sp, e->id);
         list_push_back(&r->orphans, &m->link);
     }
-    message_add_ref(sp, m, place);
-    memmove(m->own_refs + 1, m->own_refs, (m->ref_count - 1u) * sizeof *m->own_refs);
-    m->own_refs[0] = place;
+    message_add_older_ref(sp, m, place);
     m->covered = e->flags & RECORD_COVERS && !within;
 }
 
@@ -720,7 +718,7 @@ meet_base(struct spool *sp, struct recovery *r, struct segment *seg, const struc
 static void
 meet_entry(struct spool *sp, struct recovery *r, struct segment *seg, const struct index_entry *e)
 {
-    if (e->lsn >= r->lsn || (e->type != RECORD_DONE && map_get(&r->dead, message_key(&e->id))))
+    if (e->lsn >= r->lsn || (e->type != RECORD_DONE && ids_get(&r->dead, e->id)))
         return;
     if (e->type == RECORD_DONE)
         meet_done(sp, r, e);

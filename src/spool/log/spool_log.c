@@ -26,15 +26,16 @@ spool_report(struct spool *sp, struct spool_report report)
 static void
 forget_all(struct spool *sp)
 {
-    struct map_slot *slot;
+    struct message *m;
     struct list *node;
 
     recover_drop(sp);
     keeper_drop(sp);
-    for (size_t at = 0; (slot = map_next(&sp->messages, &at)) != NULL;)
-        message_release(sp, slot->value);
-    map_done(&sp->messages);
-    map_done(&sp->ended);
+    for (size_t at = 0; (m = ids_next(&sp->messages, &at));)
+        message_release(sp, m);
+    ids_done(&sp->messages);
+    slab_done(&sp->message_slab);
+    ids_done(&sp->ended);
     mem_free(sp->mem, sp->own_ended, LIMIT_ENDED * sizeof *sp->own_ended);
     if (sp->current)
         segment_unpin(sp, sp->current);
@@ -85,8 +86,9 @@ log_open(struct rt *rt, struct dir *dir, const struct spool_settings *settings, 
     event_init(&sp->work);
     event_init(&sp->written);
     event_init(&sp->keep);
-    map_init(&sp->messages, sp->mem, rt_random(rt));
-    map_init(&sp->ended, sp->mem, rt_random(rt));
+    ids_init(&sp->messages, sp->mem);
+    slab_init(&sp->message_slab, sp->mem, sizeof(struct message), SLAB_MANY);
+    ids_init(&sp->ended, sp->mem);
     sp->own_block = mem_alloc(sp->mem, BLOCK);
     if (!sp->read_only)
         e = dir_lock(dir, S("lock"), until, &sp->own_lock);
