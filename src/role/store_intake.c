@@ -119,6 +119,7 @@ commit(struct intake *in, struct store_draft *d, struct border_submit *submit)
     struct err e = s->ops->commit(d->draft, &submit->envelope, submit->statuses, NULL, FOREVER);
     store_check_broken(s);
     answer(in, e);
+    fiber_yield(s->rt); /* the client need not wait until the queue has been thought about */
     if (!err_is(e))
         add_to_queue(s, d->id, &submit->envelope, submit->statuses);
     forget(s, d);

@@ -3,6 +3,10 @@
  * batch, syncs once, and answers all; what arrives meanwhile is the next batch. So the more there is to do, the cheaper
  * each commit is, without a timer and without a setting.
  *
+ * A commit into blocks that were never written has to wait for the file system's journal as well. So a small batch takes
+ * zeros along for what will come behind it, and those that follow need the data alone to be on disk. Under load batches
+ * are large, and the journal does not matter.
+ *
  * Settles that nobody waits for ride along, or go alone after LAZY_NS. When the log goes idle, one PROOF more is
  * written, so that the last batch too is known to have been synced. After an error of write or sync nothing is tried
  * again on that file: all who wait get the error, the spool is broken, and the process ends (spool.md "Commit").
@@ -11,12 +15,12 @@
 
 #include <string.h>
 
-static const char zeros[BLOCK];
+static const char zeros[4 * BLOCK];
 
 struct batch {
     struct segment *segment;
     size_t parts;
-    uint64_t bytes;
+    uint64_t bytes, ahead; /* of zeros behind it */
     uint32_t records, entries;
     uint64_t first_lsn;
     bool sync;
@@ -240,6 +244,22 @@ batch_seal(struct spool *sp, struct batch *b)
     sp->proof_lsn = proof.proven;
 }
 
+static void
+batch_write_ahead(struct spool *sp, struct batch *b)
+{
+    uint64_t own = b->bytes, end = b->segment->used + own, last = b->segment->header.bytes - BLOCK;
+    uint64_t ahead = b->segment->header.bytes / 8 < AHEAD_BYTES ? b->segment->header.bytes / 8 : AHEAD_BYTES;
+
+    if (end <= b->segment->ahead || own > AHEAD_BATCH || !b->sync)
+        return;
+    b->ahead = ahead < last - end ? ahead : last - end;
+    while (b->bytes < own + b->ahead) {
+        uint64_t left = own + b->ahead - b->bytes;
+        add_part(sp, b, str_new(zeros, left < sizeof zeros ? (size_t)left : sizeof zeros));
+    }
+    b->bytes = own;
+}
+
 struct index_target {
     struct spool *sp;
     struct segment *segment;
@@ -306,15 +326,18 @@ batch_write(struct spool *sp, struct batch *b)
     struct list *node;
 
     batch_seal(sp, b);
+    batch_write_ahead(sp, b);
     struct err e = b->sync ? file_write_sync(seg->own_file, sp->own_parts, b->parts, seg->used, LANE_COMMIT, FOREVER)
                            : file_write(seg->own_file, sp->own_parts, b->parts, seg->used, LANE_COMMIT, FOREVER);
     if (err_is(e)) {
         spool_break(sp, e);
     } else {
         seg->used += b->bytes;
+        if (b->ahead)
+            seg->ahead = seg->used + b->ahead;
         seg->last_lsn = last_lsn;
         sp->counters.batches++;
-        sp->counters.bytes_written += b->bytes;
+        sp->counters.bytes_written += b->bytes + b->ahead;
         sp->counters.syncs += b->sync;
         if (b->sync)
             sp->synced_lsn = last_lsn;
@@ -396,6 +419,7 @@ begin_segment(struct spool *sp, struct segment *seg)
     seg->first_lsn = seg->header.first_lsn;
     seg->last_lsn = seg->first_lsn - 1;
     seg->used = BLOCK;
+    seg->ahead = seg->written ? seg->header.bytes : 0;
     seg->live_bytes = seg->done_bytes = 0;
     segment_header_put(sp->own_block, &seg->header);
     /* Not synced by themselves: the sync of the first batch covers them, and before that nobody was told anything. */

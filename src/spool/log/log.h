@@ -30,6 +30,8 @@ enum {
     LIMIT_QUEUED = 4 * LIMIT_BATCH_RECORDS, /* beyond it lazy settles wait as well */
     LIMIT_DRAFT_MEMORY = 64 << 20, /* of all drafts; beyond it they go to disk in smaller pieces */
     LIMIT_STEP = 1 << 20,      /* of background work */
+    AHEAD_BATCH = 64 << 10,    /* a batch that is larger pays for its own blocks */
+    AHEAD_BYTES = 256 << 10,
     REFS_MAX = 8, REFS_MAX_MANY = 32, MANY_RECIPIENTS = 64,
     CACHE_WINDOW = 64 << 10, CACHE_WINDOWS = 32,
     CONTENT_SLOTS = 8,
@@ -51,6 +53,7 @@ struct segment {
     struct file *own_file;    /* or NULL */
     uint64_t sequence, secret, first_lsn, last_lsn;
     uint64_t used;            /* end of the last batch */
+    uint64_t ahead;           /* blocks up to here were written once; only of the current one */
     uint64_t live_bytes;      /* of records and content that live messages and drafts need */
     uint64_t done_bytes;      /* of DONE records */
     int64_t free_since;

@@ -893,6 +893,26 @@ CASE(a_segment_is_synced_before_it_says_so)
     fixture_close(f);
 }
 
+/* Blocks that were never written are written once ahead of the mail, by few of the batches and behind none of a used segment. */
+CASE(small_batches_write_ahead)
+{
+    uint64_t ahead = 0, moved = 0, batches = 0;
+
+    f->settings.segment_bytes = 1 << 20;
+    fixture_open(f);
+    for (uint64_t i = 0; f->spool->segment_count < 2; i++) {
+        fixture_commit(f, i);
+        struct segment *seg = f->spool->current;
+        EXPECT(f->t, seg->ahead >= seg->used);
+        EXPECT(f->t, seg->ahead <= seg->header.bytes - BLOCK);
+        moved += seg->ahead != ahead;
+        ahead = seg->ahead;
+        batches++;
+    }
+    EXPECT(f->t, batches > 50 && moved >= 8 && moved < 12);
+    fixture_close(f);
+}
+
 /* Mail that said nothing of its size must not use up what is there for the end of other mail. */
 CASE(chunks_leave_the_reserve)
 {
@@ -1465,6 +1485,7 @@ TEST_MAIN({ "cut anywhere", cut_anywhere }, { "recovery writes nothing", recover
           { "each sync fails in turn", each_sync_fails_in_turn }, { "each write fails in turn", each_write_fails_in_turn },
           { "what was found is synced before it is believed", what_was_found_is_synced_before_it_is_believed },
           { "a segment is synced before it says so", a_segment_is_synced_before_it_says_so },
+          { "small batches write ahead", small_batches_write_ahead },
           { "chunks leave the reserve", chunks_leave_the_reserve },
           { "lazy settles outlast a full disk", lazy_settles_outlast_a_full_disk },
           { "what fits is written when more would not", what_fits_is_written_when_more_would_not },
