@@ -3,7 +3,7 @@ BUILD_PACKAGES="gcc libc6-dev meson ninja-build pkg-config libunbound-dev libxxh
     libssl-dev libcurl4-openssl-dev libjansson-dev zlib1g-dev dns-root-data ca-certificates"
 TEST_PACKAGES="clang libclang-rt-14-dev python3 python3-pytest python3-pytest-xdist mandoc git patch procps psmisc iproute2 strace e2fsprogs mount
     swaks libnet-ssleay-perl openssl msmtp gsasl curl dovecot-lmtpd nsd ldnsutils unbound netcat-openbsd telnet nodejs node-nodemailer python3-xxhash
-    gdb haproxy xfsprogs btrfs-progs fuse3 libfuse3-dev postfix libevent-2.1-7 libgnutls-dane0 libidn12 libnsl2 libdb5.3"
+    gdb haproxy nginx libnginx-mod-mail xfsprogs btrfs-progs fuse3 libfuse3-dev postfix libevent-2.1-7 libgnutls-dane0 libidn12 libnsl2 libdb5.3"
 FUZZ_PACKAGES="clang libclang-rt-14-dev llvm-14 python3"
 
 install_packages() {

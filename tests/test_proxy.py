@@ -1,12 +1,15 @@
 """A proxy in front: every shape of PROXY header by hand, the shared table, and HAProxy itself."""
 import contextlib
+import http.server
 import json
 import pathlib
+import shutil
 import smtplib
 import socket
 import ssl
 import struct
 import subprocess
+import threading
 import time
 
 import pytest
@@ -330,6 +333,75 @@ def test_xclient_by_swaks(server):
     mail = server.wait_for_mail(count=before + 1)[-1]
     assert b"(swaks.told.test [192.0.2.77])" in mail, mail
     print(next(line for line in said.stdout.splitlines() if "XCLIENT " in line and "->" in line))
+
+
+class SendsToUs(http.server.BaseHTTPRequestHandler):
+    """What nginx asks, for each session, where it goes: to the server's `port`."""
+
+    def do_GET(self):
+        self.send_response(200)
+        for name, value in (("Auth-Status", "OK"), ("Auth-Server", "127.0.0.1"), ("Auth-Port", self.server.goes_to)):
+            self.send_header(name, value)
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+@contextlib.contextmanager
+def nginx_mail_proxy(folder, server_port):
+    """Its port."""
+    module = pathlib.Path("/usr/lib/nginx/modules/ngx_mail_module.so")
+    if not shutil.which("nginx", path="/usr/sbin:/usr/bin") or not module.exists():
+        pytest.skip("nginx and libnginx-mod-mail are not installed")
+    port = free_port()
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), SendsToUs) as tells:
+        tells.goes_to = server_port
+        (folder / "nginx.conf").write_text(f"""
+load_module {module};
+daemon off;
+master_process off;
+pid {folder}/nginx.pid;
+error_log stderr info;
+events {{}}
+mail {{
+    server_name nginx.test;
+    auth_http 127.0.0.1:{tells.server_port}/;
+    server {{ listen 127.0.0.1:{port}; protocol smtp; smtp_auth none; xclient on; }}
+}}
+""")
+        thread = threading.Thread(target=tells.serve_forever)
+        thread.start()
+        output = folder / "nginx.log"
+        process = subprocess.Popen(["/usr/sbin/nginx", "-p", str(folder), "-c", str(folder / "nginx.conf"), "-e", "stderr"],
+                                   stdin=subprocess.DEVNULL, stdout=open(output, "wb"), stderr=subprocess.STDOUT)
+        try:
+            wait_until(lambda: process.poll() is not None or can_connect(port), 30, "nginx listening")
+            assert process.poll() is None, output.read_text()
+            yield port
+        finally:
+            process.terminate()
+            process.wait(30)
+            tells.shutdown()
+            thread.join()
+
+
+@pytest.mark.parametrize("greeting", ["ehlo", "helo"])
+def test_xclient_by_nginx(server, tmp_path, greeting):
+    before = len(server.mails())
+    source = {"ehlo": "127.0.0.35", "helo": "127.0.0.36"}[greeting]
+    with nginx_mail_proxy(tmp_path, server.values["told_port"]) as port, \
+            smtplib.SMTP("127.0.0.1", port, "client.test", timeout=60, source_address=(source, 0)) as client:
+        assert getattr(client, greeting)()[0] == 250
+        assert client.mail("a@client.test")[0] == 250
+        assert client.rcpt("x@elsewhere.test")[0] == 550
+        assert client.rcpt("ok@local.test")[0] == 250
+        assert client.data(b"Subject: x\r\n\r\nby nginx\r\n")[0] == 250
+    mail = server.wait_for_mail(count=before + 1)[-1]
+    assert b"from client.test (" in mail and f"[{source}])".encode() in mail and mail.endswith(b"by nginx\n"), mail
+    [session] = wait_until(lambda: [s for s in server.log_events("session") if s["client"] == source])
+    assert (session["listener"], session["proxy"], session["helo"]) == ("told", "127.0.0.1", "client.test")
+    print(f"{greeting}: {session}")
 
 
 def test_who_says_nothing(server):
