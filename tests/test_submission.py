@@ -22,7 +22,7 @@ import pytest
 
 from harness import Postrider, free_port, parse, wait_until
 from peers import ScriptedServer
-from test_tls import context, make_certificate
+from test_tls import context, core_of, make_certificate
 
 USER, PASSWORD = "anna@local.test", "pencil & paper"
 SITE = """
@@ -71,8 +71,8 @@ class Site(Postrider):
                               ("limited@local.test", ())):
             self.add_user(user, *options)
 
-    def add_user(self, user, *options):
-        subprocess.run([self.binary, "user", "add", "--config", self.config_path, user, *options], input=PASSWORD + "\n", text=True,
+    def add_user(self, user, *options, password=PASSWORD):
+        subprocess.run([self.binary, "user", "add", "--config", self.config_path, user, *options], input=password + "\n", text=True,
                        check=True, capture_output=True)
 
     def connect(self, port="587", ctx=None):
@@ -575,6 +575,95 @@ def test_failures_end_a_session(server):
             for _ in range(7):
                 codes.append(client.docmd("AUTH", wrong)[0])
         assert codes == [535] * 5 + [421]
+
+
+# What a client says after EHLO, and the code of the last reply. {u} is the user and {p} the password, both in base64; {plain} is PLAIN's
+# message, {clear} the password as it is. A line may be two, sent at once.
+WITHIN, TOO_LONG = 3000 * "A", 13000 * "A"
+LOGINS = [
+    ("PLAIN", ["AUTH PLAIN {plain}"], 235),
+    ("PLAIN when asked", ["AUTH PLAIN", "{plain}"], 235),
+    ("LOGIN", ["AUTH LOGIN {u}", "{p}"], 235),
+    ("LOGIN when asked", ["AUTH LOGIN", "{u}", "{p}"], 235),
+    ("PLAIN, wrong", ["AUTH PLAIN {plain}"], 535),
+    ("LOGIN, wrong", ["AUTH LOGIN", "{u}", "{p}"], 535),
+    ("bad base64", ["AUTH PLAIN {plain}!"], 501),
+    ("bad base64 when asked", ["AUTH PLAIN", "!{plain}"], 501),
+    ("bad base64 for LOGIN", ["AUTH LOGIN {u}", "{p}!"], 501),
+    ("bad base64 for LOGIN when asked", ["AUTH LOGIN", "{u}", "{p}!"], 501),
+    ("no base64 at all", ["AUTH LOGIN {u}", "{clear}."], 501),
+    ("too long", ["AUTH PLAIN {plain}" + TOO_LONG], 500),
+    ("too long when asked", ["AUTH PLAIN", "{plain}" + TOO_LONG], 500),
+    ("too long for LOGIN", ["AUTH LOGIN", "{u}", "{p}" + TOO_LONG], 500),
+    ("too long before the password", ["AUTH PLAIN", TOO_LONG + "{plain}"], 500),
+    ("cancelled", ["AUTH LOGIN", "{p}", "*"], 501),
+    ("another mechanism", ["AUTH XOAUTH2 {plain}"], 504),
+    ("a mechanism that is none", ["AUTH {plain} {plain}"], 501),
+    ("a word too many", ["AUTH PLAIN {plain} {plain}"], 501),
+    ("no message of PLAIN", ["AUTH PLAIN {p}"], 501),
+    ("the password as a command", ["{clear}"], 500),
+    ("a command too long", ["{clear}" + WITHIN], 500),
+    ("sent ahead of a refusal", ["AUTH XOAUTH2\r\n{p}"], 500),
+]
+
+
+def traces(core, mark):
+    """Places of what would give a password away: parts of `mark`, also in wide characters, and in base64 however that is aligned."""
+    pieces = set()
+    for part in mark[:10], mark[10:]:
+        pieces |= {part.encode(), part.encode("utf-32-le")}
+        for before in range(3):
+            coded = b64(b"\0" * before + part.encode()).rstrip("=")
+            pieces.add(coded[before + (before > 0):-1].encode())
+    for piece in pieces:
+        at = core.find(piece)
+        while at >= 0:
+            yield core[max(0, at - 24):at + 56]
+            at = core.find(piece, at + 1)
+
+
+def test_no_password_is_kept(tmp_path):
+    """After logins that went well, wrong or astray, by sessions that are open and by such as are over."""
+    cases = [(port, stays, *case) for port in BOTH for stays in (True, False) for case in LOGINS]
+    mark = "".join(secrets.choice("ABCDEFGHKMNPQRSTUVWXYZ23456789") for _ in range(20))
+    passwords = [f"{number:03}{mark}{number:03}" for number in range(len(cases))]
+    opened = []
+
+    def say(server, number):
+        port, stays, why, lines, code = cases[number]
+        user, password = f"user{number}@local.test" if code == 235 else USER, passwords[number]
+        words = {"u": b64(user.encode()), "p": b64(password.encode()), "clear": password,
+                 "plain": b64(f"\0{user}\0{password}".encode())}
+        client = server.connect(port)
+        for line in lines:
+            client.send(line.format(**words) + "\r\n")
+            for _ in line.split("\r\n"):
+                reply = client.getreply()
+        assert reply[0] == code, (port, why, reply)
+        if stays:
+            opened.append(client)
+        else:
+            client.close()
+
+    site = Site(tmp_path, binary_path=os.environ["POSTRIDER_RELEASE"])
+    for number, case in enumerate(cases):
+        if case[-1] == 235:
+            site.add_user(f"user{number}@local.test", password=passwords[number])
+    with site as server:
+        for number in reversed(range(len(cases))):  # one that went well is the last
+            say(server, number)
+        opened.append(server.connect())  # a core has registers too: what was copied last stays there until somebody else is served
+        cores = {role: core_of(pid, tmp_path) for role, pid in server.role_pids().items() if role.split()[0] in {"submission", "gate"}}
+        found = {role: list(traces(core, mark)) for role, core in cores.items()}
+        print("traces of passwords: " + ", ".join(f"{role} ({len(core) >> 20} MiB): {len(found[role])}" for role, core in cores.items()))
+        assert not any(found.values()), found
+
+        waits = server.connect()
+        waits.send("AUTH PLAIN " + b64(f"\0{USER}\0{mark}".encode()))
+        wait_until(lambda: any(True for role, pid in server.role_pids().items() if role.startswith("submission")
+                               for _ in traces(core_of(pid, tmp_path), mark)), what="a core in which the search finds one")
+        for client in [waits, *opened]:
+            client.close()
 
 
 def test_the_table():

@@ -253,6 +253,16 @@ def test_certificates_are_replaced_under_sessions(tmp_path):
         assert not server.log_events("certificate-signed-by-ourselves")
 
 
+def core_of(pid, folder):
+    """As the kernel would write it: gdb's gcore."""
+    said = subprocess.run(["gcore", "-o", folder / "core", str(pid)], capture_output=True, text=True, timeout=120, check=False)
+    path = folder / f"core.{pid}"
+    assert path.exists(), said
+    core = path.read_bytes()
+    path.unlink()
+    return core
+
+
 def memory_of(pid):
     """All that a process can read of itself."""
     with open(f"/proc/{pid}/mem", "rb", buffering=0) as mem:
@@ -306,15 +316,6 @@ def test_no_key_outside_its_role(tmp_path):
             Postrider(tmp_path / "a", RELAY.replace("local.test", "a.test"), next_port=next_hop.port, binary_path=release,
                       more=tls_blocks(tmp_path, "ec", "rsa")) as server:
 
-        def core_of(pid):
-            """As the kernel would write it: gdb's gcore."""
-            said = subprocess.run(["gcore", "-o", tmp_path / "core", str(pid)], capture_output=True, text=True, timeout=120, check=False)
-            path = tmp_path / f"core.{pid}"
-            assert path.exists(), said
-            core = path.read_bytes()
-            path.unlink()
-            return core
-
         def one_of_each():
             handshake(server, rsa_only)
             # While gcore holds `keys`, nobody can sign.
@@ -325,7 +326,7 @@ def test_no_key_outside_its_role(tmp_path):
         with load(one_of_each) as done:
             wait_until(lambda: len(done) > 20 and len(next_hop.mails()) > 20)
             pids = server.role_pids()
-            cores = {role: core_of(pid) for role, pid in pids.items() if role.split()[0] in {"receiver", "sender", "keys"}}
+            cores = {role: core_of(pid, tmp_path) for role, pid in pids.items() if role.split()[0] in {"receiver", "sender", "keys"}}
             found = {role: sum(part in core for part in parts) for role, core in cores.items()}
             for role, pid in pids.items():
                 if role not in cores:

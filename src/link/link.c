@@ -56,6 +56,26 @@ struct link {
 /* ---- queueing ---- */
 
 static void
+forget(const struct link *l, unsigned char *bytes, size_t len)
+{
+    if (l->settings.forgets && len > 0)
+        explicit_bzero(bytes, len);
+}
+
+static unsigned char *
+grow(struct link *l, unsigned char *bytes, size_t old_cap, size_t cap)
+{
+    if (!l->settings.forgets)
+        return mem_resize(rt_mem(l->rt), bytes, old_cap, cap);
+    unsigned char *larger = mem_buffer(rt_mem(l->rt), cap); /* mem_resize() could leave a copy behind */
+    if (old_cap > 0)
+        memcpy(larger, bytes, old_cap);
+    forget(l, bytes, old_cap);
+    mem_free(rt_mem(l->rt), bytes, old_cap);
+    return larger;
+}
+
+static void
 out_reserve(struct link *l, size_t more)
 {
     if (l->out_len + more <= l->out_cap)
@@ -63,7 +83,7 @@ out_reserve(struct link *l, size_t more)
     size_t cap = l->out_cap ? l->out_cap : 4096;
     while (cap < l->out_len + more)
         cap *= 2;
-    l->out = mem_resize(rt_mem(l->rt), l->out, l->out_cap, cap);
+    l->out = grow(l, l->out, l->out_cap, cap);
     l->out_cap = cap;
 }
 
@@ -166,6 +186,7 @@ run_writer(void *arg)
         l->writing = l->out, l->writing_len = l->out_len, l->writing_cap = l->out_cap;
         l->out = empty, l->out_len = 0, l->out_cap = empty_cap;
         struct err e = stream_write(l->own_stream, str_new(l->writing, l->writing_len), FOREVER);
+        forget(l, l->writing, l->writing_len);
         l->writing_len = 0;
         if (err_is(e)) {
             link_close(l, e);
@@ -216,7 +237,7 @@ join(struct link *l, const struct frame *f, struct str *out_whole)
         size_t cap = l->joined_cap ? l->joined_cap : 2 * LIMIT_FRAME_BODY;
         while (cap < l->joined_len + f->body.len)
             cap *= 2;
-        l->joined = mem_resize(rt_mem(l->rt), l->joined, l->joined_cap, cap);
+        l->joined = grow(l, l->joined, l->joined_cap, cap);
         l->joined_cap = cap;
     }
     memcpy(l->joined + l->joined_len, f->body.ptr, f->body.len);
@@ -269,6 +290,7 @@ take_frame(struct link *l, const struct frame *f)
     bool fine = l->settings.handle(l->settings.ctx, l, &m);
     for (size_t i = 0; i < m.handle_count; i++) /* a handler that takes them sets the count to 0 */
         handle_close(l->rt, mine[i]);
+    forget(l, l->joined, l->joined_cap);
     if (l->joined_cap > 4 * LIMIT_FRAME_BODY) { /* one long message's buffer is not kept */
         mem_free(rt_mem(l->rt), l->joined, l->joined_cap);
         l->joined = NULL;
@@ -291,6 +313,7 @@ take_frames(struct link *l)
             TRY(take_frame(l, &f));
     }
     memmove(l->in, rest.ptr, rest.len);
+    forget(l, l->in + rest.len, l->in_len - rest.len);
     l->in_len = rest.len;
     return OK;
 }
@@ -378,9 +401,12 @@ link_free(struct link *l)
         fiber_yield(l->rt);
     drop_handles(l);
     stream_close(l->own_stream);
+    forget(l, l->in, l->in_len);
     mem_free(mem, l->in, READ_BUFFER);
+    forget(l, l->out, l->out_len);
     mem_free(mem, l->out, l->out_cap);
     mem_free(mem, l->writing, l->writing_cap);
+    forget(l, l->joined, l->joined_len);
     mem_free(mem, l->joined, l->joined_cap);
     mem_free(mem, l, sizeof *l);
 }

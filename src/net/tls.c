@@ -1166,6 +1166,12 @@ tls_server_new(struct crypto *crypto, struct str pool, const struct key_signer *
 }
 
 void
+tls_server_forget(struct tls_server *s)
+{
+    SSL_CTX_set_options(s->side.own_ctx, SSL_OP_CLEANSE_PLAINTEXT);
+}
+
+void
 tls_server_free(struct tls_server *s)
 {
     struct mem *mem = rt_mem(s->side.rt);

@@ -30,6 +30,8 @@ enum { TLS_REASON = 160, TLS_EXPORTER = 32, TLS_END_POINT_MAX = 64, TLS_TICKET_K
  * must outlive the server. */
 struct tls_server *tls_server_new(struct crypto *, struct str pool, const struct key_signer *);
 void tls_server_free(struct tls_server *); /* after its connections */
+/* Clients may say passwords: what they said is not left in OpenSSL's buffers once it was read. Before the first connection. */
+void tls_server_forget(struct tls_server *);
 /*
  * PEM texts: a certificate and behind it those that lead to its issuer. They replace the ones before; connections go on
  * with what they have. A client gets those that are for the name it asks for (SNI), else the first of each kind (EC, RSA);

@@ -938,6 +938,8 @@ add_fronts(struct receiver *r)
         struct front *front = &r->fronts[r->front_count++];
         text_putf(&name, "%.*s %.*s", STR_ARG(role_kind_name(r->role->kind)), STR_ARG(l->name));
         *front = (struct front){ l, tls_server_new(r->own_crypto, text_str(&name), &r->signer) };
+        if (l->settings.login)
+            tls_server_forget(front->own_tls);
         ask_clients(r, front);
     }
 }

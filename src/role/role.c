@@ -86,7 +86,8 @@ add_peer(struct role *role, const struct role_pending *pending)
     *peer = (struct peer){ .role = role, .kind = pending->kind, .index = pending->index,
                            .generation = pending->generation, .tie = pending->tie, .second = pending->second };
     struct link_settings settings = {
-        .name = role_kind_name(peer->kind), .ctx = peer, .handle = peer_message, .closed = peer_closed
+        .name = role_kind_name(peer->kind), .ctx = peer, .handle = peer_message, .closed = peer_closed,
+        .forgets = role->ops->kind == ROLE_GATE || peer->kind == ROLE_GATE
     };
     if (err_is(link_open(role->rt, pending->handle, &settings, &peer->link))) {
         handle_close(role->rt, pending->second);
@@ -506,7 +507,8 @@ run_role(struct role *role)
     char memory[400];
     struct text report = text_init(memory, sizeof memory);
     struct link_settings settings = {
-        .name = S("supervisor"), .ctx = role, .handle = handle_control, .closed = control_closed, .takes_handles = true
+        .name = S("supervisor"), .ctx = role, .handle = handle_control, .closed = control_closed, .takes_handles = true,
+        .forgets = true
     };
 
     /* A terminal's ^C reaches every process; only the supervisor acts on it, and tells us. */

@@ -931,7 +931,7 @@ start_process(struct process *p)
     const char *argv[] = { "postrider", "--role", text_cstr(&name), NULL };
     struct link_settings settings = {
         .name = role_kind_name(p->kind), .ctx = p, .handle = handle_from_role, .closed = control_closed,
-        .takes_handles = true,
+        .takes_handles = true, .forgets = true,
     };
 
     p->started = rt_now(s->rt);

@@ -95,6 +95,8 @@ input_want_blocks(struct input *in)
     struct str here = input_here(in);
     char *larger = mem_buffer(in->mem, INPUT_BLOCKS);
     memcpy(larger, here.ptr, here.len);
+    if (in->own_buffer)
+        explicit_bzero(in->own_buffer, in->end); /* it may be a password; and is short */
     mem_free(in->mem, in->own_buffer, in->cap);
     in->own_buffer = larger;
     in->cap = INPUT_BLOCKS;

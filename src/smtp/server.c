@@ -696,18 +696,6 @@ is_mechanism(struct str name)
     return name.len > 0 && name.len <= 20;
 }
 
-/* What a client sent within an exchange. Decoded, it lies in scratch, where auth_forget() finds it. */
-static const struct reply *
-decode_response(struct session *s, struct str line, struct str *out)
-{
-    struct text bytes = text_init(arena_alloc(&s->scratch, line.len + 1), line.len + 1);
-
-    if (!base64_decode_strictly(line, &bytes))
-        return &reply_auth_base64;
-    *out = text_str(&bytes);
-    return NULL;
-}
-
 static void
 auth_forget(struct session *s, struct str response)
 {
@@ -715,6 +703,29 @@ auth_forget(struct session *s, struct str response)
         explicit_bzero((char *)response.ptr, response.len);
     input_wipe(&s->in);
 }
+
+/* What a client sent within an exchange. Decoded, it lies in scratch, where auth_forget() finds it. */
+static const struct reply *
+decode_response(struct session *s, struct str line, struct str *out)
+{
+    struct text bytes = text_init(arena_alloc(&s->scratch, line.len + 1), line.len + 1);
+
+    if (!base64_decode_strictly(line, &bytes)) {
+        auth_forget(s, text_str(&bytes));
+        return &reply_auth_base64;
+    }
+    *out = text_str(&bytes);
+    return NULL;
+}
+
+/* Lines that were answered may have been passwords, also refused ones, until somebody has logged in. */
+static void
+forget_lines(struct session *s)
+{
+    if ((s->settings->login || s->auth_tried) && str_is_absent(s->client->user))
+        input_wipe(&s->in);
+}
+
 
 /* The client's next word, which may be "*": section 4. */
 static const struct reply *
@@ -1569,6 +1580,7 @@ session_end(struct session *s)
     if (h->log_session)
         h->log_session(h->ctx, s->client, &s->report);
     mem_free(rt_mem(s->rt), s->own_out, s->out_cap);
+    forget_lines(s);
     input_done(&s->in);
     arena_done(&s->transaction.arena);
     arena_done(&s->scratch);
@@ -1792,6 +1804,7 @@ read_command(struct session *s, struct str *out_line)
 
     arena_reset(&s->scratch);
     while (!s->over) {
+        forget_lines(s);
         if (s->phase <= GREETED && h->draining && h->draining(h->ctx)) {
             say(s, &reply_shutting_down);
             return false;
