@@ -436,6 +436,18 @@ SENDERS = [
     (USER, USER, b"From: anna@local.test\r\nSender: bob@local.test", REFUSED),
     (USER, USER, b"From: anna@local.test\r\nsender: a b c", (550, "5.6.0")),
     (USER, USER, b"From: anna@local.test\r\nSender: team@local.test", 250),
+    (USER, USER, b"Resent-From: anna@local.test\r\nFrom: anna@local.test", 250),
+    (USER, USER, b"Resent-From: bob@local.test\r\nFrom: anna@local.test", REFUSED),
+    (USER, USER, b"From: anna@local.test\r\nresent-from: a b c", (550, "5.6.0")),
+    (USER, USER, b"Resent-From: anna@local.test, bob@local.test\r\nFrom: anna@local.test", REFUSED),
+    (USER, USER, b"Resent-From: anna@local.test, team@local.test\r\nResent-Sender: anna@local.test\r\nFrom: anna@local.test", 250),
+    (USER, USER, b"Resent-From: anna@local.test\r\nResent-Sender: bob@local.test\r\nFrom: anna@local.test", REFUSED),
+    (USER, USER, b"Resent-Sender: bob@local.test\r\nResent-From: anna@local.test\r\nFrom: anna@local.test", REFUSED),
+    # Who sent it again before anna did: RFC 5322 section 3.6.6 has the newest first.
+    (USER, USER, b"Resent-From: anna@local.test\r\nResent-From: bob@local.test\r\nResent-Sender: bob@local.test\r\n"
+                 b"From: anna@local.test", 250),
+    (USER, USER, b"Resent-From: anna@local.test\r\nReceived: by x; now\r\nResent-Sender: bob@local.test\r\nFrom: anna@local.test", 250),
+    (USER, USER, b"Resent-From: anna@local.test\r\nFrom: bob@local.test", REFUSED),
     (USER, "", b"From: \"anna@local.test\" <bob@local.test>", REFUSED),
     (USER, USER, b"From: a b c", (550, "5.6.0")),
     (USER, USER, b"From: " + b",\r\n ".join([b"anna@local.test"] * 100), 250),  # LIMIT_AUTHORS

@@ -21,7 +21,7 @@ enum {
     LIMIT_COMMAND_LINE         = 2048,  /* 4.5.3.1.4 asks for 512; extensions add to it */
     LIMIT_AUTH_LINE            = 12288, /* RFC 4954 section 4: of AUTH, and of each response */
     LIMIT_AUTH_MESSAGE         = 9216,  /* what fits there in base64 */
-    LIMIT_AUTHORS              = 100,   /* in the From of a user's message */
+    LIMIT_AUTHORS              = 100,   /* of a user's message: From, Sender and their like, together */
     LIMIT_USER_NAME            = 255,
     LIMIT_USER_SENDERS         = 48,    /* granted to one user */
     LIMIT_REPLY_LINE           = 512,   /* 4.5.3.1.5: what we send */

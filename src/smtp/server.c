@@ -1289,39 +1289,48 @@ check_author(struct session *s, struct path path, struct arena *arena)
                    : NULL;
 }
 
-/* NULL: all whom the fields of that name hold may stand there. */
+/* NULL: all whom the field holds may stand there. */
 static const struct reply *
-check_authors(struct session *s, struct str header, struct str name)
+check_authors(struct session *s, struct str value, struct arena *work, size_t *count)
 {
     const struct reply *refusal = NULL;
-    struct header_field field;
     struct mailbox m;
-    struct arena work;
-    size_t count = 0;
 
-    arena_init(&work, rt_mem(s->rt), 1024, HEADER_ARENA_MAX);
-    while (!refusal && header_take(&header, &field)) {
-        if (!str_eq_nocase(field.name, name))
-            continue;
-        for (enum addresses found; !refusal && (found = addresses_next(&field.value, &work, &m)) != ADDRESSES_END;
-             arena_reset(&work))
-            refusal = found == ADDRESSES_BAD     ? &reply_author_unreadable
-                      : ++count > LIMIT_AUTHORS ? &reply_too_many_authors
-                                                 : check_author(s, m.path, &work);
-    }
-    arena_done(&work);
+    for (enum addresses found; !refusal && (found = addresses_next(&value, work, &m)) != ADDRESSES_END; arena_reset(work))
+        refusal = found == ADDRESSES_BAD      ? &reply_author_unreadable
+                  : ++*count > LIMIT_AUTHORS ? &reply_too_many_authors
+                                              : check_author(s, m.path, work);
     return refusal;
 }
 
-/* RFC 6409 section 6.1, and RFC 5322 section 3.6.2: who wrote it, and if it says so, who sent it: mail programs show "Sender
- * for From" whether or not the authors are several. */
+/*
+ * RFC 6409 section 6.1, and RFC 5322 section 3.6.2: who wrote it, and if it says so, who sent it: mail programs show "Sender
+ * for From" whether or not the authors are several. Likewise who sent it again, section 3.6.6: the newest such block stands
+ * first; those below it, or below a trace of its way, are of others who did so before.
+ */
 static const struct reply *
 header_refusal(struct session *s, struct str header)
 {
+    const struct reply *refusal = NULL;
+    struct header_field field;
+    struct arena work;
+    size_t count = 0, blocks = 0;
+
     if (!s->hooks->author || str_is_absent(s->client->user))
         return NULL;
-    const struct reply *refusal = check_authors(s, header, S("From"));
-    return refusal ? refusal : check_authors(s, header, S("Sender"));
+    arena_init(&work, rt_mem(s->rt), 1024, HEADER_ARENA_MAX);
+    while (!refusal && header_take(&header, &field)) {
+        struct str name = field.name;
+        bool resent = str_take_nocase(&name, S("Resent-"));
+        if (blocks > 0 && str_eq_nocase(name, S("Received")))
+            blocks++;
+        if (resent && str_eq_nocase(name, S("From")))
+            blocks++;
+        if ((str_eq_nocase(name, S("From")) || str_eq_nocase(name, S("Sender"))) && (!resent || blocks <= 1))
+            refusal = check_authors(s, field.value, &work, &count);
+    }
+    arena_done(&work);
+    return refusal;
 }
 
 /* The header is whole: it goes on as it should have come. Its body stays as it is. */
