@@ -711,13 +711,12 @@ run_watch(void *arg)
  * not followed with our rights: it could lead to the passwords of the machine.
  */
 static struct err
-open_users(struct supervisor *s, struct handle *out, bool *out_public)
+open_users(struct supervisor *s, struct handle *out)
 {
     struct host_file file;
 
     TRY(host_open_plain(s->rt, s->site->users.path, FOREVER, out, &file));
-    *out_public = file.mode & 07;
-    if (!*out_public)
+    if (!(file.mode & 07))
         return OK;
     handle_close(s->rt, *out);
     *out = HANDLE_NONE;
@@ -732,9 +731,9 @@ send_users(struct process *p)
 
     if (s->site->users.kind != USERS_FILE)
         return OK;
-    bool public = false, again = s->users_unopened;
-    struct err e = open_users(s, &handle, &public);
-    s->users_unopened = err_is(e) && e.kind != ERR_NOT_FOUND && !public;
+    bool again = s->users_unopened;
+    struct err e = open_users(s, &handle);
+    s->users_unopened = err_is(e) && e.kind != ERR_NOT_FOUND && e.kind != ERR_DENIED; /* it is gone, or not for use */
     if (err_is(e) && !(again && s->users_unopened)) /* each time would be every other second */
         log_file(s, "users-not-opened", s->site->users.path, e);
     if (s->users_unopened)
