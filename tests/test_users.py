@@ -164,6 +164,17 @@ def test_mistakes_are_said(server, words, password, code, said):
     assert not (server.folder / "users.new").exists()
 
 
+def test_a_link_is_not_followed(tmp_path):
+    """Root may change the users of somebody whose folder it is: what the file leads to is not read, nor written."""
+    secret, link = tmp_path / "secret", tmp_path / "users"
+    secret.write_text("root:$y$secret\n", encoding="utf-8")
+    link.symlink_to(secret)
+    for words in (["add", "anna"], ["rm", "root"], ["list"]):
+        result = subprocess.run([binary(), "user", *words, "--file", link], input="x\n", capture_output=True, text=True, timeout=60, check=False)
+        assert result.returncode == 66 and "must be the file itself" in result.stderr and "root" not in result.stdout, result
+    assert link.is_symlink() and secret.read_text(encoding="utf-8") == "root:$y$secret\n"
+
+
 def test_a_password_is_not_shown(tmp_path):
     """At a terminal: it is asked for twice, and nothing of it appears. What is done meanwhile is not undone."""
     def add(typed, meanwhile=lambda: None):
