@@ -466,8 +466,11 @@ stream_wait_readable(struct stream *s, int64_t until)
         ssize_t n = s->readable ? recv(s->source.fd, &byte, 1, MSG_PEEK) : -1;
         if (n >= 0 || (s->readable && errno != EAGAIN && errno != EINTR))
             return OK;
-        if (!s->readable || errno == EAGAIN)
-            TRY(wait_readable(s, until, "read"));
+        if (s->readable && errno == EINTR)
+            continue;
+        TRY(wait_readable(s, until, "read"));
+        if (!s->distrust_short) /* the reactor saw bytes: no need to ask again */
+            return OK;
     }
 }
 
