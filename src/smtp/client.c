@@ -1085,10 +1085,13 @@ client_send(struct client *c, struct client_transaction *t, struct arena *arena)
 
     t->stage = CLIENT_AT_CONTENT;
     struct mem *mem = rt_mem(c->rt);
-    struct outgoing *w = mem_new(mem, struct outgoing);
+    struct outgoing *w = mem_buffer(mem, sizeof *w); /* raw[] is filled before it is read */
     struct err e;
     w->client = c;
     w->t = t;
+    w->ended = false;
+    w->total = 0;
+    w->len = 0;
     if (uses_bdat(c)) {
         char *room = mem_buffer(mem, ROOM_BYTES);
         e = send_chunks(c, t, w, room, arena);
