@@ -101,6 +101,7 @@ struct tls {
     struct err read_lost;      /* the stream's; reads say so when all that came before is read */
     struct err write_lost;
     struct err dead;           /* nothing can be read or written any more */
+    bool drained;              /* the last read of the stream took all that was there */
     bool ended;                /* close_notify came */
     bool shut_down;
 };
@@ -115,6 +116,7 @@ bio_read(BIO *bio, char *memory, size_t cap, size_t *out_len)
 
     BIO_clear_retry_flags(bio);
     *out_len = 0;
+    t->drained = false;
     if (err_is(t->read_lost))
         return 0;
     struct err e = stream_read_now(t->stream, memory, cap, &len);
@@ -124,6 +126,7 @@ bio_read(BIO *bio, char *memory, size_t cap, size_t *out_len)
     }
     if (len == 0)
         BIO_set_retry_read(bio);
+    t->drained = len < cap;
     *out_len = len;
     return len > 0;
 }
@@ -248,6 +251,14 @@ tls_has_unsent(const void *cover)
 
 /* ---- what every call of OpenSSL ends with ------------------------------------------------------------------------ */
 
+/* ERR_clear_error() walks through its queue also where nothing is in it. */
+static void
+forget_errors(void)
+{
+    if (ERR_peek_error() != 0)
+        ERR_clear_error();
+}
+
 enum step { DONE, WAIT, OVER }; /* WAIT: for the peer. OVER: t->ended, or t->dead */
 
 /* After a call that returned `result`. What it wrote is on its way. */
@@ -285,7 +296,7 @@ static struct err
 shake_hands(struct tls *t, int64_t until, struct text *reason)
 {
     for (;;) {
-        ERR_clear_error();
+        forget_errors();
         enum step now = step(t, SSL_do_handshake(t->own_ssl), reason);
         if (now == OVER)
             return err_is(t->dead) ? t->dead : ERR(ERR_PROTOCOL, "speak TLS");
@@ -312,13 +323,23 @@ tls_free(void *cover)
 
 /* ---- reading ----------------------------------------------------------------------------------------------------- */
 
+/* An attempt that is known to give nothing would only make OpenSSL take its buffers and give them back. */
+static struct err
+wait_if_drained(struct tls *t, int64_t until)
+{
+    if (!t->drained || err_is(t->dead) || t->ended || SSL_has_pending(t->own_ssl))
+        return OK;
+    push_out(t);
+    return stream_wait_readable(t->stream, until);
+}
+
 /* DONE with at least one byte, or OVER, or WAIT. */
 static enum step
 try_read(struct tls *t, void *memory, size_t cap, bool peek, size_t *out_len)
 {
     if (err_is(t->dead) || t->ended)
         return OVER;
-    ERR_clear_error();
+    forget_errors();
     int result = peek ? SSL_peek_ex(t->own_ssl, memory, cap, out_len) : SSL_read_ex(t->own_ssl, memory, cap, out_len);
     return step(t, result, NULL);
 }
@@ -331,6 +352,7 @@ tls_read(void *cover, void *memory, size_t cap, int64_t until, size_t *out_len)
 
     CHECK(cap > 0);
     TRY(fiber_turn(t->rt));
+    TRY(wait_if_drained(t, until));
     while ((now = try_read(t, memory, cap, false, out_len)) == WAIT)
         TRY(stream_wait_readable(t->stream, until));
     if (now == OVER && !t->ended)
@@ -365,6 +387,7 @@ tls_wait_readable(void *cover, int64_t until)
     char byte;
 
     TRY(fiber_turn(t->rt));
+    TRY(wait_if_drained(t, until));
     while (try_read(t, &byte, 1, true, &len) == WAIT)
         TRY(stream_wait_readable(t->stream, until));
     return OK;
@@ -380,7 +403,7 @@ encrypt(struct tls *t, struct str bytes, size_t *out_len)
     if (err_is(t->write_lost))
         return t->write_lost;
     CHECK(!t->shut_down);
-    ERR_clear_error();
+    forget_errors();
     if (step(t, SSL_write_ex(t->own_ssl, bytes.ptr, bytes.len < RECORD ? bytes.len : RECORD, out_len), NULL) == DONE)
         return OK;
     if (!err_is(t->dead)) /* nothing of ours makes a write wait for the peer */
