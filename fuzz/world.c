@@ -825,6 +825,12 @@ dir_rename(struct dir *from, struct str name, struct dir *to, struct str new_nam
 }
 
 struct err
+dir_rename_sync(struct dir *from, struct str name, struct dir *to, struct str new_name, enum lane lane, int64_t until)
+{
+    return dir_rename(from, name, to, new_name, lane, until);
+}
+
+struct err
 dir_unlink(struct dir *d, struct str name, enum lane lane, int64_t until)
 {
     char memory[PATH_BYTES];

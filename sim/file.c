@@ -3,7 +3,7 @@
  *
  * An operation takes time: the fiber waits, and what it does happens when that time is over. A process that is killed
  * meanwhile leaves work that its threads may or may not have done, a write also in part: each job that had begun is drawn.
- * Jobs of one lane come one after the other, those of LANE_POOL as they like.
+ * Jobs of one lane come one after the other, those of LANE_POOL and LANE_DELIVERY as they like.
  */
 #include "sim/sim.h"
 
@@ -105,10 +105,11 @@ run(struct file_job *j, struct process *p, enum lane lane, int64_t until)
 {
     struct sim *sim = p->sim;
     struct sim_lane *l = &p->lanes[lane];
+    bool in_order = lane < LANE_POOL;
 
     TRY(sched_enter(&p->rt));
     process_step(p);
-    j->begins = lane != LANE_POOL && l->free_at > sim->now ? l->free_at : sim->now;
+    j->begins = in_order && l->free_at > sim->now ? l->free_at : sim->now;
     if (until != FOREVER && j->begins - p->boot > until) {
         TRY(rt_sleep(&p->rt, until));
         return ERR(ERR_TIMEOUT, "wait for the disk");
@@ -116,7 +117,7 @@ run(struct file_job *j, struct process *p, enum lane lane, int64_t until)
     int64_t done = j->begins + dice_between(sim, sim->disk_speed.min, sim->disk_speed.max);
     if (done < sim->disk_speed.stall_until)
         done = sim->disk_speed.stall_until + (int64_t)dice_below(sim, 1000000);
-    if (lane != LANE_POOL)
+    if (in_order)
         l->free_at = done;
     wait_for(j, p, j->begins, done);
     return j->err;
@@ -431,6 +432,34 @@ static struct err
 work_sync(struct file_job *j)
 {
     return sync_inode(j, j->inode, CALL_SYNC, "sync a file");
+}
+
+static struct err
+work_rename_sync(struct file_job *j)
+{
+    disk_inode to = j->inode2;
+    struct str new_name = j->name2;
+
+    TRY(work_rename(j));
+    CHECK(last_part(disk_of(j), &to, &new_name));
+    return sync_inode(j, to, CALL_SYNC_DIR, "sync a directory");
+}
+
+static void
+rename_only(struct file_job *j)
+{
+    (void)work_rename(j);
+}
+
+struct err
+dir_rename_sync(struct dir *from, struct str name, struct dir *to, struct str new_name, enum lane lane, int64_t until)
+{
+    struct file_job j = { .work = work_rename_sync, .in_part = rename_only, .call = CALL_DIR, .inode = from->file->inode,
+                          .name = name, .inode2 = to->file->inode, .name2 = new_name };
+
+    TRY(check_name(name));
+    TRY(check_name(new_name));
+    return run(&j, from->process, lane, until);
 }
 
 struct err

@@ -87,7 +87,7 @@ struct process {
     struct object *handles[HANDLES_MAX];
     int32_t handles_top;     /* above it all are free */
     struct list streams, listeners, files, dirs, jobs; /* open here */
-    struct sim_lane lanes[LANE_POOL + 1];
+    struct sim_lane lanes[LANES];
     uint64_t signals_caught, signals_pending;
     struct event signal_came;
     struct list children;

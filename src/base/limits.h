@@ -52,6 +52,7 @@ enum {
     LIMIT_MX_ADDRESSES         = 5,     /* of each */
     LIMIT_FRAME_BODY           = 64 << 10, /* of a link frame */
     LIMIT_CONTENT_INLINE       = 64 << 10, /* in an ACCEPT record */
+    LIMIT_DELIVERIES           = 128,   /* into Maildirs at a time, as one user and into one domain */
     LIMIT_BDAT_CHUNKS          = 20000,
     LIMIT_CONFIG_BYTES         = 64 << 20, /* all configuration files together */
 };

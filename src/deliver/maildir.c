@@ -6,6 +6,9 @@
  *                              cur/
  *
  * The first delivery into each Maildir is preceded by a sync of all directories that lead there.
+ *
+ * A delivery waits for two commits of the file system's journal, and for little else. Many wait at once, so that each
+ * commit ends the waiting of all of them: that is what makes it fast, not one sync less.
  */
 #include "deliver/maildir.h"
 
@@ -13,6 +16,8 @@
 #include "base/check.h"
 #include "base/map.h"
 #include "smtp/client.h"
+
+#include <string.h>
 
 enum {
     BLOCK_BYTES = 64 << 10,       /* of one write */
@@ -77,7 +82,7 @@ struct pen {
     struct text value;        /* of a Delivered-To, unfolded */
     size_t len;               /* of block */
     char held[HELD_BYTES], value_memory[LIMIT_PATH + 64];
-    char raw[RAW_BYTES], block[BLOCK_BYTES];
+    char *raw, *block;        /* RAW_BYTES, BLOCK_BYTES */
 };
 
 static struct err
@@ -87,18 +92,30 @@ pen_flush(struct pen *pen)
 
     if (pen->len == 0)
         return OK;
-    TRY(file_write(pen->file, &block, 1, pen->offset, LANE_POOL, pen->until));
+    TRY(file_write(pen->file, &block, 1, pen->offset, LANE_DELIVERY, pen->until));
     pen->offset += pen->len;
     pen->len = 0;
+    return OK;
+}
+
+/* What is left, and then all of it is on disk. */
+static struct err
+pen_sync(struct pen *pen)
+{
+    const struct str block = str_new(pen->block, pen->len);
+
+    TRY(file_write_sync(pen->file, &block, 1, pen->offset, LANE_DELIVERY, pen->until));
+    pen->offset += pen->len;
     return OK;
 }
 
 static void
 pen_put(struct pen *pen, struct str s)
 {
-    CHECK(s.len <= sizeof pen->block - pen->len);
-    for (size_t i = 0; i < s.len; i++)
-        pen->block[pen->len++] = s.ptr[i];
+    CHECK(s.len <= BLOCK_BYTES - pen->len);
+    if (s.len)
+        memcpy(pen->block + pen->len, s.ptr, s.len);
+    pen->len += s.len;
 }
 
 static void
@@ -164,10 +181,15 @@ pen_put_byte(struct pen *pen, char c)
 static struct err
 pen_put_content(struct pen *pen, struct str raw)
 {
-    if (sizeof pen->block - pen->len < raw.len + sizeof pen->held + 1)
+    if (BLOCK_BYTES - pen->len < raw.len + sizeof pen->held + 1)
         TRY(pen_flush(pen));
-    for (size_t i = 0; i < raw.len; i++) {
-        char c = raw.ptr[i];
+    while (raw.len > 0) {
+        size_t plain = pen->in_header || pen->after_cr ? 0 : str_find_byte(raw, '\r');
+        pen_put(pen, str_slice(raw, 0, plain));
+        if (plain == raw.len)
+            break;
+        char c = raw.ptr[plain];
+        raw = str_from(raw, plain + 1);
 
         if (pen->after_cr && c != '\n')
             pen_put_byte(pen, '\r');
@@ -178,7 +200,7 @@ pen_put_content(struct pen *pen, struct str raw)
     return OK;
 }
 
-static struct err
+static void
 pen_end(struct pen *pen)
 {
     if (pen->after_cr)
@@ -188,9 +210,9 @@ pen_end(struct pen *pen)
             pen_judge_held(pen);
         pen_end_field(pen);
     }
-    return pen_flush(pen);
 }
 
+/* All but what pen_sync() writes. */
 static struct err
 pen_write_message(struct pen *pen, const struct maildir_message *message)
 {
@@ -211,7 +233,7 @@ pen_write_message(struct pen *pen, const struct maildir_message *message)
     for (struct str trace = envelope->trace; trace.len > 0; trace = str_from(trace, RAW_BYTES))
         TRY(pen_put_content(pen, str_slice(trace, 0, RAW_BYTES)));
     for (size_t len;;) {
-        TRY(message->read(message->read_arg, offset, pen->raw, sizeof pen->raw, pen->until, &len));
+        TRY(message->read(message->read_arg, offset, pen->raw, RAW_BYTES, pen->until, &len));
         if (len == 0)
             break;
         offset += len;
@@ -221,7 +243,8 @@ pen_write_message(struct pen *pen, const struct maildir_message *message)
     }
     if (offset != envelope->size)
         return ERR(ERR_CORRUPT, "read the message: not as long as its envelope says");
-    return pen_end(pen);
+    pen_end(pen);
+    return OK;
 }
 
 /* ---- directories and names --------------------------------------------------------------------------------------- */
@@ -230,44 +253,29 @@ struct box {
     struct rt *rt;
     const struct maildir_place *place;
     int64_t until;
-    struct dir *own_home, *own_tmp, *own_new, *own_cur;
+    struct dir *own_home;
 };
-
-static void
-close_dir(struct dir **dir)
-{
-    if (*dir)
-        dir_close(*dir);
-    *dir = NULL;
-}
 
 static void
 box_close(struct box *box)
 {
-    close_dir(&box->own_cur);
-    close_dir(&box->own_new);
-    close_dir(&box->own_tmp);
-    close_dir(&box->own_home);
+    if (box->own_home)
+        dir_close(box->own_home);
+    box->own_home = NULL;
 }
 
 /* Opens it, and makes it if it is not there. Two deliveries may do so at once. */
 static struct err
 open_or_make(struct dir *parent, struct str name, int64_t until, struct dir **out)
 {
-    struct err e = dir_open_at(parent, name, LANE_POOL, until, out);
+    struct err e = dir_open_at(parent, name, LANE_DELIVERY, until, out);
 
     if (e.kind != ERR_NOT_FOUND)
         return e;
-    e = dir_make(parent, name, DIR_MODE, LANE_POOL, until);
+    e = dir_make(parent, name, DIR_MODE, LANE_DELIVERY, until);
     if (e.kind != ERR_EXISTS)
         TRY(e);
-    return dir_open_at(parent, name, LANE_POOL, until, out);
-}
-
-static struct err
-open_there(struct dir *parent, struct str name, int64_t until, struct dir **out)
-{
-    return dir_open_at(parent, name, LANE_POOL, until, out);
+    return dir_open_at(parent, name, LANE_DELIVERY, until, out);
 }
 
 static struct err
@@ -280,7 +288,7 @@ open_or_make_path(struct box *box, struct str path)
 
         struct err e = open_or_make(parent, str_cut(&path, '/'), box->until, &next);
         if (!err_is(e)) {
-            e = dir_sync(parent, LANE_POOL, box->until);
+            e = dir_sync(parent, LANE_DELIVERY, box->until);
             if (err_is(e))
                 dir_close(next);
         }
@@ -294,17 +302,16 @@ open_or_make_path(struct box *box, struct str path)
 }
 
 static struct err
-box_open_all(struct box *box, struct str path, bool known)
+box_make_parts(struct box *box)
 {
-    if (known)
-        TRY(dir_open_at(box->place->base, path, LANE_POOL, box->until, &box->own_home));
-    else
-        TRY(open_or_make_path(box, path));
-    struct err (*open)(struct dir *, struct str, int64_t, struct dir **) = known ? open_there : open_or_make;
-    TRY(open(box->own_home, S("tmp"), box->until, &box->own_tmp));
-    TRY(open(box->own_home, S("new"), box->until, &box->own_new));
-    TRY(open(box->own_home, S("cur"), box->until, &box->own_cur));
-    return known ? OK : dir_sync(box->own_home, LANE_POOL, box->until);
+    static const struct str parts[] = { STR("tmp"), STR("new"), STR("cur") };
+
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+        struct dir *part;
+        TRY(open_or_make(box->own_home, parts[i], box->until, &part));
+        dir_close(part);
+    }
+    return dir_sync(box->own_home, LANE_DELIVERY, box->until);
 }
 
 /* What a process finds may be there in the page cache only, since one before it was killed: it is synced once. */
@@ -314,12 +321,12 @@ box_open(struct box *box, struct str path)
     uint64_t hash = hash_bytes(path, 1), *known = box->place->known ? &box->place->known[hash % MAILDIR_KNOWN] : NULL;
 
     if (known && *known == hash) {
-        struct err e = box_open_all(box, path, true);
-        if (e.kind != ERR_NOT_FOUND)
+        struct err e = dir_open_at(box->place->base, path, LANE_DELIVERY, box->until, &box->own_home);
+        if (e.kind != ERR_NOT_FOUND) /* somebody removed it */
             return e;
-        box_close(box); /* somebody removed it */
     }
-    TRY(box_open_all(box, path, false));
+    TRY(open_or_make_path(box, path));
+    TRY(box_make_parts(box));
     if (known)
         *known = hash;
     return OK;
@@ -363,33 +370,39 @@ put_name_of_message(struct text *name, const struct box *box, const struct maild
 static void
 box_clean_tmp(struct box *box)
 {
+    struct dir *tmp;
     uint64_t now = (uint64_t)(rt_wall(box->rt) / SECOND), born;
     struct arena names;
     struct str *name;
     size_t count;
 
+    if (err_is(dir_open_at(box->own_home, S("tmp"), LANE_DELIVERY, box->until, &tmp)))
+        return;
     arena_init(&names, rt_mem(box->rt), 4096, (size_t)16 << 20);
-    if (!err_is(dir_list(box->own_tmp, &names, LANE_POOL, box->until, &name, &count)))
+    if (!err_is(dir_list(tmp, &names, LANE_DELIVERY, box->until, &name, &count)))
         for (size_t i = 0; i < count; i++) {
             struct str rest = name[i];
 
             if (str_take_u64(&rest, &born) && str_starts(rest, S(".")) && born > 0 && now > born &&
                 now - born > TMP_AGE_S)
-                (void)dir_unlink(box->own_tmp, name[i], LANE_POOL, box->until);
+                (void)dir_unlink(tmp, name[i], LANE_DELIVERY, box->until);
         }
     arena_done(&names);
+    dir_close(tmp);
 }
 
 /* ",S=1234" in a name saves opening the file. */
 static struct err
-dir_add_sizes(struct box *box, struct dir *dir, uint64_t *sum)
+box_add_sizes(struct box *box, struct str part, uint64_t *sum)
 {
     struct arena names;
     struct str *name;
+    struct dir *dir;
     size_t count;
 
+    TRY(dir_open_at(box->own_home, part, LANE_DELIVERY, box->until, &dir));
     arena_init(&names, rt_mem(box->rt), 64 << 10, (size_t)256 << 20);
-    struct err e = dir_list(dir, &names, LANE_POOL, box->until, &name, &count);
+    struct err e = dir_list(dir, &names, LANE_DELIVERY, box->until, &name, &count);
     for (size_t i = 0; i < count && !err_is(e); i++) {
         struct str rest = str_from(name[i], str_find(name[i], S(",S=")));
         struct file *file;
@@ -399,13 +412,14 @@ dir_add_sizes(struct box *box, struct dir *dir, uint64_t *sum)
             *sum += bytes;
             continue;
         }
-        if (err_is(file_open(dir, name[i], FILE_READ, 0, LANE_POOL, box->until, &file)))
+        if (err_is(file_open(dir, name[i], FILE_READ, 0, LANE_DELIVERY, box->until, &file)))
             continue; /* its owner moved it meanwhile */
-        e = file_size(file, LANE_POOL, box->until, &bytes);
+        e = file_size(file, LANE_DELIVERY, box->until, &bytes);
         file_close(file);
         *sum += bytes;
     }
     arena_done(&names);
+    dir_close(dir);
     return e;
 }
 
@@ -441,7 +455,7 @@ outcome_of_err(struct err e, struct arena *arena)
                        arena_keep(arena, text_str(&reason)));
 }
 
-/* Opens a new file in tmp/, its name in *name. */
+/* Opens a new file in tmp/, its name in *name: "tmp/..." */
 static struct err
 open_unique(struct box *box, struct text *name, struct file **out)
 {
@@ -449,13 +463,28 @@ open_unique(struct box *box, struct text *name, struct file **out)
 
     for (int i = 0; i < NAME_TRIES; i++) {
         name->len = 0;
+        text_put(name, S("tmp/"));
         put_name_of_attempt(name, box);
-        e = file_open(box->own_tmp, text_str(name), FILE_WRITE | FILE_CREATE | FILE_NEW, FILE_MODE, LANE_POOL,
+        e = file_open(box->own_home, text_str(name), FILE_WRITE | FILE_CREATE | FILE_NEW, FILE_MODE, LANE_DELIVERY,
                       box->until, out);
-        if (e.kind != ERR_EXISTS)
+        if (e.kind == ERR_NOT_FOUND) /* somebody removed tmp/ */
+            TRY(box_make_parts(box));
+        else if (e.kind != ERR_EXISTS)
             break;
     }
     return e;
+}
+
+/* An error: it may be in new/ all the same. */
+static struct err
+move_into_new(struct box *box, struct str name, struct str new_name)
+{
+    struct err e = dir_rename_sync(box->own_home, name, box->own_home, new_name, LANE_DELIVERY, box->until);
+
+    if (e.kind != ERR_NOT_FOUND)
+        return e;
+    TRY(box_make_parts(box)); /* somebody removed new/ */
+    return dir_rename_sync(box->own_home, name, box->own_home, new_name, LANE_DELIVERY, box->until);
 }
 
 /* Writes the message below tmp/, and moves it into new/ unless it has been here. */
@@ -472,12 +501,12 @@ deliver(struct box *box, struct pen *pen, const struct maildir_message *message,
         return outcome_of_err(e, arena);
     e = pen_write_message(pen, message);
     if (!err_is(e) && !pen->loop)
-        e = file_sync(pen->file, LANE_POOL, box->until);
+        e = pen_sync(pen);
     file_close(pen->file);
     if (!err_is(e) && !pen->loop && quota > 0) {
-        e = dir_add_sizes(box, box->own_new, &used);
+        e = box_add_sizes(box, S("new"), &used);
         if (!err_is(e))
-            e = dir_add_sizes(box, box->own_cur, &used);
+            e = box_add_sizes(box, S("cur"), &used);
     }
 
     if (pen->loop) {
@@ -486,23 +515,21 @@ deliver(struct box *box, struct pen *pen, const struct maildir_message *message,
     } else if (!err_is(e) && quota > 0 && used + pen->offset > quota) {
         outcome = outcome_own(OUTCOME_DEFERRED, S("4.2.2"), S("the mailbox is over its quota"));
     } else {
+        text_put(&new_name, S("new/"));
         put_name_of_message(&new_name, box, message);
         if (quota > 0)
             text_putf(&new_name, ",S=%llu", (unsigned long long)pen->offset);
-        if (!err_is(e))
-            e = dir_rename(box->own_tmp, text_str(&name), box->own_new, text_str(&new_name), LANE_POOL, box->until);
         if (!err_is(e)) {
-            e = dir_sync(box->own_new, LANE_POOL, box->until);
+            e = move_into_new(box, text_str(&name), text_str(&new_name));
             if (!err_is(e))
                 return outcome_own(OUTCOME_DELIVERED, S("2.0.0"),
-                                   arena_printf(arena, "delivered as new/%.*s", STR_ARG(text_str(&new_name))));
-            /* Perhaps it would last, perhaps not. It comes again, so it must not be seen twice. */
-            (void)dir_unlink(box->own_new, text_str(&new_name), LANE_POOL, box->until);
-            return outcome_of_err(e, arena);
+                                   arena_printf(arena, "delivered as %.*s", STR_ARG(text_str(&new_name))));
+            /* Perhaps it is there and would last, perhaps not. It comes again, so it must not be seen twice. */
+            (void)dir_unlink(box->own_home, text_str(&new_name), LANE_DELIVERY, box->until);
         }
         outcome = outcome_of_err(e, arena);
     }
-    (void)dir_unlink(box->own_tmp, text_str(&name), LANE_POOL, box->until);
+    (void)dir_unlink(box->own_home, text_str(&name), LANE_DELIVERY, box->until);
     return outcome;
 }
 
@@ -528,11 +555,15 @@ maildir_deliver(struct rt *rt, const struct maildir_place *place, const struct m
     } else {
         struct pen *pen = mem_new(rt_mem(rt), struct pen);
 
+        pen->raw = mem_buffer(rt_mem(rt), RAW_BYTES);
+        pen->block = mem_buffer(rt_mem(rt), BLOCK_BYTES);
         pen->until = until;
         pen->address = message->recipient->address;
         if (rt_random(rt) % CLEAN_ONE_IN == 0)
             box_clean_tmp(&box);
         outcome = deliver(&box, pen, message, arena);
+        mem_free(rt_mem(rt), pen->block, BLOCK_BYTES);
+        mem_free(rt_mem(rt), pen->raw, RAW_BYTES);
         mem_free(rt_mem(rt), pen, sizeof *pen);
     }
     box_close(&box);

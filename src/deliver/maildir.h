@@ -8,7 +8,7 @@
  *
  * The Maildir is made at the first delivery, with the directories above it, but never the base: that is the operator's.
  * Paths never leave the base: see maildir_path(), and the runtime follows no link out of it. All disk work is done on
- * LANE_POOL. Files that nobody finished are removed from tmp/ after 36 hours, at some of the deliveries.
+ * LANE_DELIVERY. Files that nobody finished are removed from tmp/ after 36 hours, at some of the deliveries.
  */
 #ifndef DELIVER_MAILDIR_H
 #define DELIVER_MAILDIR_H

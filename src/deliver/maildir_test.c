@@ -3,18 +3,49 @@
 #include "base/check.h"
 #include "base/test.h"
 
+#include <errno.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 /* In the place of the C library's, called from the disk threads: directories are synced by it, files by fdatasync(). */
 static atomic_int dirs_synced;
+static atomic_bool syncs_fail;
+static struct {
+    pthread_mutex_t lock;
+    pthread_cond_t all_here;
+    int wanted, here; /* syncs that wait for each other; wanted 0: they do not */
+} meeting = { PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0, 0 };
+
+/* False: they did not all come within a minute. */
+static bool
+meet(void)
+{
+    struct timespec until;
+    int late = 0;
+
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += 60;
+    pthread_mutex_lock(&meeting.lock);
+    if (meeting.wanted > 0 && ++meeting.here == meeting.wanted)
+        pthread_cond_broadcast(&meeting.all_here);
+    while (meeting.here < meeting.wanted && !late)
+        late = pthread_cond_timedwait(&meeting.all_here, &meeting.lock, &until);
+    pthread_mutex_unlock(&meeting.lock);
+    return !late;
+}
 
 int
 fsync(int fd)
 {
     atomic_fetch_add(&dirs_synced, 1);
+    if (atomic_load(&syncs_fail) || !meet()) {
+        errno = EIO;
+        return -1;
+    }
     return (int)syscall(SYS_fsync, fd);
 }
 
@@ -121,7 +152,7 @@ deliver_from(struct place *p, const struct maildir_place *usual_place, struct so
     struct maildir_message message = { &envelope, &recipient, id, source->index, source_read, source };
 
     place.base = p->base;
-    return maildir_deliver(p->rt, &place, &message, &p->arena, within(p->rt, 10 * SECOND));
+    return maildir_deliver(p->rt, &place, &message, &p->arena, within(p->rt, MINUTE));
 }
 
 static struct outcome
@@ -327,6 +358,41 @@ PLACE_TEST(syncs_what_leads_there_once)
     EXPECT_INT(t, deliver(p, &place, S("A: 4\r\n")).kind, OUTCOME_DELIVERED); /* made anew */
 }
 
+PLACE_TEST(makes_anew_what_somebody_removed)
+{
+    static const struct str parts[] = { STR("tmp"), STR("new"), STR("cur") };
+    uint64_t known[MAILDIR_KNOWN] = { 0 };
+    struct maildir_place place = usual;
+    struct dir *home;
+
+    place.known = known;
+    EXPECT_INT(t, deliver(p, &place, S("\r\n")).kind, OUTCOME_DELIVERED);
+    EXPECT(t, !err_is(dir_open_at(p->base, S("local.test/ok"), LANE_POOL, FOREVER, &home)));
+    for (size_t i = 0; i < 2; i++) {
+        test_case(t, i ? "new/" : "tmp/");
+        EXPECT(t, !err_is(dir_rename(home, parts[i], home, arena_join(&p->arena, S("gone-"), parts[i]), LANE_POOL, FOREVER)));
+        EXPECT_INT(t, deliver(p, &place, S("A: 1\r\n")).kind, OUTCOME_DELIVERED);
+    }
+    dir_close(home);
+    EXPECT_STR(t, read_only_message(p), S(TOP "A: 1\n"));
+}
+
+/* It comes again: nobody may see it twice. */
+PLACE_TEST(takes_back_what_could_not_be_synced)
+{
+    uint64_t known[MAILDIR_KNOWN] = { 0 };
+    struct maildir_place place = usual;
+    struct str *names;
+
+    place.known = known;
+    EXPECT_INT(t, deliver(p, &place, S("A: 1\r\n")).kind, OUTCOME_DELIVERED);
+    atomic_store(&syncs_fail, true);
+    EXPECT_INT(t, deliver(p, &place, S("A: 2\r\n")).kind, OUTCOME_DEFERRED);
+    atomic_store(&syncs_fail, false);
+    EXPECT_STR(t, read_only_message(p), S(TOP "A: 1\n"));
+    EXPECT_INT(t, list(p, S("local.test/ok/tmp"), &names), 0);
+}
+
 PLACE_TEST(keeps_a_quota)
 {
     struct maildir_place place = usual;
@@ -357,6 +423,7 @@ PLACE_TEST(keeps_a_quota)
 
 struct one_of_many {
     struct place *p;
+    uint64_t *known;
     struct outcome outcome;
 };
 
@@ -365,10 +432,12 @@ deliver_one(void *arg)
 {
     struct one_of_many *one = arg;
 
-    one->outcome = deliver(one->p, &usual, S("A: 1\r\n\r\nx\r\n"));
+    struct maildir_place place = usual;
+
+    place.known = one->known;
+    one->outcome = deliver(one->p, &place, S("A: 1\r\n\r\nx\r\n"));
 }
 
-/* The first deliveries of all meet where the directories are not there yet. */
 /* The former attempt's copy stands there, though nobody knows that it was delivered. */
 PLACE_TEST(replaces_what_a_former_attempt_left)
 {
@@ -385,6 +454,7 @@ PLACE_TEST(replaces_what_a_former_attempt_left)
     EXPECT_INT(t, list(p, S("local.test/ok/new"), &names), 3);
 }
 
+/* The first deliveries of all meet where the directories are not there yet. */
 PLACE_TEST(delivers_at_once)
 {
     enum { MANY = 40 };
@@ -405,6 +475,33 @@ PLACE_TEST(delivers_at_once)
     EXPECT_INT(t, list(p, S("local.test/ok/new"), &names), MANY);
     for (size_t i = 1; i < MANY; i++)
         EXPECT(t, !str_eq(names[i - 1], names[i]));
+}
+
+/* Deliveries are as fast as many can wait for the disk at once. */
+PLACE_TEST(all_wait_for_the_disk_at_once)
+{
+    enum { MANY = LIMIT_DELIVERIES };
+    struct one_of_many *many = arena_alloc(&p->arena, MANY * sizeof *many);
+    uint64_t known[MAILDIR_KNOWN] = { 0 };
+    struct maildir_place place = usual;
+    struct scope scope;
+    struct str *names;
+
+    place.known = known;
+    EXPECT_INT(t, deliver(p, &place, S("\r\n")).kind, OUTCOME_DELIVERED);
+    meeting.wanted = MANY;
+    scope_init(&scope, p->rt);
+    for (size_t i = 0; i < MANY; i++) {
+        many[i].p = p;
+        many[i].known = known;
+        scope_start(&scope, "delivery", deliver_one, &many[i]);
+    }
+    EXPECT(t, !err_is(scope_wait(&scope, FOREVER)));
+    scope_end(&scope);
+    meeting.wanted = meeting.here = 0;
+    for (size_t i = 0; i < MANY; i++)
+        EXPECT_INT(t, many[i].outcome.kind, OUTCOME_DELIVERED);
+    EXPECT_INT(t, list(p, S("local.test/ok/new"), &names), MANY + 1);
 }
 
 PLACE_TEST(cleans_what_was_never_finished)
@@ -488,5 +585,8 @@ TEST_MAIN({ "writes the message", writes_the_message }, { "writes a large messag
           { "syncs what leads there, once", syncs_what_leads_there_once }, { "keeps a quota", keeps_a_quota },
           { "replaces what a former attempt left", replaces_what_a_former_attempt_left },
           { "delivers at once", delivers_at_once },
+          { "makes anew what somebody removed", makes_anew_what_somebody_removed },
+          { "takes back what could not be synced", takes_back_what_could_not_be_synced },
+          { "all wait for the disk at once", all_wait_for_the_disk_at_once },
           { "cleans what was never finished", cleans_what_was_never_finished }, { "stays below its base",
             stays_below_its_base })

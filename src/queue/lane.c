@@ -116,6 +116,8 @@ put_hosts(struct text *out, const struct mx_host *const *best, size_t count, boo
 static uint32_t
 connections_max(const struct queue_lane *l)
 {
+    if (l->class == LANE_MAILBOX)
+        return LIMIT_DELIVERIES;
     return l->own_route->connections ? l->own_route->connections : LANE_CONNECTIONS;
 }
 

@@ -1,6 +1,6 @@
 /*
  * mailbox - delivers into Maildirs as one user of this machine, below the directories that the supervisor opened.
- * Several deliveries at a time, each on the runtime's disk threads.
+ * As many at a time as the store gives it (LIMIT_DELIVERIES), each on a disk thread of the runtime's.
  */
 #include "base/check.h"
 #include "deliver/maildir.h"

@@ -26,7 +26,7 @@ struct source {
     int fd;       /* -1: retired */
 };
 
-enum { LANES = LANE_POOL + 1, RANDOM_BATCH = 32 };
+enum { RANDOM_BATCH = 32 };
 
 /* A piece of work for a lane; lives on the stack of the fiber that waits for it. */
 struct job {
@@ -38,12 +38,11 @@ struct job {
     uint8_t state;       /* enum job_state in linux_lane.c; under the lock, but for the fiber once it is woken */
 };
 
-enum { LANE_THREADS_MAX = 4 };
 struct lane_state {
     struct lanes *lanes;
     struct list queue;
     pthread_cond_t more;
-    pthread_t threads[LANE_THREADS_MAX];
+    pthread_t threads[LIMIT_DELIVERIES];
     size_t queued, started, idle;
 };
 

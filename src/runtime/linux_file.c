@@ -44,6 +44,7 @@ struct file_job {
     char name[NAME_BYTES], name2[NAME_BYTES];
     int flags;
     unsigned mode;
+    bool sync;            /* a rename: and sync the directory */
     const struct str *parts;
     size_t part_count;
     char *memory;
@@ -99,7 +100,7 @@ open_below(int dir, const char *name, int flags, unsigned mode)
  * last part is opened first. *out_dir is closed by the caller if it is not `dir`.
  */
 static const char *
-last_part(int dir, char *name, int *out_dir)
+last_part(int dir, char *name, int access, int *out_dir)
 {
     char *slash = strrchr(name, '/');
 
@@ -107,7 +108,7 @@ last_part(int dir, char *name, int *out_dir)
     if (!slash)
         return name;
     *slash = '\0';
-    *out_dir = open_below(dir, name, O_PATH | O_DIRECTORY, 0);
+    *out_dir = open_below(dir, name, access | O_DIRECTORY, 0);
     return slash + 1;
 }
 
@@ -187,7 +188,7 @@ work_make(struct job *job)
 {
     struct file_job *j = container_of(job, struct file_job, job);
     int in;
-    const char *last = last_part(j->fd, j->name, &in);
+    const char *last = last_part(j->fd, j->name, O_PATH, &in);
 
     j->err = in < 0 || mkdirat(in, last, j->mode) < 0 ? err_here("make a directory") : OK;
     close_other(in, j->fd);
@@ -207,23 +208,37 @@ work_rename(struct job *job)
 {
     struct file_job *j = container_of(job, struct file_job, job);
     int from, to = -1;
-    const char *last = last_part(j->fd, j->name, &from), *new_last = NULL;
+    const char *last = last_part(j->fd, j->name, O_PATH, &from), *new_last = NULL;
 
     if (from >= 0)
-        new_last = last_part(j->fd2, j->name2, &to);
+        new_last = last_part(j->fd2, j->name2, j->sync ? O_RDONLY : O_PATH, &to);
     j->err = from < 0 || to < 0 || renameat(from, last, to, new_last) < 0 ? err_here("rename") : OK;
+    if (j->sync && !err_is(j->err) && fsync(to) < 0)
+        j->err = err_here("sync a directory");
     close_other(from, j->fd);
     close_other(to, j->fd2);
+}
+
+static struct err
+rename_in(struct dir *from, struct str name, struct dir *to, struct str new_name, bool sync, enum lane lane, int64_t until)
+{
+    struct file_job j = { .fd = from->fd, .fd2 = to->fd, .sync = sync };
+
+    TRY(put_name(j.name, name));
+    TRY(put_name(j.name2, new_name));
+    return run(from->rt, lane, &j, work_rename, until);
 }
 
 struct err
 dir_rename(struct dir *from, struct str name, struct dir *to, struct str new_name, enum lane lane, int64_t until)
 {
-    struct file_job j = { .fd = from->fd, .fd2 = to->fd };
+    return rename_in(from, name, to, new_name, false, lane, until);
+}
 
-    TRY(put_name(j.name, name));
-    TRY(put_name(j.name2, new_name));
-    return run(from->rt, lane, &j, work_rename, until);
+struct err
+dir_rename_sync(struct dir *from, struct str name, struct dir *to, struct str new_name, enum lane lane, int64_t until)
+{
+    return rename_in(from, name, to, new_name, true, lane, until);
 }
 
 static void
@@ -231,7 +246,7 @@ work_unlink(struct job *job)
 {
     struct file_job *j = container_of(job, struct file_job, job);
     int in;
-    const char *last = last_part(j->fd, j->name, &in);
+    const char *last = last_part(j->fd, j->name, O_PATH, &in);
 
     j->err = in < 0 || unlinkat(in, last, 0) < 0 ? err_here("unlink") : OK;
     close_other(in, j->fd);

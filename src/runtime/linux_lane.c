@@ -21,7 +21,8 @@ static const struct {
 } lane_table[LANES] = {
     [LANE_COMMIT] = { 1, "commit" },
     [LANE_BACKGROUND] = { 1, "background" },
-    [LANE_POOL] = { LANE_THREADS_MAX, "pool" },
+    [LANE_POOL] = { 4, "pool" },
+    [LANE_DELIVERY] = { LIMIT_DELIVERIES, "delivery" },
 };
 
 /* Ends when it is told to stop and nothing is queued. */

@@ -176,7 +176,10 @@ void listener_close(struct listener *);
 enum lane {
     LANE_COMMIT,     /* one thread: the spool's commits and nothing else */
     LANE_BACKGROUND, /* one thread: cold reads, recovery, cleaning, pre-writing: in steps of at most 1 MiB */
-    LANE_POOL,       /* several threads, no order between jobs: Maildir deliveries */
+    LANE_POOL,       /* several threads, no order between jobs: helper work */
+    LANE_DELIVERY,   /* a thread for each Maildir delivery, up to LIMIT_DELIVERIES, no order: they wait for syncs, and one
+                      * commit of the file system's journal ends the syncs of all who wait at that moment */
+    LANES,
 };
 
 struct dir;
@@ -196,6 +199,9 @@ struct err dir_open_at(struct dir *, struct str name, enum lane, int64_t until, 
 struct handle dir_handle(struct rt *, struct dir *);                  /* a duplicate, to pass on */
 struct err dir_make(struct dir *, struct str name, unsigned mode, enum lane, int64_t until); /* ERR_EXISTS */
 struct err dir_rename(struct dir *from, struct str name, struct dir *to, struct str new_name, enum lane, int64_t until);
+/* dir_rename, and dir_sync of the directory that holds it then, as one job. An error: perhaps it was moved, perhaps not. */
+struct err dir_rename_sync(struct dir *from, struct str name, struct dir *to, struct str new_name, enum lane,
+                           int64_t until);
 struct err dir_unlink(struct dir *, struct str name, enum lane, int64_t until);
 struct err dir_sync(struct dir *, enum lane, int64_t until);
 struct err dir_free_space(struct dir *, enum lane, int64_t until, uint64_t *out_bytes, uint64_t *out_inodes);

@@ -1044,11 +1044,11 @@ WORLD_TEST(a_unix_listener_replaces_what_was_left)
 
 WORLD_TEST(files_keep_what_was_written)
 {
-    static const enum lane lanes[] = { LANE_COMMIT, LANE_BACKGROUND, LANE_POOL };
+    static const enum lane lanes[] = { LANE_COMMIT, LANE_BACKGROUND, LANE_POOL, LANE_DELIVERY };
     struct place p;
 
     place_make(rt, &p);
-    for (size_t i = 0; i < 3; i++) {
+    for (size_t i = 0; i < LANES; i++) {
         enum lane lane = lanes[i];
         struct file *f;
         char bytes[32];
@@ -1169,6 +1169,9 @@ WORLD_TEST(directories_list_in_byte_order)
     EXPECT(t, !err_is(dir_open_at(p.dir, S("sub"), LANE_POOL, FOREVER, &sub)));
     EXPECT(t, !err_is(dir_rename(p.dir, S("a"), sub, S("moved"), LANE_POOL, FOREVER)));
     EXPECT(t, !err_is(dir_rename(p.dir, S("sub/moved"), p.dir, S("back"), LANE_POOL, FOREVER)));
+    EXPECT(t, !err_is(dir_rename_sync(p.dir, S("back"), p.dir, S("sub/moved"), LANE_POOL, FOREVER)));
+    EXPECT(t, !err_is(dir_rename_sync(sub, S("moved"), p.dir, S("back"), LANE_POOL, FOREVER)));
+    EXPECT_INT(t, dir_rename_sync(sub, S("moved"), p.dir, S("back"), LANE_POOL, FOREVER).kind, ERR_NOT_FOUND);
     EXPECT(t, !err_is(dir_list(sub, &p.arena, LANE_POOL, FOREVER, &got, &count)));
     EXPECT_INT(t, count, 0);
     dir_close(sub);
