@@ -6,6 +6,7 @@
  * It accepts on inherited sockets and opens nothing: no socket(), connect() or open() after the sandbox.
  */
 #include "base/check.h"
+#include "dns/cache.h"
 #include "dns/mx.h"
 #include "message/domain.h"
 #include "net/proxy.h"
@@ -26,6 +27,7 @@ enum {
     LISTENERS_MAX = ROLE_LISTENERS_MAX,
     BUDGET_BYTES = 256 << 20, /* this role's heap: what would go over it gets 452 */
     CONTENT_BYTES = INPUT_BLOCKS + (64 << 10), /* what a message under way takes in the end: its input and its draft */
+    NAMES_BYTES = 1 << 20,    /* of clients' names: some thousands */
     STOP_GRACE = 5,           /* seconds that open transactions have when the role is told to stop */
 };
 
@@ -51,6 +53,8 @@ struct receiver {
     size_t door_count, sessions, drafts;
     struct scope accepting, talking;
     struct asker checker;
+    struct dns checker_dns;    /* behind the cache */
+    struct dns_cache *names;   /* of clients: most come again */
     struct list open;          /* sessions */
     struct crypto *own_crypto;
     struct front fronts[LISTENERS_MAX];
@@ -130,7 +134,7 @@ static struct err
 reverse_name(void *ctx, const struct address *address, struct arena *arena, int64_t until, struct str *out_name)
 {
     struct session *s = ctx;
-    struct dns dns = ask_dns(&s->r->checker);
+    struct dns dns = dns_cache_dns(s->r->names);
     struct iprev iprev;
     struct arena scratch;
 
@@ -964,6 +968,8 @@ run(struct role *role)
     struct receiver *r = role->ctx;
 
     r->checker = (struct asker){ role, ROLE_CHECKER };
+    r->checker_dns = ask_dns(&r->checker);
+    r->names = dns_cache_new(role->rt, &r->checker_dns, NAMES_BYTES);
     list_init(&r->open);
     scope_init(&r->accepting, role->rt);
     scope_init(&r->talking, role->rt);
@@ -979,6 +985,7 @@ run(struct role *role)
         hold_free(r->keys.hold);
     for (size_t i = 0; i < r->front_count; i++)
         tls_server_free(r->fronts[i].own_tls);
+    dns_cache_free(r->names);
     crypto_close(r->own_crypto);
     role->ctx = NULL; /* links outlive this */
     mem_free(rt_mem(role->rt), r, sizeof *r);
