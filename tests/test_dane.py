@@ -20,6 +20,8 @@ hostname mx.local.test
 state {state}
 listen mx {{ address 127.0.0.1:{port} 192.0.2.1:25; relay from 127.0.0.1; hostname us.dane.example }}
 domain local.test us.dane.example {{ mailbox ok sender; alias postmaster -> sender; deliver maildir {mail}/{{domain}}/{{local}} }}
+domain asked.dane.example unasked.dane.example sts.plain.example {{ recipients verify; relay mx }}
+domain via.test {{ recipients verify; relay via smtp://mx-clear.dane.example }}
 tls {{ certificate {certificates}/ours.pem; key {certificates}/ours.key }}
 route wait.test {{ via smtp://192.0.2.250; tls off }}
 route override.dane.example {{ direct; tls insecure-override; connect-wait 4s; reply-wait 4s }}
@@ -160,6 +162,9 @@ def world(tmp_path_factory):
     secure += ["no-tlsa MX 10 mx-none", *records_for("mx-none", IN_CLEAR)]
     secure += ["alias MX 10 mx-alias", "mx-alias CNAME mx-ee"]
     secure += ["us MX 10 us-host", *records_for("us-host", "192.0.2.1", f"3 1 1 {association(certificates, 'ours', 1, 1)}")]
+    for domain, host in (("asked", "mx-none"), ("unasked", "mx-clear")):
+        secure += [f"{domain} MX 10 {host}", f"{domain} MX 20 mx.local.test."]
+    plain += ["sts MX 10 host", "sts MX 20 mx.local.test.", '_mta-sts.sts TXT "v=STSv1; id=1"']
     plain += ["host A " + IN_CLEAR, f"_25._tcp.host TLSA {bad}"]
     with contextlib.ExitStack() as stack:
         stack.enter_context(own_network())
@@ -255,6 +260,19 @@ def test_what_records_ask_for(world, domain, end, words):
     if domain == "override":
         [told] = world["server"].log_events("tls-override")
         assert told["host"] == "mx-clear.dane.example" and told["tls-policy"] == "dane"
+
+
+@pytest.mark.parametrize("domain, asked", [
+    ("asked.dane.example", True), ("unasked.dane.example", False), ("sts.plain.example", False),
+    ("via.test", False),
+])
+def test_whom_mail_is_for_is_asked_in_clear_only_where_it_goes_in_clear(world, domain, asked):
+    """By "recipients verify": a destination that asks for TLS is told nothing before."""
+    with smtplib.SMTP("127.0.0.1", world["server"].port, timeout=60) as client:
+        client.ehlo("client.test")
+        client.mail("a@client.test")
+        assert client.rcpt(f"whoever@{domain}")[0] == 250
+    assert any(f"whoever@{domain}" in command for command in list(world["clear"].commands)) == asked
 
 
 def test_a_bogus_zone_gets_no_mail(world):

@@ -8,12 +8,16 @@
  *
  * Recipients of a `recipients verify` domain are asked of its next hop by RCPT, from the null sender, without a
  * message; those of a backup, of the MX hosts that are preferred over us. The answer is kept: an hour if good, five
- * minutes if bad; while the next hop does not answer, an old good answer counts for a week, so that a gateway goes on
+ * minutes if bad. It is asked in clear: where the route or the destination wants mail to be encrypted, all recipients are taken
+ * instead. While the next hop does not answer, an old good answer counts for a week, so that a gateway goes on
  * while the host behind it is down. One that kept us waiting in vain is left alone for half a minute, or every
  * recipient would wait as long.
  */
 #include "base/map.h"
+#include "message/domain.h"
+#include "policy/dane.h"
 #include "policy/rate.h"
+#include "policy/sts.h"
 #include "role/ask.h"
 #include "role/border.h"
 #include "role/gate_users.h"
@@ -226,8 +230,10 @@ domain_of(struct str address)
     return str_from(address, str_find_last_byte(address, '@') + 1);
 }
 
-/* One question to one server. False: it did not answer; its words otherwise. */
-static bool
+enum probed { SILENT, SAID, NOT_IN_CLEAR };
+
+/* One question to one server, and its words. */
+static enum probed
 probe_address(struct gate *g, const struct address *to, bool lmtp, struct str recipient, struct arena *arena, int64_t until,
               struct remote_reply *out)
 {
@@ -239,71 +245,125 @@ probe_address(struct gate *g, const struct address *to, bool lmtp, struct str re
     struct stream *stream;
 
     if (err_is(stream_connect(rt, to, NULL, until, &stream)))
-        return false;
+        return SILENT;
     struct client *client = client_new(stream, &settings);
     bool asked = false;
     bool fine = !err_is(client_greeting(client, arena, out)) && out->code == 220 &&
                 !err_is(client_hello(client, arena, out)) && out->code / 100 == 2 &&
                 client_can_say(recipient) && !err_is(client_probe(client, recipient, arena, &asked, out)) && asked;
     client_quit(client);
-    return fine;
+    return fine ? SAID : SILENT;
 }
 
-static bool
-probe_host(struct gate *g, struct str name, uint16_t port, unsigned families, bool lmtp, struct str recipient,
-           struct arena *arena, int64_t until, struct remote_reply *out)
+/* SAID: it may be asked in clear. */
+static enum probed
+look_for_dane(struct gate *g, const struct dane_hop *hop, int64_t until)
+{
+    struct dns dns = ask_dns(&g->resolver);
+    struct tls_policy policy = { .level = TLS_MAY };
+    struct arena scratch, records;
+    bool found = false;
+
+    arena_init(&scratch, rt_mem(g->role->rt), 4096, DANE_SCRATCH_BYTES);
+    arena_init(&records, rt_mem(g->role->rt), 1024, DNS_ARENA_BYTES);
+    struct err e = dane_lookup(&dns, hop, until, &scratch, &records, &policy, &found);
+    arena_done(&records);
+    arena_done(&scratch);
+    return err_is(e) ? SILENT : found && tls_policy_is_strict(&policy) ? NOT_IN_CLEAR : SAID;
+}
+
+/* Likewise. That the domain has a policy is enough; what it says the role `fetch` knows. */
+static enum probed
+look_for_sts(struct gate *g, struct str domain, int64_t until)
+{
+    struct dns dns = ask_dns(&g->resolver);
+    struct dns_answer a;
+    struct arena arena;
+    struct str id;
+
+    arena_init(&arena, rt_mem(g->role->rt), 1024, DNS_ARENA_BYTES);
+    struct str name = arena_join(&arena, S("_mta-sts."), domain_to_ascii(domain, &arena));
+    struct err e = dns_query(&dns, name, DNS_TXT, until, &arena, &a);
+    enum probed probed = err_is(e) || a.status == DNS_TEMPORARY                                        ? SILENT
+                         : a.status == DNS_FOUND && !a.cut && sts_records_parse(a.records, a.count, &id) ? NOT_IN_CLEAR
+                                                                                                         : SAID;
+    arena_done(&arena);
+    return probed;
+}
+
+struct next_hop {
+    struct str name, domain; /* domain: whose MX it is; absent: nobody's */
+    uint16_t port;
+    unsigned families;
+    bool lmtp, minds_dane; /* the second: where its name comes from is sure, and no route overrides it */
+};
+
+static enum probed
+probe_host(struct gate *g, const struct next_hop *hop, struct str recipient, struct arena *arena, int64_t until,
+           struct remote_reply *out)
 {
     struct dns dns = ask_dns(&g->resolver);
     struct host_result hosts;
 
-    if (err_is(host_addresses(&dns, name, families, until, arena, &hosts)))
-        return false;
+    if (err_is(host_addresses(&dns, hop->name, hop->families, until, arena, &hosts)))
+        return SILENT;
+    struct dane_hop dane = { hop->name, hosts.canonical, hosts.secure, hosts.aliased, hop->port, hop->domain };
+    enum probed may = hop->minds_dane && hosts.address_count > 0 ? look_for_dane(g, &dane, until) : SAID;
+    if (may != SAID)
+        return may;
     for (size_t i = 0; i < hosts.address_count && i < ADDRESSES_TRIED && rt_now(g->role->rt) < until; i++) {
         struct address to = hosts.addresses[i];
-        to.port = port;
-        if (probe_address(g, &to, lmtp, recipient, arena, until, out))
-            return true;
+        to.port = hop->port;
+        if (probe_address(g, &to, hop->lmtp, recipient, arena, until, out) == SAID)
+            return SAID;
     }
-    return false;
+    return SILENT;
 }
 
 /* A backup asks the hosts that are preferred over it. */
-static bool
-probe_mx(struct gate *g, struct str recipient, struct arena *arena, int64_t until, struct remote_reply *out)
+static enum probed
+probe_mx(struct gate *g, bool overrides, struct str recipient, struct arena *arena, int64_t until, struct remote_reply *out)
 {
     struct dns dns = ask_dns(&g->resolver);
     struct mx_host hosts[HOSTS_TRIED];
     struct mx_result mx;
 
     if (err_is(mx_lookup(&dns, domain_of(recipient), until, arena, &mx)) || mx.status != MX_OK)
-        return false;
+        return SILENT;
+    enum probed probed = overrides ? SAID : look_for_sts(g, domain_of(recipient), until);
+    if (probed != SAID)
+        return probed;
     size_t count = mx_better_than(&mx, g->role->site->hostname, hosts, HOSTS_TRIED);
-    for (size_t i = 0; i < count && rt_now(g->role->rt) < until; i++)
-        if (probe_host(g, hosts[i].name, 25, HOST_IPV4 | HOST_IPV6, false, recipient, arena, until, out))
-            return true;
-    return false;
+    probed = SILENT;
+    for (size_t i = 0; i < count && probed == SILENT && rt_now(g->role->rt) < until; i++) {
+        struct next_hop hop = { hosts[i].name, domain_of(recipient), 25, HOST_IPV4 | HOST_IPV6, false, mx.secure && !overrides };
+        probed = probe_host(g, &hop, recipient, arena, until, out);
+    }
+    return probed;
 }
 
-static bool
+static enum probed
 probe(struct gate *g, const struct directory_route *route, struct str recipient, struct arena *arena, int64_t until,
       struct remote_reply *out)
 {
     const struct conf_hop *hop = &route->hop;
     bool lmtp = hop->kind == CONF_HOP_LMTP;
+    bool overrides = site_route(g->role->site, domain_of(recipient))->tls == ROUTE_TLS_OVERRIDE;
     struct address to = { .family = ADDRESS_UNIX };
 
     if (route->kind == DIRECTORY_ROUTE_MX)
-        return probe_mx(g, recipient, arena, until, out);
+        return probe_mx(g, overrides, recipient, arena, until, out);
     if (!str_is_absent(hop->path)) {
         struct text path = text_init(to.path, sizeof to.path - 1);
         text_put(&path, hop->path);
-        return !path.full && probe_address(g, &to, lmtp, recipient, arena, until, out);
+        return path.full ? SILENT : probe_address(g, &to, lmtp, recipient, arena, until, out);
     }
     if (address_from_ip(hop->host, &to)) {
         to.port = hop->port;
         return probe_address(g, &to, lmtp, recipient, arena, until, out);
     }
-    return probe_host(g, hop->host, hop->port, HOST_IPV4 | HOST_IPV6 | HOST_ANY, lmtp, recipient, arena, until, out);
+    struct next_hop next = { hop->host, { NULL, 0 }, hop->port, HOST_IPV4 | HOST_IPV6 | HOST_ANY, lmtp, !lmtp && !overrides };
+    return probe_host(g, &next, recipient, arena, until, out);
 }
 
 /* Of each address up to five replies are kept: to the connection, EHLO, HELO, MAIL and RCPT. */
@@ -384,10 +444,12 @@ run_question(void *arg)
     struct arena arena;
 
     arena_init(&arena, rt_mem(g->role->rt), 4096, MX_ARENA_BYTES + HOSTS_TRIED * QUESTION_HOST_BYTES);
-    bool said = probe(g, route, address, &arena, within(g->role->rt, VERIFY_CONNECT_NS), &reply);
-    if (!said && rt_now(g->role->rt) - began > VERIFY_SLOW_NS)
+    enum probed probed = probe(g, route, address, &arena, within(g->role->rt, VERIFY_CONNECT_NS), &reply);
+    if (probed == SILENT && rt_now(g->role->rt) - began > VERIFY_SLOW_NS)
         note_silence(g, route, address);
-    if (said && (reply.code / 100 == 2 || reply.code / 100 == 5)) {
+    if (probed == NOT_IN_CLEAR) {
+        answer_code(g, q->peer, q->call, 250);
+    } else if (probed == SAID && (reply.code / 100 == 2 || reply.code / 100 == 5)) {
         verified_put(g, address, reply.code);
         answer_code(g, q->peer, q->call, reply.code);
     } else {
