@@ -59,6 +59,7 @@ struct tls_server {
     const struct key_signer *signer;
     struct certificate *own_certificates;
     size_t certificate_count;
+    EVP_CIPHER *own_ticket_cipher;
     struct tls_ticket_key tickets[TLS_TICKET_KEYS];
     size_t ticket_count;
     unsigned char sessions[SESSIONS_NAME]; /* whose sessions we resume: those with the same here */
@@ -1114,12 +1115,9 @@ ticket_begin(const struct tls_server *s, const struct tls_ticket_key *key, unsig
         OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, (char *)(uintptr_t)"SHA256", 0),
         OSSL_PARAM_END,
     };
-    EVP_CIPHER *aes = EVP_CIPHER_fetch(crypto_library(s->side.crypto), "AES-256-CBC", NULL);
-    bool fine = aes && EVP_CipherInit_ex2(cipher, aes, key->cipher, iv, seal, NULL) == 1 &&
-                EVP_MAC_CTX_set_params(mac, params) == 1;
 
-    EVP_CIPHER_free(aes);
-    return fine;
+    return EVP_CipherInit_ex2(cipher, s->own_ticket_cipher, key->cipher, iv, seal, NULL) == 1 &&
+           EVP_MAC_CTX_set_params(mac, params) == 1;
 }
 
 /* 1: done; 2: done, and the client should have a new ticket; 0: no resumption; -1: the handshake fails. */
@@ -1176,6 +1174,8 @@ tls_server_new(struct crypto *crypto, struct str pool, const struct key_signer *
 
     side_init(&s->side, crypto, TLS_server_method());
     s->signer = signer;
+    s->own_ticket_cipher = EVP_CIPHER_fetch(crypto_library(crypto), "AES-256-CBC", NULL);
+    CHECK(s->own_ticket_cipher); /* as in side_init() */
     SSL_CTX *c = s->side.own_ctx;
     CHECK(SSL_CTX_set_cipher_list(c, SERVER_CIPHERS) == 1);
     resume_sessions_of(s, pool);
@@ -1201,6 +1201,7 @@ tls_server_free(struct tls_server *s)
 
     drop_certificates(s);
     tls_server_set_tickets(s, NULL, 0);
+    EVP_CIPHER_free(s->own_ticket_cipher);
     side_done(&s->side);
     mem_free(mem, s, sizeof *s);
 }
