@@ -355,6 +355,7 @@ WORLD_TEST(both_versions_and_kinds_of_keys)
         size_t piece;
         const char *protocol;
         int kind;
+        const char *cipher; /* NULL: any */
     } cases[] = {
         { "1.3 with EC", NULL, "ECDSA+SHA256", TLS1_3_VERSION, 0, "TLSv1.3", EVP_PKEY_EC },
         { "1.3 with RSA", NULL, "RSA-PSS+SHA256", TLS1_3_VERSION, 0, "TLSv1.3", EVP_PKEY_RSA },
@@ -362,7 +363,11 @@ WORLD_TEST(both_versions_and_kinds_of_keys)
         { "1.2 with EC", "ECDHE-ECDSA-AES128-GCM-SHA256", NULL, TLS1_2_VERSION, 0, "TLSv1.2", EVP_PKEY_EC },
         { "1.2 with RSA", "ECDHE-RSA-AES128-GCM-SHA256", "RSA+SHA256", TLS1_2_VERSION, 0, "TLSv1.2", EVP_PKEY_RSA },
         { "1.2 with RSA-PSS", "ECDHE-RSA-AES128-SHA", "RSA-PSS+SHA384", TLS1_2_VERSION, 0, "TLSv1.2", EVP_PKEY_RSA },
-        { "whatever it likes", NULL, NULL, TLS1_3_VERSION, 0, "TLSv1.3", EVP_PKEY_EC },
+        { "whatever it likes", NULL, NULL, TLS1_3_VERSION, 0, "TLSv1.3", EVP_PKEY_EC, "TLS_AES_128_GCM_SHA256" },
+        { "1.3 with the longer key only", "TLS_AES_256_GCM_SHA384", NULL, TLS1_3_VERSION, 0, "TLSv1.3", EVP_PKEY_EC,
+          "TLS_AES_256_GCM_SHA384" },
+        { "1.3 without AES in the processor", "TLS_CHACHA20_POLY1305_SHA256:TLS_AES_128_GCM_SHA256", NULL, TLS1_3_VERSION, 0,
+          "TLSv1.3", EVP_PKEY_EC, "TLS_CHACHA20_POLY1305_SHA256" },
         { "1.3 byte by byte", NULL, NULL, TLS1_3_VERSION, 1, "TLSv1.3", EVP_PKEY_EC },
         { "1.2 byte by byte", NULL, NULL, TLS1_2_VERSION, 1, "TLSv1.2", EVP_PKEY_EC },
     };
@@ -374,7 +379,8 @@ WORLD_TEST(both_versions_and_kinds_of_keys)
         test_case(w->t, cases[i].why);
         peer_init(&p, w, start_echo(w, &e), cases[i].version);
         p.piece = cases[i].piece;
-        CHECK(!cases[i].ciphers || SSL_set_cipher_list(p.ssl, cases[i].ciphers) == 1);
+        if (cases[i].ciphers)
+            CHECK((cases[i].version == TLS1_3_VERSION ? SSL_set_ciphersuites : SSL_set_cipher_list)(p.ssl, cases[i].ciphers) == 1);
         CHECK(!cases[i].signatures || SSL_set1_sigalgs_list(p.ssl, cases[i].signatures) == 1);
         SSL_set_tlsext_host_name(p.ssl, "mx.example");
         EXPECT_INT(w->t, peer_do(&p, HANDSHAKE, NULL, 0), 1);
@@ -387,7 +393,7 @@ WORLD_TEST(both_versions_and_kinds_of_keys)
         end_echo(&e);
         EXPECT(w->t, !err_is(e.accepted) && !err_is(e.ended));
         EXPECT_STR(w->t, e.facts.protocol, str_from_cstr(cases[i].protocol));
-        EXPECT_STR(w->t, e.facts.cipher, str_from_cstr(SSL_get_cipher_name(p.ssl)));
+        EXPECT_STR(w->t, e.facts.cipher, str_from_cstr(cases[i].cipher ? cases[i].cipher : SSL_get_cipher_name(p.ssl)));
         EXPECT_STR(w->t, e.facts.server_name, S("mx.example"));
         EXPECT(w->t, !e.facts.resumed);
         EXPECT(w->t, e.has_exporter && memcmp(e.exporter, ours, sizeof ours) == 0);
