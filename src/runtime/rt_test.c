@@ -148,6 +148,36 @@ WORLD_TEST(stacks_are_reused_and_keep_their_frames)
     }
 }
 
+/* After a burst most free stacks have given their pages back; those that go on coming and going have not. */
+WORLD_TEST(warm_stacks_stay_warm)
+{
+    enum { BURST = 200 };
+    unsigned char *stacks[BURST];
+
+    for (size_t i = 0; i < BURST; i++) {
+        stacks[i] = stack_take(&rt->stacks);
+        CHECK(stacks[i]);
+        memset(stacks[i], 0x55, STACK_BYTES - 64);
+    }
+    for (size_t i = 0; i < BURST; i++)
+        stack_put(&rt->stacks, stacks[i]);
+    EXPECT_INT(t, rt->stacks.warm, rt->stacks.keep_warm);
+    for (size_t i = 0; i < BURST; i++) {
+        stacks[i] = stack_take(&rt->stacks);
+        EXPECT(t, (stacks[i][0] == 0x55) == (i < rt->stacks.keep_warm));
+    }
+    for (size_t i = 0; i < BURST; i++)
+        stack_put(&rt->stacks, stacks[i]);
+    for (size_t i = 0; i < 10; i++) {
+        stacks[0] = stack_take(&rt->stacks);
+        stacks[0][0] = 0x56;
+        stack_put(&rt->stacks, stacks[0]);
+        unsigned char *same = stack_take(&rt->stacks);
+        EXPECT(t, same == stacks[0] && same[0] == 0x56);
+        stack_put(&rt->stacks, same);
+    }
+}
+
 WORLD_TEST(unused_stack_is_given_back)
 {
     unsigned char *stack = stack_take(&rt->stacks);
@@ -1589,6 +1619,7 @@ WORLD_TEST(randomness_does_not_repeat)
 TEST_MAIN({ "fibers take turns", fibers_take_turns },
           { "sleepers wake in the order of their time", sleepers_wake_in_the_order_of_their_time },
           { "stacks are reused and keep their frames", stacks_are_reused_and_keep_their_frames },
+          { "warm stacks stay warm", warm_stacks_stay_warm },
           { "unused stack is given back", unused_stack_is_given_back },
           { "a fiber that rests keeps its frames", a_fiber_that_rests_keeps_its_frames },
           { "memory is trimmed once many fibers rest", memory_is_trimmed_once_many_fibers_rest },

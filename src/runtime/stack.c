@@ -2,7 +2,8 @@
  * stack - see stack.h.
  *
  * Stacks are cut from slabs:   | guard | stack | guard | stack | ...
- * A stack that was used and is free carries its link at its top, where the page is touched already.
+ * A stack that was used and is free carries its link at its top, where the page is touched already. Those that keep their
+ * pages are in front, so that a few which come and go are the same few, and none of them gives pages back in between.
  */
 #include "runtime/stack.h"
 
@@ -68,7 +69,7 @@ stacks_done(struct stacks *s)
     }
     list_init(&s->slabs);
     list_init(&s->free);
-    s->free_count = s->given = 0;
+    s->warm = s->given = 0;
 }
 
 bool
@@ -108,7 +109,7 @@ stack_take(struct stacks *s)
     struct list *reused = list_pop_front(&s->free);
 
     if (reused) {
-        s->free_count--;
+        s->warm -= s->warm > 0;
         s->given++;
         return (char *)reused + sizeof(struct list) - STACK_BYTES;
     }
@@ -132,10 +133,13 @@ stack_put(struct stacks *s, void *bottom)
 #if defined(CONTEXT_ASAN)
     __asan_unpoison_memory_region(bottom, STACK_BYTES);
 #endif
-    if (s->free_count >= s->keep_warm)
+    if (s->warm < s->keep_warm) {
+        list_push_front(&s->free, free_link(bottom));
+        s->warm++;
+    } else {
         stack_trim(bottom, (char *)bottom + STACK_BYTES);
-    list_push_front(&s->free, free_link(bottom));
-    s->free_count++;
+        list_push_back(&s->free, free_link(bottom));
+    }
 }
 
 bool

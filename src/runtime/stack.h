@@ -24,8 +24,8 @@ enum { STACK_BYTES = 64 << 10 };
 struct stacks {
     struct mem *mem;
     struct list slabs, free;
-    size_t free_count, given, most; /* most: how many there can be */
-    size_t keep_warm;               /* so many free ones keep their pages; may be changed after stacks_init() */
+    size_t warm, given, most; /* warm: free ones that keep their pages; most: how many there can be */
+    size_t keep_warm;         /* so many do; may be changed after stacks_init() */
     bool guard_by_advice;
 };
 
