@@ -6,8 +6,10 @@ enum {
     OPERATIONS_AT_ONCE = 64, /* then a fiber yields, though nothing makes it wait */
     TRIMS_AT_ONCE = 128,     /* some 100 us of madvise() */
     RESTED_MANY = 64,        /* fewer leave too little behind to look for it */
+    FREED_MUCH = 32 << 20,   /* bytes: likewise */
 };
 #define MEMORY_TRIM_AFTER_NS (5 * SECOND) /* so that it is done once for all who go to rest meanwhile */
+#define MEMORY_LOOK_NS (5 * SECOND)       /* what mail under load takes and frees in between is left alone */
 #define RUN_NS_MAX (4 * MILLISECOND) /* then it is time to look at descriptors and alarms again */
 static_assert(STACK_BYTES > 16 * sizeof(struct fiber), "the fiber lies on its own stack");
 
@@ -97,12 +99,29 @@ sched_next_alarm(const struct rt *rt)
     return first ? first->due : FOREVER;
 }
 
+/* A long queue was drained, or much mail went that was kept in memory. */
+static void
+look_at_memory(struct rt *rt)
+{
+    size_t in_use = mem_in_use(rt->mem);
+
+    rt->memory_look_at = rt->now + MEMORY_LOOK_NS;
+    if (in_use > rt->memory_most)
+        rt->memory_most = in_use;
+    if (rt->memory_most - in_use < FREED_MUCH)
+        return;
+    rt->memory_most = in_use;
+    rt->trim_memory(rt);
+}
+
 void
 sched_call_alarms(struct rt *rt)
 {
     struct heap_node *first;
 
     rt->now = rt->clock(rt);
+    if (rt->trim_memory && rt->now >= rt->memory_look_at)
+        look_at_memory(rt);
     /* An alarm that sets itself again, due at once, waits for the next turn. */
     uint64_t newer = rt->alarms.next_order;
     while ((first = heap_first(&rt->alarms)) && first->due <= rt->now && first->order < newer) {

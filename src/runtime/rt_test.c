@@ -266,6 +266,23 @@ WORLD_TEST(memory_is_trimmed_once_many_fibers_rest)
         fiber_yield(rt);
 }
 
+WORLD_TEST(memory_is_trimmed_once_much_was_freed)
+{
+    enum { MUCH = 32 << 20 };
+    void *memory = mem_buffer(rt_mem(rt), MUCH);
+
+    rt->trim_memory = note_trim;
+    rt->memory_look_at = 0;
+    while (rt->memory_look_at == 0)
+        fiber_yield(rt);
+    EXPECT(t, rt->trim_memory && rt->memory_most >= MUCH);
+    mem_free(rt_mem(rt), memory, MUCH);
+    rt->memory_look_at = 0;
+    while (rt->memory_look_at == 0)
+        fiber_yield(rt);
+    EXPECT(t, !rt->trim_memory && rt->memory_most < MUCH);
+}
+
 WORLD_TEST(room_for_fibers_has_an_end)
 {
     struct stacks few;
@@ -1623,6 +1640,7 @@ TEST_MAIN({ "fibers take turns", fibers_take_turns },
           { "unused stack is given back", unused_stack_is_given_back },
           { "a fiber that rests keeps its frames", a_fiber_that_rests_keeps_its_frames },
           { "memory is trimmed once many fibers rest", memory_is_trimmed_once_many_fibers_rest },
+          { "memory is trimmed once much was freed", memory_is_trimmed_once_much_was_freed },
           { "room for fibers has an end", room_for_fibers_has_an_end },
           { "who holds the reactor is named", who_holds_the_reactor_is_named },
           { "events wake one or all", events_wake_one_or_all },

@@ -56,7 +56,7 @@ struct rt {
     void (*held)(struct rt *, const char *fiber_name, int64_t ns);
     int64_t held_ns;
     int64_t trim_after_ns;      /* a fiber that waits this long gives back the stack that it does not use; 0: never */
-    /* Many fibers went to rest a while ago: what they freed may go back to the system; may be NULL. */
+    /* Many fibers went to rest a while ago, or much was freed: it may go back to the system; may be NULL. */
     void (*trim_memory)(struct rt *);
     struct log_sink *log;       /* runtime/log.c's */
 
@@ -67,6 +67,8 @@ struct rt {
     struct heap alarms;
     struct alarm trim, memory_trim;
     size_t rested;              /* fibers trimmed since trim_memory was called last */
+    size_t memory_most;         /* bytes in use at any look since then, */
+    int64_t memory_look_at;     /* and the next look */
     struct stacks stacks;
     int budget;                 /* operations that the running fiber may still do at once before it yields */
     bool ending;                /* new fibers start cancelled */
