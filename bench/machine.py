@@ -97,8 +97,19 @@ class Disk:
         self.image, self.at = folder / "image", folder / "disk"
         self.at.mkdir(exist_ok=True)
         if not self.image.exists() or self.image.stat().st_size != gib << 30:
-            with open(self.image, "wb") as file:
-                os.posix_fallocate(file.fileno(), 0, gib << 30)
+            self.write_image(gib)
+
+    def write_image(self, gib):
+        """Every block of it is written once, or whoever comes first to a place would pay for making it one."""
+        zeros, new = bytes(1 << 20), self.image.with_suffix(".new")
+        print(f"writes {gib} GiB of zeros into {self.image}, once", flush=True)
+        with open(new, "wb") as file:
+            for step in range(gib << 10):
+                file.write(zeros)
+                if step % 1024 == 1023:  # little by little, so that the machine's memory is not full of them
+                    os.fsync(file.fileno())
+                    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        new.rename(self.image)
 
     @contextlib.contextmanager
     def fresh(self):

@@ -22,7 +22,7 @@ KEPT, ONE = 0, 1  # messages a connection: all, one
 class Bench:
     def __init__(self, folder, disk, options):
         self.folder, self.disk, self.quick = folder, disk, options.quick
-        self.seconds = options.seconds
+        self.seconds, self.idle = options.seconds, options.idle
         self.results, self.round = [], 0
         self.client = machine.Group("client")
         self.others = set(options.peers) - {"postrider", "postfix"}
@@ -142,7 +142,7 @@ SESSIONS, SIZES, RECIPIENTS = (1, 20, 100, 400), (1024, 10240, 102400, 5 << 20),
 
 
 def accept(bench, peer):
-    """Durable, nothing delivered; and the time from the final dot to 250 at light load."""
+    """Durable, nothing delivered."""
     cells = [(10240, sessions, KEPT) for sessions in SESSIONS]
     if bench.quick and peer.name in bench.others:
         cells = [(10240, 100, KEPT)]
@@ -154,11 +154,23 @@ def accept(bench, peer):
     with bench.server(peer, "hold"):
         for cell in cells:
             bench.accept(peer, cell_name(*cell), *session_words(*cell))
-        if not (bench.quick and peer.name in bench.others):
-            bench.accept(peer, "light/dot", "--sessions", 1, "--rate", 50, "--seconds", 2)
         if not bench.quick:
             for count in RECIPIENTS:
                 bench.accept(peer, f"recipients/{count}", "--sessions", 20, "--rcpt", count, "--to", "x{r}@d{d}.test")
+
+
+def light(bench, peer):
+    """One message at a time, with nothing else to do: from the final dot to 250, and from the client to the next hop."""
+    if bench.quick and peer.name in bench.others:
+        return
+    with bench.server(peer, "hold"):
+        bench.accept(peer, "light/dot", "--sessions", 1, "--rate", 50, "--seconds", 2)
+    with bench.server(peer, "relay"):
+        with bench.sink() as count:
+            bench.load("--sessions", 1, "--messages", 5, "--rate", 20)
+        with bench.sink() as count:
+            bench.drain(peer, "light/way", sizes("--sessions", 1, "--rate", 25, "--seconds", 2),
+                        lambda: count()["messages"], one_way(bench, count))
 
 
 def tls(bench, peer):
@@ -178,18 +190,13 @@ def one_way(bench, count):
 
 
 def relay(bench, peer):
-    """Taken and passed on to one next hop, until all is there; and how long one message takes when there is no other."""
-    light = not (bench.quick and peer.name in bench.others)
-    with bench.server(peer, "relay"):
-        if light:
-            with bench.sink() as count:
-                bench.load("--sessions", 1, "--messages", 5, "--rate", 20)
-            with bench.sink() as count:
-                bench.drain(peer, "light/way", sizes("--sessions", 1, "--rate", 25, "--seconds", 2),
-                            lambda: count()["messages"], one_way(bench, count))
-        with bench.sink() as count:
-            bench.drain(peer, "relay/one", sizes("--sessions", 50, "--seconds", bench.seconds, "--domains", 1),
-                        lambda: count()["messages"], one_way(bench, count))
+    """Taken and passed on to one next hop, until all is there. OpenSMTPD is left out: with as many sessions as this its relay
+    stops for minutes after the first few hundred messages, whatever limits it is given, and nothing is promised to beat it."""
+    if peer.name == "opensmtpd":
+        return
+    with bench.server(peer, "relay"), bench.sink() as count:
+        bench.drain(peer, "relay/one", sizes("--sessions", 50, "--seconds", bench.seconds, "--domains", 1),
+                    lambda: count()["messages"], one_way(bench, count))
 
 
 def fanout(bench, peer):
@@ -234,7 +241,7 @@ def cores(bench, peer):
 
 # ---- once ----------------------------------------------------------------------------------------------------------
 
-HELD = {"postrider": 10000, "haraka": 10000}
+HELD = {"postrider", "haraka"}  # they hold as many as --idle says
 
 
 def idle(bench, peer):
@@ -242,7 +249,7 @@ def idle(bench, peer):
     if bench.quick and peer.name in bench.others:
         return
     for kind in ("plain", "tls"):
-        count = HELD.get(peer.name, 400)
+        count = bench.idle if peer.name in HELD else min(400, bench.idle)
         with bench.server(peer, "hold", tls=kind == "tls"):
             bench.load("--sessions", 2, "--messages", 4)
             before = peer.group.memory()[0]
@@ -256,17 +263,20 @@ def idle(bench, peer):
                 holder.communicate()
 
 
-def settle(peer, count, limit=90):
-    """Waits until so many sessions stand and memory no longer changes."""
-    until, before = time.monotonic() + limit, 0
+SETTLED_S = 8  # some give back what they need no more some seconds after their sessions fell silent
+
+
+def settle(peer, count, limit=120):
+    """Waits until so many sessions stand, and memory and processor have been at rest for a while."""
+    until, before, since = time.monotonic() + limit, 0, time.monotonic()
     while True:
         held, now, cpu = machine.established(PORT), peer.group.memory()[0], peer.group.seconds()
-        # Handshakes may go on behind the connections: no processor time is taken any more when all is done.
         time.sleep(0.5)
-        quiet = peer.group.seconds() - cpu < 0.05 and abs(now - before) <= now / 500
-        if (held >= count and quiet) or time.monotonic() > until:
+        # Handshakes may go on behind the connections: no processor time is taken any more when all is done.
+        if held < count or peer.group.seconds() - cpu > 0.05 or abs(now - before) > now / 500:
+            before, since = now, time.monotonic()
+        if time.monotonic() - since > SETTLED_S or time.monotonic() > until:
             return held, now
-        before = now
 
 
 def queue(bench, peer):
@@ -380,7 +390,7 @@ def crosscheck(bench, peer):
             sink.communicate()
 
 
-ROUNDS = {work.__name__: work for work in (accept, relay, fanout, maildir, tls, cores)}
+ROUNDS = {work.__name__: work for work in (accept, light, relay, fanout, maildir, tls, cores)}
 ONCE = {work.__name__: work for work in (idle, queue, disk, durability, crosscheck)}
 
 PLOTS = {  # name: title, x axis, y axis, figure, {cell: scale}
