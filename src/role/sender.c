@@ -167,19 +167,27 @@ policy_of_destination(struct task *t, const struct delivery_host *host, const st
     return e;
 }
 
+/* A line of the log on what a host must be spoken to by. */
 static void
-log_override(struct task *t, struct str host, const struct tls_policy *policy)
+log_begin_tls(struct log_line *line, const struct task *t, const char *event, struct str host, const struct tls_policy *policy)
 {
-    struct log_line line;
     char memory[MESSAGE_ID_TEXT];
     struct text id = text_init(memory, sizeof memory);
 
     message_id_put(&id, t->id);
-    log_begin(&line, t->sender->role->rt, LOG_WARNING, "tls-override");
-    log_str(&line, "id", text_str(&id));
-    log_str(&line, "host", host);
-    log_str(&line, "tls-policy", tls_level_name(policy->level));
-    log_str(&line, "tls-policy-by", tls_source_name(policy->source));
+    log_begin(line, t->sender->role->rt, LOG_WARNING, event);
+    log_str(line, "id", text_str(&id));
+    log_str(line, "host", host);
+    log_str(line, "tls-policy", tls_level_name(policy->level));
+    log_str(line, "tls-policy-by", tls_source_name(policy->source));
+}
+
+static void
+log_override(const struct task *t, struct str host, const struct tls_policy *policy)
+{
+    struct log_line line;
+
+    log_begin_tls(&line, t, "tls-override", host, policy);
     log_str(&line, "so", S("not as the destination asks for, because the route says so"));
     log_end(&line);
 }
@@ -293,17 +301,9 @@ start_tls(void *arg, struct str host, const struct tls_policy *policy, struct wi
 static void
 tls_trouble(void *arg, struct str host, const struct tls_policy *policy, enum tls_result result, struct str why, struct str so)
 {
-    struct task *t = arg;
     struct log_line line;
-    char memory[MESSAGE_ID_TEXT];
-    struct text id = text_init(memory, sizeof memory);
 
-    message_id_put(&id, t->id);
-    log_begin(&line, t->sender->role->rt, LOG_WARNING, "tls-failed");
-    log_str(&line, "id", text_str(&id));
-    log_str(&line, "host", host);
-    log_str(&line, "tls-policy", tls_level_name(policy->level));
-    log_str(&line, "tls-policy-by", tls_source_name(policy->source));
+    log_begin_tls(&line, arg, "tls-failed", host, policy);
     log_str(&line, "tls-policy-domain", policy->domain);
     log_str(&line, "tls-result", tls_result_name(result));
     log_str(&line, "why", why);
