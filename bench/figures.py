@@ -43,6 +43,12 @@ ROWS = [
 ]
 
 
+def together(clients):
+    """Of clients that worked at the same time: what they did in all, and what the slowest of them met."""
+    slowest = max(clients, key=lambda figures: figures["latency_ms"]["p99"])
+    return {**slowest, **{name: sum(figures[name] for figures in clients) for name in ("rate", "tried", "accepted")}}
+
+
 def of(results, cell, peer, figure):
     """{round: figure}"""
     return {r["round"]: r[figure] for r in results if r["cell"] == cell and r["peer"] == peer and r.get(figure) is not None}

@@ -14,6 +14,7 @@ import time
 
 import machine
 import peers
+from figures import together
 from machine import NEXT_HOPS, PORT, SINK
 
 KEPT, ONE = 0, 1  # messages a connection: all, one
@@ -60,9 +61,14 @@ class Bench:
         return subprocess.Popen([peers.Postrider.binary, *(str(word) for word in words)], stdin=subprocess.DEVNULL,
                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=self.client.join, **more)
 
-    def load(self, *words, timeout=30):
-        """Figures of `postrider load`. A server that stops answering is waited for no longer; what it took is told all the same."""
-        process = self.tool("load", "--server", f"127.0.0.1:{PORT}", "--json", "--quiet", "--to", "x@d{d}.test", *words)
+    def load(self, *words, clients=1, timeout=30):
+        """Figures of `postrider load`; of several that work at the same time, where one would be the bound."""
+        processes = [self.tool("load", "--server", f"127.0.0.1:{PORT}", "--json", "--quiet", "--to", "x@d{d}.test", *words)
+                     for _ in range(clients)]
+        return together([self.figures_of(process, timeout) for process in processes])
+
+    def figures_of(self, process, timeout):
+        """A server that stops answering is waited for no longer; what it took is told all the same."""
         try:
             out, err = process.communicate(timeout=timeout)
         except subprocess.TimeoutExpired:
@@ -96,12 +102,12 @@ class Bench:
         spent["other"] = max(0.0, others / (time.monotonic() - began))  # processors that did something else: the run was disturbed
         spent["peak_mib"] = peer.group.memory()[1] / 2**20
 
-    def accept(self, peer, cell, *words, warm=True, **more):
+    def accept(self, peer, cell, *words, warm=True, clients=1, **more):
         """Sends for the time that is told, and notes how much was taken."""
         if warm:
             self.load("--sessions", 5, "--messages", 20)
         with self.accounts(peer) as spent:
-            figures = self.load("--seconds", self.seconds, *words)
+            figures = self.load("--seconds", self.seconds, *words, clients=clients)
         taken = max(1, figures["accepted"])
         self.note(cell, peer, rate=figures["rate"], accepted=figures["accepted"], failed=figures["tried"] - figures["accepted"],
                   cpu=1000 * spent["cpu_s"] / taken, p50=figures["latency_ms"]["p50"], p99=figures["latency_ms"]["p99"],
@@ -177,7 +183,8 @@ def tls(bench, peer):
     if bench.quick and peer.name in bench.others:
         return
     with bench.server(peer, "hold", tls=True):
-        bench.accept(peer, "tls/new", "--tls", "--visit", "--sessions", 20, warm=False)
+        # A handshake costs a client more than the server: one client would be the bound.
+        bench.accept(peer, "tls/new", "--tls", "--visit", "--sessions", 10, clients=2, warm=False)
         bench.accept(peer, "tls/kept", "--tls", "--sessions", 20)
 
 

@@ -24,6 +24,13 @@ def test_ratios_compare_what_ran_in_the_same_round():
     assert figures.ratio(results, "c", "cpu", "postfix") is None
 
 
+def test_clients_together_did_what_each_did():
+    one = {"rate": 100.5, "tried": 10, "accepted": 9, "latency_ms": {"p50": 3, "p99": 4}}
+    other = {"rate": 200.0, "tried": 20, "accepted": 20, "latency_ms": {"p50": 2, "p99": 5}}
+    assert figures.together([one]) == one
+    assert figures.together([one, other]) == {"rate": 300.5, "tried": 30, "accepted": 29, "latency_ms": {"p50": 2, "p99": 5}}
+
+
 def test_a_peer_that_did_nothing_gives_no_ratio():
     results = [result("c", "postrider", 1, rate=100), result("c", "postfix", 1, rate=0)]
     assert figures.ratio(results, "c", "rate", "postfix") is None
