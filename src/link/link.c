@@ -65,9 +65,8 @@ forget(const struct link *l, unsigned char *bytes, size_t len)
 static unsigned char *
 grow(struct link *l, unsigned char *bytes, size_t old_cap, size_t cap)
 {
-    if (!l->settings.forgets)
-        return mem_resize(rt_mem(l->rt), bytes, old_cap, cap);
-    unsigned char *larger = mem_buffer(rt_mem(l->rt), cap); /* mem_resize() could leave a copy behind */
+    unsigned char *larger = mem_buffer(rt_mem(l->rt), cap); /* mem_resize() would zero it, and could leave a copy behind */
+
     if (old_cap > 0)
         memcpy(larger, bytes, old_cap);
     forget(l, bytes, old_cap);

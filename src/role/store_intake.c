@@ -295,7 +295,7 @@ store_intake_message(struct store *s, struct peer *peer, struct link_message *m)
         known |= calls[i].type == m->type;
     if (!known || m->call == 0)
         return false;
-    struct intake *in = mem_alloc(rt_mem(s->rt), sizeof *in + m->body.len);
+    struct intake *in = mem_buffer(rt_mem(s->rt), sizeof *in + m->body.len);
     *in = (struct intake){ .s = s, .peer = peer->serial, .call = m->call, .type = m->type, .len = m->body.len };
     memcpy(in->body, m->body.ptr, m->body.len);
     if (s->ending || s->failed) {

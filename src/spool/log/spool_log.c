@@ -219,7 +219,7 @@ set_buffer(struct draft *d, size_t cap)
     struct spool *sp = d->spool;
 
     if (cap > 0)
-        d->own_data = mem_resize(sp->mem, d->own_data, d->data_cap, cap);
+        d->own_data = d->own_data ? mem_resize(sp->mem, d->own_data, d->data_cap, cap) : mem_buffer(sp->mem, cap);
     else
         mem_free(sp->mem, d->own_data, d->data_cap);
     sp->draft_memory += cap - d->data_cap;
