@@ -305,9 +305,8 @@ send_secret(struct process *p, struct str path, struct arena *scratch)
     struct put put = put_init(memory, size);
     put_bytes(&put, path);
     put_bytes(&put, str_trim_end(bytes)); /* editors end lines */
-    if (!p->control)
-        return ERR(ERR_CLOSED, "pass a secret on");
-    e = link_send(p->control, CONTROL_SECRET, put_str_so_far(&put), within(s->rt, 5 * SECOND));
+    e = p->control ? link_send(p->control, CONTROL_SECRET, put_str_so_far(&put), within(s->rt, 5 * SECOND))
+                   : ERR(ERR_CLOSED, "pass a secret on");
     explicit_bzero(memory, size);
     explicit_bzero((char *)(uintptr_t)bytes.ptr, bytes.len);
     return e;
