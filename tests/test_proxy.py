@@ -230,7 +230,8 @@ backend mx
     def __enter__(self):
         self.process = subprocess.Popen(["haproxy", "-f", str(self.folder / "haproxy.cfg"), "-db"], stdin=subprocess.DEVNULL,
                                         stdout=open(self.output, "wb"), stderr=subprocess.STDOUT)
-        wait_until(lambda: self.process.poll() is not None or can_connect(self.plain_port), 30, "HAProxy listening")
+        wait_until(lambda: self.process.poll() is not None or can_connect(self.plain_port) and (self.folder / "haproxy.sock").exists(),
+                   30, "HAProxy listening")
         assert self.process.poll() is None, self.output.read_text()
         return self
 
