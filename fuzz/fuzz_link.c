@@ -87,7 +87,7 @@ run_link(struct rt *rt, void *arg)
     struct linked *l = arg;
     struct stream *near_end;
     struct link_settings settings = { .name = S("fuzz"), .ctx = l, .handle = handle, .closed = closed,
-                                      .calls_max = l->how & 4 ? 2 : 0 };
+                                      .calls_max = l->how & 4 ? 2 : 0, .forgets = l->how & 16 };
     size_t replies;
 
     l->rt = l->far_end.rt = rt;
