@@ -140,11 +140,12 @@ lane_run(struct rt *rt, enum lane which, struct job *job, void (*work)(struct jo
     pthread_mutex_lock(&lanes->lock);
     list_push_back(&lane->queue, &job->in_lane);
     lane->queued++;
-    if (lane->queued > lane->idle && lane->started < lane_table[which].threads)
+    bool more = lane->queued > lane->idle && lane->started < lane_table[which].threads;
+    if (more)
         start_thread(lane);
-    else
-        pthread_cond_signal(&lane->more);
     pthread_mutex_unlock(&lanes->lock);
+    if (!more) /* not under the lock, or the thread would wake only to wait for it */
+        pthread_cond_signal(&lane->more);
 
     sched_park_firmly(rt);
     alarm_stop(rt, &job->give_up);
@@ -162,8 +163,13 @@ void
 rt_lanes_init(struct world *w)
 {
     struct lanes *lanes = &w->lanes;
+    pthread_mutexattr_t attr;
 
-    pthread_mutex_init(&lanes->lock, NULL);
+    /* Held for a few instructions, and wanted by a hundred threads at once when a commit of the journal ends their syncs. */
+    pthread_mutexattr_init(&attr);
+    pthread_mutexattr_settype(&attr, PTHREAD_MUTEX_ADAPTIVE_NP);
+    pthread_mutex_init(&lanes->lock, &attr);
+    pthread_mutexattr_destroy(&attr);
     list_init(&lanes->done);
     for (size_t i = 0; i < LANES; i++) {
         list_init(&lanes->lane[i].queue);
