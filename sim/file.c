@@ -14,7 +14,7 @@
 #include <errno.h>
 #include <string.h>
 
-enum { UNSYNCED_MAX = 200, NAME_BYTES = 512 };
+enum { UNSYNCED_MAX = 200, NAME_BYTES = 1536 };
 
 struct open_file { /* what a descriptor of a file or directory refers to */
     struct object object;

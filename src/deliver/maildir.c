@@ -253,15 +253,25 @@ struct box {
     struct rt *rt;
     const struct maildir_place *place;
     int64_t until;
-    struct dir *own_home;
+    struct str path; /* below place->base */
 };
 
 static void
-box_close(struct box *box)
+box_put_part(struct text *name, const struct box *box, struct str part)
 {
-    if (box->own_home)
-        dir_close(box->own_home);
-    box->own_home = NULL;
+    text_put(name, box->path);
+    text_put_byte(name, '/');
+    text_put(name, part);
+}
+
+static struct err
+box_open_part(struct box *box, struct str part, struct dir **out)
+{
+    char memory[PATH_BYTES + 8];
+    struct text name = text_init(memory, sizeof memory);
+
+    box_put_part(&name, box, part);
+    return dir_open_at(box->place->base, text_str(&name), LANE_DELIVERY, box->until, out);
 }
 
 /* Opens it, and makes it if it is not there. Two deliveries may do so at once. */
@@ -279,9 +289,10 @@ open_or_make(struct dir *parent, struct str name, int64_t until, struct dir **ou
 }
 
 static struct err
-open_or_make_path(struct box *box, struct str path)
+open_or_make_path(struct box *box, struct dir **out)
 {
     struct dir *parent = box->place->base;
+    struct str path = box->path;
 
     while (!str_is_absent(path)) {
         struct dir *next;
@@ -297,36 +308,39 @@ open_or_make_path(struct box *box, struct str path)
         TRY(e);
         parent = next;
     }
-    box->own_home = parent;
+    *out = parent;
     return OK;
 }
 
+/* All that is not there, and all of it on disk. */
 static struct err
-box_make_parts(struct box *box)
+box_make(struct box *box)
 {
     static const struct str parts[] = { STR("tmp"), STR("new"), STR("cur") };
+    struct dir *home, *part;
 
-    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
-        struct dir *part;
-        TRY(open_or_make(box->own_home, parts[i], box->until, &part));
-        dir_close(part);
+    TRY(open_or_make_path(box, &home));
+    struct err e = OK;
+    for (size_t i = 0; i < sizeof parts / sizeof *parts && !err_is(e); i++) {
+        e = open_or_make(home, parts[i], box->until, &part);
+        if (!err_is(e))
+            dir_close(part);
     }
-    return dir_sync(box->own_home, LANE_DELIVERY, box->until);
+    if (!err_is(e))
+        e = dir_sync(home, LANE_DELIVERY, box->until);
+    dir_close(home);
+    return e;
 }
 
 /* What a process finds may be there in the page cache only, since one before it was killed: it is synced once. */
 static struct err
-box_open(struct box *box, struct str path)
+box_prepare(struct box *box)
 {
-    uint64_t hash = hash_bytes(path, 1), *known = box->place->known ? &box->place->known[hash % MAILDIR_KNOWN] : NULL;
+    uint64_t hash = hash_bytes(box->path, 1), *known = box->place->known ? &box->place->known[hash % MAILDIR_KNOWN] : NULL;
 
-    if (known && *known == hash) {
-        struct err e = dir_open_at(box->place->base, path, LANE_DELIVERY, box->until, &box->own_home);
-        if (e.kind != ERR_NOT_FOUND) /* somebody removed it */
-            return e;
-    }
-    TRY(open_or_make_path(box, path));
-    TRY(box_make_parts(box));
+    if (known && *known == hash)
+        return OK;
+    TRY(box_make(box));
     if (known)
         *known = hash;
     return OK;
@@ -376,7 +390,7 @@ box_clean_tmp(struct box *box)
     struct str *name;
     size_t count;
 
-    if (err_is(dir_open_at(box->own_home, S("tmp"), LANE_DELIVERY, box->until, &tmp)))
+    if (err_is(box_open_part(box, S("tmp"), &tmp)))
         return;
     arena_init(&names, rt_mem(box->rt), 4096, (size_t)16 << 20);
     if (!err_is(dir_list(tmp, &names, LANE_DELIVERY, box->until, &name, &count)))
@@ -400,7 +414,7 @@ box_add_sizes(struct box *box, struct str part, uint64_t *sum)
     struct dir *dir;
     size_t count;
 
-    TRY(dir_open_at(box->own_home, part, LANE_DELIVERY, box->until, &dir));
+    TRY(box_open_part(box, part, &dir));
     arena_init(&names, rt_mem(box->rt), 64 << 10, (size_t)256 << 20);
     struct err e = dir_list(dir, &names, LANE_DELIVERY, box->until, &name, &count);
     for (size_t i = 0; i < count && !err_is(e); i++) {
@@ -455,7 +469,7 @@ outcome_of_err(struct err e, struct arena *arena)
                        arena_keep(arena, text_str(&reason)));
 }
 
-/* Opens a new file in tmp/, its name in *name: "tmp/..." */
+/* Opens a new file in tmp/, its name below the base in *name. */
 static struct err
 open_unique(struct box *box, struct text *name, struct file **out)
 {
@@ -463,12 +477,12 @@ open_unique(struct box *box, struct text *name, struct file **out)
 
     for (int i = 0; i < NAME_TRIES; i++) {
         name->len = 0;
-        text_put(name, S("tmp/"));
+        box_put_part(name, box, S("tmp/"));
         put_name_of_attempt(name, box);
-        e = file_open(box->own_home, text_str(name), FILE_WRITE | FILE_CREATE | FILE_NEW, FILE_MODE, LANE_DELIVERY,
+        e = file_open(box->place->base, text_str(name), FILE_WRITE | FILE_CREATE | FILE_NEW, FILE_MODE, LANE_DELIVERY,
                       box->until, out);
-        if (e.kind == ERR_NOT_FOUND) /* somebody removed tmp/ */
-            TRY(box_make_parts(box));
+        if (e.kind == ERR_NOT_FOUND) /* somebody removed it */
+            TRY(box_make(box));
         else if (e.kind != ERR_EXISTS)
             break;
     }
@@ -479,19 +493,20 @@ open_unique(struct box *box, struct text *name, struct file **out)
 static struct err
 move_into_new(struct box *box, struct str name, struct str new_name)
 {
-    struct err e = dir_rename_sync(box->own_home, name, box->own_home, new_name, LANE_DELIVERY, box->until);
+    struct dir *base = box->place->base;
+    struct err e = dir_rename_sync(base, name, base, new_name, LANE_DELIVERY, box->until);
 
     if (e.kind != ERR_NOT_FOUND)
         return e;
-    TRY(box_make_parts(box)); /* somebody removed new/ */
-    return dir_rename_sync(box->own_home, name, box->own_home, new_name, LANE_DELIVERY, box->until);
+    TRY(box_make(box)); /* somebody removed new/ */
+    return dir_rename_sync(base, name, base, new_name, LANE_DELIVERY, box->until);
 }
 
 /* Writes the message below tmp/, and moves it into new/ unless it has been here. */
 static struct outcome
 deliver(struct box *box, struct pen *pen, const struct maildir_message *message, struct arena *arena)
 {
-    char name_memory[NAME_BYTES], new_memory[NAME_BYTES];
+    char name_memory[PATH_BYTES + NAME_BYTES], new_memory[PATH_BYTES + NAME_BYTES];
     struct text name = text_init(name_memory, sizeof name_memory), new_name = text_init(new_memory, sizeof new_memory);
     uint64_t used = 0, quota = box->place->quota;
     struct outcome outcome;
@@ -515,7 +530,7 @@ deliver(struct box *box, struct pen *pen, const struct maildir_message *message,
     } else if (!err_is(e) && quota > 0 && used + pen->offset > quota) {
         outcome = outcome_own(OUTCOME_DEFERRED, S("4.2.2"), S("the mailbox is over its quota"));
     } else {
-        text_put(&new_name, S("new/"));
+        box_put_part(&new_name, box, S("new/"));
         put_name_of_message(&new_name, box, message);
         if (quota > 0)
             text_putf(&new_name, ",S=%llu", (unsigned long long)pen->offset);
@@ -523,13 +538,14 @@ deliver(struct box *box, struct pen *pen, const struct maildir_message *message,
             e = move_into_new(box, text_str(&name), text_str(&new_name));
             if (!err_is(e))
                 return outcome_own(OUTCOME_DELIVERED, S("2.0.0"),
-                                   arena_printf(arena, "delivered as %.*s", STR_ARG(text_str(&new_name))));
+                                   arena_printf(arena, "delivered as %.*s",
+                                                STR_ARG(str_from(text_str(&new_name), box->path.len + 1))));
             /* Perhaps it is there and would last, perhaps not. It comes again, so it must not be seen twice. */
-            (void)dir_unlink(box->own_home, text_str(&new_name), LANE_DELIVERY, box->until);
+            (void)dir_unlink(box->place->base, text_str(&new_name), LANE_DELIVERY, box->until);
         }
         outcome = outcome_of_err(e, arena);
     }
-    (void)dir_unlink(box->own_home, text_str(&name), LANE_DELIVERY, box->until);
+    (void)dir_unlink(box->place->base, text_str(&name), LANE_DELIVERY, box->until);
     return outcome;
 }
 
@@ -549,7 +565,8 @@ maildir_deliver(struct rt *rt, const struct maildir_place *place, const struct m
     if (!client_can_say(str_is_absent(reverse_path) ? message->envelope->reverse_path : reverse_path)
         || !client_can_say(message->recipient->address))
         return outcome_own(OUTCOME_FAILED, S("5.1.3"), S("the envelope has an address with control characters"));
-    struct err e = box_open(&box, text_str(&path));
+    box.path = text_str(&path);
+    struct err e = box_prepare(&box);
     if (err_is(e)) {
         outcome = outcome_of_err(e, arena);
     } else {
@@ -566,6 +583,5 @@ maildir_deliver(struct rt *rt, const struct maildir_place *place, const struct m
         mem_free(rt_mem(rt), pen->raw, RAW_BYTES);
         mem_free(rt_mem(rt), pen, sizeof *pen);
     }
-    box_close(&box);
     return outcome;
 }

@@ -21,7 +21,7 @@
 #include <unistd.h>
 
 enum {
-    NAME_BYTES = 512,            /* of a name below a dir */
+    NAME_BYTES = 1536,           /* of a name below a dir */
     PARTS_AT_ONCE = 64,          /* of a gathered write: an iovec on the thread's stack */
     BACKGROUND_STEP = 1 << 20,   /* LANE_BACKGROUND gives way after this much */
 };
