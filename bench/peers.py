@@ -258,7 +258,7 @@ remote_max_parallel = 20
 message_size_limit = 100M
 queue_only = {'true' if mode == 'hold' else 'false'}
 """
-        text += (f"tls_advertise_hosts = *\ntls_certificate = {self.folder}/cert.pem\ntls_privatekey = {self.folder}/key.pem\n"
+        text += (f"tls_advertise_hosts = *\ntls_certificate = {self.folder}/cert.pem\ntls_privatekey = {self.folder}/exim.key.pem\n"
                  if tls else "tls_advertise_hosts =\n")
         text += f"""begin acl
 take:
@@ -280,6 +280,8 @@ out:
 begin retry
 * * F,2h,15m
 """
+        shutil.copy(self.folder / "key.pem", self.folder / "exim.key.pem")  # each of its processes reads it, as who it is then
+        shutil.chown(self.folder / "exim.key.pem", "Debian-exim")
         folder = pathlib.Path("/etc/exim4")
         folder.mkdir(exist_ok=True)
         (folder / "exim4.conf").write_text(text, encoding="ascii")
