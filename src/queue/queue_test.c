@@ -969,6 +969,27 @@ limits_hold_for_destination_and_host(struct test *t)
     world_done(&w, t);
 }
 
+/* They wait for the disk, and one commit of its journal serves all: the limit of connections is not theirs. */
+static void
+many_go_into_maildirs_at_once(struct test *t)
+{
+    struct world w;
+    struct queue_job jobs[LIMIT_DELIVERIES + 1];
+    size_t count = 0;
+
+    world_init(&w, 1);
+    w.local.connections = 3;
+    for (int i = 0; i < 8 * LIMIT_DELIVERIES; i++)
+        add(&w, (struct mail){ .to = "a@home.test" });
+    for (int round = 0; round < 7; round++) { /* 5, and twice as many each time */
+        count = take_all(&w, jobs, LIMIT_DELIVERIES + 1);
+        for (size_t i = 0; i < count && round < 6; i++)
+            finish(&w, jobs[i], &delivered);
+    }
+    EXPECT_INT(t, count, LIMIT_DELIVERIES);
+    world_done(&w, t);
+}
+
 static void
 rates_are_kept(struct test *t)
 {
@@ -1969,6 +1990,7 @@ TEST_MAIN({ "each recipient has its own fate", each_recipient_has_its_own_fate }
           { "bytes are shared fairly", bytes_are_shared_fairly },
           { "idle lanes go before connections", idle_lanes_go_before_connections },
           { "limits hold for destination and host", limits_hold_for_destination_and_host },
+          { "many go into Maildirs at once", many_go_into_maildirs_at_once },
           { "rates are kept", rates_are_kept },
           { "suspended lanes wait", suspended_lanes_wait },
           { "failures share a notice", failures_share_a_notice },
