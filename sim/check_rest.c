@@ -31,7 +31,7 @@ static const struct rest {
     { "store", 1, 9, COUNT_ANY, 20000, { "main", "commit", "spool recovery", "pump", "space" } },
     { "resolver", 1, 6, 24, 3500, { "main" } },
     { "checker", 1, 4, 24, 3000, { "main" } },
-    { "gate", 1, 6, 24, 3500, { "main", "sweep", "keep" } },
+    { "gate", 1, 6, 32, 3500, { "main", "sweep", "keep" } },
     { "sender", 2, 4, 40, 6000, { "main", "smtp client keeper" } },
     { "mailbox", 1, 2, 24, 3000, { "main" } },
     { "console", 1, 3, 24, 3500, { "main", "accept" } },
