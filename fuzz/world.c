@@ -1082,6 +1082,13 @@ host_open(struct rt *rt, struct str path, int64_t until, struct handle *out)
 }
 
 struct err
+host_open_plain(struct rt *rt, struct str path, int64_t until, struct handle *out, struct host_file *out_file)
+{
+    (void)out_file;
+    return host_open(rt, path, until, out);
+}
+
+struct err
 host_write_file(struct rt *rt, struct str path, struct str bytes, unsigned mode, int64_t until)
 {
     struct str there;

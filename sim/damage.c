@@ -38,12 +38,10 @@ waits(const struct mail *m)
     return false;
 }
 
-/* What cleaning moved has an envelope of its own, without content: "s-17@back.test". */
+/* What cleaning moved has an envelope of its own, without content: "s-17@back.test", or as users may send. */
 static void
-add_heads(struct survey *s, disk_inode inode, struct str bytes)
+add_heads(struct survey *s, disk_inode inode, struct str bytes, struct str domain)
 {
-    static const struct str domain = STR("@back.test");
-
     for (size_t at = 0; (at += str_find(str_from(bytes, at), domain)) < bytes.len && s->piece_count < PIECES_MAX; at += domain.len) {
         size_t from = at;
         while (from > 2 && byte_is_digit(bytes.ptr[from - 1]))
@@ -77,7 +75,8 @@ look_at_file(void *arg, disk_inode inode, struct str path)
             s->pieces[s->piece_count++] = (struct piece){ inode, at > before ? at - before : 0, at + m->own_content.len + BEHIND, m };
         at += field.len;
     }
-    add_heads(s, inode, bytes);
+    add_heads(s, inode, bytes, S("@back.test"));
+    add_heads(s, inode, bytes, S("@other.test"));
 }
 
 /* ---- the damage -------------------------------------------------------------------------------------------------- */
