@@ -176,7 +176,7 @@ def test_lmtp_answers_for_each_recipient(tmp_path):
 @pytest.mark.parametrize("words", [
     ["--refuse", "rcpt=99"], ["--refuse", "nowhere=550"], ["--defer", "101%"], ["--delay", "dot=x"],
     ["--stall", "dot=1"], ["--without", "FOO"], ["--listen", "nowhere"], ["--nonsense"], ["operand"], ["--count"],
-    ["--count", "many"],
+    ["--count", "many"], ["--host", "a\r\nb"],
 ])
 def test_sink_says_what_it_cannot_do(words):
     said = run("sink", *words)

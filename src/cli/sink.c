@@ -11,6 +11,7 @@
 #include "cli/latency.h"
 #include "message/lines.h"
 #include "runtime/host.h"
+#include "smtp/client.h"
 
 #include <signal.h>
 #include <stddef.h>
@@ -1088,6 +1089,8 @@ run(struct rt *rt, int argc, char **argv)
             e = open_maildir(sink);
         if (operands.count > 0)
             exit = cli_fail(&verb_sink, EXIT_USAGE, "takes options only, not \"%.*s\"", STR_ARG(operands.word[0]));
+        else if (!client_can_say(sink->set.host))
+            exit = cli_fail(&verb_sink, EXIT_USAGE, "--host cannot be said in SMTP");
         else if (err_is(e))
             exit = cli_fail(&verb_sink, EXIT_CANNOT_CREATE, "cannot keep messages: %.*s",
                             STR_ARG(cli_error(e, &sink->arena)));
