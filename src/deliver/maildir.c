@@ -502,6 +502,14 @@ move_into_new(struct box *box, struct str name, struct str new_name)
     return dir_rename_sync(base, name, base, new_name, LANE_DELIVERY, box->until);
 }
 
+static struct err
+box_used(struct box *box, uint64_t *used)
+{
+    *used = 0;
+    TRY(box_add_sizes(box, S("new"), used));
+    return box_add_sizes(box, S("cur"), used);
+}
+
 /* Writes the message below tmp/, and moves it into new/ unless it has been here. */
 static struct outcome
 deliver(struct box *box, struct pen *pen, const struct maildir_message *message, struct arena *arena)
@@ -519,9 +527,12 @@ deliver(struct box *box, struct pen *pen, const struct maildir_message *message,
         e = pen_sync(pen);
     file_close(pen->file);
     if (!err_is(e) && !pen->loop && quota > 0) {
-        e = box_add_sizes(box, S("new"), &used);
-        if (!err_is(e))
-            e = box_add_sizes(box, S("cur"), &used);
+        e = box_used(box, &used);
+        if (e.kind == ERR_NOT_FOUND) { /* somebody removed one of them */
+            e = box_make(box);
+            if (!err_is(e))
+                e = box_used(box, &used);
+        }
     }
 
     if (pen->loop) {

@@ -373,8 +373,12 @@ PLACE_TEST(makes_anew_what_somebody_removed)
         EXPECT(t, !err_is(dir_rename(home, parts[i], home, arena_join(&p->arena, S("gone-"), parts[i]), LANE_POOL, FOREVER)));
         EXPECT_INT(t, deliver(p, &place, S("A: 1\r\n")).kind, OUTCOME_DELIVERED);
     }
-    dir_close(home);
     EXPECT_STR(t, read_only_message(p), S(TOP "A: 1\n"));
+    test_case(t, "cur/, where a quota is counted");
+    place.quota = 1 << 20;
+    EXPECT(t, !err_is(dir_rename(home, parts[2], home, S("gone-cur"), LANE_POOL, FOREVER)));
+    EXPECT_INT(t, deliver(p, &place, S("A: 2\r\n")).kind, OUTCOME_DELIVERED);
+    dir_close(home);
 }
 
 /* It comes again: nobody may see it twice. */

@@ -304,8 +304,10 @@ shake_hands(struct tls *t, int64_t until, struct text *reason)
         if (now == OVER)
             return err_is(t->dead) ? t->dead : ERR(ERR_PROTOCOL, "speak TLS");
         TRY(flush_out(t, until));
-        if (now == DONE)
+        if (now == DONE) {
+            t->drained = false; /* from 3.2 on SSL_has_pending() does not see what came in one read with its Finished */
             return OK;
+        }
         TRY(stream_wait_readable(t->stream, until));
     }
 }
