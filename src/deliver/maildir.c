@@ -551,12 +551,13 @@ deliver(struct box *box, struct pen *pen, const struct maildir_message *message,
                 return outcome_own(OUTCOME_DELIVERED, S("2.0.0"),
                                    arena_printf(arena, "delivered as %.*s",
                                                 STR_ARG(str_from(text_str(&new_name), box->path.len + 1))));
-            /* Perhaps it is there and would last, perhaps not. It comes again, so it must not be seen twice. */
-            (void)dir_unlink(box->place->base, text_str(&new_name), LANE_DELIVERY, box->until);
         }
         outcome = outcome_of_err(e, arena);
     }
-    (void)dir_unlink(box->place->base, text_str(&name), LANE_DELIVERY, box->until);
+    /* If it is not in tmp/ it was moved: perhaps that would last, perhaps not. It comes again, so it must not be seen twice.
+     * If it is, what bears its name in new/ is another attempt's. */
+    if (dir_unlink(box->place->base, text_str(&name), LANE_DELIVERY, box->until).kind == ERR_NOT_FOUND && new_name.len > 0)
+        (void)dir_unlink(box->place->base, text_str(&new_name), LANE_DELIVERY, box->until);
     return outcome;
 }
 

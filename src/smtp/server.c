@@ -726,7 +726,6 @@ forget_lines(struct session *s)
         input_wipe(&s->in);
 }
 
-
 /* The client's next word, which may be "*": section 4. */
 static const struct reply *
 ask_response(struct session *s, struct str challenge, struct str *out)
@@ -820,10 +819,12 @@ run_auth(struct session *s, struct str args, int64_t until)
         initial = S("");
     else if (!reply && given.len > 0)
         reply = decode_response(s, given, &initial);
-    if (reply)
+    if (!reply && s->auth_failures >= s->settings->auth_failures_max)
+        reply = &reply_auth_failures;
+    if (reply) {
+        auth_forget(s, initial);
         return reply;
-    if (s->auth_failures >= s->settings->auth_failures_max)
-        return &reply_auth_failures;
+    }
     h->auth_start(h->ctx, s->client, mechanism, initial, &s->scratch, until, &answer);
     auth_forget(s, initial);
     reply = auth_dialog(s, &answer);
