@@ -233,7 +233,7 @@ pen_write_message(struct pen *pen, const struct maildir_message *message)
     for (struct str trace = envelope->trace; trace.len > 0; trace = str_from(trace, RAW_BYTES))
         TRY(pen_put_content(pen, str_slice(trace, 0, RAW_BYTES)));
     for (size_t len;;) {
-        TRY(message->read(message->read_arg, offset, pen->raw, RAW_BYTES, pen->until, &len));
+        TRY(message->read(message->arg, offset, pen->raw, RAW_BYTES, pen->until, &len));
         if (len == 0)
             break;
         offset += len;
@@ -252,9 +252,20 @@ pen_write_message(struct pen *pen, const struct maildir_message *message)
 struct box {
     struct rt *rt;
     const struct maildir_place *place;
+    const struct maildir_message *message;
     int64_t until;
-    struct str path; /* below place->base */
+    struct str path;     /* below place->base->dir */
+    struct list in_base; /* running */
 };
+
+void
+maildir_base_init(struct maildir_base *base, struct dir *dir)
+{
+    memset(base, 0, sizeof *base);
+    base->dir = dir;
+    list_init(&base->running);
+    event_init(&base->ended);
+}
 
 static void
 box_put_part(struct text *name, const struct box *box, struct str part)
@@ -271,7 +282,7 @@ box_open_part(struct box *box, struct str part, struct dir **out)
     struct text name = text_init(memory, sizeof memory);
 
     box_put_part(&name, box, part);
-    return dir_open_at(box->place->base, text_str(&name), LANE_DELIVERY, box->until, out);
+    return dir_open_at(box->place->base->dir, text_str(&name), LANE_DELIVERY, box->until, out);
 }
 
 /* Opens it, and makes it if it is not there. Two deliveries may do so at once. */
@@ -291,7 +302,7 @@ open_or_make(struct dir *parent, struct str name, int64_t until, struct dir **ou
 static struct err
 open_or_make_path(struct box *box, struct dir **out)
 {
-    struct dir *parent = box->place->base;
+    struct dir *parent = box->place->base->dir;
     struct str path = box->path;
 
     while (!str_is_absent(path)) {
@@ -303,7 +314,7 @@ open_or_make_path(struct box *box, struct dir **out)
             if (err_is(e))
                 dir_close(next);
         }
-        if (parent != box->place->base)
+        if (parent != box->place->base->dir)
             dir_close(parent);
         TRY(e);
         parent = next;
@@ -336,13 +347,12 @@ box_make(struct box *box)
 static struct err
 box_prepare(struct box *box)
 {
-    uint64_t hash = hash_bytes(box->path, 1), *known = box->place->known ? &box->place->known[hash % MAILDIR_KNOWN] : NULL;
+    uint64_t hash = hash_bytes(box->path, 1), *known = &box->place->base->known[hash % MAILDIR_KNOWN];
 
-    if (known && *known == hash)
+    if (*known == hash)
         return OK;
     TRY(box_make(box));
-    if (known)
-        *known = hash;
+    *known = hash;
     return OK;
 }
 
@@ -479,7 +489,7 @@ open_unique(struct box *box, struct text *name, struct file **out)
         name->len = 0;
         box_put_part(name, box, S("tmp/"));
         put_name_of_attempt(name, box);
-        e = file_open(box->place->base, text_str(name), FILE_WRITE | FILE_CREATE | FILE_NEW, FILE_MODE, LANE_DELIVERY,
+        e = file_open(box->place->base->dir, text_str(name), FILE_WRITE | FILE_CREATE | FILE_NEW, FILE_MODE, LANE_DELIVERY,
                       box->until, out);
         if (e.kind == ERR_NOT_FOUND) /* somebody removed it */
             TRY(box_make(box));
@@ -493,7 +503,7 @@ open_unique(struct box *box, struct text *name, struct file **out)
 static struct err
 move_into_new(struct box *box, struct str name, struct str new_name)
 {
-    struct dir *base = box->place->base;
+    struct dir *base = box->place->base->dir;
     struct err e = dir_rename_sync(base, name, base, new_name, LANE_DELIVERY, box->until);
 
     if (e.kind != ERR_NOT_FOUND)
@@ -555,10 +565,39 @@ deliver(struct box *box, struct pen *pen, const struct maildir_message *message,
         outcome = outcome_of_err(e, arena);
     }
     /* If it is not in tmp/ it was moved: perhaps that would last, perhaps not. It comes again, so it must not be seen twice.
-     * If it is, what bears its name in new/ is another attempt's. */
-    if (dir_unlink(box->place->base, text_str(&name), LANE_DELIVERY, box->until).kind == ERR_NOT_FOUND && new_name.len > 0)
-        (void)dir_unlink(box->place->base, text_str(&new_name), LANE_DELIVERY, box->until);
+     * If it is, what bears its name in new/ is another attempt's; so it may be when nobody waits for this one. */
+    if (dir_unlink(box->place->base->dir, text_str(&name), LANE_DELIVERY, box->until).kind == ERR_NOT_FOUND &&
+        new_name.len > 0 && message->is_awaited(message->arg))
+        (void)dir_unlink(box->place->base->dir, text_str(&new_name), LANE_DELIVERY, box->until);
     return outcome;
+}
+
+static bool
+box_is_running(const struct box *box)
+{
+    list_each (node, &box->place->base->running) {
+        const struct maildir_message *other = container_of(node, struct box, in_base)->message;
+        if (message_id_eq(other->id, box->message->id) && other->index == box->message->index)
+            return true;
+    }
+    return false;
+}
+
+/* Its turn among the attempts for this recipient of this message, until box_leave(). */
+static struct err
+box_enter(struct box *box)
+{
+    while (box_is_running(box))
+        TRY(event_wait(box->rt, &box->place->base->ended, box->until));
+    list_push_back(&box->place->base->running, &box->in_base);
+    return OK;
+}
+
+static void
+box_leave(struct box *box)
+{
+    list_remove(&box->in_base);
+    event_wake(box->rt, &box->place->base->ended);
 }
 
 struct outcome
@@ -567,7 +606,7 @@ maildir_deliver(struct rt *rt, const struct maildir_place *place, const struct m
 {
     char memory[PATH_BYTES];
     struct text path = text_init(memory, sizeof memory);
-    struct box box = { .rt = rt, .place = place, .until = until };
+    struct box box = { .rt = rt, .place = place, .message = message, .until = until };
     struct str reverse_path = message->recipient->reverse_path;
     struct outcome outcome;
 
@@ -578,6 +617,8 @@ maildir_deliver(struct rt *rt, const struct maildir_place *place, const struct m
         || !client_can_say(message->recipient->address))
         return outcome_own(OUTCOME_FAILED, S("5.1.3"), S("the envelope has an address with control characters"));
     box.path = text_str(&path);
+    if (err_is(box_enter(&box)))
+        return outcome_own(OUTCOME_DEFERRED, S("4.3.0"), S("a former attempt has not ended"));
     struct err e = box_prepare(&box);
     if (err_is(e)) {
         outcome = outcome_of_err(e, arena);
@@ -595,5 +636,6 @@ maildir_deliver(struct rt *rt, const struct maildir_place *place, const struct m
         mem_free(rt_mem(rt), pen->raw, RAW_BYTES);
         mem_free(rt_mem(rt), pen, sizeof *pen);
     }
+    box_leave(&box);
     return outcome;
 }

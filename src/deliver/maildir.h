@@ -9,6 +9,9 @@
  * The Maildir is made at the first delivery, with the directories above it, but never the base: that is the operator's.
  * Paths never leave the base: see maildir_path(), and the runtime follows no link out of it. All disk work is done on
  * LANE_DELIVERY. Files that nobody finished are removed from tmp/ after 36 hours, at some of the deliveries.
+ *
+ * A second attempt for a recipient of a message waits until the first has ended: the file's name is the same, so that the
+ * later replaces what the earlier left, and the earlier would take back what the later delivered.
  */
 #ifndef DELIVER_MAILDIR_H
 #define DELIVER_MAILDIR_H
@@ -19,14 +22,21 @@
 
 enum { MAILDIR_KNOWN = 1024 };
 
+/* A directory that Maildirs are below, and what this process knows of it: one for all deliveries there. */
+struct maildir_base {
+    struct dir *dir;
+    uint64_t known[MAILDIR_KNOWN]; /* hashes of Maildirs that are on disk, with all that leads there */
+    struct list running;           /* deliveries */
+    struct event ended;            /* one of them */
+};
+void maildir_base_init(struct maildir_base *, struct dir *);
+
 struct maildir_place {
-    struct dir *base;
+    struct maildir_base *base;
     struct str pattern;   /* below base: "{domain}/{local}" */
     struct str domain;    /* for {domain} and {local}: as configured, never what was received */
     struct str mailbox;
     struct str host;      /* our name, for unique file names */
-    uint64_t *known;      /* MAILDIR_KNOWN of them, zeroed at first, for each base: hashes of the Maildirs that this process
-                           * knows to be on disk; NULL: none */
     uint64_t quota;       /* bytes of all messages in new/ and cur/; 0: none. Names then bear ",S=size" */
 };
 
@@ -37,7 +47,9 @@ struct maildir_message {
     uint32_t index;                  /* the recipient's, among all of the message: with the id it makes the file's name */
     /* The content, without envelope.trace. *out_len 0: the end, which must be at envelope.size. */
     struct err (*read)(void *arg, uint64_t offset, void *memory, size_t len, int64_t until, size_t *out_len);
-    void *read_arg;
+    /* False: who asked for this delivery is gone, and another process may have been asked for the same since. */
+    bool (*is_awaited)(void *arg);
+    void *arg;
 };
 
 /*

@@ -20,6 +20,62 @@ static struct {
     int wanted, here; /* syncs that wait for each other; wanted 0: they do not */
 } meeting = { PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0, 0 };
 
+/* One sync stands here until it is let go. */
+static struct {
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    int before;                /* syncs that pass before it; -1: all do */
+    bool fails, reached, open;
+} gate = { PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, -1, false, false, false };
+
+/* False: it fails. */
+static bool
+pass_gate(void)
+{
+    bool passes = true;
+
+    pthread_mutex_lock(&gate.lock);
+    if (gate.before >= 0 && gate.before-- == 0) {
+        gate.reached = true;
+        pthread_cond_broadcast(&gate.changed);
+        while (!gate.open)
+            pthread_cond_wait(&gate.changed, &gate.lock);
+        passes = !gate.fails;
+    }
+    pthread_mutex_unlock(&gate.lock);
+    return passes;
+}
+
+static void
+gate_shut(int before, bool fails)
+{
+    pthread_mutex_lock(&gate.lock);
+    gate.before = before;
+    gate.fails = fails;
+    gate.reached = gate.open = false;
+    pthread_mutex_unlock(&gate.lock);
+}
+
+static void
+gate_open(void)
+{
+    pthread_mutex_lock(&gate.lock);
+    gate.open = true;
+    pthread_cond_broadcast(&gate.changed);
+    pthread_mutex_unlock(&gate.lock);
+}
+
+/* On a thread beside. */
+static void
+gate_await(void *arg)
+{
+    (void)arg;
+    pthread_mutex_lock(&gate.lock);
+    while (!gate.reached)
+        pthread_cond_wait(&gate.changed, &gate.lock);
+    pthread_mutex_unlock(&gate.lock);
+}
+
 /* False: they did not all come within a minute. */
 static bool
 meet(void)
@@ -42,7 +98,7 @@ int
 fsync(int fd)
 {
     atomic_fetch_add(&dirs_synced, 1);
-    if (atomic_load(&syncs_fail) || !meet()) {
+    if (!pass_gate() || atomic_load(&syncs_fail) || !meet()) {
         errno = EIO;
         return -1;
     }
@@ -55,6 +111,7 @@ struct place {
     struct test *t;
     struct rt *rt;
     struct dir *base;
+    struct maildir_base maildirs; /* in base */
     struct arena arena;
     uint64_t messages;
     void (*body)(struct test *, struct place *);
@@ -88,6 +145,7 @@ in_place(struct rt *rt, void *arg)
     CHECK(mkdtemp(path));
     struct err e = dir_open(rt, str_from_cstr(path), LANE_POOL, FOREVER, &p->base);
     CHECK(!err_is(e));
+    maildir_base_init(&p->maildirs, p->base);
     arena_init(&p->arena, rt_mem(rt), 4096, (size_t)64 << 20);
     p->body(p->t, p);
     arena_done(&p->arena);
@@ -120,6 +178,8 @@ struct source {
     uint64_t breaks; /* reads fail from here on; 0: never */
     uint64_t id;     /* 0: that of no other message */
     uint32_t index;
+    bool abandoned;  /* nobody waits for the outcome */
+    int64_t wait;    /* 0: a minute */
 };
 
 static struct err
@@ -138,6 +198,14 @@ source_read(void *arg, uint64_t offset, void *memory, size_t len, int64_t until,
     return OK;
 }
 
+static bool
+is_awaited(void *arg)
+{
+    const struct source *source = arg;
+
+    return !source->abandoned;
+}
+
 static const struct maildir_place usual = { .pattern = STR("{domain}/{local}"), .domain = STR("local.test"),
                                             .mailbox = STR("ok"), .host = STR("mx.local.test") };
 
@@ -149,10 +217,10 @@ deliver_from(struct place *p, const struct maildir_place *usual_place, struct so
                                  .size = source->content.len };
     struct recipient recipient = { .address = S("ok@local.test") };
     struct message_id id = { 1, source->id ? source->id : 1000 + p->messages++ };
-    struct maildir_message message = { &envelope, &recipient, id, source->index, source_read, source };
+    struct maildir_message message = { &envelope, &recipient, id, source->index, source_read, is_awaited, source };
 
-    place.base = p->base;
-    return maildir_deliver(p->rt, &place, &message, &p->arena, within(p->rt, MINUTE));
+    place.base = &p->maildirs;
+    return maildir_deliver(p->rt, &place, &message, &p->arena, within(p->rt, source->wait ? source->wait : MINUTE));
 }
 
 static struct outcome
@@ -317,9 +385,10 @@ PLACE_TEST(leaves_nothing_behind_when_it_fails)
     struct envelope envelope = { .size = 1000 };
     struct recipient recipient = { .address = S("ok@local.test") };
     struct source source = { .content = S("short") };
-    struct maildir_message message = { .envelope = &envelope, .recipient = &recipient, .read = source_read, .read_arg = &source };
+    struct maildir_message message = { .envelope = &envelope, .recipient = &recipient, .read = source_read,
+                                       .is_awaited = is_awaited, .arg = &source };
     struct maildir_place place = usual;
-    place.base = p->base;
+    place.base = &p->maildirs;
     test_case(t, "a message that is cut short");
     o = maildir_deliver(p->rt, &place, &message, &p->arena, FOREVER);
     EXPECT_INT(t, o.kind, OUTCOME_FAILED); /* damaged on our side: it will not grow */
@@ -336,10 +405,8 @@ PLACE_TEST(leaves_nothing_behind_when_it_fails)
  * them. */
 PLACE_TEST(syncs_what_leads_there_once)
 {
-    uint64_t known[MAILDIR_KNOWN] = { 0 };
     struct maildir_place place = usual;
 
-    place.known = known;
     for (int life = 0; life < 2; life++) {
         int before = atomic_load(&dirs_synced);
         EXPECT_INT(t, deliver(p, &place, S("A: 1\r\n")).kind, OUTCOME_DELIVERED);
@@ -348,7 +415,7 @@ PLACE_TEST(syncs_what_leads_there_once)
         EXPECT_INT(t, deliver(p, &place, S("A: 2\r\n")).kind, OUTCOME_DELIVERED);
         EXPECT_INT(t, atomic_load(&dirs_synced) - before, 1);
         for (size_t i = 0; i < MAILDIR_KNOWN; i++)
-            known[i] = 0;
+            p->maildirs.known[i] = 0;
     }
     EXPECT_INT(t, deliver(p, &place, S("A: 3\r\n")).kind, OUTCOME_DELIVERED);
     struct dir *home;
@@ -361,11 +428,9 @@ PLACE_TEST(syncs_what_leads_there_once)
 PLACE_TEST(makes_anew_what_somebody_removed)
 {
     static const struct str parts[] = { STR("tmp"), STR("new"), STR("cur") };
-    uint64_t known[MAILDIR_KNOWN] = { 0 };
     struct maildir_place place = usual;
     struct dir *home;
 
-    place.known = known;
     EXPECT_INT(t, deliver(p, &place, S("\r\n")).kind, OUTCOME_DELIVERED);
     EXPECT(t, !err_is(dir_open_at(p->base, S("local.test/ok"), LANE_POOL, FOREVER, &home)));
     for (size_t i = 0; i < 2; i++) {
@@ -384,17 +449,22 @@ PLACE_TEST(makes_anew_what_somebody_removed)
 /* It comes again: nobody may see it twice. */
 PLACE_TEST(takes_back_what_could_not_be_synced)
 {
-    uint64_t known[MAILDIR_KNOWN] = { 0 };
     struct maildir_place place = usual;
     struct str *names;
 
-    place.known = known;
     EXPECT_INT(t, deliver(p, &place, S("A: 1\r\n")).kind, OUTCOME_DELIVERED);
     atomic_store(&syncs_fail, true);
     EXPECT_INT(t, deliver(p, &place, S("A: 2\r\n")).kind, OUTCOME_DEFERRED);
     atomic_store(&syncs_fail, false);
     EXPECT_STR(t, read_only_message(p), S(TOP "A: 1\n"));
     EXPECT_INT(t, list(p, S("local.test/ok/tmp"), &names), 0);
+
+    test_case(t, "by then another process may have delivered it");
+    struct source source = { .content = S("A: 2\r\n"), .id = 7, .abandoned = true };
+    atomic_store(&syncs_fail, true);
+    EXPECT_INT(t, deliver_from(p, &usual, &source).kind, OUTCOME_DEFERRED);
+    atomic_store(&syncs_fail, false);
+    EXPECT_INT(t, list(p, S("local.test/ok/new"), &names), 2);
 }
 
 PLACE_TEST(keeps_a_quota)
@@ -427,7 +497,6 @@ PLACE_TEST(keeps_a_quota)
 
 struct one_of_many {
     struct place *p;
-    uint64_t *known;
     struct outcome outcome;
 };
 
@@ -436,10 +505,7 @@ deliver_one(void *arg)
 {
     struct one_of_many *one = arg;
 
-    struct maildir_place place = usual;
-
-    place.known = one->known;
-    one->outcome = deliver(one->p, &place, S("A: 1\r\n\r\nx\r\n"));
+    one->outcome = deliver(one->p, &usual, S("A: 1\r\n\r\nx\r\n"));
 }
 
 /* The former attempt's copy stands there, though nobody knows that it was delivered. */
@@ -455,6 +521,47 @@ PLACE_TEST(replaces_what_a_former_attempt_left)
     EXPECT_INT(t, deliver_from(p, &usual, &source).kind, OUTCOME_DELIVERED); /* another recipient in the same mailbox */
     source.id = 8;
     EXPECT_INT(t, deliver_from(p, &usual, &source).kind, OUTCOME_DELIVERED);
+    EXPECT_INT(t, list(p, S("local.test/ok/new"), &names), 3);
+}
+
+struct attempt {
+    struct place *p;
+    struct source *source;
+    struct outcome outcome;
+};
+
+static void
+attempt(void *arg)
+{
+    struct attempt *a = arg;
+
+    a->outcome = deliver_from(a->p, &usual, a->source);
+}
+
+/* Its last sync fails late, and it takes the name away that a later one's copy would bear by then. */
+PLACE_TEST(waits_for_the_former_attempt)
+{
+    struct source source = { .content = S("A: 1\r\n"), .id = 7 }, hasty = source, other = source;
+    struct attempt former = { .p = p, .source = &source }, later = former;
+    struct scope scope;
+    struct str *names;
+
+    hasty.wait = 50 * MILLISECOND;
+    other.index = 1;
+    EXPECT_INT(t, deliver(p, &usual, S("\r\n")).kind, OUTCOME_DELIVERED);
+    scope_init(&scope, p->rt);
+    gate_shut(0, true);
+    scope_start(&scope, "former", attempt, &former);
+    EXPECT(t, !err_is(rt_offload(p->rt, gate_await, NULL, FOREVER)));
+    EXPECT_INT(t, deliver_from(p, &usual, &other).kind, OUTCOME_DELIVERED); /* of others nothing waits */
+    EXPECT_INT(t, deliver_from(p, &usual, &hasty).kind, OUTCOME_DEFERRED);
+    scope_start(&scope, "later", attempt, &later);
+    fiber_yield(p->rt);
+    gate_open();
+    EXPECT(t, !err_is(scope_wait(&scope, FOREVER)));
+    scope_end(&scope);
+    EXPECT_INT(t, former.outcome.kind, OUTCOME_DEFERRED);
+    EXPECT_INT(t, later.outcome.kind, OUTCOME_DELIVERED);
     EXPECT_INT(t, list(p, S("local.test/ok/new"), &names), 3);
 }
 
@@ -486,18 +593,15 @@ PLACE_TEST(all_wait_for_the_disk_at_once)
 {
     enum { MANY = LIMIT_DELIVERIES };
     struct one_of_many *many = arena_alloc(&p->arena, MANY * sizeof *many);
-    uint64_t known[MAILDIR_KNOWN] = { 0 };
     struct maildir_place place = usual;
     struct scope scope;
     struct str *names;
 
-    place.known = known;
     EXPECT_INT(t, deliver(p, &place, S("\r\n")).kind, OUTCOME_DELIVERED);
     meeting.wanted = MANY;
     scope_init(&scope, p->rt);
     for (size_t i = 0; i < MANY; i++) {
         many[i].p = p;
-        many[i].known = known;
         scope_start(&scope, "delivery", deliver_one, &many[i]);
     }
     EXPECT(t, !err_is(scope_wait(&scope, FOREVER)));
@@ -588,6 +692,7 @@ TEST_MAIN({ "writes the message", writes_the_message }, { "writes a large messag
             leaves_nothing_behind_when_it_fails },
           { "syncs what leads there, once", syncs_what_leads_there_once }, { "keeps a quota", keeps_a_quota },
           { "replaces what a former attempt left", replaces_what_a_former_attempt_left },
+          { "waits for the former attempt", waits_for_the_former_attempt },
           { "delivers at once", delivers_at_once },
           { "makes anew what somebody removed", makes_anew_what_somebody_removed },
           { "takes back what could not be synced", takes_back_what_could_not_be_synced },

@@ -16,8 +16,7 @@ enum { ARENA_MAX = 64 << 20 };
 
 struct base {
     struct str name; /* "anna /var/mail" */
-    struct dir *dir;
-    uint64_t *known; /* as in struct maildir_place */
+    struct maildir_base *own_maildirs;
 };
 
 struct mailbox {
@@ -53,28 +52,39 @@ read_content(void *arg, uint64_t offset, void *memory, size_t len, int64_t until
     return ask_content(role, t->store, t->job.id, offset, memory, len, until, out_len);
 }
 
-static const struct base *
+/* The store that gave this job; another one gives it anew. */
+static bool
+is_awaited(void *arg)
+{
+    struct task *t = arg;
+
+    return role_peer_by_serial(t->mailbox->role, t->store) != NULL;
+}
+
+static struct maildir_base *
 base_named(const struct mailbox *b, struct str name)
 {
     for (size_t i = 0; i < b->base_count; i++)
         if (str_eq(b->bases[i].name, name))
-            return &b->bases[i];
+            return b->bases[i].own_maildirs;
     return NULL;
 }
 
-static void
+/* False: its store is gone. What is left of the job is the next store's to give. */
+static bool
 deliver(struct task *t, struct outcome *outcomes)
 {
     struct mailbox *b = t->mailbox;
     struct rt *rt = b->role->rt;
-    const struct base *base = base_named(b, t->job.base);
+    struct maildir_base *base = base_named(b, t->job.base);
 
     for (size_t i = 0; i < t->job.envelope.recipient_count; i++) {
-        struct maildir_place place = { .base = base ? base->dir : NULL, .pattern = t->job.mailboxes[i], .domain = S("-"),
-                                       .mailbox = S("-"), .host = t->job.helo, .known = base ? base->known : NULL,
-                                       .quota = t->job.quota };
+        if (!is_awaited(t))
+            return false;
+        struct maildir_place place = { .base = base, .pattern = t->job.mailboxes[i], .domain = S("-"), .mailbox = S("-"),
+                                       .host = t->job.helo, .quota = t->job.quota };
         struct maildir_message message = { &t->job.envelope, &t->job.envelope.recipients[i], t->job.id, t->job.indices[i],
-                                           read_content, t };
+                                           read_content, is_awaited, t };
         if (base)
             outcomes[i] = maildir_deliver(rt, &place, &message, &t->arena, within(rt, DELIVER_NS));
         else
@@ -82,6 +92,7 @@ deliver(struct task *t, struct outcome *outcomes)
                                             .enhanced = S("4.3.5"), .remote = S(""),
                                             .reply = S("the configuration changed; the mailbox's directory is not open yet") };
     }
+    return true;
 }
 
 static bool
@@ -97,7 +108,8 @@ do_task(struct task *t)
         return false;
     size_t count = t->job.envelope.recipient_count;
     struct outcome *outcomes = arena_alloc(&t->arena, count * sizeof *outcomes);
-    deliver(t, outcomes);
+    if (!deliver(t, outcomes))
+        return true;
     figures.transfer = rt_now(role->rt) - began;
     size_t size = border_outcomes_size(outcomes, count);
     struct put p = put_init(arena_alloc(&t->arena, size), size);
@@ -175,9 +187,11 @@ prepare(struct role *role)
     for (size_t i = 0; i < role->dir_count; i++) {
         struct str user = role->dirs[i].purpose;
         struct base *base = &b->bases[b->base_count];
-        if (!str_take(&user, S("mail ")) || err_is(dir_from_handle(role->rt, role->dirs[i].handle, &base->dir)))
+        struct dir *dir;
+        if (!str_take(&user, S("mail ")) || err_is(dir_from_handle(role->rt, role->dirs[i].handle, &dir)))
             continue;
-        base->known = mem_alloc(rt_mem(role->rt), MAILDIR_KNOWN * sizeof *base->known);
+        base->own_maildirs = mem_new(rt_mem(role->rt), struct maildir_base);
+        maildir_base_init(base->own_maildirs, dir);
         base->name = arena_printf(&role->arena, "%.*s %.*s", STR_ARG(user), STR_ARG(role->dirs[i].path));
         b->base_count++;
     }
