@@ -2,7 +2,7 @@
  * maildir - https://cr.yp.to/proto/maildir.html, with a sync wherever a power failure could take the message:
  *
  *     base/ example.org/ anna/ tmp/1732147200.R0123456789abcdef.mx.example.org                write, fdatasync
- *                              new/1732147198.Q7raywdgayq5mdp5wq1q1j6k8fh_0.mx.example.org    rename, then sync new/
+ *                              new/1732147198.Q7raywdgayq5mdp5wq1q1j6k8fh_0.postrider,S=2048  rename, then sync new/
  *                              cur/
  *
  * The first delivery into each Maildir is preceded by a sync of all directories that lead there.
@@ -378,16 +378,16 @@ put_name_of_attempt(struct text *name, const struct box *box)
 }
 
 /*
- * In new/, time.Qqueue-id_recipient.host: the same in each attempt. A copy of a former one, of which nobody knows that it was
- * delivered (a process died, or the sync failed and a power failure undid its removal), is replaced, not doubled.
+ * In new/, time.Qqueue-id_recipient.postrider,S=size: the same in each attempt, whatever was configured anew between them.
+ * A copy of a former one, of which nobody knows that it was delivered (a process died, or the sync failed and a power failure
+ * undid its removal), is replaced, not doubled. No other machine makes such a name: the id is random, of 128 bits.
  */
 static void
-put_name_of_message(struct text *name, const struct box *box, const struct maildir_message *message)
+put_name_of_message(struct text *name, const struct maildir_message *message, uint64_t size)
 {
     text_putf(name, "%lld.Q", (long long)(message->envelope->accepted_wall / SECOND));
     message_id_put(name, message->id);
-    text_putf(name, "_%u.", (unsigned)message->index);
-    put_host(name, box);
+    text_putf(name, "_%u.postrider,S=%llu", (unsigned)message->index, (unsigned long long)size);
 }
 
 /* Every Maildir file's name begins with its time; what is not such a name is not ours to remove. */
@@ -415,9 +415,9 @@ box_clean_tmp(struct box *box)
     dir_close(tmp);
 }
 
-/* ",S=1234" in a name saves opening the file. */
+/* All but what is called `except`. ",S=1234" in a name saves opening the file. */
 static struct err
-box_add_sizes(struct box *box, struct str part, uint64_t *sum)
+box_add_sizes(struct box *box, struct str part, struct str except, uint64_t *sum)
 {
     struct arena names;
     struct str *name;
@@ -432,6 +432,8 @@ box_add_sizes(struct box *box, struct str part, uint64_t *sum)
         struct file *file;
         uint64_t bytes = 0;
 
+        if (str_eq(name[i], except))
+            continue;
         if (str_take(&rest, S(",S=")) && str_take_u64(&rest, &bytes)) {
             *sum += bytes;
             continue;
@@ -512,12 +514,13 @@ move_into_new(struct box *box, struct str name, struct str new_name)
     return dir_rename_sync(base, name, base, new_name, LANE_DELIVERY, box->until);
 }
 
+/* Without what this delivery replaces. */
 static struct err
-box_used(struct box *box, uint64_t *used)
+box_used(struct box *box, struct str new_name, uint64_t *used)
 {
     *used = 0;
-    TRY(box_add_sizes(box, S("new"), used));
-    return box_add_sizes(box, S("cur"), used);
+    TRY(box_add_sizes(box, S("new"), new_name, used));
+    return box_add_sizes(box, S("cur"), S(""), used);
 }
 
 /* Writes the message below tmp/, and moves it into new/ unless it has been here. */
@@ -528,6 +531,7 @@ deliver(struct box *box, struct pen *pen, const struct maildir_message *message,
     struct text name = text_init(name_memory, sizeof name_memory), new_name = text_init(new_memory, sizeof new_memory);
     uint64_t used = 0, quota = box->place->quota;
     struct outcome outcome;
+    bool moved = false; /* perhaps */
 
     struct err e = open_unique(box, &name, &pen->file);
     if (err_is(e))
@@ -536,12 +540,16 @@ deliver(struct box *box, struct pen *pen, const struct maildir_message *message,
     if (!err_is(e) && !pen->loop)
         e = pen_sync(pen);
     file_close(pen->file);
+    box_put_part(&new_name, box, S("new/"));
+    size_t folder = new_name.len;
+    put_name_of_message(&new_name, message, pen->offset);
     if (!err_is(e) && !pen->loop && quota > 0) {
-        e = box_used(box, &used);
+        struct str last = str_from(text_str(&new_name), folder);
+        e = box_used(box, last, &used);
         if (e.kind == ERR_NOT_FOUND) { /* somebody removed one of them */
             e = box_make(box);
             if (!err_is(e))
-                e = box_used(box, &used);
+                e = box_used(box, last, &used);
         }
     }
 
@@ -551,11 +559,8 @@ deliver(struct box *box, struct pen *pen, const struct maildir_message *message,
     } else if (!err_is(e) && quota > 0 && used + pen->offset > quota) {
         outcome = outcome_own(OUTCOME_DEFERRED, S("4.2.2"), S("the mailbox is over its quota"));
     } else {
-        box_put_part(&new_name, box, S("new/"));
-        put_name_of_message(&new_name, box, message);
-        if (quota > 0)
-            text_putf(&new_name, ",S=%llu", (unsigned long long)pen->offset);
         if (!err_is(e)) {
+            moved = true;
             e = move_into_new(box, text_str(&name), text_str(&new_name));
             if (!err_is(e))
                 return outcome_own(OUTCOME_DELIVERED, S("2.0.0"),
@@ -567,7 +572,7 @@ deliver(struct box *box, struct pen *pen, const struct maildir_message *message,
     /* If it is not in tmp/ it was moved: perhaps that would last, perhaps not. It comes again, so it must not be seen twice.
      * If it is, what bears its name in new/ is another attempt's; so it may be when nobody waits for this one. */
     if (dir_unlink(box->place->base->dir, text_str(&name), LANE_DELIVERY, box->until).kind == ERR_NOT_FOUND &&
-        new_name.len > 0 && message->is_awaited(message->arg))
+        moved && message->is_awaited(message->arg))
         (void)dir_unlink(box->place->base->dir, text_str(&new_name), LANE_DELIVERY, box->until);
     return outcome;
 }

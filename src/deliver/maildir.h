@@ -36,8 +36,8 @@ struct maildir_place {
     struct str pattern;   /* below base: "{domain}/{local}" */
     struct str domain;    /* for {domain} and {local}: as configured, never what was received */
     struct str mailbox;
-    struct str host;      /* our name, for unique file names */
-    uint64_t quota;       /* bytes of all messages in new/ and cur/; 0: none. Names then bear ",S=size" */
+    struct str host;      /* our name, for unique file names in tmp/ */
+    uint64_t quota;       /* bytes of all messages in new/ and cur/; 0: none */
 };
 
 struct maildir_message {
