@@ -323,13 +323,22 @@ open_or_make_path(struct box *box, struct dir **out)
     return OK;
 }
 
-/* All that is not there, and all of it on disk. */
+static uint64_t *
+box_known(struct box *box, uint64_t *hash)
+{
+    *hash = hash_bytes(box->path, 1);
+    return &box->place->base->known[*hash % MAILDIR_KNOWN];
+}
+
+/* All that is not there, and all of it on disk: until then, it is not known to be there to others either. */
 static struct err
 box_make(struct box *box)
 {
     static const struct str parts[] = { STR("tmp"), STR("new"), STR("cur") };
+    uint64_t hash, *known = box_known(box, &hash);
     struct dir *home, *part;
 
+    *known = 0;
     TRY(open_or_make_path(box, &home));
     struct err e = OK;
     for (size_t i = 0; i < sizeof parts / sizeof *parts && !err_is(e); i++) {
@@ -340,6 +349,8 @@ box_make(struct box *box)
     if (!err_is(e))
         e = dir_sync(home, LANE_DELIVERY, box->until);
     dir_close(home);
+    if (!err_is(e))
+        *known = hash;
     return e;
 }
 
@@ -347,13 +358,9 @@ box_make(struct box *box)
 static struct err
 box_prepare(struct box *box)
 {
-    uint64_t hash = hash_bytes(box->path, 1), *known = &box->place->base->known[hash % MAILDIR_KNOWN];
+    uint64_t hash;
 
-    if (*known == hash)
-        return OK;
-    TRY(box_make(box));
-    *known = hash;
-    return OK;
+    return *box_known(box, &hash) == hash ? OK : box_make(box);
 }
 
 /* '/' and ':' must not be in it. */

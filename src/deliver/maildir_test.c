@@ -544,6 +544,31 @@ attempt(void *arg)
     a->outcome = deliver_from(a->p, &usual, a->source);
 }
 
+/* Who finds it while it is made anew may not rely on it either. */
+PLACE_TEST(relies_on_nothing_that_another_still_makes)
+{
+    struct source source = { .content = S("A: 1\r\n") };
+    struct attempt maker = { .p = p, .source = &source };
+    struct scope scope;
+    struct dir *home;
+
+    EXPECT_INT(t, deliver(p, &usual, S("\r\n")).kind, OUTCOME_DELIVERED);
+    EXPECT(t, !err_is(dir_open_at(p->base, S("local.test"), LANE_POOL, FOREVER, &home)));
+    EXPECT(t, !err_is(dir_rename(home, S("ok"), home, S("gone"), LANE_POOL, FOREVER)));
+    dir_close(home);
+    scope_init(&scope, p->rt);
+    gate_shut(2, false); /* the base and the domain are synced, the mailbox is not */
+    scope_start(&scope, "maker", attempt, &maker);
+    EXPECT(t, !err_is(rt_offload(p->rt, gate_await, NULL, FOREVER)));
+    int before = atomic_load(&dirs_synced);
+    EXPECT_INT(t, deliver(p, &usual, S("A: 2\r\n")).kind, OUTCOME_DELIVERED);
+    EXPECT_INT(t, atomic_load(&dirs_synced) - before, 4); /* base, domain, mailbox, new */
+    gate_open();
+    EXPECT(t, !err_is(scope_wait(&scope, FOREVER)));
+    scope_end(&scope);
+    EXPECT_INT(t, maker.outcome.kind, OUTCOME_DELIVERED);
+}
+
 /* Its last sync fails late, and it takes the name away that a later one's copy would bear by then. */
 PLACE_TEST(waits_for_the_former_attempt)
 {
@@ -698,6 +723,7 @@ TEST_MAIN({ "writes the message", writes_the_message }, { "writes a large messag
             leaves_nothing_behind_when_it_fails },
           { "syncs what leads there, once", syncs_what_leads_there_once }, { "keeps a quota", keeps_a_quota },
           { "replaces what a former attempt left", replaces_what_a_former_attempt_left },
+          { "relies on nothing that another still makes", relies_on_nothing_that_another_still_makes },
           { "waits for the former attempt", waits_for_the_former_attempt },
           { "delivers at once", delivers_at_once },
           { "makes anew what somebody removed", makes_anew_what_somebody_removed },
