@@ -1032,6 +1032,27 @@ gather_addresses(struct setting_reader *r, struct site *site, size_t *out_count)
     return all;
 }
 
+/*
+ * For a domain of ours: of the default route what is about ourselves, its source, HELO name, connections and waits. How
+ * it encrypts, who logs in there and how fast it may go is about the host that it leads to, and goes with it: the
+ * smarthost's password is not for our own LMTP server. `to_mx`: where the default is `direct`, both lead to MX hosts.
+ */
+static struct route
+beside(const struct route *fallback, bool to_mx)
+{
+    struct route route = *fallback;
+
+    if (to_mx && fallback->kind == ROUTE_MX)
+        return route;
+    route.kind = ROUTE_MX;
+    route.port = 25;
+    route.host = route.path = route.tls_ca = route.login_user = route.login_file = S("");
+    route.login_token = route.implicit_tls = false;
+    route.tls = ROUTE_TLS_TRY;
+    route.rate = (struct rate){ 0 };
+    return route;
+}
+
 /* Routes as the queue knows them: the default moves to the end, names go into the map, and so do our own domains. */
 static void
 finish_routes(struct setting_reader *r, struct site *site)
@@ -1064,18 +1085,12 @@ finish_routes(struct setting_reader *r, struct site *site)
         if (from->kind == DIRECTORY_ROUTE_NONE)
             continue;
         struct route *route = arena_new(&site->arena, struct route);
-        *route = last.route; /* its source, HELO name and limits; where it leads is the domain's own */
-        route->implicit_tls = false;
+        *route = beside(&last.route, from->kind == DIRECTORY_ROUTE_MX);
         if (from->kind == DIRECTORY_ROUTE_MAILDIR) {
             route->kind = ROUTE_MAILDIR;
-            route->host = S("");
             route->path = from->maildir;
             route->user = str_is_absent(from->user) ? S("") : from->user;
-        } else if (from->kind == DIRECTORY_ROUTE_MX) {
-            route->kind = ROUTE_MX;
-            route->host = route->path = S("");
-            route->port = last.route.kind == ROUTE_MX ? last.route.port : 25;
-        } else {
+        } else if (from->kind != DIRECTORY_ROUTE_MX) {
             route_from_hop(route, &from->hop);
         }
         if (map_put(&site->route_by_domain, info.name, route))

@@ -222,6 +222,61 @@ test_site(struct test *t)
     fixture_done(t, &f);
 }
 
+/* What the default route says of the host that it leads to is not said of our own domains' hosts. */
+static void
+own_domains_site(struct test *t)
+{
+    static const struct {
+        const char *why;
+        struct str fallback, domain;
+        enum route_tls tls;
+        bool limited;
+    } cases[] = {
+        { "LMTP beside a smarthost with a login", STR("via smtps://smtp.isp.example { user u; password-file p }"), STR("lmtp.example"),
+          ROUTE_TLS_TRY, false },
+        { "a gateway", STR("via smtp://smtp.isp.example { user u; token-file p }"), STR("inside.example"), ROUTE_TLS_TRY, false },
+        { "a Maildir", STR("via smtp://smtp.isp.example { user u; password-file p }"), STR("here.example"), ROUTE_TLS_TRY, false },
+        { "a backup MX", STR("via smtp://smtp.isp.example { user u; password-file p }"), STR("backup.example"), ROUTE_TLS_TRY,
+          false },
+        { "encrypted there only", STR("via smtp://smtp.isp.example; tls require verify; tls-ca ca.pem"), STR("lmtp.example"),
+          ROUTE_TLS_TRY, false },
+        { "a backup MX goes to MX hosts as the default does", STR("direct; tls require verify; tls-ca ca.pem"), STR("backup.example"),
+          ROUTE_TLS_VERIFY, true },
+        { "a gateway is none", STR("direct; tls require"), STR("inside.example"), ROUTE_TLS_TRY, false },
+    };
+
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char memory[1000];
+        struct text text = text_init(memory, sizeof memory);
+        struct fixture f;
+        test_case(t, cases[i].why);
+        text_putf(&text,
+                  "hostname mx.example.org\n"
+                  "listen mx { address :25 }\n"
+                  "domain lmtp.example { mailbox ok; alias postmaster -> ok; deliver lmtp:/run/lmtp }\n"
+                  "domain here.example { mailbox ok; deliver maildir /mail/{domain}/{local} }\n"
+                  "domain inside.example { recipients any; relay via smtp://10.0.0.5 }\n"
+                  "domain backup.example { recipients any; relay mx }\n"
+                  "route default { %.*s; rate 100/h; source 192.0.2.25 helo out.example.org; connections 7 }\n",
+                  STR_ARG(cases[i].fallback));
+        const struct conf_fake_file files[] = { { STR("/m"), text_str(&text) }, { STR("/ca.pem"), STR("authorities") } };
+        fixture_init(&f, files, 2);
+        EXPECT_INT(t, f.conf.problems.errors, 0);
+        if (f.site) {
+            const struct route *route = site_route(f.site, cases[i].domain);
+            EXPECT_INT(t, route->login_user.len + route->login_file.len + route->login_token, 0);
+            EXPECT_INT(t, route->tls, cases[i].tls);
+            EXPECT_INT(t, route->tls_ca.len > 0, cases[i].limited);
+            EXPECT_INT(t, route->rate.count, cases[i].limited ? 100 : 0);
+            EXPECT(t, !route->implicit_tls);
+            EXPECT_STR(t, route->helo, S("out.example.org")); /* these are ours, wherever it goes */
+            EXPECT_INT(t, route->source_ipv4.family, ADDRESS_IPV4);
+            EXPECT_INT(t, route->connections, 7);
+        }
+        fixture_done(t, &f);
+    }
+}
+
 /* Behind a proxy it is never the proxy's own address that may relay or ask. */
 static void
 proxied_site(struct test *t)
@@ -715,7 +770,7 @@ manual_page_agrees(struct test *t)
     mem_free(&mem, list.ptr, LIST_MAX);
 }
 
-TEST_MAIN({"small site", small_site}, {"large site", large_site}, {"test site", test_site}, {"a proxied site", proxied_site},
+TEST_MAIN({"small site", small_site}, {"large site", large_site}, {"test site", test_site}, {"own domains", own_domains_site}, {"a proxied site", proxied_site},
           {"bundle is all a role needs", bundle_is_all_a_role_needs}, {"refuses broken sites", refuses_broken_sites},
           {"refuses more addresses than a receiver takes", refuses_more_addresses_than_a_receiver_takes},
           {"needs a name and a file", needs_a_name_and_a_file}, {"warns", warns},
