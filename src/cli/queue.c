@@ -452,7 +452,7 @@ const struct verb verb_queue = {
     "queue", "List, show and steer what waits to be delivered", "list|show|retry|hold|release|bounce|rm [ID...]",
     "  list           what waits, in the order it was accepted\n"
     "  show ID        one message: each recipient, what was last said, when it is tried next\n"
-    "  retry ID       try now (--all: everything that waits)\n"
+    "  retry ID       try now (--all: everything that waits, but for what its sender had held)\n"
     "  hold ID        try no more until released\n"
     "  release ID     undo hold\n"
     "  bounce ID      give up: the sender is told\n"

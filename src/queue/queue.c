@@ -446,8 +446,12 @@ queue_tick(struct queue *q, struct moment t)
     while ((p = next_to_start(q))) {
         if (events++ >= QUEUE_TICK_EVENTS)
             return true;
+        int64_t due = p->timer.due;
         pending_unplace(q, p, t.now);
-        pending_start(q, t, p);
+        if (live_age(p->live, t) < 0) /* its user wants it to go later: RFC 4865 */
+            pending_wait(q, t, p, due);
+        else
+            pending_start(q, t, p);
     }
     return false;
 }

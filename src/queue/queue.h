@@ -143,7 +143,8 @@ bool queue_remove(struct queue *, struct moment, struct message_id);
 /* ETRN: mail for this domain (in lower case) is tried as soon as queue_tick() comes to it, once a minute at most.
  * Returns the recipients there, 0: none. */
 size_t queue_start_domain(struct queue *, struct moment, struct str domain);
-/* All that waits for a time now is tried as soon as queue_tick() comes to it. */
+/* All that waits for a time now is tried as soon as queue_tick() comes to it. Mail that its user had held (RFC 4865)
+ * waits on, here and there. */
 void queue_start_all(struct queue *, struct moment);
 /* A lane begins no more jobs until it is resumed. False: no such lane. Not kept over a restart. */
 bool queue_suspend(struct queue *, struct moment, uint32_t lane, bool);

@@ -68,6 +68,7 @@ struct mail {
     const char *client;
     const struct recipient_status *statuses;
     int64_t age;
+    int64_t hold;                /* RFC 4865 */
     int64_t within;              /* RFC 2852 */
     bool or_return;
     bool held;
@@ -87,6 +88,7 @@ add(struct world *w, struct mail mail)
             .client = mail.client ? str_from_cstr(mail.client) : S("192.0.2.1"),
             .size = mail.size ? mail.size : 5000,
             .accepted_wall = w->t.wall - mail.age,
+            .hold_until = mail.hold ? w->t.wall + mail.hold : 0,
             .trusted = mail.trusted,
             .deliver_within = mail.within,
             .deliver_or_return = mail.or_return,
@@ -1193,6 +1195,54 @@ expansion_owes_its_notice(struct test *t)
     world_done(&w, t);
 }
 
+/* RFC 4865: it is nobody's before its time, and begins to age then. */
+static void
+held_mail_goes_at_its_time(struct test *t)
+{
+    static const struct {
+        const char *why;
+        struct mail mail;
+        int64_t lifetime;
+    } cases[] = {
+        { "soon", { .to = "a@hub.test", .hold = 3 * SECOND }, 5 * DAY },
+        { "later than its delay would be told", { .to = "a@hub.test", .trusted = true, .hold = DAY }, 5 * DAY },
+        { "later than its sender wants to hear of a delay", { .to = "a@hub.test", .within = HOUR, .hold = 2 * HOUR }, 5 * DAY },
+        { "for longer than it lives", { .to = "a@hub.test", .trusted = true, .hold = 30 * DAY }, 5 * DAY },
+        { "from the null sender", { .to = "a@hub.test", .from = "", .hold = 2 * DAY }, 1 * DAY },
+        { "to come in time, from then on", { .to = "a@hub.test", .within = HOUR, .or_return = true, .hold = DAY }, 1 * HOUR },
+    };
+
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct world w;
+        struct str end = S("0:pending");
+        struct queue_message_view view;
+        struct queue_job job;
+
+        test_case(t, cases[i].why);
+        world_init(&w, 1);
+        int64_t release = w.t.now + cases[i].mail.hold, expires = w.t.wall + cases[i].mail.hold + cases[i].lifetime;
+        struct message_id id = add(&w, cases[i].mail);
+        EXPECT(t, queue_view(w.q, w.t, id, 1, &w.arena, &view));
+        EXPECT_INT(t, view.expires_wall, expires);
+        queue_start_all(w.q, w.t); /* what waits for a release does not wait for a better time */
+        EXPECT_INT(t, queue_start_domain(w.q, w.t, S("hub.test")), 1);
+        while (!(job = next(&w, ANY)).number && w.t.now < release && pass_until_due(&w))
+            ;
+        EXPECT_INT(t, w.t.now, release);
+        while (str_eq(end, S("0:pending"))) {
+            if (job.notice)
+                (void)commit(&w, job); /* of its delay */
+            else if (job.number)
+                end = finish(&w, job, &later);
+            else if (!pass_until_due(&w))
+                break;
+            job = next(&w, ANY);
+        }
+        EXPECT_INT(t, w.t.wall, expires);
+        world_done(&w, t);
+    }
+}
+
 static void
 delay_is_told_once_after_four_hours(struct test *t)
 {
@@ -1998,6 +2048,7 @@ TEST_MAIN({ "each recipient has its own fate", each_recipient_has_its_own_fate }
           { "a notice waits only so long", a_notice_waits_only_so_long },
           { "notices by NOTIFY and outcome", notices_by_notify_and_outcome },
           { "expansion owes its notice", expansion_owes_its_notice },
+          { "held mail goes at its time", held_mail_goes_at_its_time },
           { "delay is told once after four hours", delay_is_told_once_after_four_hours },
           { "nothing leaves while its delay is told", nothing_leaves_while_its_delay_is_told },
           { "notices of delay do not meet", notices_of_delay_do_not_meet },

@@ -38,7 +38,7 @@ retry_longest(const struct retry *r)
 int64_t
 retry_age(int64_t born, int64_t accepted_wall, struct moment t)
 {
-    int64_t running = t.now - born, wall = t.wall - accepted_wall, age = running < wall || wall < 0 ? running : wall;
+    int64_t running = t.now - born, wall = t.wall - accepted_wall;
 
-    return age > 0 ? age : 0;
+    return running < wall || wall < 0 ? running : wall;
 }

@@ -37,7 +37,7 @@ int64_t retry_longest(const struct retry *); /* of the steps */
  * How long the message has been ours: accumulated running time of the spool or wall clock, whichever is smaller, so
  * neither a machine that was off for a week nor a clock that jumps ahead fails mail that was hardly tried. A wall clock
  * that stands before the acceptance is wrong, and does not count: or such mail would be tried for ever. `born` is
- * the monotonic time at which its running time would have been 0.
+ * the monotonic time at which its running time would have been 0. Below 0: it is to begin only then (RFC 4865).
  */
 int64_t retry_age(int64_t born, int64_t accepted_wall, struct moment);
 

@@ -49,6 +49,8 @@ age_is_the_smaller_of_both_clocks(struct test *t)
         { "wall jumped ahead", 0, 5000, 10, 999999, 10 },
         { "wall jumped back", 0, 5000, 1000, 5003, 3 },
         { "wall before acceptance is wrong", 0, 5000, 1000, 10, 1000 },
+        { "begins later", 500, 5500, 100, 5100, -400 },
+        { "begins later, and the wall jumped ahead", 500, 5500, 100, 9000, -400 },
     };
 
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
