@@ -44,7 +44,7 @@ queue_new(struct mem *mem, uint64_t seed, const struct queue_settings *settings,
     prng_seed(&q->prng, seed);
     seed = prng_u64(&q->prng);
     lanes_init(&q->lanes, mem, &q->prng, &q->settings.retry, seed);
-    ids_init(&q->ids, mem);
+    ids_init(&q->ids, mem, seed);
     slab_init(&q->lives, mem, sizeof(struct live), SLAB_MANY);
     slab_init(&q->pendings, mem, sizeof(struct pending), SLAB_MANY);
     map_init(&q->domains, mem, seed);

@@ -556,7 +556,7 @@ recover_open(struct spool *sp, int64_t until)
     list_init(&r->orphans);
     list_init(&r->waiting);
     list_init(&r->ended);
-    ids_init(&r->dead, sp->mem);
+    ids_init(&r->dead, sp->mem, rt_random(sp->rt));
     arena_init(&r->dead_ids, sp->mem, 64 << 10, SIZE_MAX / 2);
     list_init(&used);
     sp->next_sequence = sp->next_lsn = 1;

@@ -86,9 +86,9 @@ log_open(struct rt *rt, struct dir *dir, const struct spool_settings *settings, 
     event_init(&sp->work);
     event_init(&sp->written);
     event_init(&sp->keep);
-    ids_init(&sp->messages, sp->mem);
+    ids_init(&sp->messages, sp->mem, rt_random(sp->rt));
     slab_init(&sp->message_slab, sp->mem, sizeof(struct message), SLAB_MANY);
-    ids_init(&sp->ended, sp->mem);
+    ids_init(&sp->ended, sp->mem, rt_random(sp->rt));
     sp->own_block = mem_alloc(sp->mem, BLOCK);
     if (!sp->read_only)
         e = dir_lock(dir, S("lock"), until, &sp->own_lock);
