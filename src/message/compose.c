@@ -67,34 +67,34 @@ put_base64(struct text *t, struct str content)
 static void
 put_lines(struct text *t, struct str text)
 {
-    bool at_start = true;
-
-    for (size_t i = 0; i < text.len; i++) {
-        char c = text.ptr[i];
-        at_start = c == '\n' || c == '\r';
-        if (c == '\r' && i + 1 < text.len && text.ptr[i + 1] == '\n')
-            continue;
-        if (at_start)
+    while (text.len > 0) {
+        struct str line = str_cut(&text, '\n');
+        bool has_lf = !str_is_absent(text);
+        if (has_lf && str_ends(line, S("\r")))
+            line.len--;
+        while (str_has_byte(line, '\r')) {
+            text_put(t, str_cut(&line, '\r'));
             text_put(t, S("\r\n"));
-        else
-            text_put_byte(t, c);
+        }
+        text_put(t, line);
+        if (has_lf || line.len > 0)
+            text_put(t, S("\r\n"));
     }
-    if (!at_start)
-        text_put(t, S("\r\n"));
 }
 
 /* Of a field of somebody's header. Only LF ends a line there, so a CR elsewhere must not begin to. */
 static void
 put_field_part(struct text *t, struct str part)
 {
-    for (size_t i = 0; i < part.len; i++) {
-        char c = part.ptr[i];
-        if (c == '\n')
+    while (part.len > 0) {
+        struct str line = str_cut(&part, '\n');
+        while (line.len > 0) {
+            text_put(t, str_cut(&line, '\r'));
+            if (line.len > 0)
+                text_put_byte(t, ' ');
+        }
+        if (!str_is_absent(part))
             text_put(t, S("\r\n"));
-        else if (c != '\r')
-            text_put_byte(t, c);
-        else if (i + 1 < part.len && part.ptr[i + 1] != '\n')
-            text_put_byte(t, ' ');
     }
 }
 
@@ -106,17 +106,22 @@ put_field_lines(struct text *t, struct str field)
         text_put(t, S("\r\n"));
 }
 
+static bool
+has_long_line(struct str text)
+{
+    while (text.len > 0)
+        for (struct str line = str_cut(&text, '\n'); line.len > 0;)
+            if (str_cut(&line, '\r').len > LINE_MAX)
+                return true;
+    return false;
+}
+
 static void
 put_text(struct text *t, const struct compose *c)
 {
     bool ascii = str_is_ascii(c->text), utf8 = utf8_is_valid(c->text);
-    uint64_t longest = 0, line = 0;
+    bool encode = str_has_byte(c->text, '\0') || has_long_line(c->text);
 
-    for (size_t i = 0; i < c->text.len; i++) {
-        line = c->text.ptr[i] == '\n' || c->text.ptr[i] == '\r' ? 0 : line + 1;
-        longest = line > longest ? line : longest;
-    }
-    bool encode = str_has_byte(c->text, '\0') || longest > LINE_MAX;
     text_put(t, ascii  ? S("Content-Type: text/plain; charset=us-ascii\r\n")
                 : utf8 ? S("Content-Type: text/plain; charset=utf-8\r\n")
                        : S("Content-Type: text/plain; charset=unknown-8bit\r\n"));
