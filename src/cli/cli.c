@@ -202,7 +202,7 @@ cli_seconds(struct str s, int64_t *out_ns)
         for (size_t i = 0; i < fraction.len; i++)
             scale *= 10;
     }
-    if (unit == HOUR && whole > WHOLE_MAX / 3600)
+    if (unit > SECOND && whole > WHOLE_MAX / (uint64_t)(unit / SECOND))
         return false;
     *out_ns = (int64_t)whole * unit + (int64_t)part * (unit / (int64_t)scale);
     return true;

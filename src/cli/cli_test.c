@@ -30,6 +30,8 @@ numbers_and_times(struct test *t)
         { "nothing behind the dot", STR("1."), false, false, 0, 0 },
         { "too large when shifted", STR("18446744073709551615k"), false, false, 0, 0 },
         { "too many hours", STR("1000000000h"), false, false, 0, 0 },
+        { "as many minutes as fit", STR("16666666m"), true, true, UINT64_C(16666666) << 20, 16666666 * MINUTE },
+        { "too many minutes", STR("200000000m"), true, false, UINT64_C(200000000) << 20, 0 },
     };
 
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
