@@ -921,7 +921,7 @@ conf_take_addresses(struct str s, struct address out[2], size_t *out_count)
         *out_count = 2;
         return true;
     }
-    if (!address_parse(s, &parsed))
+    if (!address_parse(s, &parsed) || parsed.family == ADDRESS_UNIX)
         return false;
     out[0] = parsed;
     *out_count = 1;

@@ -346,6 +346,7 @@ addresses(struct test *t)
     EXPECT(t, !conf_take_addresses(S("192.0.2.1"), out, &count));
     EXPECT(t, !conf_take_addresses(S(":65536"), out, &count));
     EXPECT(t, !conf_take_addresses(S(":"), out, &count));
+    EXPECT(t, !conf_take_addresses(S("/run/socket"), out, &count));
 }
 
 static void
