@@ -1,6 +1,7 @@
 """Reload under load, and roles that die: no session dropped, nothing lost, nobody else suffers."""
 import collections
 import contextlib
+import json
 import os
 import signal
 import smtplib
@@ -159,6 +160,21 @@ def test_many_reloads_under_load(tmp_path):
         server.wait_for_mail(count=len(load.accepted))
         server.wait_until_empty()
         assert sorted(names(server.mails())) == sorted(load.accepted)
+
+
+def test_long_answers_come_whole(tmp_path):
+    with Postrider(tmp_path, SITE, more="") as server, contextlib.ExitStack() as sessions:
+        for _ in range(5):  # each session keeps its generation's processes
+            client = sessions.enter_context(smtplib.SMTP("127.0.0.1", server.port, timeout=60))
+            assert client.noop()[0] == 250
+            reload(server)
+        report = server.cli("status", "--json", "--config", str(server.config_path)).stdout
+        assert len(json.loads(report)["roles"]) > 20 and len(report) > 6000
+        config = server.config_path.read_text()
+        server.config_path.write_text(config + "".join(f"{'x' * 300}{i}\n" for i in range(15)))
+        refused = reload(server, check=False)
+        assert refused.returncode == 78 and refused.stderr.count("is not known") == 15
+        server.config_path.write_text(config)
 
 
 def test_stop_in_the_middle_of_a_reload(tmp_path):

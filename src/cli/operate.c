@@ -151,9 +151,8 @@ call_plainly(struct rt *rt, const struct verb *verb, uint16_t type, int argc, ch
         struct take t = take_init(reply);
         exit = take_bool(&t) ? EXIT_WELL : EXIT_CONFIG;
         if (exit != EXIT_WELL)
-            cli_fail(verb, exit, "nothing was changed:\n%.*s", STR_ARG(t.rest));
-        else if (t.rest.len)
-            cli_print("%.*s", STR_ARG(t.rest));
+            cli_fail(verb, exit, "nothing was changed:");
+        terminal_write(exit == EXIT_WELL ? TERMINAL_OUT : TERMINAL_ERROR, t.rest); /* may be long */
     }
     operate_close(o);
     arena_done(&arena);
@@ -274,10 +273,13 @@ print_status(struct operate *o, struct str reply, bool json)
     struct str roles = take_bytes(&t, LINK_MESSAGE_MAX);
     uint32_t count = take_count(&t, 200);
 
-    if (json)
-        cli_print("{\"version\":1,\"roles\":%.*s,\"figures\":{", STR_ARG(roles));
-    else
+    if (json) {
+        cli_print("{\"version\":1,\"roles\":");
+        terminal_write(TERMINAL_OUT, roles); /* many, where there are many processors */
+        cli_print(",\"figures\":{");
+    } else {
         print_roles(roles);
+    }
     for (uint32_t i = 0; i < count && !t.bad; i++) {
         struct str name = take_bytes(&t, 64);
         uint64_t value = take_u64(&t);
