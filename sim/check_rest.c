@@ -31,14 +31,14 @@ static const struct rest {
     { "store", 1, 9, COUNT_ANY, 20000, { "main", "commit", "spool recovery", "pump", "space" } },
     { "resolver", 1, 6, 24, 3500, { "main" } },
     { "checker", 1, 4, 24, 3000, { "main" } },
-    { "gate", 1, 6, 32, 3500, { "main", "sweep", "keep" } },
+    { "gate", 1, 7, 32, 3500, { "main", "sweep", "keep" } },
     { "sender", 2, 4, 40, 6000, { "main", "smtp client keeper" } },
     { "mailbox", 1, 2, 24, 3000, { "main" } },
     { "console", 1, 3, 24, 3500, { "main", "accept" } },
     { "submission", 1, 5, 32, 4500, { "main", "accept" } },
     { "receiver", 2, 5, 32, 4000, { "main", "accept" } },
     { "keys", 1, 7, 32, 5000, { "main", "tickets", "former" } }, /* two to each receiver: one of them for signatures */
-    { "fetch", 1, 4, 32, 3000, { "main", "refresh" } },
+    { "fetch", 1, 5, 32, 3000, { "main", "refresh" } },
 };
 enum { RESTS = sizeof rests / sizeof *rests };
 

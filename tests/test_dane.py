@@ -20,7 +20,7 @@ hostname mx.local.test
 state {state}
 listen mx {{ address 127.0.0.1:{port} 192.0.2.1:25; relay from 127.0.0.1; hostname us.dane.example }}
 domain local.test us.dane.example {{ mailbox ok sender; alias postmaster -> sender; deliver maildir {mail}/{{domain}}/{{local}} }}
-domain asked.dane.example unasked.dane.example sts.plain.example {{ recipients verify; relay mx }}
+domain asked.dane.example unasked.dane.example failing.dane.example lost.plain.example sts.plain.example {{ recipients verify; relay mx }}
 domain via.test {{ recipients verify; relay via smtp://mx-clear.dane.example }}
 tls {{ certificate {certificates}/ours.pem; key {certificates}/ours.key }}
 route wait.test {{ via smtp://192.0.2.250; tls off }}
@@ -162,9 +162,12 @@ def world(tmp_path_factory):
     secure += ["no-tlsa MX 10 mx-none", *records_for("mx-none", IN_CLEAR)]
     secure += ["alias MX 10 mx-alias", "mx-alias CNAME mx-ee"]
     secure += ["us MX 10 us-host", *records_for("us-host", "192.0.2.1", f"3 1 1 {association(certificates, 'ours', 1, 1)}")]
-    for domain, host in (("asked", "mx-none"), ("unasked", "mx-clear")):
+    secure += [*records_for("mx-failing", IN_CLEAR), "_tcp.mx-failing NS ns"]
+    broken += ["_tcp.mx-failing.dane.example", "_mta-sts.lost.plain.example"]
+    for domain, host in (("asked", "mx-none"), ("unasked", "mx-clear"), ("failing", "mx-failing")):
         secure += [f"{domain} MX 10 {host}", f"{domain} MX 20 mx.local.test."]
     plain += ["sts MX 10 host", "sts MX 20 mx.local.test.", '_mta-sts.sts TXT "v=STSv1; id=1"']
+    plain += ["lost MX 10 host", "lost MX 20 mx.local.test.", "_mta-sts.lost NS ns"]
     plain += ["host A " + IN_CLEAR, f"_25._tcp.host TLSA {bad}"]
     with contextlib.ExitStack() as stack:
         stack.enter_context(own_network())
@@ -262,17 +265,27 @@ def test_what_records_ask_for(world, domain, end, words):
         assert told["host"] == "mx-clear.dane.example" and told["tls-policy"] == "dane"
 
 
-@pytest.mark.parametrize("domain, asked", [
-    ("asked.dane.example", True), ("unasked.dane.example", False), ("sts.plain.example", False),
-    ("via.test", False),
+@pytest.mark.parametrize("domain, code, asked, why", [
+    ("asked.dane.example", 250, True, None),
+    ("unasked.dane.example", 250, False, "encrypted only"),
+    ("via.test", 250, False, "encrypted only"),
+    ("failing.dane.example", 450, False, "cannot be known now"),  # whether there are TLSA records
+    # A policy that cannot be looked up or fetched: the mail goes as if there were none (RFC 8461 section 3.3), and so does this.
+    ("lost.plain.example", 250, True, None),
+    ("sts.plain.example", 250, True, None),
 ])
-def test_whom_mail_is_for_is_asked_in_clear_only_where_it_goes_in_clear(world, domain, asked):
-    """By "recipients verify": a destination that asks for TLS is told nothing before."""
-    with smtplib.SMTP("127.0.0.1", world["server"].port, timeout=60) as client:
+def test_whom_mail_is_for_is_asked_in_clear_only_where_it_goes_in_clear(world, domain, code, asked, why):
+    """By "recipients verify": a destination that asks for TLS is told nothing before, and nobody is taken because a lookup failed."""
+    server = world["server"]
+    with smtplib.SMTP("127.0.0.1", server.port, timeout=60) as client:
         client.ehlo("client.test")
         client.mail("a@client.test")
-        assert client.rcpt(f"whoever@{domain}")[0] == 250
+        assert [client.rcpt(f"{who}@{domain}")[0] for who in ("whoever", "another")] == [code, code]
     assert any(f"whoever@{domain}" in command for command in list(world["clear"].commands)) == asked
+    told = [e["why"] for e in server.log_events("recipient-not-asked") if e["domain"] == domain]
+    # What a destination asks for is remembered; what is not known is looked up again.
+    assert len(told) == {None: 0, "encrypted only": 1, "cannot be known now": 2}[why], told
+    assert all(why in one for one in told), told
 
 
 def test_a_bogus_zone_gets_no_mail(world):

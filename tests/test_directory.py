@@ -267,16 +267,3 @@ domain local.test other.test {{
             server.wait_for_mail(domain=domain)
             assert (server.mail / domain).stat().st_uid == pwd.getpwnam("nobody").pw_uid
     assert server.mail.stat().st_uid == 0
-
-
-def test_nobody_is_asked_in_clear_where_tls_is_required(tmp_path):
-    """Whom a message is from and to is told to no next hop before TLS: then all are taken, as by "recipients any"."""
-    site = ("hostname mx.local.test\nstate {state}\nretry 1s for 1d\nlisten mx {{ address 127.0.0.1:{port} }}\n"
-            "domain gateway.test {{ recipients verify; relay via smtp://127.0.0.1:{next_port} }}\n"
-            "route default {{ direct; tls require }}\n")
-    with ScriptedServer({"RCPT": "550 5.1.1 nobody"}) as next_hop:
-        with Postrider(tmp_path, config=site, next_port=next_hop.port) as server, smtplib.SMTP("127.0.0.1", server.port) as client:
-            client.ehlo("client.test")
-            client.mail("a@client.test")
-            assert client.rcpt("nobody@gateway.test")[0] == 250
-            assert next_hop.sessions == 0

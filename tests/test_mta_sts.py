@@ -3,6 +3,7 @@ import contextlib
 import http.server
 import json
 import shutil
+import smtplib
 import ssl
 import threading
 
@@ -18,6 +19,8 @@ hostname mx.local.test
 state {state}
 listen mx {{ address 127.0.0.1:{port}; relay from 127.0.0.1 }}
 domain local.test {{ mailbox ok sender; alias postmaster -> sender; deliver maildir {mail}/{{domain}}/{{local}} }}
+domain verify-enforce.sts.test verify-testing.sts.test verify-none.sts.test {{ recipients verify; relay mx }}
+domain verify-via.test {{ recipients verify; relay via smtp://relay.sts.test }}
 mta-sts-ca {certificates}/ca.pem
 route wait.test {{ via smtp://192.0.2.250; tls off }}
 route smart.test {{ via smtp://relay.sts.test; tls-ca {certificates}/ca.pem; connect-wait 4s; reply-wait 4s }}
@@ -162,6 +165,9 @@ CASES = {
     "shared-c": (["good"], policy("none"), None, "good", {}),
     "shared-d": (["good"], policy("enforce", "*.sts.test"), None, "good", {}),
     "kept": (["good"], policy("enforce", "good.sts.test"), None, "good", {}),
+    "verify-enforce": (["clear"], policy("enforce", "clear.sts.test"), None, None, {}),
+    "verify-testing": (["clear"], policy("testing", "clear.sts.test"), None, None, {}),
+    "verify-none": (["clear"], policy("none"), None, None, {}),
 }
 DOMAINS = [f"{name}.sts.test" for name in CASES]
 BOTH = ["dane-first.both.test", "dane-fails.both.test", "dane-alone.both.test"]
@@ -294,6 +300,18 @@ def test_a_domain_with_a_dane_host_and_an_mta_sts_host(world, domain, end, host,
     assert end_of(fate) == end, (fate, line)
     assert {key: line.get(key) for key in words} == words, line
     assert got(world, address) == ({host} if host else set())
+
+
+@pytest.mark.parametrize("domain, asked", [("verify-enforce.sts.test", False), ("verify-testing.sts.test", True),
+                                           ("verify-none.sts.test", True), ("verify-via.test", False)])
+def test_recipients_are_asked_for_in_clear_unless_a_policy_is_enforced(world, domain, asked):
+    """By "recipients verify": where a policy only tests the mail itself may go in clear."""
+    with smtplib.SMTP("127.0.0.1", world["server"].port, timeout=60) as client:
+        client.ehlo("client.test")
+        client.mail("a@client.test")
+        assert client.rcpt(f"whoever@{domain}")[0] == 250
+    commands = [command for host in world["hosts"].values() for command in list(host.commands)]
+    assert any(f"whoever@{domain}" in command for command in commands) == asked
 
 
 def test_what_was_fetched_outlives_a_restart_and_a_web_that_is_gone(world):

@@ -294,6 +294,15 @@ def test_a_backup_asks_better_hosts_whom_they_know(world):
         assert code == 550 and b"5.1.1" in words
 
 
+def test_nobody_is_asked_in_clear_where_tls_is_required(world, tmp_path):
+    """Whom a message is from and to is told to no better host before TLS: then all are taken, as by "recipients any"."""
+    with Postrider(tmp_path, config=SITE.replace("tls off; connect", "tls require; connect")) as server:
+        with smtplib.SMTP("127.0.0.1", server.port, timeout=60) as client:
+            client.ehlo("client.test")
+            client.mail("a@client.test")
+            assert client.rcpt("nobody@asked.test")[0] == 250
+
+
 def test_a_host_that_is_silent_costs_no_other_domain_its_answer(world):
     """mute.test is described together with asked.test; its better host takes no connection for half a minute."""
     with smtplib.SMTP("127.0.0.1", world["server"].port, timeout=90) as client:

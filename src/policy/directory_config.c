@@ -616,7 +616,7 @@ static const struct setting domain_settings[] = {
     {STR("recipients"), STR("verify | file FILE | any"), SETTING_CUSTOM, .read = read_recipients,
      .help = STR("Who exists behind a gateway, a backup or an LMTP server: ask it and remember, one name a line in a "
                  "file, or take all and bounce what it refuses. It is asked in clear: where its route says \"tls require\", or "
-                 "the destination asks for TLS by DANE or MTA-STS, all are taken and nobody is asked, but by LMTP")},
+                 "the destination asks for TLS by DANE or enforces MTA-STS, all are taken and nobody is asked, but by LMTP")},
     {STR("relay"), STR("via smtp://HOST:PORT | mx"), SETTING_CUSTOM, .read = read_relay,
      .help = STR("A gateway hands mail to a host, a backup to the better MX hosts of the domain")},
     {STR("same-as"), STR("DOMAIN"), SETTING_CUSTOM, .read = read_same_as,

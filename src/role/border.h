@@ -9,7 +9,7 @@
  * store     -> receiver                                                       SPACE
  * receiver  -> gate      ADMIT VERIFY AUTH AUTH_STEP SPEND                    LEAVE
  * any       -> resolver  QUERY
- * sender    -> fetch     POLICY
+ * sender, gate -> fetch  POLICY
  * store     -> sender    DELIVER COMPOSE
  * store     -> mailbox   DELIVER
  * sender, mailbox -> store     READ                                            BASES (of a mailbox)
@@ -220,7 +220,7 @@ size_t border_compose_size(const struct border_compose *);
 void border_put_compose(struct put *, const struct border_compose *);
 bool border_take_compose(struct take *, struct arena *, struct border_compose *out);
 
-/* ---- sender to fetch ---- */
+/* ---- sender and gate to fetch ---- */
 
 /* POLICY  domain  ->  u8 known, then a struct sts_answer. answer NULL: not known now. */
 enum { BORDER_POLICY_FIXED = 64 + STS_ID_MAX, BORDER_POLICY_MAX = BORDER_POLICY_FIXED + 2 * STS_BODY_MAX + HTTPS_WHY_MAX };

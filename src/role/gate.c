@@ -9,9 +9,10 @@
  * Recipients of a `recipients verify` domain are asked of its next hop by RCPT, from the null sender, without a
  * message; those of a backup, of the MX hosts that are preferred over us. The answer is kept: an hour if good, five
  * minutes if bad. It is asked in clear: where the route or the destination wants mail to be encrypted, all recipients are taken
- * instead. While the next hop does not answer, an old good answer counts for a week, so that a gateway goes on
- * while the host behind it is down. One that kept us waiting in vain is left alone for half a minute, or every
- * recipient would wait as long.
+ * instead; of a destination that is remembered for five minutes. Where it cannot be known what the destination wants, it is not
+ * asked and nobody is taken unseen: that is as if the next hop did not answer. While it does not, an old good answer counts for a
+ * week, so that a gateway goes on while the host behind it is down. One that kept us waiting in vain is left alone for half a
+ * minute, or every recipient would wait as long.
  */
 #include "base/map.h"
 #include "message/domain.h"
@@ -35,6 +36,7 @@ enum { CLIENTS_MAX = 100000, VERIFY_MAX = 50000, VERIFY_RUNNING_MAX = 200, HOSTS
 #define VERIFY_REPLY_NS (15 * SECOND) /* all of them together must stay below what the receiver waits: LIMIT_ANSWER_NS */
 #define VERIFY_SLOW_NS SECOND
 #define VERIFY_SILENT_NS (30 * SECOND)
+#define VERIFY_ENCRYPTED_NS (5 * MINUTE)
 #define LOGIN_PATIENCE_NS (30 * SECOND) /* Dovecot holds back a refusal for 2 seconds, and for 15 where it is suspicious */
 
 struct verified { /* what a next hop said of one address; the address follows */
@@ -45,8 +47,9 @@ struct verified { /* what a next hop said of one address; the address follows */
     char address[];
 };
 
-struct silence { /* of a next hop; its key in the map follows */
+struct hop_known { /* of a next hop; its key in the map follows */
     int64_t until;
+    uint8_t probed; /* enum probed: SILENT or NOT_IN_CLEAR */
     char key[];
 };
 
@@ -54,7 +57,7 @@ struct gate {
     struct role *role;
     struct clients *clients;
     struct map verified;
-    struct map silent;
+    struct map hops;
     struct list recent;
     struct asker resolver;
     struct scope probes;
@@ -230,65 +233,109 @@ domain_of(struct str address)
     return str_from(address, str_find_last_byte(address, '@') + 1);
 }
 
-enum probed { SILENT, SAID, NOT_IN_CLEAR };
+enum probed {
+    UNKNOWN,      /* whether it may be asked in clear, or where it is: the DNS or a policy's host did not answer */
+    SILENT,       /* it did not answer */
+    SAID,
+    NOT_IN_CLEAR, /* mail goes there encrypted only */
+};
+
+struct question {
+    struct gate *g;
+    uint64_t peer;
+    uint32_t call;
+    struct arena arena;
+    int64_t until;
+    int64_t waited; /* for the next hop itself, not for the DNS */
+    struct remote_reply reply;
+    size_t len;
+    char address[LIMIT_PATH];
+};
+
+/* Of each address up to five replies are kept: to the connection, EHLO, HELO, MAIL and RCPT. */
+enum { QUESTION_HOST_BYTES = HOST_ARENA_BYTES + ADDRESSES_TRIED * 5 * (LIMIT_REPLY_TEXT + 256) };
+
+static struct str
+recipient_of(const struct question *q)
+{
+    return str_new(q->address, q->len);
+}
+
+static bool
+may_go_on(const struct question *q)
+{
+    return rt_now(q->g->role->rt) < q->until;
+}
+
+static bool
+dialog(struct question *q, struct client *client)
+{
+    bool asked = false;
+
+    return !err_is(client_greeting(client, &q->arena, &q->reply)) && q->reply.code == 220 &&
+           !err_is(client_hello(client, &q->arena, &q->reply)) && q->reply.code / 100 == 2 &&
+           client_can_say(recipient_of(q)) &&
+           !err_is(client_probe(client, recipient_of(q), &q->arena, &asked, &q->reply)) && asked;
+}
 
 /* One question to one server, and its words. */
 static enum probed
-probe_address(struct gate *g, const struct address *to, bool lmtp, struct str recipient, struct arena *arena, int64_t until,
-              struct remote_reply *out)
+probe_address(struct question *q, const struct address *to, bool lmtp)
 {
-    struct rt *rt = g->role->rt;
-    const int64_t ns = VERIFY_REPLY_NS;
+    struct rt *rt = q->g->role->rt;
+    const int64_t ns = VERIFY_REPLY_NS, began = rt_now(rt);
     struct client_settings settings = {
-        .lmtp = lmtp, .helo = g->role->site->hostname, .times = { ns, ns, ns, ns, ns, ns, ns, ns }
+        .lmtp = lmtp, .helo = q->g->role->site->hostname, .times = { ns, ns, ns, ns, ns, ns, ns, ns }
     };
     struct stream *stream;
+    enum probed probed = SILENT;
 
-    if (err_is(stream_connect(rt, to, NULL, until, &stream)))
-        return SILENT;
-    struct client *client = client_new(stream, &settings);
-    bool asked = false;
-    bool fine = !err_is(client_greeting(client, arena, out)) && out->code == 220 &&
-                !err_is(client_hello(client, arena, out)) && out->code / 100 == 2 &&
-                client_can_say(recipient) && !err_is(client_probe(client, recipient, arena, &asked, out)) && asked;
-    client_quit(client);
-    return fine ? SAID : SILENT;
+    if (!err_is(stream_connect(rt, to, NULL, q->until, &stream))) {
+        struct client *client = client_new(stream, &settings);
+        probed = dialog(q, client) ? SAID : SILENT;
+        client_quit(client);
+    }
+    q->waited += rt_now(rt) - began;
+    return probed;
 }
 
 /* SAID: it may be asked in clear. */
 static enum probed
-look_for_dane(struct gate *g, const struct dane_hop *hop, int64_t until)
+look_for_dane(struct question *q, const struct dane_hop *hop)
 {
-    struct dns dns = ask_dns(&g->resolver);
+    struct dns dns = ask_dns(&q->g->resolver);
     struct tls_policy policy = { .level = TLS_MAY };
     struct arena scratch, records;
     bool found = false;
 
-    arena_init(&scratch, rt_mem(g->role->rt), 4096, DANE_SCRATCH_BYTES);
-    arena_init(&records, rt_mem(g->role->rt), 1024, DNS_ARENA_BYTES);
-    struct err e = dane_lookup(&dns, hop, until, &scratch, &records, &policy, &found);
+    arena_init(&scratch, rt_mem(q->g->role->rt), 4096, DANE_SCRATCH_BYTES);
+    arena_init(&records, rt_mem(q->g->role->rt), 1024, DNS_ARENA_BYTES);
+    struct err e = dane_lookup(&dns, hop, q->until, &scratch, &records, &policy, &found);
     arena_done(&records);
     arena_done(&scratch);
-    return err_is(e) ? SILENT : found && tls_policy_is_strict(&policy) ? NOT_IN_CLEAR : SAID;
+    if (err_is(e) || policy.level == TLS_REFUSED)
+        return UNKNOWN;
+    return found && tls_policy_is_strict(&policy) ? NOT_IN_CLEAR : SAID;
 }
 
-/* Likewise. That the domain has a policy is enough; what it says the role `fetch` knows. */
+/* Likewise. As a sender: a policy that cannot be fetched, tests only or says `none` keeps no mail from going in clear. */
 static enum probed
-look_for_sts(struct gate *g, struct str domain, int64_t until)
+look_for_sts(struct question *q, struct str domain)
 {
-    struct dns dns = ask_dns(&g->resolver);
-    struct dns_answer a;
+    struct role *role = q->g->role;
+    struct str name = domain_to_ascii(domain, &q->arena);
+    struct sts_answer answer;
     struct arena arena;
-    struct str id;
 
-    arena_init(&arena, rt_mem(g->role->rt), 1024, DNS_ARENA_BYTES);
-    struct str name = arena_join(&arena, S("_mta-sts."), domain_to_ascii(domain, &arena));
-    struct err e = dns_query(&dns, name, DNS_TXT, until, &arena, &a);
-    enum probed probed = err_is(e) || a.status == DNS_TEMPORARY                                        ? SILENT
-                         : a.status == DNS_FOUND && !a.cut && sts_records_parse(a.records, a.count, &id) ? NOT_IN_CLEAR
-                                                                                                         : SAID;
+    if (!role->site->mta_sts || !domain_is_hostname(name))
+        return SAID;
+    arena_init(&arena, rt_mem(role->rt), 4096, STS_ANSWER_ARENA_BYTES);
+    struct err e = ask_policy(role, name, q->until, &arena, &answer);
+    bool enforces = !err_is(e) && answer.found && answer.policy.mode == STS_ENFORCE;
     arena_done(&arena);
-    return probed;
+    if (err_is(e))
+        return UNKNOWN;
+    return enforces ? NOT_IN_CLEAR : SAID;
 }
 
 struct next_hop {
@@ -299,22 +346,21 @@ struct next_hop {
 };
 
 static enum probed
-probe_host(struct gate *g, const struct next_hop *hop, struct str recipient, struct arena *arena, int64_t until,
-           struct remote_reply *out)
+probe_host(struct question *q, const struct next_hop *hop)
 {
-    struct dns dns = ask_dns(&g->resolver);
+    struct dns dns = ask_dns(&q->g->resolver);
     struct host_result hosts;
 
-    if (err_is(host_addresses(&dns, hop->name, hop->families, until, arena, &hosts)))
-        return SILENT;
+    if (err_is(host_addresses(&dns, hop->name, hop->families, q->until, &q->arena, &hosts)) || hosts.address_count == 0)
+        return UNKNOWN;
     struct dane_hop dane = { hop->name, hosts.canonical, hosts.secure, hosts.aliased, hop->port, hop->domain };
-    enum probed may = hop->minds_dane && hosts.address_count > 0 ? look_for_dane(g, &dane, until) : SAID;
+    enum probed may = hop->minds_dane ? look_for_dane(q, &dane) : SAID;
     if (may != SAID)
         return may;
-    for (size_t i = 0; i < hosts.address_count && i < ADDRESSES_TRIED && rt_now(g->role->rt) < until; i++) {
+    for (size_t i = 0; i < hosts.address_count && i < ADDRESSES_TRIED && may_go_on(q); i++) {
         struct address to = hosts.addresses[i];
         to.port = hop->port;
-        if (probe_address(g, &to, hop->lmtp, recipient, arena, until, out) == SAID)
+        if (probe_address(q, &to, hop->lmtp) == SAID)
             return SAID;
     }
     return SILENT;
@@ -322,59 +368,53 @@ probe_host(struct gate *g, const struct next_hop *hop, struct str recipient, str
 
 /* A backup asks the hosts that are preferred over it. */
 static enum probed
-probe_mx(struct gate *g, bool overrides, struct str recipient, struct arena *arena, int64_t until, struct remote_reply *out)
+probe_mx(struct question *q, bool overrides)
 {
-    struct dns dns = ask_dns(&g->resolver);
+    struct dns dns = ask_dns(&q->g->resolver);
+    struct str domain = domain_of(recipient_of(q));
     struct mx_host hosts[HOSTS_TRIED];
     struct mx_result mx;
 
-    if (err_is(mx_lookup(&dns, domain_of(recipient), until, arena, &mx)) || mx.status != MX_OK)
-        return SILENT;
-    enum probed probed = overrides ? SAID : look_for_sts(g, domain_of(recipient), until);
+    if (err_is(mx_lookup(&dns, domain, q->until, &q->arena, &mx)) || mx.status != MX_OK)
+        return UNKNOWN;
+    enum probed probed = overrides ? SAID : look_for_sts(q, domain);
     if (probed != SAID)
         return probed;
-    size_t count = mx_better_than(&mx, g->role->site->hostname, hosts, HOSTS_TRIED);
-    probed = SILENT;
-    for (size_t i = 0; i < count && probed == SILENT && rt_now(g->role->rt) < until; i++) {
-        struct next_hop hop = { hosts[i].name, domain_of(recipient), 25, HOST_IPV4 | HOST_IPV6, false, mx.secure && !overrides };
-        probed = probe_host(g, &hop, recipient, arena, until, out);
+    size_t count = mx_better_than(&mx, q->g->role->site->hostname, hosts, HOSTS_TRIED);
+    probed = UNKNOWN;
+    for (size_t i = 0; i < count && probed != SAID && probed != NOT_IN_CLEAR && may_go_on(q); i++) {
+        struct next_hop hop = { hosts[i].name, domain, 25, HOST_IPV4 | HOST_IPV6, false, mx.secure && !overrides };
+        probed = probe_host(q, &hop);
     }
     return probed;
 }
 
 static enum probed
-probe(struct gate *g, const struct directory_route *route, struct str recipient, struct arena *arena, int64_t until,
-      struct remote_reply *out)
+probe(struct question *q, const struct directory_route *route)
 {
     const struct conf_hop *hop = &route->hop;
     bool lmtp = hop->kind == CONF_HOP_LMTP;
-    bool overrides = site_route(g->role->site, domain_of(recipient))->tls == ROUTE_TLS_OVERRIDE;
+    bool overrides = site_route(q->g->role->site, domain_of(recipient_of(q)))->tls == ROUTE_TLS_OVERRIDE;
     struct address to = { .family = ADDRESS_UNIX };
 
     if (route->kind == DIRECTORY_ROUTE_MX)
-        return probe_mx(g, overrides, recipient, arena, until, out);
+        return probe_mx(q, overrides);
     if (!str_is_absent(hop->path)) {
         struct text path = text_init(to.path, sizeof to.path - 1);
         text_put(&path, hop->path);
-        return path.full ? SILENT : probe_address(g, &to, lmtp, recipient, arena, until, out);
+        return path.full ? SILENT : probe_address(q, &to, lmtp);
     }
     if (address_from_ip(hop->host, &to)) {
         to.port = hop->port;
-        return probe_address(g, &to, lmtp, recipient, arena, until, out);
+        return probe_address(q, &to, lmtp);
     }
-    struct next_hop next = { hop->host, { NULL, 0 }, hop->port, HOST_IPV4 | HOST_IPV6 | HOST_ANY, lmtp, !lmtp && !overrides };
-    return probe_host(g, &next, recipient, arena, until, out);
+    bool minds = !lmtp && !overrides;
+    enum probed may = minds ? look_for_sts(q, hop->host) : SAID;
+    if (may != SAID)
+        return may;
+    struct next_hop next = { hop->host, { NULL, 0 }, hop->port, HOST_IPV4 | HOST_IPV6 | HOST_ANY, lmtp, minds };
+    return probe_host(q, &next);
 }
-
-/* Of each address up to five replies are kept: to the connection, EHLO, HELO, MAIL and RCPT. */
-enum { QUESTION_HOST_BYTES = HOST_ARENA_BYTES + ADDRESSES_TRIED * 5 * (LIMIT_REPLY_TEXT + 256) };
-struct question {
-    struct gate *g;
-    uint64_t peer;
-    uint32_t call;
-    size_t len;
-    char address[LIMIT_PATH];
-};
 
 static void
 answer_code(struct gate *g, uint64_t peer, uint32_t call, unsigned code)
@@ -399,37 +439,55 @@ answer_alone(struct gate *g, uint64_t peer, uint32_t call, struct str address)
     answer_code(g, peer, call, yes ? known->code : 450);
 }
 
-/* Domains that are described together share a route; its one hop is silent for all of them, but each has MX hosts of its
- * own. `route` must outlive the key. */
+/* Domains that are described together share a route; what holds of its one hop holds for all of them, but each has MX hosts
+ * of its own. `route` must outlive the key. */
 static struct str
-silence_key(const struct directory_route *const *route, struct str address)
+hop_key(const struct directory_route *const *route, struct str address)
 {
     return (*route)->kind == DIRECTORY_ROUTE_MX ? domain_of(address) : str_new((const char *)route, sizeof *route);
 }
 
-static bool
-is_silent(struct gate *g, const struct directory_route *route, struct str address)
+/* Why it is not asked now; SAID: it is. */
+static enum probed
+known_of_hop(struct gate *g, const struct directory_route *route, struct str address)
 {
-    const struct silence *s = map_get(&g->silent, silence_key(&route, address));
+    const struct hop_known *h = map_get(&g->hops, hop_key(&route, address));
 
-    return s && rt_now(g->role->rt) < s->until;
+    return h && rt_now(g->role->rt) < h->until ? h->probed : SAID;
 }
 
 static void
-note_silence(struct gate *g, const struct directory_route *route, struct str address)
+note_hop(struct gate *g, const struct directory_route *route, struct str address, enum probed probed)
 {
-    struct str key = silence_key(&route, address);
-    struct silence *s = map_get(&g->silent, key);
+    struct str key = hop_key(&route, address);
+    struct hop_known *h = map_get(&g->hops, key);
 
-    if (!s && g->silent.count >= VERIFY_MAX) /* more than anybody has domains: they are asked all the same */
+    if (!h && g->hops.count >= VERIFY_MAX) /* more than anybody has domains: they are asked all the same */
         return;
-    if (!s) {
-        s = mem_alloc(rt_mem(g->role->rt), sizeof *s + key.len);
+    if (!h) {
+        h = mem_alloc(rt_mem(g->role->rt), sizeof *h + key.len);
         for (size_t i = 0; i < key.len; i++)
-            s->key[i] = key.ptr[i];
-        map_put(&g->silent, str_new(s->key, key.len), s);
+            h->key[i] = key.ptr[i];
+        map_put(&g->hops, str_new(h->key, key.len), h);
     }
-    s->until = within(g->role->rt, VERIFY_SILENT_NS);
+    h->probed = (uint8_t)probed;
+    h->until = within(g->role->rt, probed == SILENT ? VERIFY_SILENT_NS : VERIFY_ENCRYPTED_NS);
+}
+
+static void
+log_unasked(const struct question *q, enum probed probed)
+{
+    static const struct str why[] = {
+        [UNKNOWN] = STR("where its mail goes, or whether only encrypted, cannot be known now"),
+        [SILENT] = STR("the next hop does not answer"),
+        [NOT_IN_CLEAR] = STR("its mail goes encrypted only, by DANE or MTA-STS: all its recipients are taken"),
+    };
+    struct log_line line;
+
+    log_begin(&line, q->g->role->rt, probed == NOT_IN_CLEAR ? LOG_INFO : LOG_WARNING, "recipient-not-asked");
+    log_str(&line, "domain", domain_of(recipient_of(q)));
+    log_str(&line, "why", why[probed]);
+    log_end(&line);
 }
 
 static void
@@ -437,25 +495,25 @@ run_question(void *arg)
 {
     struct question *q = arg;
     struct gate *g = q->g;
-    struct str address = str_new(q->address, q->len);
+    struct str address = recipient_of(q);
     const struct directory_route *route = directory_route(g->role->site->directory, domain_of(address));
-    int64_t began = rt_now(g->role->rt);
-    struct remote_reply reply = { 0 };
-    struct arena arena;
 
-    arena_init(&arena, rt_mem(g->role->rt), 4096, MX_ARENA_BYTES + HOSTS_TRIED * QUESTION_HOST_BYTES);
-    enum probed probed = probe(g, route, address, &arena, within(g->role->rt, VERIFY_CONNECT_NS), &reply);
-    if (probed == SILENT && rt_now(g->role->rt) - began > VERIFY_SLOW_NS)
-        note_silence(g, route, address);
+    arena_init(&q->arena, rt_mem(g->role->rt), 4096, MX_ARENA_BYTES + HOSTS_TRIED * QUESTION_HOST_BYTES);
+    q->until = within(g->role->rt, VERIFY_CONNECT_NS);
+    enum probed probed = probe(q, route);
+    if (probed == NOT_IN_CLEAR || (probed == SILENT && q->waited > VERIFY_SLOW_NS))
+        note_hop(g, route, address, probed);
+    if (probed != SAID)
+        log_unasked(q, probed);
     if (probed == NOT_IN_CLEAR) {
         answer_code(g, q->peer, q->call, 250);
-    } else if (probed == SAID && (reply.code / 100 == 2 || reply.code / 100 == 5)) {
-        verified_put(g, address, reply.code);
-        answer_code(g, q->peer, q->call, reply.code);
+    } else if (probed == SAID && (q->reply.code / 100 == 2 || q->reply.code / 100 == 5)) {
+        verified_put(g, address, q->reply.code);
+        answer_code(g, q->peer, q->call, q->reply.code);
     } else {
         answer_alone(g, q->peer, q->call, address);
     }
-    arena_done(&arena);
+    arena_done(&q->arena);
     g->running--;
     mem_free(rt_mem(g->role->rt), q, sizeof *q);
 }
@@ -485,13 +543,14 @@ verify(struct gate *g, struct peer *peer, struct link_message *m)
         return true;
     }
     const struct directory_route *route = directory_route(g->role->site->directory, domain_of(address));
-    if (!may_ask_in_clear(g, address)) {
+    enum probed known = known_of_hop(g, route, address);
+    if (!may_ask_in_clear(g, address) || known == NOT_IN_CLEAR) {
         answer_code(g, peer->serial, m->call, 250);
         return true;
     }
     bool asks = route->kind == DIRECTORY_ROUTE_VIA || route->kind == DIRECTORY_ROUTE_LMTP ||
                 route->kind == DIRECTORY_ROUTE_MX;
-    if (!asks || is_silent(g, route, address) || g->running >= VERIFY_RUNNING_MAX) {
+    if (!asks || known == SILENT || g->running >= VERIFY_RUNNING_MAX) {
         answer_alone(g, peer->serial, m->call, address);
         return true;
     }
@@ -557,7 +616,7 @@ prepare(struct role *role)
     g->role = role;
     g->clients = clients_new(rt_mem(role->rt), rt_random(role->rt), CLIENTS_MAX);
     map_init(&g->verified, rt_mem(role->rt), rt_random(role->rt));
-    map_init(&g->silent, rt_mem(role->rt), rt_random(role->rt));
+    map_init(&g->hops, rt_mem(role->rt), rt_random(role->rt));
     map_init(&g->entered, rt_mem(role->rt), rt_random(role->rt));
     list_init(&g->recent);
     g->resolver = (struct asker){ role, ROLE_RESOLVER };
