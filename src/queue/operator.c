@@ -68,6 +68,10 @@ queue_retry(struct queue *q, struct moment t, struct message_id id)
 
     if (!m)
         return false;
+    if (m->born > t.now) { /* its user would have it go later */
+        m->born = t.now;
+        m->accepted_wall = t.wall;
+    }
     for (struct pending *p = m->first; p; p = p->sibling) {
         if (p->place == PLACE_WAITING) {
             pending_unplace(q, p, t.now);

@@ -310,8 +310,7 @@ queue_add(struct queue *q, struct moment t, const struct spool_message *message)
     }
     for (struct pending *p = m->first; p; p = p->sibling) {
         const struct recipient_status *status = message->statuses ? &message->statuses[p->index] : &fresh;
-        int64_t wait = (status->next_wall ? status->next_wall : e->hold_until) - t.wall;
-        int64_t longest = status->next_wall ? 2 * retry_longest(&q->settings.retry) : INT64_MAX - t.now;
+        int64_t wait = status->next_wall - t.wall, longest = 2 * retry_longest(&q->settings.retry);
 
         if (p->place == PLACE_OWED)
             notice_ask(q, t, p, m->own_notice ? NOTICE_OF_DOUBLE_BOUNCE : NOTICE_OF_FAILURE);
@@ -446,12 +445,8 @@ queue_tick(struct queue *q, struct moment t)
     while ((p = next_to_start(q))) {
         if (events++ >= QUEUE_TICK_EVENTS)
             return true;
-        int64_t due = p->timer.due;
         pending_unplace(q, p, t.now);
-        if (live_age(p->live, t) < 0) /* its user wants it to go later: RFC 4865 */
-            pending_wait(q, t, p, due);
-        else
-            pending_start(q, t, p);
+        pending_start(q, t, p);
     }
     return false;
 }

@@ -1216,6 +1216,7 @@ held_mail_goes_at_its_time(struct test *t)
         struct world w;
         struct str end = S("0:pending");
         struct queue_message_view view;
+        struct spool_settle settle;
         struct queue_job job;
 
         test_case(t, cases[i].why);
@@ -1226,6 +1227,7 @@ held_mail_goes_at_its_time(struct test *t)
         EXPECT_INT(t, view.expires_wall, expires);
         queue_start_all(w.q, w.t); /* what waits for a release does not wait for a better time */
         EXPECT_INT(t, queue_start_domain(w.q, w.t, S("hub.test")), 1);
+        EXPECT(t, queue_hold(w.q, w.t, id, S("x"), &settle) && queue_release(w.q, w.t, id, &settle));
         while (!(job = next(&w, ANY)).number && w.t.now < release && pass_until_due(&w))
             ;
         EXPECT_INT(t, w.t.now, release);
@@ -1239,6 +1241,13 @@ held_mail_goes_at_its_time(struct test *t)
             job = next(&w, ANY);
         }
         EXPECT_INT(t, w.t.wall, expires);
+        world_done(&w, t);
+        world_init(&w, 1);
+        id = add(&w, cases[i].mail);
+        EXPECT(t, !next(&w, ANY).number && queue_retry(w.q, w.t, id));
+        job = next(&w, ANY);
+        EXPECT(t, job.number > 0 && !job.notice); /* an operator means this one, and now */
+        EXPECT_STR(t, finish(&w, job, &delivered), S("0:delivered"));
         world_done(&w, t);
     }
 }

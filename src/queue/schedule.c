@@ -100,6 +100,10 @@ pending_start(struct queue *q, struct moment t, struct pending *p)
         pending_set_place(q, p, PLACE_HELD);
         return;
     }
+    if (m->born > t.now) { /* its user wants it to go later: RFC 4865 */
+        pending_wait(q, t, p, m->born);
+        return;
+    }
     domain_resolve(q, t, p->domain);
     place_by_domain(q, t, p);
 }
