@@ -812,6 +812,11 @@ read_route_names(struct setting_reader *r, const struct conf_node *node, struct 
     sr->domains = arena_alloc(r->arena, (node->count - 1) * sizeof *sr->domains);
     for (size_t i = 1; i < node->count && !is_default; i++) {
         struct str name = node->words[i].text;
+        if (str_eq(name, S("default"))) {
+            conf_error(r->problems, node->words[i].where, CONF_NO_SUGGESTION,
+                       "\"default\" is all domains without a route of their own: it stands alone");
+            continue;
+        }
         bool suffix = str_take_byte(&name, '.');
         name = domain_to_ascii(domain_without_dot(name), r->arena);
         if (str_is_absent(name) || !domain_is_name(name))

@@ -441,6 +441,8 @@ static const struct {
          "lmtp:/SOCKET; did you mean \"smtps\"?")},
     {"a user without a password", STR("route default { via smtp://a.example { user u } }"),
      STR("/m:2:17: user and password-file go together: password-file is missing")},
+    { "default among others", STR("route a.example default { direct }"),
+      STR("/m:2:17: \"default\" is all domains without a route of their own: it stands alone") },
     { "a password in clear", STR("route default { via smtp://a.example { user u; password-file p }; tls off }"),
       STR("/m:2:1: \"user\" with \"tls off\" would send the password in clear") },
     {"a password in the text", STR("route default { via smtp://a.example { password secret } }"),
