@@ -49,8 +49,9 @@ bool
 setting_read_host(struct setting_reader *r, struct conf_word word, struct str *out)
 {
     struct str folded = setting_fold(r->arena, word.text);
+    struct address ip;
 
-    if (!conf_is_domain(folded)) {
+    if (!conf_is_domain(folded) || address_from_ip(folded, &ip)) {
         conf_error(r->problems, word.where, CONF_NO_SUGGESTION, "\"%.*s\" is not a host or domain name",
                    STR_ARG(word.text));
         return false;

@@ -443,6 +443,8 @@ static const struct {
      STR("/m:2:17: user and password-file go together: password-file is missing")},
     { "default among others", STR("route a.example default { direct }"),
       STR("/m:2:17: \"default\" is all domains without a route of their own: it stands alone") },
+    { "an address for a name", STR("listen mx x { address :26; hostname 192.0.2.25 }"),
+      STR("/m:2:37: \"192.0.2.25\" is not a host or domain name") },
     { "a password in clear", STR("route default { via smtp://a.example { user u; password-file p }; tls off }"),
       STR("/m:2:1: \"user\" with \"tls off\" would send the password in clear") },
     {"a password in the text", STR("route default { via smtp://a.example { password secret } }"),
