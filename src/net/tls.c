@@ -788,7 +788,9 @@ tls_connect(struct tls_client *client, struct wire *wire, const struct tls_expec
     *out_result = TLS_RESULT_OK;
     TRY(begin(&client->side, wire, &t));
     t->client = client;
-    say_server_name(t->own_ssl, expected->server_name);
+    /* A server that has several certificates chooses by it: to RFC 7672 it is the name that the records are for. */
+    bool by_records = policy && policy->level == TLS_DANE && policy->name_count > 0;
+    say_server_name(t->own_ssl, by_records ? policy->names[0] : expected->server_name);
     if (policy && tls_policy_has_checks(policy) && !expect_certificate(t, policy)) {
         tls_free(t);
         ERR_clear_error();

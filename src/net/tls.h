@@ -62,7 +62,7 @@ struct tls_client *tls_client_new(struct crypto *);
 void tls_client_free(struct tls_client *); /* after its connections */
 
 struct tls_expected {
-    struct str server_name;          /* SNI; absent, or an address: none is said */
+    struct str server_name;          /* SNI, unless TLS_DANE says another; absent, or an address: none */
     const struct tls_policy *policy; /* NULL: any certificate will do, against whoever only listens (RFC 7435) */
     /* What was agreed on under this name may be taken up again, without a certificate; absent: neither that nor kept. So
      * the policy belongs into it. Bounded: TLS_SESSIONS_KEPT in all. */

@@ -55,7 +55,7 @@ struct tls_policy {
     uint8_t result;            /* enum tls_result: what is wrong already, of TLS_REFUSED or while testing */
     struct str domain;         /* whose policy it is: RFC 8460's policy-domain. Absent: nobody's */
     struct str why;            /* for people; absent: nothing to say */
-    struct str names[TLS_NAMES_MAX]; /* of hosts, without patterns */
+    struct str names[TLS_NAMES_MAX]; /* of hosts, without patterns; by TLS_DANE the records are the first's */
     size_t name_count;
     const struct tls_record *records; /* usages 2 and 3 only */
     size_t record_count;

@@ -113,6 +113,8 @@ struct world {
     struct tls_trust *trust, *other_trust;
     struct scope scope;
     struct wire far;
+    char asked[64]; /* the name that the client asked for */
+    struct str asked_for;
 };
 
 static void
@@ -121,11 +123,14 @@ serve(void *arg)
     struct world *w = arg;
     char memory[TLS_REASON], byte;
     struct text reason = text_init(memory, sizeof memory);
+    struct text asked = text_init(w->asked, sizeof w->asked);
     const struct tls *tls;
     size_t len;
 
-    if (!err_is(tls_accept(w->server, &w->far, within(w->rt, 10 * SECOND), &tls, &reason))
-        && !err_is(wire_write(&w->far, S("x"), within(w->rt, 10 * SECOND))))
+    struct err e = tls_accept(w->server, &w->far, within(w->rt, 10 * SECOND), &tls, &reason);
+    text_put(&asked, err_is(e) ? S("") : tls_facts(tls).server_name);
+    w->asked_for = text_str(&asked);
+    if (!err_is(e) && !err_is(wire_write(&w->far, S("x"), within(w->rt, 10 * SECOND))))
         while (!err_is(wire_read(&w->far, &byte, 1, within(w->rt, 10 * SECOND), &len)) && len > 0)
             ;
     wire_close(&w->far);
@@ -261,6 +266,7 @@ records_are_matched(struct world *w)
         policy.record_count = 1; /* only what is of no use: RFC 7672 section 2.2 takes any certificate then */
         EXPECT(w->t, !err_is(meet(w, cases[i].shown, &expected, &result, &reason, &resumed)));
         EXPECT_STR(w->t, tls_result_name(result), S("tlsa-invalid"));
+        EXPECT_STR(w->t, w->asked_for, policy.names[0]); /* the name that the records are for */
     }
 }
 
