@@ -862,8 +862,12 @@ keeper_run(void *arg)
         } else if (!did && !sp->keep_wanted && e.kind != ERR_CANCELLED) {
             bool free_list_long = sp->free_count > RESERVE_SEGMENTS + SPARE_SEGMENTS;
             bool reserve_short = sp->free_count < RESERVE_SEGMENTS;
+            message_age_fresh(sp);
+            sp->keeper_looks = !list_is_empty(&sp->fresh);
             e = event_wait(sp->rt, &sp->keep,
-                           reserve_short ? within(sp->rt, SECOND) : free_list_long ? within(sp->rt, MINUTE) : FOREVER);
+                           reserve_short                        ? within(sp->rt, SECOND)
+                           : free_list_long || sp->keeper_looks ? within(sp->rt, MINUTE)
+                                                                : FOREVER);
             if (e.kind == ERR_TIMEOUT)
                 e = OK;
         }

@@ -265,6 +265,7 @@ struct spool {
 
     struct event keep;               /* for the keeper */
     bool keep_wanted;
+    bool keeper_looks;               /* at fresh content, within a minute */
     struct list damages;
     uint64_t fs_free;
     int64_t fs_free_at;
@@ -368,6 +369,7 @@ void message_set_elsewhere(struct spool *, struct message *, const struct extent
 uint64_t message_base_first(const struct spool *, const struct message *);
 bool message_needs(const struct message *, const struct segment *);
 void message_make_fresh(struct spool *, struct message *, struct fresh *);
+void message_age_fresh(struct spool *); /* what is too much or too old goes */
 void message_forget_fresh(struct spool *, struct message *);
 void segment_count_live(struct spool *, struct segment *, int64_t bytes);
 void ended_add(struct spool *, struct message_id);

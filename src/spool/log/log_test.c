@@ -1159,6 +1159,14 @@ CASE(fresh_content_is_not_kept_for_long)
     EXPECT(f->t, message(f, 1)->own_fresh == NULL);
     EXPECT(f->t, message(f, 2)->own_fresh != NULL);
     EXPECT(f->t, fixture_is_whole(f, 1) && fixture_is_whole(f, 2));
+
+    test_case(f->t, "when no more comes, the keeper looks");
+    message(f, 2)->own_fresh->until = rt_now(f->rt) - 1;
+    EXPECT(f->t, f->spool->keeper_looks);
+    keeper_wake(f->spool);
+    until_kept(f);
+    EXPECT(f->t, message(f, 2)->own_fresh == NULL && f->spool->fresh_bytes == 0 && !f->spool->keeper_looks);
+    EXPECT(f->t, fixture_is_whole(f, 2));
     fixture_close(f);
 }
 

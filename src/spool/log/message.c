@@ -281,7 +281,7 @@ fresh_free(struct spool *sp, struct fresh *f)
     mem_free(sp->mem, f, sizeof *f);
 }
 
-/* Takes what f owns; the oldest give way when there is too much, or when they have waited for too long. */
+/* Takes what f owns. When no more comes, the keeper lets what is old go. */
 void
 message_make_fresh(struct spool *sp, struct message *m, struct fresh *f)
 {
@@ -290,6 +290,17 @@ message_make_fresh(struct spool *sp, struct message *m, struct fresh *f)
     m->own_fresh = f;
     list_push_back(&sp->fresh, &f->link);
     sp->fresh_bytes += fresh_size(f);
+    message_age_fresh(sp);
+    if (!sp->keeper_looks) {
+        sp->keeper_looks = true;
+        event_wake(sp->rt, &sp->keep);
+    }
+}
+
+/* The oldest give way when there is too much, or when they have waited for too long. */
+void
+message_age_fresh(struct spool *sp)
+{
     while (!list_is_empty(&sp->fresh)) {
         struct fresh *oldest = container_of(sp->fresh.next, struct fresh, link);
         if (sp->fresh_bytes <= sp->settings.fresh_bytes_max && oldest->until >= rt_now(sp->rt))
