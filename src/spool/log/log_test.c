@@ -913,6 +913,26 @@ CASE(small_batches_write_ahead)
     fixture_close(f);
 }
 
+/* Their blocks were written once: in a former life, or by the keeper. */
+CASE(nothing_is_written_ahead_in_recycled_segments)
+{
+    uint64_t before, number = 1;
+
+    f->settings.segment_bytes = 1 << 20;
+    fixture_open(f);
+    before = f->spool->counters.bytes_written;
+    fixture_commit(f, number);
+    EXPECT(f->t, f->spool->counters.bytes_written - before >= (1 << 20) / 8);
+    while (f->spool->next_sequence < 20 && !f->spool->current->written) {
+        before = f->spool->counters.bytes_written;
+        FIXTURE_OK(f, fixture_settle(f, number, STATE_DELIVERED, S("250"), false));
+        fixture_commit(f, ++number); /* one of both is the first in its segment at last */
+    }
+    EXPECT(f->t, f->spool->current->written);
+    EXPECT(f->t, f->spool->counters.bytes_written - before < (1 << 20) / 8);
+    fixture_close(f);
+}
+
 /* Mail that said nothing of its size must not use up what is there for the end of other mail. */
 CASE(chunks_leave_the_reserve)
 {
@@ -1494,6 +1514,7 @@ TEST_MAIN({ "cut anywhere", cut_anywhere }, { "recovery writes nothing", recover
           { "what was found is synced before it is believed", what_was_found_is_synced_before_it_is_believed },
           { "a segment is synced before it says so", a_segment_is_synced_before_it_says_so },
           { "small batches write ahead", small_batches_write_ahead },
+          { "nothing is written ahead in recycled segments", nothing_is_written_ahead_in_recycled_segments },
           { "chunks leave the reserve", chunks_leave_the_reserve },
           { "lazy settles outlast a full disk", lazy_settles_outlast_a_full_disk },
           { "what fits is written when more would not", what_fits_is_written_when_more_would_not },
