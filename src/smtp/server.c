@@ -718,11 +718,18 @@ decode_response(struct session *s, struct str line, struct str *out)
     return NULL;
 }
 
-/* Lines that were answered may have been passwords, also refused ones, until somebody has logged in. */
+/* Or believes that he may. */
+static bool
+may_log_in(const struct session *s)
+{
+    return s->settings->login || s->auth_tried;
+}
+
+/* Lines that were answered may have been passwords, also refused ones, and such as came when the login was over. */
 static void
 forget_lines(struct session *s)
 {
-    if ((s->settings->login || s->auth_tried) && str_is_absent(s->client->user))
+    if (may_log_in(s))
         input_wipe(&s->in);
 }
 
@@ -1649,7 +1656,8 @@ copy_short(char *memory, size_t cap, struct str s)
     return text_str(&t);
 }
 
-/* What follows AUTH is nobody's business. Behind one that was refused, what is no command may be the password, sent ahead. */
+/* What follows AUTH is nobody's business; and where people log in what is no command may be a password, sent ahead or typed at the
+ * wrong moment. */
 static struct str
 what_to_log(const struct session *s, struct str line)
 {
@@ -1657,7 +1665,7 @@ what_to_log(const struct session *s, struct str line)
 
     if (str_starts_nocase(rest, S("AUTH")))
         return S("AUTH");
-    return s->auth_tried && !command_find(str_cut_word(&rest)) ? S("(no command)") : line;
+    return may_log_in(s) && !command_find(str_cut_word(&rest)) ? S("(no command)") : line;
 }
 
 /* For the log. */
