@@ -1,7 +1,7 @@
 /*
  * lane - see lane.h. Every change of a lane ends in lane_file(), which alone decides where it stands.
  */
-#include "queue/lane.h"
+#include "queue/state.h"
 
 #include "base/check.h"
 
@@ -394,13 +394,13 @@ lane_remove(struct queue_lane *l, struct pending *p, int64_t now)
     lane_file(l, now);
 }
 
-void
-lane_remove_domain(struct queue_lane *l, const struct queue_domain *domain, struct list *out, int64_t now)
+static void
+remove_left(struct queue_lane *l, const struct queue_lane *left, struct list *out, int64_t now)
 {
     list_each_safe(turn_node, &l->turns) {
         struct turn *turn = container_of(turn_node, struct turn, link);
         list_each_safe(node, &turn->pendings) {
-            if (container_of(node, struct pending, link)->domain != domain)
+            if (container_of(node, struct pending, link)->domain->left != left)
                 continue;
             list_remove(node);
             list_push_back(out, node);
@@ -409,6 +409,15 @@ lane_remove_domain(struct queue_lane *l, const struct queue_domain *domain, stru
         turn_end_if_empty(l, turn);
     }
     lane_file(l, now);
+}
+
+void
+lane_remove_left(struct queue_lane *l, struct list *out, int64_t now)
+{
+    remove_left(l, l, out, now);
+    if (l->alone)
+        remove_left(l->alone, l, out, now);
+    l->left = false;
 }
 
 size_t

@@ -79,6 +79,7 @@ struct queue_lane {
     uint32_t window, successes;  /* successes: since the window last changed */
     bool fast_start;             /* nothing has failed yet: grow with every success */
     bool suspended, dead;
+    bool left;                   /* domains that have mail here left it: a sweep is due */
     bool runnable, runnable_busy; /* in lanes->runnable; in its list [1] */
     uint32_t failures;           /* in a row */
     uint32_t probes;             /* since it died, that failed */
@@ -112,8 +113,8 @@ void lane_unref(struct queue_lane *);
 
 void lane_push(struct queue_lane *, struct pending *, int64_t now);
 void lane_remove(struct queue_lane *, struct pending *, int64_t now);
-/* Takes out every recipient of that domain, into `out`. */
-void lane_remove_domain(struct queue_lane *, const struct queue_domain *, struct list *out, int64_t now);
+/* Takes out every recipient whose domain has left the lane (queue_domain's `left`), into `out`. */
+void lane_remove_left(struct queue_lane *, struct list *out, int64_t now);
 
 /* A lane of one of these classes (bits) that may begin a job: one with nothing under way first, so that no lane starves
  * for another's connections; else `prefer` (0: none), whose connection is there already; else the one that waited

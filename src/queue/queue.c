@@ -67,11 +67,8 @@ queue_new(struct mem *mem, uint64_t seed, const struct queue_settings *settings,
 void
 queue_set_settings(struct queue *q, struct moment t, const struct queue_settings *settings)
 {
-    struct map_slot *slot;
-
     take_settings(q, settings);
-    for (size_t at = 0; (slot = map_next(&q->domains, &at));)
-        domain_reroute(q, t, slot->value);
+    queue_reroute(q, t);
 }
 
 void

@@ -18,6 +18,7 @@ struct world {
     struct arena arena;
     struct queue_settings settings;
     struct route local, smarthost, mx;
+    bool parting; /* those of one lane have routes of their own */
     uint64_t next_id;
 };
 
@@ -27,9 +28,13 @@ find_route(void *arg, struct str domain, struct route *out)
 {
     const struct world *w = arg;
 
-    if (str_ends(domain, S("none.test")))
+    if (str_ends(domain, S("none.test")) || (w->parting && str_eq(domain, S("x.test"))))
         return false;
     *out = str_ends(domain, S("home.test")) ? w->local : str_ends(domain, S("hub.test")) ? w->smarthost : w->mx;
+    if (w->parting && out->kind == ROUTE_MX)
+        out->helo = S("other.us.test");
+    else if (w->parting)
+        out->port = 26;
     return true;
 }
 
@@ -692,6 +697,38 @@ a_reload_reroutes(struct test *t)
     w.smarthost = w.local;
     queue_set_settings(w.q, w.t, &w.settings);
     queue_audit(w.q);
+    world_done(&w, t);
+}
+
+/* Of one lane, each to somewhere else, and a suspect among them. */
+static void
+domains_of_a_lane_part_in_a_reload(struct test *t)
+{
+    struct world w;
+    struct spool_settle settle;
+
+    world_init(&w, 1);
+    for (int i = 0; i < 3; i++)
+        add(&w, (struct mail){ .to = "a@home.test a@hub.test a@x.test a@y.test", .deaths = i == 0 });
+    answer_all(&w, S("mx.test"));
+    struct queue_job lost = next(&w, QUEUE_NETWORK);
+    EXPECT_INT(t, counts(&w).ready, 12 - lost.count);
+    w.parting = true;
+    queue_set_settings(w.q, w.t, &w.settings);
+    queue_audit(w.q);
+    EXPECT_INT(t, counts(&w).in_flight, lost.count);
+    queue_job_lost(w.q, w.t, lost.number, &w.arena, &settle);
+    queue_audit(w.q);
+    EXPECT_INT(t, answer_all(&w, S("")), 0); /* hosts were known */
+    EXPECT_INT(t, counts(&w).ending, 3);
+    EXPECT_INT(t, counts(&w).ready, 9);
+    while (queue_next_settle(w.q, w.t, &w.arena, &settle))
+        queue_audit(w.q);
+    for (struct queue_job job; (job = next(&w, QUEUE_NETWORK | QUEUE_MAILBOX | QUEUE_ALONE)).number;) {
+        EXPECT(t, !str_eq(job.lane_key, S("mx.test")));
+        finish_all(&w, job, &delivered);
+    }
+    EXPECT_INT(t, counts(&w).delivered, 9);
     world_done(&w, t);
 }
 
@@ -2041,6 +2078,7 @@ TEST_MAIN({ "each recipient has its own fate", each_recipient_has_its_own_fate }
           { "equal hosts take turns", equal_hosts_take_turns },
           { "a stale answer serves until the new one", a_stale_answer_serves_until_the_new_one },
           { "a reload reroutes", a_reload_reroutes },
+          { "domains of a lane part in a reload", domains_of_a_lane_part_in_a_reload },
           { "a restart does not ask for a million", a_restart_does_not_ask_for_a_million },
           { "concurrency adapts", concurrency_adapts },
           { "a dead destination is probed by one", a_dead_destination_is_probed_by_one },

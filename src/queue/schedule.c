@@ -245,36 +245,50 @@ domain_place_some(struct queue *q, struct moment t, struct queue_domain *d, size
 /* All that waited for the answer, and all that stood in a lane that is no longer right: some at once, the others, who
  * may be a million, as queue_tick() comes to them. */
 static void
-place_again(struct queue *q, struct moment t, struct queue_domain *d, struct list *displaced)
+place_again(struct queue *q, struct moment t, struct queue_domain *d)
 {
-    for (struct list *node; (node = list_pop_front(displaced));) {
-        pending_set_place(q, container_of(node, struct pending, link), PLACE_UNRESOLVED);
-        list_push_back(&d->pool, node);
-    }
     if (domain_place_some(q, t, d, QUEUE_TICK_EVENTS) && !list_is_linked(&d->place_link))
         list_push_back(&q->placing, &d->place_link);
 }
 
+/* What stands in this lane of domains that left it, into their pools. */
 static void
-leave_lane(struct queue_domain *d, struct list *displaced, int64_t now)
+sweep(struct queue *q, struct queue_lane *l, int64_t now)
+{
+    struct list displaced;
+
+    list_init(&displaced);
+    lane_remove_left(l, &displaced, now);
+    for (struct list *node; (node = list_pop_front(&displaced));) {
+        struct pending *p = container_of(node, struct pending, link);
+        p->domain->ready--;
+        pending_set_place(q, p, PLACE_UNRESOLVED);
+        list_push_back(&p->domain->pool, node);
+    }
+}
+
+/* In a reload all domains of a lane leave it together, and it is swept once. */
+static void
+leave_lane(struct queue *q, struct queue_domain *d, int64_t now)
 {
     if (!d->lane || d->ready == 0)
         return;
-    lane_remove_domain(d->lane, d, displaced, now);
-    if (d->lane->alone)
-        lane_remove_domain(d->lane->alone, d, displaced, now);
-    d->ready = 0;
+    d->left = d->lane;
+    if (q->rerouting) {
+        lane_ref(d->lane);
+        d->lane->left = true;
+        return;
+    }
+    sweep(q, d->lane, now);
+    d->left = NULL;
 }
 
 /* The lane's reference becomes the domain's. */
 static void
 domain_know(struct queue *q, struct moment t, struct queue_domain *d, struct queue_lane *lane, int64_t valid_until)
 {
-    struct list displaced;
-
-    list_init(&displaced);
     if (d->lane != lane)
-        leave_lane(d, &displaced, t.now);
+        leave_lane(q, d, t.now);
     if (d->lane)
         lane_unref(d->lane);
     d->lane = lane;
@@ -283,19 +297,17 @@ domain_know(struct queue *q, struct moment t, struct queue_domain *d, struct que
     d->troubles = 0;
     heap_remove(&q->domain_timers, &d->timer);
     own_str(q->mem, &d->why, S(""));
-    place_again(q, t, d, &displaced);
+    place_again(q, t, d);
 }
 
 static void
 domain_refuse(struct queue *q, struct moment t, struct queue_domain *d, struct str enhanced, struct str why,
               int64_t ttl)
 {
-    struct list displaced;
     char memory[LANE_REASON];
     struct text text = text_init(memory, sizeof memory);
 
-    list_init(&displaced);
-    leave_lane(d, &displaced, t.now);
+    leave_lane(q, d, t.now);
     text_putf(&text, "%.*s ", STR_ARG(enhanced));
     text_put(&text, str_slice(why, 0, sizeof memory - text.len));
     own_str(q->mem, &d->why, text_str(&text));
@@ -303,7 +315,7 @@ domain_refuse(struct queue *q, struct moment t, struct queue_domain *d, struct s
     d->valid_until = t.now + ttl;
     d->troubles = 0;
     heap_remove(&q->domain_timers, &d->timer);
-    place_again(q, t, d, &displaced);
+    place_again(q, t, d);
 }
 
 /* What was known is used on: an old answer is better than none. */
@@ -362,8 +374,8 @@ domain_refresh(struct queue *q, struct moment t, struct queue_domain *d)
         domain_ask(q, d);
 }
 
-/* After a reload. Hosts that are known need no new lookup, but perhaps another lane. */
-void
+/* Hosts that are known need no new lookup, but perhaps another lane. */
+static void
 domain_reroute(struct queue *q, struct moment t, struct queue_domain *d)
 {
     struct route route = { 0 };
@@ -386,15 +398,35 @@ domain_reroute(struct queue *q, struct moment t, struct queue_domain *d)
         route.mx_secure = d->lane->own_route->mx_secure;
         domain_know(q, t, d, lane_get(&q->lanes, &route, hosts, count), d->valid_until);
     } else if (has_route && route.kind == ROUTE_MX && !is_literal(d)) {
-        struct list displaced;
-        list_init(&displaced);
-        leave_lane(d, &displaced, t.now);
+        leave_lane(q, d, t.now);
         d->state = DOMAIN_NEW;
         if (d->refs > 0)
             domain_ask(q, d);
-        place_again(q, t, d, &displaced);
+        place_again(q, t, d);
     } else {
         route_without_dns(q, t, d);
+    }
+}
+
+void
+queue_reroute(struct queue *q, struct moment t)
+{
+    struct map_slot *slot;
+
+    q->rerouting = true;
+    for (size_t at = 0; (slot = map_next(&q->domains, &at));)
+        domain_reroute(q, t, slot->value);
+    q->rerouting = false;
+    for (size_t at = 0; (slot = map_next(&q->lanes.by_key, &at));)
+        if (((struct queue_lane *)slot->value)->left)
+            sweep(q, slot->value, t.now);
+    for (size_t at = 0; (slot = map_next(&q->domains, &at));) {
+        struct queue_domain *d = slot->value;
+        if (!d->left)
+            continue;
+        lane_unref(d->left);
+        d->left = NULL;
+        place_again(q, t, d);
     }
 }
 

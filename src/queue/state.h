@@ -46,6 +46,7 @@ struct queue_domain {
     uint64_t start_order;    /* but for timers that were set since */
     int64_t start_again;     /* not before that time */
     struct queue_lane *lane; /* KNOWN; and of the last answer */
+    struct queue_lane *left; /* where its READY still stand until the sweep; NULL: nowhere */
     int64_t valid_until;
     size_t refs, ready;      /* pendings; of which in the lane */
     uint32_t troubles;       /* lookups that failed in a row */
@@ -97,6 +98,7 @@ struct queue {
     size_t idle_count, asked_count, suspects;
     uint64_t next_job;
     uint32_t next_submitter;
+    bool rerouting;
     struct queue_counts counts;     /* those that are events */
     uint64_t places[PLACES];
 };
@@ -142,7 +144,7 @@ void domain_hurry(struct queue *, struct moment, struct queue_domain *);
 /* The same, and what waits is tried as soon as queue_tick() comes to it. */
 void domain_start(struct queue *, struct moment, struct queue_domain *);
 struct queue_lane *pending_lane(const struct pending *);
-void domain_reroute(struct queue *, struct moment, struct queue_domain *);       /* the configuration changed */
+void queue_reroute(struct queue *, struct moment); /* the configuration changed */
 
 /* ---- job.c ---- */
 
