@@ -256,6 +256,38 @@ drop_handles(struct link *l)
 }
 
 static struct err
+take_message(struct link *l, const struct frame *f, struct str body)
+{
+    uint32_t calls_max = l->settings.calls_max ? l->settings.calls_max : LINK_CALLS_MAX;
+
+    if (f->call && ++l->unanswered > calls_max)
+        return ERR(ERR_LIMIT, "link: too many calls at once");
+    struct handle mine[UINT8_MAX];
+    struct link_message m = { f->type, f->call, body, mine, f->handles };
+    for (size_t i = 0; i < f->handles; i++)
+        mine[i] = l->handles[i];
+    l->handle_count -= f->handles;
+    for (size_t i = 0; i < l->handle_count; i++)
+        l->handles[i] = l->handles[i + f->handles];
+    bool fine = l->settings.handle(l->settings.ctx, l, &m);
+    for (size_t i = 0; i < m.handle_count; i++) /* a handler that takes them sets the count to 0 */
+        handle_close(l->rt, mine[i]);
+    return fine ? OK : ERR(ERR_PROTOCOL, "link: a message breaks the rules of this border");
+}
+
+/* What join() made whole was taken. */
+static void
+drop_joined(struct link *l, size_t len)
+{
+    forget(l, l->joined, len);
+    if (l->joined_cap > 4 * LIMIT_FRAME_BODY) { /* one long message's buffer is not kept */
+        mem_free(rt_mem(l->rt), l->joined, l->joined_cap);
+        l->joined = NULL;
+        l->joined_cap = 0;
+    }
+}
+
+static struct err
 take_frame(struct link *l, const struct frame *f)
 {
     struct str body = { NULL, 0 };
@@ -274,28 +306,10 @@ take_frame(struct link *l, const struct frame *f)
     TRY(join(l, f, &body));
     if (str_is_absent(body))
         return OK;
-    if (f->flags & LINK_REPLY)
-        return take_reply(l, f, body);
-    uint32_t calls_max = l->settings.calls_max ? l->settings.calls_max : LINK_CALLS_MAX;
-    if (f->call && ++l->unanswered > calls_max)
-        return ERR(ERR_LIMIT, "link: too many calls at once");
-    struct handle mine[UINT8_MAX];
-    struct link_message m = { f->type, f->call, body, mine, f->handles };
-    for (size_t i = 0; i < f->handles; i++)
-        mine[i] = l->handles[i];
-    l->handle_count -= f->handles;
-    for (size_t i = 0; i < l->handle_count; i++)
-        l->handles[i] = l->handles[i + f->handles];
-    bool fine = l->settings.handle(l->settings.ctx, l, &m);
-    for (size_t i = 0; i < m.handle_count; i++) /* a handler that takes them sets the count to 0 */
-        handle_close(l->rt, mine[i]);
-    forget(l, l->joined, l->joined_cap);
-    if (l->joined_cap > 4 * LIMIT_FRAME_BODY) { /* one long message's buffer is not kept */
-        mem_free(rt_mem(l->rt), l->joined, l->joined_cap);
-        l->joined = NULL;
-        l->joined_cap = 0;
-    }
-    return fine ? OK : ERR(ERR_PROTOCOL, "link: a message breaks the rules of this border");
+    struct err e = f->flags & LINK_REPLY ? take_reply(l, f, body) : take_message(l, f, body);
+    if (body.ptr != f->body.ptr)
+        drop_joined(l, body.len);
+    return e;
 }
 
 /* Dispatches all whole frames of l->in and moves the rest to the front. */

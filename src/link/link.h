@@ -52,7 +52,7 @@ struct link_settings {
     void (*closed)(void *ctx, struct link *, struct err why); /* once, for an end that we did not ask for; may be NULL */
     uint32_t calls_max;  /* 0: LINK_CALLS_MAX */
     bool takes_handles;  /* control links */
-    bool forgets;        /* passwords pass here: what was read and written is overwritten */
+    bool forgets;        /* secrets pass here: what was read and written is overwritten */
 };
 
 /* Takes the handle. The hello is sent at once and checked when the peer's arrives: a mismatch closes the link. */

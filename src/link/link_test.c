@@ -3,6 +3,7 @@
 #include "base/test.h"
 #include "link/link.h"
 
+#include <stdio.h>
 #include <string.h>
 
 enum { TYPE_ECHO = 1, TYPE_NEVER = 2, TYPE_NOTE = 3, TYPE_BAD = 4, TYPE_HANDLE = 5 };
@@ -70,6 +71,7 @@ struct world {
     struct side a, b;
     struct arena arena;
     void (*body)(struct world *);
+    bool forgets;
 };
 
 static void
@@ -94,6 +96,7 @@ run_pair(struct rt *rt, void *arg)
     EXPECT(w->t, !err_is(stream_pair(rt, pair)));
     struct link_settings a = settings_of(&w->a), b = settings_of(&w->b);
     a.takes_handles = b.takes_handles = true;
+    a.forgets = b.forgets = w->forgets;
     b.calls_max = 3;
     EXPECT(w->t, !err_is(link_open(rt, pair[0], &a, &w->a.link)));
     EXPECT(w->t, !err_is(link_open(rt, pair[1], &b, &w->b.link)));
@@ -364,10 +367,88 @@ hostile_peers_end_their_link_and_nothing_else(struct test *t)
         }
 }
 
+/* ---- secrets ---- */
+
+enum { SECRET = 3 * LIMIT_FRAME_BODY, MARK = 64, PIECE = 64 << 10 };
+
+/* Not zeros, nor as the other way round in memory. */
+static void
+put_secret(unsigned char *memory, size_t len)
+{
+    for (size_t i = 0; i < len; i++)
+        memory[i] = (unsigned char)(17 + i % MARK * 3);
+}
+
+/* How often its marks stand in what this process can read of itself. */
+static size_t
+count_secrets(void)
+{
+    static unsigned char piece[PIECE];
+    unsigned char mark[MARK];
+    char line[400];
+    size_t found = 0;
+
+    FILE *maps = fopen("/proc/self/maps", "r"), *memory = fopen("/proc/self/mem", "rb");
+    CHECK(maps && memory && setvbuf(memory, NULL, _IONBF, 0) == 0);
+    while (fgets(line, sizeof line, maps)) {
+        unsigned long from, to;
+        CHECK(sscanf(line, "%lx-%lx", &from, &to) == 2);
+        if (!strstr(line, " rw") || to - from > 1ul << 30) /* the second: a sanitizer's own */
+            continue;
+        for (unsigned long at = from; at < to; at += PIECE) {
+            size_t len = to - at < PIECE ? to - at : PIECE;
+            if ((unsigned char *)at < piece + PIECE && piece < (unsigned char *)at + len) /* found once more where it is read to */
+                continue;
+            if (fseek(memory, (long)at, SEEK_SET) != 0 || fread(piece, 1, len, memory) != len)
+                continue;
+            put_secret(mark, sizeof mark);
+            for (const unsigned char *p = piece; (p = memmem(p, len - (size_t)(p - piece), mark, sizeof mark)); p += MARK)
+                found++;
+            explicit_bzero(mark, sizeof mark);
+        }
+    }
+    explicit_bzero(piece, sizeof piece);
+    CHECK(fclose(maps) == 0 && fclose(memory) == 0);
+    return found;
+}
+
+static void
+secrets_body(struct world *w)
+{
+    unsigned char *secret = arena_alloc(&w->arena, SECRET);
+    struct str reply;
+
+    put_secret(secret, SECRET);
+    EXPECT(w->t, count_secrets() > 0);
+    for (int i = 0; i < 3; i++) {
+        struct err e = link_call(w->a.link, TYPE_ECHO, str_new((char *)secret, SECRET), &w->arena, within(w->rt, 5 * SECOND), &reply);
+        CHECK(!err_is(e));
+        EXPECT_INT(w->t, reply.len, SECRET);
+        explicit_bzero((char *)(uintptr_t)reply.ptr, reply.len);
+    }
+    explicit_bzero(secret, SECRET);
+    test_case(w->t, "while the link is open");
+    EXPECT_INT(w->t, count_secrets(), 0);
+    link_free(w->a.link);
+    link_free(w->b.link);
+    w->a.link = w->b.link = NULL;
+    test_case(w->t, "when it is gone");
+    EXPECT_INT(w->t, count_secrets(), 0);
+}
+
+/* Calls and replies, also such as come in several frames. */
+static void
+secrets_are_forgotten(struct test *t)
+{
+    struct world w = { .t = t, .body = secrets_body, .forgets = true };
+
+    EXPECT(t, !err_is(rt_run(run_pair, &w)));
+}
+
 TEST_MAIN({ "calls of any length", calls_of_any_length }, { "a late reply is dropped", late_reply_is_dropped },
           { "a link cut in a call says unknown", a_link_cut_in_a_call_says_unknown },
           { "more calls than allowed close the link", more_calls_than_allowed_close_the_link },
           { "a reply without room closes the link", a_reply_without_room_closes_the_link },
-          { "handles pass", handles_pass },
+          { "secrets are forgotten", secrets_are_forgotten }, { "handles pass", handles_pass },
           { "handles that cannot be sent end the link", handles_that_cannot_be_sent_end_the_link },
           { "hostile peers end their link and nothing else", hostile_peers_end_their_link_and_nothing_else })

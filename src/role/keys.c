@@ -448,15 +448,28 @@ former_time(const struct site *site)
     return longest + FORMER_NS;
 }
 
+static bool
+is_same_key(const struct held *a, const struct held *b)
+{
+    if (!a->own_key || !b->own_key)
+        return false;
+    struct key_name first = key_name(a->own_key), second = key_name(b->own_key);
+    return memcmp(&first, &second, sizeof first) == 0;
+}
+
 static void
 take_fresh(struct keys *k, struct place *place)
 {
     if (!place->fresh.own_key)
         return;
-    let_go(k, &place->former);
-    place->former = place->now;
-    place->former_until = within(k->role->rt, former_time(k->role->site));
-    event_wake(k->role->rt, &k->replaced);
+    if (is_same_key(&place->now, &place->fresh)) { /* another one's file has changed: what was replaced here has its time still */
+        let_go(k, &place->now);
+    } else {
+        let_go(k, &place->former);
+        place->former = place->now;
+        place->former_until = within(k->role->rt, former_time(k->role->site));
+        event_wake(k->role->rt, &k->replaced);
+    }
     place->now = place->fresh;
     place->fresh = (struct held){ NULL, { NULL, 0 } };
 }
@@ -631,10 +644,10 @@ pass_tickets(struct role *role, uint32_t call)
     unsigned char memory[ROLE_TICKETS_MAX];
     struct put p = put_init(memory, sizeof memory);
 
-    if (!k) /* this role is ending */
-        return;
-    put_i64(&p, k->sealing_since);
-    put_tickets(k, &p);
+    if (k) { /* else this role is ending, and has none */
+        put_i64(&p, k->sealing_since);
+        put_tickets(k, &p);
+    }
     link_reply(role->control, call, CONTROL_TICKETS, put_str_so_far(&p));
     explicit_bzero(memory, sizeof memory);
 }

@@ -288,8 +288,15 @@ run_rights(struct rt *rt, void *arg)
     expect_signed(w, MX, (bool[]){ true, true, false, false, false });
     expect_signed(w, SUBMISSION, (bool[]){ false, false, true, true, true });
 
+    test_case(w->t, "also if another certificate is renewed meanwhile: all files are passed on then");
+    pass(w, 0, w->certificates[1], w->keys[1]);
+    pass(w, 1, w->certificates[FILES], w->keys[FILES]);
+    w->role.ops->certificates(&w->role);
+    wait_until_told(w, 5);
+    expect_signed(w, SUBMISSION, (bool[]){ false, false, true, true, true });
+
     test_case(w->t, "until none of those can be under way");
-    while (is_signed(w, SUBMISSION, 2))
+    while (is_signed(w, SUBMISSION, 2)) /* by the real clock: other threads read files for this role */
         CHECK(!err_is(rt_sleep(rt, within(rt, 50 * MILLISECOND))));
     expect_signed(w, MX, (bool[]){ true, true, false, false, false });
     expect_signed(w, SUBMISSION, (bool[]){ false, false, false, true, true });

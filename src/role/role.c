@@ -78,6 +78,13 @@ peer_closed(void *ctx, struct link *link, struct err why)
     event_wake(role->rt, &role->changed);
 }
 
+/* Passwords go to the gate, keys of tickets come from `keys`. */
+static bool
+carries_secrets(enum role_kind kind)
+{
+    return kind == ROLE_GATE || kind == ROLE_KEYS;
+}
+
 static void
 add_peer(struct role *role, const struct role_pending *pending)
 {
@@ -87,7 +94,7 @@ add_peer(struct role *role, const struct role_pending *pending)
                            .generation = pending->generation, .tie = pending->tie, .second = pending->second };
     struct link_settings settings = {
         .name = role_kind_name(peer->kind), .ctx = peer, .handle = peer_message, .closed = peer_closed,
-        .forgets = role->ops->kind == ROLE_GATE || peer->kind == ROLE_GATE
+        .forgets = carries_secrets(role->ops->kind) || carries_secrets(peer->kind)
     };
     if (err_is(link_open(role->rt, pending->handle, &settings, &peer->link))) {
         handle_close(role->rt, pending->second);
