@@ -11,6 +11,7 @@ import pty
 import shutil
 import signal
 import smtplib
+import socket
 import ssl
 import statistics
 import subprocess
@@ -106,6 +107,11 @@ def test_users_log_in(server):
         assert server.login("nobody@local.test", PASSWORD, mechanism=mechanism) == 535
 
 
+def bound_socket(path):
+    with socket.socket(socket.AF_UNIX) as s:
+        s.bind(str(path))
+
+
 def test_the_file_is_taken_up_and_kept_private(server):
     path = server.folder / "users"
     assert path.stat().st_mode & 0o777 == 0o600
@@ -134,7 +140,7 @@ def test_the_file_is_taken_up_and_kept_private(server):
     # Whoever owns the folder cannot make us read by a link what only we may, nor have us wait for a pipe's writer.
     kept, other = path.with_name("kept"), path.with_name("other")
     os.link(path, kept)
-    for plant in (lambda: other.symlink_to(kept), lambda: os.mkfifo(other, 0o600)):
+    for plant in (lambda: other.symlink_to(kept), lambda: os.mkfifo(other, 0o600), lambda: bound_socket(other)):
         plant()
         with server.taken_up("no-users"):
             other.rename(path)

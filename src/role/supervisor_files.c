@@ -236,12 +236,12 @@ supervisor_send_users(struct process *p)
 
     if (s->site->users.kind != USERS_FILE)
         return OK;
-    bool again = s->users_unopened;
+    bool again = p->users_unopened;
     struct err e = open_users(s, &handle);
-    s->users_unopened = err_is(e) && e.kind != ERR_NOT_FOUND && e.kind != ERR_DENIED; /* it is gone, or not for use */
-    if (err_is(e) && !(again && s->users_unopened)) /* each time would be every other second */
+    p->users_unopened = err_is(e) && e.kind != ERR_NOT_FOUND && e.kind != ERR_DENIED; /* it is gone, or not for use */
+    if (err_is(e) && !(again && p->users_unopened)) /* each time would be every other second */
         log_file(s, "users-not-opened", s->site->users.path, e);
-    if (s->users_unopened)
+    if (p->users_unopened)
         return OK; /* what the gate has, it keeps */
     int64_t until = within(s->rt, 5 * SECOND);
     if (!p->control)
@@ -266,6 +266,15 @@ users_version(struct supervisor *s)
                                        : ((uint64_t)file.changed ^ generation) * 0x9E3779B97F4A7C15u + file.size * 512 + file.mode;
 }
 
+static bool
+some_gate_waits(const struct supervisor *s)
+{
+    list_each (node, &s->processes)
+        if (container_of(node, struct process, node)->users_unopened)
+            return true;
+    return false;
+}
+
 void
 supervisor_watch_users(void *arg)
 {
@@ -274,7 +283,7 @@ supervisor_watch_users(void *arg)
 
     while (!err_is(rt_sleep(s->rt, within(s->rt, s->site->users.kind == USERS_FILE ? WATCH_NS : WATCH_NOTHING_NS)))) {
         uint64_t now = users_version(s);
-        if ((now == seen && !s->users_unopened) || s->stopping)
+        if ((now == seen && !some_gate_waits(s)) || s->stopping)
             continue;
         bool told;
         /* To those that drain too: who was taken out may not log in over an old session, who has a new password may. */

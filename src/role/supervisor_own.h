@@ -32,6 +32,7 @@ struct process {
     bool linked;    /* its control link takes peers */
     bool ready;     /* it said so */
     bool draining, stopping;
+    bool users_unopened; /* for this gate the users file could not be, though it is there: again soon */
     bool ended;     /* this life: `status` says how */
     int status;
     struct event event;
@@ -69,7 +70,6 @@ struct supervisor {
     struct scope fibers;
     struct list processes, sockets, ties;
     uint32_t generation, last_tie;
-    bool users_unopened; /* the users file could not be, though it is there: again soon */
     bool starting, reloading, stopping, stop_asked;
     struct event changed;
 };

@@ -320,8 +320,12 @@ job_open_plain(void *arg)
     struct stat st;
 
     w->fd = open(w->path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NOFOLLOW | O_NONBLOCK); /* a pipe would wait for a writer */
-    if (w->fd < 0)
-        w->err = errno == ELOOP ? ERR(ERR_DENIED, "open a link: this must be the file itself") : err_from_os(errno, "open");
+    if (w->fd < 0 && errno == ELOOP)
+        w->err = ERR(ERR_DENIED, "open a link: this must be the file itself");
+    else if (w->fd < 0 && errno == ENXIO) /* a socket */
+        w->err = ERR(ERR_DENIED, "open what is no plain file");
+    else if (w->fd < 0)
+        w->err = err_from_os(errno, "open");
     else if (fstat(w->fd, &st) != 0)
         w->err = err_from_os(errno, "look at");
     else if (!S_ISREG(st.st_mode))

@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -1424,6 +1425,12 @@ WORLD_TEST(what_a_link_leads_to_is_not_given_away)
     struct handle handle = HANDLE_NONE;
     EXPECT_INT(t, host_open_plain(rt, str_from_cstr(link), FOREVER, &handle, &found).kind, ERR_DENIED);
     EXPECT_INT(t, host_open_plain(rt, str_from_cstr(p.path), FOREVER, &handle, &found).kind, ERR_DENIED);
+    struct sockaddr_un bound = { .sun_family = AF_UNIX };
+    int s = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    snprintf(bound.sun_path, sizeof bound.sun_path, "%s/socket", p.path);
+    CHECK(s >= 0 && bind(s, (struct sockaddr *)&bound, sizeof bound) == 0);
+    EXPECT_INT(t, host_open_plain(rt, str_from_cstr(bound.sun_path), FOREVER, &handle, &found).kind, ERR_DENIED);
+    CHECK(close(s) == 0 && unlink(bound.sun_path) == 0);
     EXPECT(t, handle_is_none(handle) && !err_is(host_open_plain(rt, str_from_cstr(file), FOREVER, &handle, &found)));
     EXPECT(t, found.mode == 0600 && found.size == 1);
     handle_close(rt, handle);
