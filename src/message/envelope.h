@@ -82,7 +82,7 @@ struct envelope {
 enum {
     LIMIT_ENVELOPE_WORD       = 512,      /* envid, helo, client, session */
     LIMIT_ENVELOPE_TRACE      = 8 << 10,
-    LIMIT_ENVELOPE_RECIPIENTS = 2 * LIMIT_RCPT_EXPANDED, /* final ones, and the aliases and lists that led to them */
+    LIMIT_ENVELOPE_RECIPIENTS = LIMIT_RCPT_EXPANDED, /* the lists that led to some of them too */
     LIMIT_ENVELOPE_FIXED      = 16 << 10, /* all but the recipients, encoded */
     LIMIT_ENVELOPE_RCPT_BYTES = 3840 << 10, /* the recipients of what comes in, encoded: a link's message holds it */
 };

@@ -114,6 +114,31 @@ comes_back(struct test *t)
     arena_done(&arena);
 }
 
+/* Whoever is handed an envelope, the queue above all, relies on that. */
+static void
+as_many_recipients_as_a_message_may_have(struct test *t)
+{
+    enum { ROOM = 20 * (LIMIT_RCPT_EXPANDED + 2) };
+    struct mem mem = mem_libc();
+    struct arena arena;
+    struct recipient rcpt[2];
+    struct envelope e = example(rcpt), back;
+    char *memory = mem_alloc(&mem, ROOM);
+    struct put p = put_init(memory, ROOM);
+
+    arena_init(&arena, &mem, 4096, 1 << 20);
+    envelope_put(&p, &e);
+    size_t at = p.len - recipient_size(&rcpt[0]) - recipient_size(&rcpt[1]) - sizeof(uint32_t);
+    for (uint32_t count = LIMIT_RCPT_EXPANDED; count <= LIMIT_RCPT_EXPANDED + 1; count++) {
+        struct put over = put_init(memory + at, sizeof(uint32_t));
+        put_u32(&over, count);
+        struct take take = take_init(str_new(memory, ROOM));
+        EXPECT(t, envelope_take_head(&take, &arena, &back) == (count <= LIMIT_RCPT_EXPANDED));
+    }
+    arena_done(&arena);
+    mem_free(&mem, memory, ROOM);
+}
+
 /* Cut short it is refused; with a byte changed it is refused, or something that we could have put ourselves. */
 static void
 hostile_bytes(struct test *t)
@@ -189,4 +214,5 @@ states_have_names(struct test *t)
 }
 
 TEST_MAIN({ "message ids as text and back", id_text_and_back }, { "an envelope comes back", comes_back },
+          { "as many recipients as a message may have", as_many_recipients_as_a_message_may_have },
           { "hostile bytes", hostile_bytes }, { "states have names", states_have_names })
