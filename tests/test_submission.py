@@ -447,6 +447,17 @@ SENDERS = [
     (USER, USER, b"Resent-From: anna@local.test\r\nResent-From: bob@local.test\r\nResent-Sender: bob@local.test\r\n"
                  b"From: anna@local.test", 250),
     (USER, USER, b"Resent-From: anna@local.test\r\nReceived: by x; now\r\nResent-Sender: bob@local.test\r\nFrom: anna@local.test", 250),
+    (USER, USER, b"Resent-From: anna@local.test\r\nResent-Sender: bob@local.test\r\nResent-From: bob@local.test\r\n"
+                 b"From: anna@local.test", 250),
+    (USER, USER, b"Resent-From: anna@local.test\r\nResent-Sender: bob@local.test\r\nResent-Sender: bob@local.test\r\n"
+                 b"Resent-From: bob@local.test\r\nFrom: anna@local.test", REFUSED),
+    (USER, USER, b"Resent-From: anna@local.test\r\nResent-Sender: bob@local.test\r\nReceived: by x; now\r\n"
+                 b"Resent-From: bob@local.test\r\nFrom: anna@local.test", REFUSED),
+    (USER, USER, b"Resent-From: anna@local.test\r\nResent-Received: by x; now\r\nResent-Sender: bob@local.test\r\n"
+                 b"From: anna@local.test", REFUSED),
+    (USER, USER, b"Resent-From:\r\nResent-From: bob@local.test\r\nFrom: anna@local.test", (550, "5.6.0")),
+    (USER, USER, b"Resent-From: ,\r\nResent-From: bob@local.test\r\nFrom: anna@local.test", (550, "5.6.0")),
+    (USER, USER, b"Resent-From: nobody:;\r\nResent-From: bob@local.test\r\nFrom: anna@local.test", (550, "5.6.0")),
     (USER, USER, b"Resent-From: anna@local.test\r\nFrom: bob@local.test", REFUSED),
     (USER, "", b"From: \"anna@local.test\" <bob@local.test>", REFUSED),
     (USER, USER, b"From: a b c", (550, "5.6.0")),

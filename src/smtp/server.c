@@ -1311,10 +1311,25 @@ check_authors(struct session *s, struct str value, struct arena *work, size_t *c
     return refusal;
 }
 
+/* Of a Resent-Sender behind the newest Resent-From, by what follows it: that block has none, and it begins the one below. */
+static bool
+begins_older_block(struct str rest)
+{
+    struct header_field field;
+
+    while (header_take(&rest, &field)) {
+        if (str_eq_nocase(field.name, S("Resent-From")))
+            return true;
+        if (str_eq_nocase(field.name, S("Resent-Sender")) || str_eq_nocase(field.name, S("Received")))
+            return false;
+    }
+    return false;
+}
+
 /*
  * RFC 6409 section 6.1, and RFC 5322 section 3.6.2: who wrote it, and if it says so, who sent it: mail programs show "Sender
  * for From" whether or not the authors are several. Likewise who sent it again, section 3.6.6: the newest such block stands
- * first; those below it, or below a trace of its way, are of others who did so before.
+ * first; those below it, or below a trace of its way, are of others who did so before. Fields of a block may stand in any order.
  */
 static const struct reply *
 header_refusal(struct session *s, struct str header)
@@ -1330,12 +1345,14 @@ header_refusal(struct session *s, struct str header)
     while (!refusal && header_take(&header, &field)) {
         struct str name = field.name;
         bool resent = str_take_nocase(&name, S("Resent-"));
-        if (blocks > 0 && str_eq_nocase(name, S("Received")))
-            blocks++;
-        if (resent && str_eq_nocase(name, S("From")))
-            blocks++;
-        if ((str_eq_nocase(name, S("From")) || str_eq_nocase(name, S("Sender"))) && (!resent || blocks <= 1))
+        bool from = str_eq_nocase(name, S("From")), sender = str_eq_nocase(name, S("Sender"));
+        size_t before = count;
+        blocks += (resent && from) || (!resent && blocks > 0 && str_eq_nocase(name, S("Received")));
+        bool older = resent && (blocks > 1 || (sender && blocks == 1 && begins_older_block(header)));
+        if ((from || sender) && !older)
             refusal = check_authors(s, field.value, &work, &count);
+        if (resent && from && !older && !refusal && count == before)
+            refusal = &reply_author_unreadable; /* it names nobody */
     }
     arena_done(&work);
     return refusal;
