@@ -179,6 +179,7 @@ def world(tmp_path_factory, network):
             "mx.test": [line for line in zone if line.strip()], "local.test": ["mx A 192.0.2.1"],
             "backup.test": ["@ MX 5 ten", "ten A 192.0.2.10", "@ MX 10 mx.local.test."],
             "asked.test": ["@ MX 5 knows", "knows A 192.0.2.30", "@ MX 10 mx.local.test.", "@ MX 20 ten.backup.test."],
+            "twin.test": ["@ MX 5 silent", "silent A 203.0.113.1", "@ MX 10 another-name", "another-name A 192.0.2.1"],
             "mute.test": ["@ MX 5 silent", "silent A 203.0.113.1", "@ MX 10 mx.local.test."],
         }, broken=["lame.test", "lame.mx.test"]))
         servers = {name: stack.enter_context(ScriptedServer(port=25, host=address)) for name, address in hosts.items()}
@@ -283,6 +284,16 @@ def test_a_backup_passes_on_to_better_hosts_only(world):
     message = start_message(server, "x@backup.test")
     assert end_of(fates(server, message)["x@backup.test"]) == "delivered"
     assert got(world["hosts"]["10"], "x@backup.test") == 1
+
+
+def test_a_backup_knows_itself_by_whatever_name(network, world, tmp_path):
+    """It listens everywhere, so has no list of its addresses, and the MX record has a name that its configuration does not."""
+    config = SITE.replace("address 127.0.0.1:{port}", "address :{port}").replace("direct;", "direct; port {port};") \
+                 .replace("domain backup.test", "domain twin.test")
+    with Postrider(tmp_path / "server", config=config) as server:
+        message = start_message(server, "x@twin.test")
+        fate = fates(server, message)["x@twin.test"]
+        assert end_of(fate) == "deferred" and "4.4.1" in str(fate), fate
 
 
 def test_a_backup_asks_better_hosts_whom_they_know(world):

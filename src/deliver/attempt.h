@@ -66,6 +66,7 @@ struct attempt {
     bool only_unfit;               /* no host so far, and none ever, has what the message needs: REQUIRETLS, RFC 8689 */
     bool only_absent;              /* every host so far authoritatively has no address */
     bool tried;                    /* some host's turn came */
+    bool met_ourselves;            /* one that was tried calls itself as we do */
     struct trouble trouble;
 };
 

@@ -200,6 +200,29 @@ log_in(struct attempt *a, const struct target *to, struct client *client)
     return false;
 }
 
+static bool
+is_own_name(const struct attempt *a, struct str name)
+{
+    for (size_t i = 0; i < a->settings->own_name_count; i++)
+        if (name_eq(a->settings->own_names[i], name))
+            return true;
+    return false;
+}
+
+/*
+ * We know our addresses only where listeners name them, and not what leads here from outside: a backup whose MX record has
+ * another name of ours would be its own next hop, over and over, until the message had too many Received fields. Another
+ * host may bear our name by mistake: so the mail waits, where a name in the MX list is beyond doubt.
+ */
+static void
+meet_ourselves(struct attempt *a, const struct target *to)
+{
+    a->met_ourselves = true;
+    if (!a->trouble.set) /* or a better host was tried: what is wrong with that one says more */
+        attempt_trouble(a, to, OUTCOME_ABOUT_DESTINATION, S("4.4.6"),
+                        S("the host calls itself as we do: mail for this domain would come back to us"));
+}
+
 /* Connects, and goes through greeting, hello and TLS. NULL: *out_next says how to go on. */
 static struct client *
 open_connection(struct attempt *a, const struct target *to, enum next how, enum next *out_next)
@@ -247,6 +270,12 @@ open_connection(struct attempt *a, const struct target *to, enum next how, enum 
         if (!err_is(e) && remote_reply_is_positive(&reply) && tries_tls && !settings->smtps &&
             !try_tls(a, to, client, false, out_next))
             return NULL;
+        if (!err_is(e) && remote_reply_is_positive(&reply) && !a->job->configured &&
+            is_own_name(a, client_server_name(client))) {
+            meet_ourselves(a, to);
+            say_goodbye(a, client);
+            return NULL;
+        }
         if (!err_is(e) && remote_reply_is_positive(&reply) && settings->login && !log_in(a, to, client))
             return NULL;
         if (!err_is(e) && remote_reply_is_positive(&reply)) {
@@ -331,15 +360,6 @@ is_own_address(const struct attempt *a, const struct address *to)
         if (address_same_ip(own, to) && (own->port == 0 || own->port == to->port))
             return true;
     }
-    return false;
-}
-
-static bool
-is_own_name(const struct attempt *a, struct str name)
-{
-    for (size_t i = 0; i < a->settings->own_name_count; i++)
-        if (name_eq(a->settings->own_names[i], name))
-            return true;
     return false;
 }
 
@@ -507,7 +527,7 @@ try_preference(struct attempt *a, const struct delivery_host *const *hosts, size
     a->tried = true;
     for (size_t i = 0; i < targets->count && a->pending > 0 && !a->stop; i++)
         try_target(a, &targets->list[i]);
-    return true;
+    return !a->met_ourselves;
 }
 
 /* By preference, equal ones in random order, every time: RFC 5321 section 5.1. */

@@ -40,7 +40,8 @@ struct delivery_settings { /* zeroed but for helo: direct delivery to port 25 */
     struct str helo;
     const struct prefix *allow_private; /* where DNS may send us although it is forbidden (tests, closed networks) */
     size_t allow_private_count;
-    const struct str *own_names;        /* an MX of such a name or address is ourselves: RFC 5321 section 5.1 */
+    const struct str *own_names;        /* an MX of such a name or address is ourselves: RFC 5321 section 5.1. So is, met
+                                         * behind any other, one that calls itself so: it gets nothing, nor do those after it */
     size_t own_name_count;
     const struct address *own_addresses; /* port 0: any port */
     size_t own_address_count;

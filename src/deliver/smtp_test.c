@@ -22,6 +22,7 @@ struct attempt_case {
     struct str seen; /* of each host: u (up), d (down) or - (not tried); absent: not looked at */
     uint32_t messages_per_connection;
     bool lmtp, pool, smtputf8, probe, damaged, require_tls;
+    bool by_dns; /* and not the configuration names the hosts */
     uint8_t tls; /* enum tls */
     size_t jobs;       /* of the same kind, one after another; 0: 1 */
     uint8_t body, notify;
@@ -213,12 +214,13 @@ run_case(struct rt *rt, void *arg)
     size_t host_count = 0, count = c->rcpt_count ? c->rcpt_count : 2;
     struct arena arena;
     struct address loopback;
+    struct prefix nearby;
     struct text got = text_init(mem_alloc(rt_mem(rt), 8192), 8192);
 
     arena_init(&arena, rt_mem(rt), 4096, (size_t)1 << 20);
     scope_init(&servers, rt);
     scope_init(&peers, rt);
-    EXPECT(t, address_parse(S("127.0.0.1:0"), &loopback));
+    EXPECT(t, address_parse(S("127.0.0.1:0"), &loopback) && prefix_parse(S("127.0.0.0/8"), &nearby));
     for (; host_count < HOSTS && !str_is_absent(c->hosts[host_count]); host_count++) {
         struct host *host = &hosts[host_count];
 
@@ -261,10 +263,14 @@ run_case(struct rt *rt, void *arg)
     envelope.accepted_wall -= str_has_byte(by, 'o') ? HOUR : 0;
     envelope.deliver_or_return = str_has_byte(by, 'R');
     envelope.deliver_trace = str_has_byte(by, 'T');
-    struct delivery_job job = { &envelope, rcpt, count, mx, host_count, .probe = c->probe, .configured = true };
+    struct delivery_job job = { &envelope, rcpt, count, mx, host_count, .probe = c->probe, .configured = !c->by_dns };
     struct delivery_settings settings = {
         .lmtp = c->lmtp,
         .helo = S("me.example"),
+        .allow_private = &nearby,
+        .allow_private_count = 1,
+        .own_names = &S("me.example"),
+        .own_name_count = 1,
         .connect = 2 * SECOND,
         .messages_per_connection = c->messages_per_connection,
         .smtps = c->tls == TLS_AT_ONCE,
@@ -870,6 +876,26 @@ chooses_hosts(struct test *t)
     }
 }
 
+#define CALLS_ITSELF(name) "S: 220 h\nC: EHLO me.example\nS: 250-" name "\nS: 250-PIPELINING\nS: 250 STARTTLS\n"
+
+static void
+knows_itself(struct test *t)
+{
+    static const struct attempt_case cases[] = {
+        { "the best calls itself as we do: it waits", { STR(CALLS_ITSELF("Me.Example greets you") BYE), NOT_REACHED },
+          STR("L4.4.6"), .rcpt_count = 1, .by_dns = true },
+        { "so does one behind a better one", { STR("-"), STR(CALLS_ITSELF("me.example.") BYE), NOT_REACHED }, STR("L4.4.1"),
+          .rcpt_count = 1, .by_dns = true },
+        { "a part of a name is another", { STR(CALLS_ITSELF("me.example.net") MESSAGE BYE) }, STR("D2.0.0 h1"), .rcpt_count = 1,
+          .by_dns = true },
+        { "the configuration may say so", { STR(CALLS_ITSELF("me.example") MESSAGE BYE) }, STR("D2.0.0 h1"), .rcpt_count = 1 },
+        { "what counts is said under TLS", { STR(CALLS_ITSELF("me.example") "C: STARTTLS\n" GOES_ON) }, STR("D2.0.0 h1"),
+          .rcpt_count = 1, .by_dns = true, .tls = TLS_WORKS },
+    };
+
+    run_cases(t, cases, sizeof cases / sizeof *cases);
+}
+
 static void
 run_shuffle(struct rt *rt, void *arg)
 {
@@ -977,4 +1003,5 @@ TEST_MAIN({ "follows the reply table", follows_the_reply_table }, { "keeps to wh
           { "encrypts where it can", encrypts_where_it_can },
           { "never goes in clear where it must not", never_goes_in_clear_where_it_must_not },
           { "fails what is damaged", fails_what_is_damaged }, { "chooses hosts", chooses_hosts },
+          { "knows itself", knows_itself },
           { "shuffles equals", shuffles_equals }, { "defers when cancelled", defers_when_cancelled })

@@ -33,6 +33,8 @@ struct client {
     struct wire own_wire;
     struct client_settings settings;
     char helo[LIMIT_HELO];
+    char server[LIMIT_DOMAIN]; /* what it calls itself */
+    size_t server_len;
     struct client_features features;
     struct client_encryption encryption;
     size_t transactions;
@@ -90,6 +92,12 @@ const struct client_features *
 client_features(const struct client *c)
 {
     return &c->features;
+}
+
+struct str
+client_server_name(const struct client *c)
+{
+    return str_new(c->server, c->server_len);
 }
 
 size_t
@@ -306,8 +314,12 @@ take_extension(struct client *c, struct str words)
 {
     struct str keyword = str_cut_word(&words);
 
-    if (c->reader.lines == 1) /* the first line is the server's name */
+    if (c->reader.lines == 1) { /* the first line is the server's name */
+        struct text name = text_init(c->server, sizeof c->server);
+        text_put(&name, str_slice(keyword, 0, sizeof c->server));
+        c->server_len = name.len;
         return;
+    }
     for (size_t i = 0; i < sizeof extensions / sizeof *extensions; i++)
         if (str_eq_nocase(keyword, extensions[i].keyword) && !(extensions[i].extension & c->settings.refuse)) {
             c->features.extensions |= extensions[i].extension;
@@ -354,6 +366,7 @@ client_hello(struct client *c, struct arena *arena, struct remote_reply *out)
 
     *out = (struct remote_reply){ 0 };
     c->features = (struct client_features){ 0 };
+    c->server_len = 0;
     if (c->settings.lmtp)
         TRY(say_and_read(c, S("LHLO "), name, timeout, arena, take_extension, out));
     else if (!c->settings.helo_only)
