@@ -104,6 +104,8 @@ queue_remove(struct queue *q, struct moment t, struct message_id id)
         return false;
     m->remove = true;
     place_all(q, t, m);
+    for (struct pending *p = m->first; p; p = p->sibling)
+        notice_drop_removed(q, p);
     return true;
 }
 

@@ -1529,6 +1529,31 @@ operators_decide(struct test *t)
     EXPECT_STR(t, status_text(&w, &settle), S("0:owed"));
     EXPECT_STR(t, commit(&w, next(&w, ANY)), S("0:sent"));
 
+    test_case(t, "remove tells nobody, also of what failed before");
+    id = add(&w, (struct mail){ .to = "a@hub.test b@home.test" });
+    EXPECT_STR(t, finish(&w, next(&w, QUEUE_NETWORK), &refused), S("0:owed"));
+    EXPECT(t, queue_remove(w.q, w.t, id));
+    queue_audit(w.q);
+    EXPECT(t, queue_next_settle(w.q, w.t, &w.arena, &settle));
+    EXPECT_STR(t, status_text(&w, &settle), S("0:silent 1:removed"));
+    EXPECT(t, !queue_has(w.q, id) && next(&w, ANY).number == 0);
+    id = add(&w, (struct mail){ .to = "a@hub.test" });
+    EXPECT_STR(t, finish(&w, next(&w, ANY), &refused), S("0:owed"));
+    job = next(&w, ANY);
+    EXPECT(t, job.notice && queue_remove(w.q, w.t, id));
+    queue_audit(w.q);
+    EXPECT(t, !queue_next_settle(w.q, w.t, &w.arena, &settle)); /* it may be on its way to the spool */
+    queue_notice_failed(w.q, w.t, job.number);
+    queue_audit(w.q);
+    EXPECT(t, queue_next_settle(w.q, w.t, &w.arena, &settle));
+    EXPECT_STR(t, status_text(&w, &settle), S("0:silent"));
+    EXPECT(t, !queue_has(w.q, id) && next(&w, ANY).number == 0);
+    id = add(&w, (struct mail){ .to = "a@hub.test" });
+    job = next(&w, ANY);
+    EXPECT(t, queue_remove(w.q, w.t, id));
+    EXPECT_STR(t, finish(&w, job, &refused), S("0:silent")); /* refused while it was being removed */
+    EXPECT(t, !queue_has(w.q, id));
+
     test_case(t, "retry comes before its time");
     id = add(&w, (struct mail){ .to = "a@hub.test" });
     finish(&w, next(&w, ANY), &later);

@@ -73,7 +73,7 @@ notice_ask(struct queue *q, struct moment t, const struct pending *about, enum n
 enum recipient_state
 pending_fail(struct queue *q, struct moment t, struct pending *p)
 {
-    enum notice_kind kind = notice_for_failure(pending_facts(q, p));
+    enum notice_kind kind = p->live->remove ? NOTICE_NONE : notice_for_failure(pending_facts(q, p));
 
     if (kind == NOTICE_NONE) {
         q->counts.double_bounces_dropped += p->live->own_notice;
@@ -239,6 +239,13 @@ still_concerns(const struct notice *n, const struct pending *p)
     UNREACHABLE();
 }
 
+void
+notice_drop_removed(struct queue *q, struct pending *p)
+{
+    if (p->live->remove && p->place == PLACE_OWED && !p->composing)
+        pending_doom(q, p, DOOM_DROPPED);
+}
+
 /* Another may be composed about it. Whoever left while its delay was to be told may be in another already. */
 static void
 let_go(const struct notice *n, struct pending *p)
@@ -350,6 +357,7 @@ compose_again(struct queue *q, struct moment t, struct notice *n, int64_t due)
         let_go(n, p);
         if (p->place == PLACE_TELLING)
             go_on_after_telling(q, t, p);
+        notice_drop_removed(q, p);
     }
     map_remove(&q->notices_composing, str_new(&n->number, sizeof n->number));
     struct notice *other = map_get(&q->notices_waiting, key_of(n));

@@ -165,6 +165,8 @@ int64_t notice_delay_at(const struct queue *, const struct pending *, struct mom
 bool notice_next(struct queue *, struct moment, unsigned can, struct queue_job *out);
 bool notice_is_coming(const struct queue *, const struct pending *); /* for queue_audit() */
 void notice_free(struct queue *, struct notice *);
+/* If its message was removed and no notice of its failure is being composed, there will be none. */
+void notice_drop_removed(struct queue *, struct pending *);
 /* It failed: places or ends it, asks for the notice. */
 enum recipient_state pending_fail(struct queue *, struct moment, struct pending *);
 
