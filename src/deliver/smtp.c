@@ -145,7 +145,7 @@ try_tls(struct attempt *a, const struct target *to, struct client *client, bool 
         return false;
     *out_next = strict || at_once ? NEXT_HOST : NEXT_CONNECTION_CLEAR; /* TLS at once: that port speaks nothing else */
     if (!err_is(e) && reason.len == 0)
-        text_putf(&reason, "%u %.*s", reply.code, STR_ARG(str_slice(reply.text, 0, 150)));
+        text_put(&reason, str_slice(reply.text, 0, sizeof memory));
     if (err_is(e) && reason.len == 0)
         err_text(e, &reason);
     if (handshake.result == TLS_RESULT_OK)

@@ -161,6 +161,7 @@ note_trouble(void *arg, struct str host, const struct tls_policy *policy, enum t
     struct source *source = arg;
 
     CHECK(host.len > 0 && why.len > 0 && so.len > 0 && policy->level <= TLS_REFUSED);
+    CHECK(!str_starts(why, S("454 454"))); /* a reply's text has its code */
     CHECK((result == TLS_RESULT_OK) == (policy->level == TLS_REFUSED)); /* which says so by itself, or else there is one */
     source->in_clear += str_ends(so, S("in clear"));
 }
