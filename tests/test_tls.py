@@ -170,7 +170,8 @@ def test_client_certificates_are_asked_for_where_configured(tmp_path):
                 return found
 
     contexts = {}
-    with Postrider(tmp_path, site, more="") as server:
+    # As it is shipped: sanitizers open files, so with them the filter lets that pass, and a certificate is looked at in the sandbox.
+    with Postrider(tmp_path, site, binary_path=os.environ["POSTRIDER_RELEASE"], more="") as server:
         want = []  # (listener, tls-client, resumed)
         for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
             meet(server.port, next(iter(clients)), version)

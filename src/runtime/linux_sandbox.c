@@ -15,6 +15,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #if defined(CONTEXT_ASAN) || defined(CONTEXT_TSAN)
@@ -311,6 +312,7 @@ sandbox_enter(struct rt *rt, const struct sandbox_rules *rules, struct sandbox_r
     rt_lanes_stop(w); /* Landlock would not reach their threads */
     /* malloc counts processors in /sys before a thread's first arena, unless it is told how many arenas to make. */
     (void)mallopt(M_ARENA_MAX, 4);
+    tzset(); /* gmtime_r() opens /etc/localtime at its first call, and OpenSSL calls it for each certificate that it verifies */
     TRY(enter_landlock(rules, out_report));
     return enter_seccomp(rules, out_report);
 }
