@@ -3,7 +3,7 @@
 
 #include "base/check.h"
 
-enum { JOB_FIXED = 4096, HOSTS_MAX = 64, PREFIXES_MAX = 64, ENHANCED_MAX = 16, REMOTE_MAX = 400, PATH_MAX_BYTES = 4096 };
+enum { JOB_FIXED = 4096, PREFIXES_MAX = 64, ENHANCED_MAX = 16, REMOTE_MAX = 400, PATH_MAX_BYTES = 4096 };
 
 /* ---- small pieces ---- */
 
@@ -304,7 +304,7 @@ border_put_job(struct put *p, const struct border_job *j)
 static void
 take_hosts(struct take *t, struct arena *arena, struct border_job *out)
 {
-    out->host_count = take_count(t, HOSTS_MAX);
+    out->host_count = take_count(t, LIMIT_MX_HOSTS);
     out->hosts = arena_alloc(arena, (out->host_count + 1) * sizeof *out->hosts);
     for (size_t i = 0; i < out->host_count && !t->bad; i++) {
         out->hosts[i].name = arena_keep(arena, take_bytes(t, LIMIT_DOMAIN));

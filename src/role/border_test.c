@@ -97,11 +97,11 @@ take_policy(struct str in, struct arena *arena, bool *out_same)
 }
 
 static size_t
-put_job(void *memory, size_t cap)
+put_job_to(size_t host_count, void *memory, size_t cap)
 {
     struct prefix prefixes[] = { { .bits = 8 } };
-    struct delivery_host hosts[] = { { .name = STR("mx1.example.org"), .preference = 10 },
-                                     { .name = STR("192.0.2.7"), .preference = 20 } };
+    struct delivery_host hosts[LIMIT_MX_HOSTS + 1] = { { .name = STR("mx1.example.org"), .preference = 10 },
+                                                       { .name = STR("192.0.2.7"), .preference = 20 } };
     struct str mailboxes[] = { S("example.org/anna"), S("example.org/list"), S("example.net/b") };
     uint32_t indices[] = { 3, 5, 70000 };
     struct border_job job = {
@@ -109,7 +109,7 @@ put_job(void *memory, size_t cap)
         .domain = S("example.org"), .helo = S("mx.local.test"), .messages_per_connection = 7,
         .tls = ROUTE_TLS_VERIFY, .smtps = true, .mx_secure = true, .tls_ca = S("/ca.pem"), .login_user = S("u"),
         .login_file = S("/p"), .login_token = true, .allow_private = prefixes, .allow_private_count = 1,
-        .hosts = hosts, .host_count = 2, .envelope = envelope, .indices = indices, .mailboxes = mailboxes,
+        .hosts = hosts, .host_count = host_count, .envelope = envelope, .indices = indices, .mailboxes = mailboxes,
         .base = S("anna /var/mail"), .quota = 1 << 20, .content = S("Subject: x\r\n\r\nx\r\n"),
     };
     struct put p = put_init(memory, cap);
@@ -119,6 +119,12 @@ put_job(void *memory, size_t cap)
     address_from_ip(S("192.0.2.25"), &job.source_ipv4);
     border_put_job(&p, &job);
     return p.full || p.len > border_job_size(&job) ? 0 : p.len;
+}
+
+static size_t
+put_job(void *memory, size_t cap)
+{
+    return put_job_to(2, memory, cap);
 }
 
 static bool
@@ -547,6 +553,25 @@ responses_are_bounded(struct test *t)
     }
 }
 
-TEST_MAIN({ "responses are bounded", responses_are_bounded },
+/* The sender has a bit for each. */
+static void
+a_job_has_no_more_hosts_than_are_tried(struct test *t)
+{
+    struct mem mem = mem_libc();
+    char memory[16384];
+
+    for (size_t count = LIMIT_MX_HOSTS; count <= LIMIT_MX_HOSTS + 1; count++) {
+        struct arena arena;
+        struct border_job job;
+        struct take take = take_init(str_new(memory, put_job_to(count, memory, sizeof memory)));
+
+        arena_init(&arena, &mem, 4096, ARENA_MAX);
+        EXPECT(t, border_take_job(&take, &arena, &job) == (count == LIMIT_MX_HOSTS));
+        arena_done(&arena);
+    }
+}
+
+TEST_MAIN({ "a job has no more hosts than are tried", a_job_has_no_more_hosts_than_are_tried },
+          { "responses are bounded", responses_are_bounded },
           { "each message comes back", each_message_comes_back }, { "cut anywhere it is refused", cut_anywhere_it_is_refused },
           { "flipped bytes do no harm", flipped_bytes_do_no_harm })
