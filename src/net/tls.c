@@ -522,7 +522,6 @@ take_mail_address(struct tls *t, X509 *x)
     return taken;
 }
 
-/* Of a resumed session too: the ticket holds the certificate, and what came of looking at it. */
 static void
 name_client(struct tls *t)
 {
@@ -1148,6 +1147,20 @@ ticket(SSL *ssl, unsigned char *name, unsigned char *iv, EVP_CIPHER_CTX *cipher,
     return 0;
 }
 
+/*
+ * A session of a client that has shown a certificate is not resumed: the ticket holds that certificate and what came of looking at
+ * it, but not those between it and the authority, and whether all of them are still good must be looked at again. Each such client
+ * shakes hands in full.
+ */
+static SSL_TICKET_RETURN
+ticket_opened(SSL *ssl, SSL_SESSION *session, const unsigned char *name, size_t name_len, SSL_TICKET_STATUS status, void *arg)
+{
+    (void)ssl, (void)name, (void)name_len, (void)arg;
+    if ((status != SSL_TICKET_SUCCESS && status != SSL_TICKET_SUCCESS_RENEW) || SSL_SESSION_get0_peer(session))
+        return SSL_TICKET_RETURN_IGNORE_RENEW;
+    return status == SSL_TICKET_SUCCESS ? SSL_TICKET_RETURN_USE : SSL_TICKET_RETURN_USE_RENEW;
+}
+
 /* ---- both sides -------------------------------------------------------------------------------------------------- */
 
 static void
@@ -1186,6 +1199,7 @@ tls_server_new(struct crypto *crypto, struct str pool, const struct key_signer *
     CHECK(SSL_CTX_set_cipher_list(c, SERVER_CIPHERS) == 1 && SSL_CTX_set_ciphersuites(c, SERVER_SUITES) == 1);
     resume_sessions_of(s, pool);
     CHECK(SSL_CTX_set_tlsext_ticket_key_evp_cb(c, ticket) == 1);
+    CHECK(SSL_CTX_set_session_ticket_cb(c, NULL, ticket_opened, NULL) == 1);
     SSL_CTX_set_options(c, SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_PRIORITIZE_CHACHA);
     SSL_CTX_set_num_tickets(c, 1);
     SSL_CTX_set_timeout(c, TICKET_SECONDS);
