@@ -1,12 +1,16 @@
 """A smarthost that wants a login: each mechanism against Postfix with Dovecot's passwords, and who must not hear a password."""
 import base64
 import contextlib
+import os
+import secrets
 import ssl
 
 import pytest
 
 from harness import Postrider, free_port, wait_until
 from peers import Peer, PostfixWith, ScriptedServer, Sink, can_connect
+from test_submission import traces
+from test_tls import memory_of
 from test_tls_out import certificates  # noqa: F401: a fixture
 
 SITE = """
@@ -239,3 +243,20 @@ route default {{ via smtps://smtp.isp.example {{ user u; password-file {path} }}
         assert (said.returncode != 0) == bool(exit_code), said.stdout + said.stderr
         assert ("others can read the secret file" in said.stdout + said.stderr) == bool(exit_code)
         assert SECRET not in said.stdout + said.stderr
+
+
+def test_only_senders_know_a_secret(tmp_path, certificates):  # noqa: F811
+    """They keep it, or could not log in again; the supervisor, which reads its file, does not."""
+    mark = "".join(secrets.choice("ABCDEFGHKMNPQRSTUVWXYZ23456789") for _ in range(20))
+    next_hop = ScriptedServer({"AUTH": "235 2.7.0 welcome"}, ("AUTH PLAIN",), tls=server_context(certificates, "good"))
+    route = (f"route hop.test {{ via smtp://localhost:{next_hop.port} {{ user u; password-file {secret_file(tmp_path / 'file', mark)} }}; "
+             f"family ipv4; tls-ca {certificates}/ca.pem }}")
+    with next_hop, Postrider(tmp_path / "server", SITE, routes=route, binary_path=os.environ["POSTRIDER_RELEASE"]) as server:
+        server.send(to="x@hop.test")
+        assert attempt_of(server, "hop")["result"] == "delivered"
+        pids = {"supervisor": server.process.pid, **server.role_pids()}
+        known = {role.split()[0] for role, pid in pids.items() if any(True for _ in traces(pid, mark))}
+        assert known == {"sender"}, known
+        # What was said to the server is not kept: OpenSSL's buffers and ours are wiped.
+        coded = base64.b64encode(f"\0u\0{mark}".encode())
+        assert not any(coded in memory for role, pid in pids.items() for memory in memory_of(pid))

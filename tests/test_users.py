@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import pty
+import secrets
 import shutil
 import signal
 import smtplib
@@ -22,6 +23,7 @@ import time
 import pytest
 
 from harness import Postrider, binary, free_port, wait_until
+from test_submission import pieces_of, traces
 
 FULL = os.environ.get("POSTRIDER_FULL") == "1"
 GUESSES = 10000 if FULL else 300
@@ -37,6 +39,7 @@ route default {{ via 127.0.0.1:{next_port}; tls off }}
 users {users}
 """
 PASSWORD = "Correct Horse äöü"
+MARK = "".join(secrets.choice("ABCDEFGHKMNPQRSTUVWXYZ23456789") for _ in range(20))  # a password to be searched for
 
 
 def tls():
@@ -342,7 +345,7 @@ def fixture_dovecot():
         pytest.skip("needs Dovecot, and root for it")
     folder = pathlib.Path(tempfile.mkdtemp(prefix="dovecot-auth-"))
     folder.chmod(0o755)
-    (folder / "users").write_text("anna@local.test:{PLAIN}secret::::::\n", encoding="utf-8")
+    (folder / "users").write_text(f"anna@local.test:{{PLAIN}}secret::::::\nbob@local.test:{{PLAIN}}{MARK}::::::\n", encoding="utf-8")
     (folder / "conf").write_text(f"""
 protocols =
 base_dir = {folder}/run
@@ -401,3 +404,15 @@ def test_dovecot_knows_the_users(tmp_path, dovecot):
         (dovecot / "gone").rename(dovecot / "auth")
         assert server.login("anna@local.test", "secret") == 235
 
+
+
+def test_no_password_is_kept_on_its_way_to_dovecot(tmp_path, dovecot):
+    """Nor in the log; right and wrong ones, by sessions that stay open."""
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(Server(tmp_path, users=f"dovecot {dovecot}/auth", binary_path=os.environ["POSTRIDER_RELEASE"]))
+        for mechanism in ("PLAIN", "LOGIN"):
+            for user, code in (("bob@local.test", 235), ("anna@local.test", 535)):
+                assert login(stack.enter_context(server.client()), user, MARK, mechanism) == code
+        found = {role: list(traces(pid, MARK)) for role, pid in server.role_pids().items()}
+        assert {"gate 0", "submission 0"} <= set(found) and not any(found.values()), found
+        assert not any(piece in server.log_path.read_bytes() for piece in pieces_of(MARK))

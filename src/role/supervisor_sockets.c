@@ -89,7 +89,6 @@ close_socket(struct supervisor *s, struct socket *socket)
     mem_free(rt_mem(s->rt), socket, sizeof *socket);
 }
 
-/* Opens what the site wants and is not open. Then comes supervisor_keep_sockets(), or supervisor_drop_sockets(), which undoes it. */
 struct err
 supervisor_open_sockets(struct supervisor *s, const struct site *site, struct text *out_text)
 {

@@ -103,6 +103,8 @@ host_read_file(struct rt *rt, struct str path, size_t max, struct arena *arena, 
     struct err e = run(rt, path, job_read, w, until);
     if (!err_is(e))
         *out = arena_keep(arena, str_new(w->read ? w->read : "", w->read_len));
+    if (w->read)
+        explicit_bzero(w->read, w->read_len); /* it may be a password's file */
     free(w->read);
     work_free(rt, w);
     return e;
