@@ -162,6 +162,32 @@ def test_many_reloads_under_load(tmp_path):
         assert sorted(names(server.mails())) == sorted(load.accepted)
 
 
+def test_no_mail_is_refused_while_its_mailboxes_move(tmp_path):
+    """A job that was handed out before a reload finds out behind it that its Maildir is not there any more."""
+    moved = SITE.replace("deliver maildir {mail}/", "deliver maildir {mail}-moved/")
+    places = [tmp_path / name / "local.test" / "ok" for name in ("mail", "mail-moved")]
+    for place in places:
+        place.parent.mkdir(parents=True)
+        place.write_text("in the way")
+    with Postrider(tmp_path, SITE, more="") as server:
+        with Load(server.port) as load:
+            wait_until(lambda: len(load.accepted) >= 1500, what="a backlog")
+        assert load.failures == []
+        wait_until(lambda: server.figures()["waiting"] == len(load.accepted), what="all to wait")
+        for place in places:
+            place.unlink()
+        server.cli("queue", "retry", "--all", "--config", str(server.config_path))
+        for turn in range(50):
+            server.write_config(SITE if turn % 2 else moved, more="")
+            reload(server)
+            if server.figures()["messages"] == 0:
+                break
+        server.wait_until_empty()
+        assert not [line for line in server.log_events("attempt") if line["result"] == "failed"]
+        got = [file.read_bytes() for place in places if place.exists() for file in (place / "new").iterdir()]
+        assert sorted(names(got)) == sorted(load.accepted)
+
+
 def test_long_answers_come_whole(tmp_path):
     with Postrider(tmp_path, SITE, more="") as server, contextlib.ExitStack() as sessions:
         for _ in range(5):  # each session keeps its generation's processes

@@ -370,10 +370,12 @@ configured(struct role *role)
 
     if (!s->queue) /* the spool is still being opened: the queue begins with what the site says then */
         return;
+    s->reloads++;
     arena_init(&arena, rt_mem(s->rt), 4096, 16 << 20);
     struct queue_settings settings = queue_settings_of(s, &arena);
     queue_set_settings(s->queue, store_moment(s), &settings);
     arena_done(&arena);
+    event_wake(s->rt, &role->changed); /* who waits for a mailbox that has moved */
     store_kick(s);
 }
 

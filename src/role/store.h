@@ -53,6 +53,7 @@ struct store {
     size_t death_count;            /* ever */
     struct event died;
     size_t sender_jobs, mailbox_jobs; /* begun and not ended */
+    size_t reloads;                   /* how often the queue's routes changed */
     bool space_accepting;
     bool stuck;                    /* settles wait for space: nothing is delivered meanwhile */
     uint64_t space_free;

@@ -29,6 +29,7 @@ struct work {
     enum role_kind kind;
     uint32_t index, generation;
     size_t deaths_seen;
+    size_t reloads; /* when it was handed out */
 };
 
 /* ---- who does it ---- */
@@ -81,6 +82,13 @@ choose(struct work *w, enum role_kind kind, struct str base)
     return best;
 }
 
+/* A reload may have moved its Maildirs, or taken them away: the queue hands it out anew, by what is true now. */
+static bool
+is_outdated(const struct work *w)
+{
+    return !w->job.notice && w->job.route->kind == ROUTE_MAILDIR && w->reloads != w->s->reloads;
+}
+
 static struct peer *
 take_hand(struct work *w, enum role_kind kind, struct str base)
 {
@@ -88,8 +96,8 @@ take_hand(struct work *w, enum role_kind kind, struct str base)
     int64_t until = within(s->rt, PEER_WAIT_NS);
     struct peer *peer;
 
-    while (!(peer = choose(w, kind, base)))
-        if (s->ending || role_is_ending(s->role) || err_is(event_wait(s->rt, &s->role->changed, until)))
+    while (is_outdated(w) || !(peer = choose(w, kind, base)))
+        if (is_outdated(w) || s->ending || role_is_ending(s->role) || err_is(event_wait(s->rt, &s->role->changed, until)))
             return NULL;
     w->peer = peer->serial;
     w->kind = peer->kind;
@@ -414,6 +422,10 @@ deliver(struct work *w, const struct spool_message *m)
     struct str reply, base = S("");
     bool mailbox = w->job.route->kind == ROUTE_MAILDIR;
 
+    if (is_outdated(w)) {
+        queue_job_returned(s->queue, store_moment(s), w->job.number);
+        return;
+    }
     describe(w, m, &job);
     if (!mailbox)
         put_hosts(w, &job);
@@ -675,6 +687,7 @@ store_start_job(struct store *s, const struct queue_job *job)
 
     w->s = s;
     w->job = *job;
+    w->reloads = s->reloads;
     *running(w) += 1;
     arena_init(&w->arena, rt_mem(s->rt), 8192, ARENA_MAX);
     /* What the job points to ends with it; the log line comes a moment later. */
