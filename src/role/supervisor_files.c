@@ -236,13 +236,15 @@ supervisor_send_users(struct process *p)
 
     if (s->site->users.kind != USERS_FILE)
         return OK;
-    bool again = p->users_unopened;
+    bool again = p->users_unopened, told = p->users_denied;
     struct err e = open_users(s, &handle);
-    p->users_unopened = err_is(e) && e.kind != ERR_NOT_FOUND && e.kind != ERR_DENIED; /* it is gone, or not for use */
-    if (err_is(e) && !(again && p->users_unopened)) /* each time would be every other second */
+    bool denied = err_is(e) && e.kind == ERR_DENIED;
+    p->users_unopened = err_is(e) && e.kind != ERR_NOT_FOUND;
+    p->users_denied = denied && told;
+    if (err_is(e) && !again) /* each time would be every other second */
         log_file(s, "users-not-opened", s->site->users.path, e);
-    if (p->users_unopened)
-        return OK; /* what the gate has, it keeps */
+    if (p->users_unopened && (told || !denied))
+        return OK; /* what the gate has, it keeps; or it knows that there are none for use */
     int64_t until = within(s->rt, 5 * SECOND);
     if (!p->control)
         e = ERR(ERR_CLOSED, "pass the users file on");
@@ -250,6 +252,7 @@ supervisor_send_users(struct process *p)
         e = link_send(p->control, CONTROL_USERS, S(""), until);
     else
         e = link_send_handles(p->control, CONTROL_USERS, S(""), &handle, 1, until);
+    p->users_denied = denied && !err_is(e);
     handle_close(s->rt, handle);
     return e;
 }
