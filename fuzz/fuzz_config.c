@@ -83,7 +83,7 @@ fuzz_one(struct str input, struct arena *arena)
     struct conf_bundle bundle;
     struct conf_problems *problems = arena_new(arena, struct conf_problems);
     struct directory_domain_info info;
-    size_t at = 0;
+    const struct domain *at = NULL;
 
     conf_problems_init(problems, arena);
     conf_bundle_init(&bundle, arena, &world, files[0].path);

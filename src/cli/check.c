@@ -23,7 +23,8 @@ static void
 put_summary(struct text *t, const struct site *site)
 {
     struct directory_domain_info info;
-    size_t at = 0, names = 0, domains = 0;
+    const struct domain *at = NULL;
+    size_t names = 0, domains = 0;
 
     for (; directory_next(site->directory, &at, &info); domains++)
         names += str_is_absent(info.same_as) ? info.names : 0;

@@ -511,12 +511,10 @@ directory_maildir(const struct directory *d, struct str address, struct text *ou
 }
 
 bool
-directory_next(const struct directory *d, size_t *at, struct directory_domain_info *out)
+directory_next(const struct directory *d, const struct domain **at, struct directory_domain_info *out)
 {
-    const struct domain *domain = d->first;
+    const struct domain *domain = *at ? (*at)->next : d->first;
 
-    for (size_t i = 0; i < *at && domain; i++)
-        domain = domain->next;
     if (!domain)
         return false;
     const struct domain *real = domain->same_as ? domain->same_as : domain;
@@ -524,7 +522,7 @@ directory_next(const struct directory *d, size_t *at, struct directory_domain_in
     out->names = real->rules->names.count;
     if (domain->same_as)
         out->same_as = domain->same_as->name;
-    ++*at;
+    *at = domain;
     return true;
 }
 

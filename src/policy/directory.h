@@ -93,15 +93,16 @@ const struct directory_route *directory_route(const struct directory *, struct s
 /* The Maildir of a final address. False: no such mailbox (any more), or not in a Maildir: fail it with 5.1.1. */
 bool directory_maildir(const struct directory *, struct str address, struct text *out_path);
 
-/* Domains in the order of the configuration, for supervisors (which users deliver), ETRN and status. NULL at the
- * end. */
+/* Domains in the order of the configuration, for supervisors (which users deliver), ETRN and status. *at is NULL at
+ * first, and moves on. */
 struct directory_domain_info {
     struct str name;
     struct str same_as; /* absent: stands for itself */
     const struct directory_route *route;
     size_t names;       /* mailboxes, aliases and lists */
 };
-bool directory_next(const struct directory *, size_t *at, struct directory_domain_info *out);
+struct domain;
+bool directory_next(const struct directory *, const struct domain **at, struct directory_domain_info *out);
 /* Whether a postmaster can be reached, and the first domain that could have one (absent: there is no local domain). */
 bool directory_has_postmaster(const struct directory *, struct conf_where *out_where);
 

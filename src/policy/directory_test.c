@@ -450,7 +450,8 @@ knows_where_mail_goes(struct test *t)
         { "no domain", STR("anna"), { NULL, 0 } },
     };
     struct directory_domain_info info;
-    size_t at = 0, count = 0;
+    const struct domain *at = NULL;
+    size_t count = 0;
     struct fixture f;
 
     fixture_init(&f, site_files, sizeof site_files / sizeof *site_files);

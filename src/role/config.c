@@ -1069,7 +1069,8 @@ finish_routes(struct setting_reader *r, struct site *site)
                    .messages_per_connection = 100 },
     };
     struct site_route *routes = arena_alloc(&site->arena, (site->route_count + 1) * sizeof *routes);
-    size_t count = 0, at = 0;
+    const struct domain *at = NULL;
+    size_t count = 0;
 
     for (size_t i = 0; i < site->route_count; i++)
         if (site->routes[i].domain_count > 0)
@@ -1347,7 +1348,7 @@ site_check_world(const struct site *site, const struct site_world *w, struct con
         else
             conf_warn(problems, nowhere, "there is no domain, so nobody gets mail for postmaster");
     }
-    for (size_t at = 0; w->has_user && directory_next(site->directory, &at, &info);) {
+    for (const struct domain *at = NULL; w->has_user && directory_next(site->directory, &at, &info);) {
         const struct directory_route *route = info.route;
         if (route->kind == DIRECTORY_ROUTE_MAILDIR && !str_is_absent(route->user) && !w->has_user(w->ctx, route->user))
             conf_error(problems, route->where, CONF_NO_SUGGESTION, "there is no user \"%.*s\" on this machine",

@@ -143,7 +143,7 @@ make_base(struct supervisor *s, const struct site *site, const struct mail_base 
     struct directory_domain_info info;
 
     TRY(host_make_dir(s->rt, base->path, 0750, uid, gid, FOREVER));
-    for (size_t at = 0; s->root && directory_next(site->directory, &at, &info);) {
+    for (const struct domain *at = NULL; s->root && directory_next(site->directory, &at, &info);) {
         const struct directory_route *route = info.route;
         struct text path = text_init(memory, sizeof memory);
         if (route->kind != DIRECTORY_ROUTE_MAILDIR || !str_eq(load_mail_base(route->maildir), base->path) ||
@@ -593,7 +593,7 @@ find_bases(struct supervisor *s, const struct site *site, struct mail_base *base
     struct directory_domain_info info;
     size_t count = 0;
 
-    for (size_t at = 0; directory_next(site->directory, &at, &info);) {
+    for (const struct domain *at = NULL; directory_next(site->directory, &at, &info);) {
         const struct directory_route *route = info.route;
         struct mail_base base = { str_is_absent(route->user) ? S("") : route->user, load_mail_base(route->maildir),
                                   s->user_id, s->group_id };
