@@ -152,6 +152,15 @@ reply_make(struct arena *arena, unsigned code, const char *enhanced, const char 
     return r;
 }
 
+const struct reply *
+reply_join(struct arena *arena, unsigned code, const char *enhanced, struct str text, struct str more)
+{
+    struct reply *r = arena_new(arena, struct reply);
+
+    *r = (struct reply){ .code = code, .enhanced = str_from_cstr(enhanced), .text = arena_join(arena, text, more) };
+    return r;
+}
+
 /* Room for text on a line: without code, separator, enhanced code with its space, and CRLF. */
 static size_t
 line_room(const struct reply *r)

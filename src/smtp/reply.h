@@ -30,6 +30,8 @@ reply_is_positive(const struct reply *r)
  * know that the client asked for it: RFC 6531 section 3.7.4.1). enhanced: a literal. */
 const struct reply *reply_make(struct arena *, unsigned code, const char *enhanced, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
+/* The same of two texts, for what each message or session is told: formatting costs more than all else about a reply. */
+const struct reply *reply_join(struct arena *, unsigned code, const char *enhanced, struct str, struct str);
 
 /* All its lines, with CRLF. */
 void reply_put(struct text *, const struct reply *);

@@ -86,6 +86,7 @@ struct session {
     bool admitted;
     const struct reply *refuses_all; /* the greeting was 554 or 521 */
     bool over;                   /* no further command is read */
+    bool quit;                   /* the client said so itself */
     bool broken;                 /* nothing can be said any more */
     uint32_t idle_commands, auth_failures, xclients;
     bool helo_told;              /* by XCLIENT: what EHLO says is the proxy's name */
@@ -321,7 +322,7 @@ admit(struct session *s)
 static const struct reply *
 greeting(struct session *s)
 {
-    return reply_make(&s->scratch, 220, "", "%.*s ESMTP Postrider", STR_ARG(s->settings->hostname));
+    return reply_join(&s->scratch, 220, "", s->settings->hostname, S(" ESMTP Postrider"));
 }
 
 /* The greeting: RFC 5321 section 3.1. */
@@ -510,7 +511,7 @@ run_helo(struct session *s, struct str args, int64_t until)
     const struct reply *refusal = take_hello(s, args, false);
 
     (void)until;
-    return refusal ? refusal : reply_make(&s->scratch, 250, "", "%.*s", STR_ARG(s->settings->hostname));
+    return refusal ? refusal : reply_join(&s->scratch, 250, "", s->settings->hostname, S(""));
 }
 
 static const struct reply *
@@ -529,12 +530,15 @@ run_ehlo(struct session *s, struct str args, int64_t until)
                                 : S("");
     text_put(&t, set->hostname);
     text_put(&t, S(" greets you\nPIPELINING\nSIZE"));
-    if (set->size_max > 0)
-        text_putf(&t, " %" PRIu64, set->size_max);
+    if (set->size_max > 0) {
+        text_put_byte(&t, ' ');
+        text_put_u64(&t, set->size_max);
+    }
     text_put(&t, S("\n8BITMIME\nENHANCEDSTATUSCODES\nCHUNKING\nSMTPUTF8\nDSN\nDELIVERBY"));
     if (!wire_is_in_clear(s->wire))
         text_put(&t, S("\nREQUIRETLS"));
-    text_putf(&t, "\nLIMITS RCPTMAX=%" PRIu32, set->rcpt_max);
+    text_put(&t, S("\nLIMITS RCPTMAX="));
+    text_put_u64(&t, set->rcpt_max);
     if (hold_max(s) > 0) {
         text_putf(&t, "\nFUTURERELEASE %" PRId64 " ", hold_max(s) / SECOND);
         date_put_rfc3339(&t, rt_wall(s->rt) + hold_max(s));
@@ -552,7 +556,7 @@ run_ehlo(struct session *s, struct str args, int64_t until)
         }
     }
     CHECK(!t.full);
-    return reply_make(&s->scratch, 250, "", "%.*s", STR_ARG(text_str(&t)));
+    return reply_join(&s->scratch, 250, "", text_str(&t), S(""));
 }
 
 /* ---- STARTTLS: RFC 3207 ------------------------------------------------------------------------------------------ */
@@ -1192,6 +1196,7 @@ run_quit(struct session *s, struct str args, int64_t until)
 {
     (void)args;
     (void)until;
+    s->quit = true;
     end(s, S("quit"));
     return &reply_closing;
 }
@@ -1532,7 +1537,7 @@ content_commit(struct session *s)
         h->log_message(h->ctx, s->client,
                        &(struct server_message){ t->id, &envelope, t->content.repaired, rt_now(s->rt) - t->began });
     message_id_put(&id, t->id);
-    return reply_make(&s->scratch, 250, "2.0.0", "Stored as %.*s", STR_ARG(text_str(&id)));
+    return reply_join(&s->scratch, 250, "2.0.0", S("Stored as "), text_str(&id));
 }
 
 /* Whatever the reply is, the transaction is over: section 4.1.1.4. */
@@ -1882,6 +1887,16 @@ read_command(struct session *s, struct str *out_line)
     return false;
 }
 
+/* QUIT was its last word, and nothing is here behind it. Over TLS another one follows, of TLS itself. */
+static bool
+client_is_silent(struct session *s)
+{
+    bool more = false;
+
+    return s->quit && wire_is_in_clear(s->wire) && input_here(&s->in).len == 0 &&
+           !err_is(input_fill_now(&s->in, &more)) && !more;
+}
+
 /* We hang up first. Bytes that the client still sends would make the system answer with a reset, and our last reply
  * might never be read: wait for its end, for a moment. */
 static void
@@ -1890,7 +1905,7 @@ linger(struct session *s)
     int64_t until = within(s->rt, LINGER_NS);
     uint64_t most = s->in.bytes + LINGER_BYTES;
 
-    if (s->broken)
+    if (s->broken || client_is_silent(s))
         return;
     wire_shut_down(s->wire);
     do
