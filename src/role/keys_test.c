@@ -7,6 +7,7 @@
 #include "base/test.h"
 #include "net/signing.h"
 #include "role/border.h"
+#include "role/control.h"
 #include "role/role.h"
 #include "runtime/host.h"
 
@@ -47,6 +48,7 @@ struct world {
     struct role role;
     struct crypto *crypto;
     struct pool pools[POOLS];
+    struct link *supervisor; /* its end of the control link */
     struct event heard;
     char folder[64];
     struct arena arena;
@@ -190,6 +192,36 @@ run_keys(void *arg)
     w->role.ops->run(&w->role);
 }
 
+/* The supervisor asks, over the control link, and is answered. */
+static size_t
+tickets_told(struct world *w)
+{
+    struct str tickets;
+
+    CHECK(!err_is(link_call(w->supervisor, CONTROL_TICKETS, S(""), &w->arena, within(w->rt, 100 * SECOND), &tickets)));
+    return tickets.len;
+}
+
+static bool
+hear_supervisor(void *ctx, struct link *link, struct link_message *m)
+{
+    struct world *w = ctx;
+
+    (void)link;
+    w->role.ops->tell_tickets(&w->role, m->call);
+    return true;
+}
+
+static void
+connect_supervisor(struct world *w)
+{
+    struct link_settings settings = { .name = S("supervisor"), .ctx = w, .handle = hear_supervisor, .closed = closed };
+    struct handle theirs;
+
+    w->supervisor = link_to(w, &theirs, NULL);
+    CHECK(!err_is(link_open(w->rt, theirs, &settings, &w->role.control)));
+}
+
 static void
 world_begin(struct world *w, struct conf_fixture *conf)
 {
@@ -212,6 +244,7 @@ world_begin(struct world *w, struct conf_fixture *conf)
     }
     for (uint32_t i = 0; i < FILES; i++)
         pass(w, i, w->certificates[file_of_index[i]], w->keys[file_of_index[i]]);
+    connect_supervisor(w);
     w->role.ops->prepare(&w->role);
     CHECK(w->role.ops->start(&w->role));
 }
@@ -223,6 +256,10 @@ world_end(struct world *w, struct conf_fixture *conf, struct scope *scope)
     event_wake(w->rt, &w->role.changed);
     CHECK(!err_is(scope_wait(scope, within(w->rt, 100 * SECOND))));
     scope_end(scope);
+    test_case(w->t, "a role that is ending has no keys of tickets, and says so");
+    EXPECT_INT(w->t, tickets_told(w), 0);
+    link_free(w->supervisor);
+    link_free(w->role.control);
     for (int i = 0; i < POOLS; i++) {
         link_free(w->pools[i].link);
         link_free(w->pools[i].signatures);
@@ -258,6 +295,8 @@ run_rights(struct rt *rt, void *arg)
     connect_pool(w, MX, ROLE_RECEIVER);
     connect_pool(w, SUBMISSION, ROLE_SUBMISSION);
     wait_until_told(w, 1);
+
+    EXPECT(w->t, tickets_told(w) > 0);
 
     test_case(w->t, "each pool knows its own");
     EXPECT_STR(w->t, str_from_cstr(w->pools[MX].shown), S(":0 inner:1 "));
