@@ -1040,14 +1040,15 @@ gather_addresses(struct setting_reader *r, struct site *site, size_t *out_count)
 /*
  * For a domain of ours: of the default route what is about ourselves, its source, HELO name, connections and waits. How
  * it encrypts, who logs in there and how fast it may go is about the host that it leads to, and goes with it: the
- * smarthost's password is not for our own LMTP server. `to_mx`: where the default is `direct`, both lead to MX hosts.
+ * smarthost's password is not for our own LMTP server. A `direct` one leads to no host of its own: what it asks is asked of
+ * all SMTP servers, so also of those that we relay to.
  */
 static struct route
-beside(const struct route *fallback, bool to_mx)
+beside(const struct route *fallback, bool relays)
 {
     struct route route = *fallback;
 
-    if (to_mx && fallback->kind == ROUTE_MX)
+    if (relays && fallback->kind == ROUTE_MX)
         return route;
     route.kind = ROUTE_MX;
     route.port = 25;
@@ -1091,7 +1092,7 @@ finish_routes(struct setting_reader *r, struct site *site)
         if (from->kind == DIRECTORY_ROUTE_NONE)
             continue;
         struct route *route = arena_new(&site->arena, struct route);
-        *route = beside(&last.route, from->kind == DIRECTORY_ROUTE_MX);
+        *route = beside(&last.route, from->kind == DIRECTORY_ROUTE_MX || from->kind == DIRECTORY_ROUTE_VIA);
         if (from->kind == DIRECTORY_ROUTE_MAILDIR) {
             route->kind = ROUTE_MAILDIR;
             route->path = from->maildir;

@@ -242,7 +242,9 @@ own_domains_site(struct test *t)
           ROUTE_TLS_TRY, false },
         { "a backup MX goes to MX hosts as the default does", STR("direct; tls require verify; tls-ca ca.pem"), STR("backup.example"),
           ROUTE_TLS_VERIFY, true },
-        { "a gateway is none", STR("direct; tls require"), STR("inside.example"), ROUTE_TLS_TRY, false },
+        { "a gateway is one of all the servers that must", STR("direct; tls require verify; tls-ca ca.pem"), STR("inside.example"),
+          ROUTE_TLS_VERIFY, true },
+        { "an LMTP server is not", STR("direct; tls require"), STR("lmtp.example"), ROUTE_TLS_TRY, false },
     };
 
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
