@@ -86,7 +86,6 @@ struct session {
     bool admitted;
     const struct reply *refuses_all; /* the greeting was 554 or 521 */
     bool over;                   /* no further command is read */
-    bool quit;                   /* the client said so itself */
     bool broken;                 /* nothing can be said any more */
     uint32_t idle_commands, auth_failures, xclients;
     bool helo_told;              /* by XCLIENT: what EHLO says is the proxy's name */
@@ -1196,7 +1195,6 @@ run_quit(struct session *s, struct str args, int64_t until)
 {
     (void)args;
     (void)until;
-    s->quit = true;
     end(s, S("quit"));
     return &reply_closing;
 }
@@ -1887,16 +1885,6 @@ read_command(struct session *s, struct str *out_line)
     return false;
 }
 
-/* QUIT was its last word, and nothing is here behind it. Over TLS another one follows, of TLS itself. */
-static bool
-client_is_silent(struct session *s)
-{
-    bool more = false;
-
-    return s->quit && wire_is_in_clear(s->wire) && input_here(&s->in).len == 0 &&
-           !err_is(input_fill_now(&s->in, &more)) && !more;
-}
-
 /* We hang up first. Bytes that the client still sends would make the system answer with a reset, and our last reply
  * might never be read: wait for its end, for a moment. */
 static void
@@ -1905,7 +1893,7 @@ linger(struct session *s)
     int64_t until = within(s->rt, LINGER_NS);
     uint64_t most = s->in.bytes + LINGER_BYTES;
 
-    if (s->broken || client_is_silent(s))
+    if (s->broken)
         return;
     wire_shut_down(s->wire);
     do

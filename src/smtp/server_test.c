@@ -1463,40 +1463,6 @@ speaks_for_others_test(struct test *t)
     in_world(t, speaks_for_others);
 }
 
-/* How long the server stays when we have read its end and do not close. */
-static int64_t
-peer_outstays(struct peer *p)
-{
-    int64_t began = rt_now(p->rt);
-
-    EXPECT(p->t, !err_is(scope_wait(&p->scope, within(p->rt, MINUTE))));
-    return rt_now(p->rt) - began;
-}
-
-static void
-hangs_up(struct peer *p)
-{
-    test_case(p->t, "at once when QUIT was the last word");
-    peer_connect(p);
-    peer_begin(p);
-    peer_play(p, (struct step[]){{QUIT, STR("221 end")}}, 1);
-    EXPECT(p->t, peer_outstays(p) == 0);
-    peer_leave(p);
-
-    test_case(p->t, "later when it was not: who goes on talking shall still read our last reply");
-    peer_connect(p);
-    peer_begin(p);
-    peer_play(p, (struct step[]){{STR("QUIT\r\nNOOP\r\n"), STR("221 end")}}, 1);
-    EXPECT(p->t, peer_outstays(p) >= SECOND);
-    peer_leave(p);
-}
-
-static void
-hangs_up_test(struct test *t)
-{
-    in_leaping_world(t, hangs_up);
-}
-
 /* design: an idle session must cost well under 8 KiB beside its stack. */
 static void
 rests_small(struct peer *p)
@@ -1631,5 +1597,5 @@ TEST_MAIN({"dialogs", dialogs_test}, {"every command at every point", order_test
           {"10,000 chunks of a byte", tiny_chunks_test}, {"gives up on time", gives_up_test},
           {"minutes apart", minutes_test}, {"tells in time", tells_in_time_test},
           {"a store in trouble", trouble_test}, {"who may enter", door_test}, {"speaks for others", speaks_for_others_test},
-          {"offers what works", offers_test}, {"hangs up", hangs_up_test},
+          {"offers what works", offers_test},
           {"rests small", rests_small_test}, {"cut at every byte", cuts_test}, {"nonsense", nonsense_test})
