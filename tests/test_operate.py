@@ -142,6 +142,7 @@ def test_the_queue_of_a_next_hop_that_comes_up_again_drains_on_retry(tmp_path):
     (["stop", "--frobnicate"], 64, "frobnicate"),
     (["queue", "rm", "--all"], 64, "--all goes with retry only"),
     (["queue", "list", "--all"], 64, "--all goes with retry only"),
+    (["queue", "retry", "--all", UNKNOWN], 64, "either --all or queue ids"),
     (["queue", "list", UNKNOWN], 64, "is not expected here"),
     (["mailq", "--all"], 64, "no such option"),
     (["status", "now"], 64, "\"now\" is not expected here"),

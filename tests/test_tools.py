@@ -265,7 +265,7 @@ def test_send_shows_the_dialog_and_composes(tmp_path):
     with Sink(tmp_path / "kept") as sink:
         sent = run("send", "--server", sink.at, "--from", "a@x.test", "--to", "b@y.test", "--cc", "c@y.test", "--bcc",
                    "d@y.test", "--subject", "Grüße aus Köln", "--attach", picture, "--attach", __file__, "--header",
-                   "X-Color: blue", "--notify", "success,delay", "--envid", "id 1", "-",
+                   "X-Color: blue", "--header", "X-Ort: Köln", "--notify", "success,delay", "--envid", "id 1", "-",
                    stdin="Schöne Grüße\n.\n".encode())
         assert sent.returncode == 0
         dialog = sent.stdout.decode().splitlines()
@@ -273,7 +273,7 @@ def test_send_shows_the_dialog_and_composes(tmp_path):
         assert "> RCPT TO:<d@y.test> NOTIFY=SUCCESS,DELAY" in dialog
         assert any(line.startswith("< 250 2.0.0 Taken") for line in dialog)
         message = email.message_from_bytes(sink.messages()[0], policy=email.policy.default)
-        assert message["Subject"] == "Grüße aus Köln" and message["X-Color"] == "blue"
+        assert message["Subject"] == "Grüße aus Köln" and message["X-Color"] == "blue" and message["X-Ort"] == "Köln"
         assert message["Cc"] == "c@y.test" and b"d@y.test" not in sink.messages()[0]
         text, first, second = message.iter_parts()
         assert text.get_content() == "Schöne Grüße\r\n.\r\n"
@@ -294,6 +294,7 @@ def test_send_passes_a_whole_message_on_as_it_is(tmp_path):
     (["--server", "127.0.0.1:1"], 64), (["--to", "not an address"], 64), (["--to", "a@b", "/no/such/file"], 66),
     (["--to", "a@b", "--attach", "/no/such/file"], 66), (["--to", "a@b", "one", "two"], 64),
     (["--to", "a@b", "--notify", "often"], 64), (["--to", "a@b", "--notify", "never,delay"], 64),
+    (["--to", "a@b", "--header", "no colon"], 64), (["--to", "a@b", "--header", ": no name"], 64),
 ])
 def test_send_says_what_is_wrong(words, code):
     said = run("send", *words)

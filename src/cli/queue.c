@@ -403,6 +403,8 @@ run_word(struct rt *rt, struct command *c, struct str word)
             return cli_fail(c->verb, EXIT_USAGE, "--all goes with retry only (try --help)");
         if (words[i].wants_ids && c->operands.count == 0 && !c->set.all)
             return cli_fail(c->verb, EXIT_USAGE, "%.*s wants queue ids", STR_ARG(word));
+        if (c->set.all && c->operands.count > 0)
+            return cli_fail(c->verb, EXIT_USAGE, "either --all or queue ids, not both");
         if (!words[i].wants_ids && !cli_no_operands(c->verb, &c->operands, &exit))
             return exit;
         c->o = operate_open(rt, c->verb, &c->set.operate, &exit);

@@ -90,6 +90,12 @@ compose(struct send *s, struct str body)
         .attachment_count = files,
     };
 
+    for (size_t i = 0; i < c.field_count; i++) {
+        struct str field = c.fields[i];
+        struct header_field taken;
+        if (!header_take(&field, &taken))
+            return cli_fail(&verb_send, EXIT_USAGE, "--header \"%.*s\": a header field is NAME: VALUE", STR_ARG(field));
+    }
     for (size_t i = 0; i < files; i++) {
         struct str path = s->set.attach.word[i];
         struct err e = host_read_file(s->rt, path, FILE_MAX, &s->arena, FOREVER, &attachments[i].content);

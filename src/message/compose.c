@@ -188,7 +188,7 @@ compose_size(const struct compose *c)
     for (size_t i = 0; i < c->cc_count; i++)
         size += 2 * c->cc[i].len + 8;
     for (size_t i = 0; i < c->field_count; i++)
-        size += 4 * c->fields[i].len + 8;
+        size += 8 * c->fields[i].len + 40;
     for (size_t i = 0; i < c->attachment_count; i++)
         size += 512 + 3 * c->attachments[i].name.len + (c->attachments[i].content.len / BASE64_LINE + 1) * 78;
     return size;
@@ -208,7 +208,7 @@ compose_put(struct text *t, const struct compose *c)
     for (size_t i = 0; i < c->field_count; i++) {
         struct str value = c->fields[i];
         struct str name = str_cut(&value, ':');
-        header_put(t, str_trim(name), str_trim(value), c->utf8);
+        header_put_text(t, str_trim(name), str_trim(value), c->utf8);
     }
     text_put(t, S("MIME-Version: 1.0\r\n"));
     if (c->attachment_count == 0) {
