@@ -180,6 +180,7 @@ def world(tmp_path_factory, network):
             "backup.test": ["@ MX 5 ten", "ten A 192.0.2.10", "@ MX 10 mx.local.test."],
             "asked.test": ["@ MX 5 knows", "knows A 192.0.2.30", "@ MX 10 mx.local.test.", "@ MX 20 ten.backup.test."],
             "twin.test": ["@ MX 5 silent", "silent A 203.0.113.1", "@ MX 10 another-name", "another-name A 192.0.2.1"],
+            "itself.test": ["@ MX 5 dead", "dead A 192.0.2.20", "@ MX 10 another-name", "another-name A 192.0.2.1"],
             "mute.test": ["@ MX 5 silent", "silent A 203.0.113.1", "@ MX 10 mx.local.test."],
         }, broken=["lame.test", "lame.mx.test"]))
         servers = {name: stack.enter_context(ScriptedServer(port=25, host=address)) for name, address in hosts.items()}
@@ -303,6 +304,18 @@ def test_a_backup_asks_better_hosts_whom_they_know(world):
         assert client.rcpt("known@asked.test")[0] == 250
         code, words = client.rcpt("nobody@asked.test")
         assert code == 550 and b"5.1.1" in words
+
+
+def test_a_backup_does_not_ask_itself(network, world, tmp_path):
+    """The better host is down, and the next in the MX list is this one by a name that it does not know."""
+    config = SITE.replace("address 127.0.0.1:{port}", "address 127.0.0.1:{port} 192.0.2.1:25").replace("mute.test", "itself.test")
+    with Postrider(tmp_path, config=config) as server:
+        with smtplib.SMTP("127.0.0.1", server.port, timeout=60) as client:
+            client.ehlo("client.test")
+            client.mail("a@client.test")
+            assert client.rcpt("x@itself.test")[0] == 450
+        asked = wait_until(lambda: [e for e in server.log_events("session") if "192.0.2.1" in e["client"]], what="its own visit")
+        assert len(asked) == 1 and asked[0]["recipients"] == 0, asked
 
 
 def test_nobody_is_asked_in_clear_where_tls_is_required(world, tmp_path):

@@ -218,6 +218,7 @@ static void
 meet_ourselves(struct attempt *a, const struct target *to)
 {
     a->met_ourselves = true;
+    a->only_521 = a->only_absent = a->only_unfit = false;
     if (!a->trouble.set) /* or a better host was tried: what is wrong with that one says more */
         attempt_trouble(a, to, OUTCOME_ABOUT_DESTINATION, S("4.4.6"),
                         S("the host calls itself as we do: mail for this domain would come back to us"));
@@ -525,7 +526,7 @@ try_preference(struct attempt *a, const struct delivery_host *const *hosts, size
     if (targets->own)
         return false;
     a->tried = true;
-    for (size_t i = 0; i < targets->count && a->pending > 0 && !a->stop; i++)
+    for (size_t i = 0; i < targets->count && a->pending > 0 && !a->stop && !a->met_ourselves; i++)
         try_target(a, &targets->list[i]);
     return !a->met_ourselves;
 }

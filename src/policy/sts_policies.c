@@ -33,6 +33,7 @@ struct known {
     bool used_again;     /* by mail of more than one day */
     uint8_t failed;      /* enum tls_result: what became of the newest attempt */
     int64_t failed_at;
+    uint32_t failures;   /* in a row */
     char failed_id_bytes[STS_ID_MAX], why_bytes[WHY_KEPT];
     struct str failed_id, why;
     bool fetching;
@@ -394,6 +395,7 @@ note_failure(struct sts_policies *p, struct known *k, struct str id, enum tls_re
     bool matters = !is_valid(p, k) || k->mode != STS_NONE;
     struct log_line line;
 
+    k->failures = k->failed != TLS_RESULT_OK && str_eq(k->failed_id, id) ? k->failures + 1 : 1;
     k->failed_at = rt_now(p->rt);
     k->failed = (uint8_t)result;
     struct text id_text = text_init(k->failed_id_bytes, sizeof k->failed_id_bytes);
@@ -461,12 +463,22 @@ fetch(struct sts_policies *p, struct known *k, struct str id, int64_t until, str
     return e;
 }
 
+/* Each failure in a row doubles the pause: a host that swallows what it gets costs whoever asks a minute, and it shall find an
+ * answer here when it comes back, also if that is in half an hour. */
+static bool
+has_just_failed(const struct sts_policies *p, const struct known *k)
+{
+    uint32_t doubled = k->failures < 5 ? k->failures : 5;
+
+    return k->failed != TLS_RESULT_OK && rt_now(p->rt) - k->failed_at < STS_RETRY_NS / 2 << doubled;
+}
+
 static bool
 wants_fetch(const struct sts_policies *p, const struct known *k, struct str id)
 {
     if (id.len == 0 || (is_valid(p, k) && str_eq(k->file.id, id)))
         return false;
-    return k->failed == TLS_RESULT_OK || !str_eq(k->failed_id, id) || rt_now(p->rt) - k->failed_at >= STS_RETRY_NS;
+    return !str_eq(k->failed_id, id) || !has_just_failed(p, k);
 }
 
 static void
@@ -547,7 +559,7 @@ renew(struct sts_policies *p, struct known *k, struct arena *scratch)
 static bool
 has_expired(const struct sts_policies *p, const struct known *k)
 {
-    return !is_valid(p, k) && k->users == 0 && (k->failed == TLS_RESULT_OK || rt_now(p->rt) - k->failed_at >= STS_RETRY_NS);
+    return !is_valid(p, k) && k->users == 0 && !has_just_failed(p, k);
 }
 
 /* The domains of that kind, since the list may change while we wait. */

@@ -137,8 +137,14 @@ keeps_and_renews_body(struct world *w)
     EXPECT_STR(w->t, w->answer.id, S("2"));
     EXPECT(w->t, find(w) && w->fetches == 3);
     EXPECT(w->t, !err_is(rt_sleep(w->rt, within(w->rt, STS_RETRY_NS))));
+    EXPECT(w->t, find(w) && w->fetches == 4 && w->answer.policy.mode == STS_TESTING);
+
+    test_case(w->t, "one that fails again is not repeated for twice as long");
+    EXPECT(w->t, !err_is(rt_sleep(w->rt, within(w->rt, STS_RETRY_NS))));
+    EXPECT(w->t, find(w) && w->fetches == 4);
+    EXPECT(w->t, !err_is(rt_sleep(w->rt, within(w->rt, STS_RETRY_NS))));
     w->page = (struct https_answer){ .status = HTTPS_OK, .body = S(ENFORCE), .why = S("") };
-    EXPECT(w->t, find(w) && w->fetches == 4 && w->answer.policy.mode == STS_ENFORCE && w->answer.result == TLS_RESULT_OK);
+    EXPECT(w->t, find(w) && w->fetches == 5 && w->answer.policy.mode == STS_ENFORCE && w->answer.result == TLS_RESULT_OK);
     EXPECT(w->t, w->answer.why.len == 0);
     end(w);
 }

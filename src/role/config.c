@@ -6,6 +6,7 @@
 
 #include "base/check.h"
 #include "base/limits.h"
+#include "dns/name.h"
 #include "message/domain.h"
 
 #include <stdio.h>
@@ -1041,14 +1042,15 @@ gather_addresses(struct setting_reader *r, struct site *site, size_t *out_count)
  * For a domain of ours: of the default route what is about ourselves, its source, HELO name, connections and waits. How
  * it encrypts, who logs in there and how fast it may go is about the host that it leads to, and goes with it: the
  * smarthost's password is not for our own LMTP server. A `direct` one leads to no host of its own: what it asks is asked of
- * all SMTP servers, so also of those that we relay to.
+ * all hosts, so also of those that we relay to or deliver to by LMTP, unless they are on this machine.
  */
 static struct route
-beside(const struct route *fallback, bool relays)
+beside(const struct route *fallback, const struct directory_route *own)
 {
     struct route route = *fallback;
+    bool remote = own->kind == DIRECTORY_ROUTE_MX || (own->kind != DIRECTORY_ROUTE_MAILDIR && str_is_absent(own->hop.path));
 
-    if (relays && fallback->kind == ROUTE_MX)
+    if (remote && fallback->kind == ROUTE_MX)
         return route;
     route.kind = ROUTE_MX;
     route.port = 25;
@@ -1092,7 +1094,7 @@ finish_routes(struct setting_reader *r, struct site *site)
         if (from->kind == DIRECTORY_ROUTE_NONE)
             continue;
         struct route *route = arena_new(&site->arena, struct route);
-        *route = beside(&last.route, from->kind == DIRECTORY_ROUTE_MX || from->kind == DIRECTORY_ROUTE_VIA);
+        *route = beside(&last.route, from);
         if (from->kind == DIRECTORY_ROUTE_MAILDIR) {
             route->kind = ROUTE_MAILDIR;
             route->path = from->maildir;
@@ -1125,6 +1127,26 @@ site_route(const struct site *site, struct str domain)
     return route ? route : fallback;
 }
 
+/* What other listeners are called says nothing about port 25, where another machine may answer to that name. */
+static void
+gather_names(struct setting_reader *r, struct site *site)
+{
+    site->own_names = arena_alloc(r->arena, (site->listener_count + 1) * sizeof *site->own_names);
+    site->own_names[site->own_name_count++] = site->hostname;
+    for (size_t i = 0; i < site->listener_count; i++)
+        if (site->listeners[i].kind == LISTENER_MX && !site_is_own_name(site, site->listeners[i].settings.hostname))
+            site->own_names[site->own_name_count++] = site->listeners[i].settings.hostname;
+}
+
+bool
+site_is_own_name(const struct site *site, struct str name)
+{
+    for (size_t i = 0; i < site->own_name_count; i++)
+        if (name_eq(site->own_names[i], name))
+            return true;
+    return false;
+}
+
 static void
 finish(struct setting_reader *r, struct site *site)
 {
@@ -1138,6 +1160,7 @@ finish(struct setting_reader *r, struct site *site)
     for (size_t i = 0; i < site->listener_count; i++)
         if (str_is_absent(site->listeners[i].settings.hostname))
             site->listeners[i].settings.hostname = site->hostname;
+    gather_names(r, site);
     for (size_t i = 0; i < site->listener_count; i++)
         if (site->listeners[i].settings.login && site->users.kind == USERS_NONE)
             conf_error(r->problems, site->listeners[i].where, CONF_NO_SUGGESTION,

@@ -85,6 +85,8 @@ struct site {
     struct str state;                  /* directory */
     struct site_listener *listeners;
     size_t listener_count;
+    struct str *own_names;             /* whom MX records may mean by us: hostname, and those of "listen mx" */
+    size_t own_name_count;
     struct directory *directory;
     struct site_route *routes;         /* in the order of the configuration; the last one is the default */
     size_t route_count;
@@ -120,6 +122,9 @@ void site_free(struct site *);
  * Any other: the route of exactly this name, of the longest ".suffix", or default. Never NULL.
  */
 const struct route *site_route(const struct site *, struct str domain);
+
+/* One of own_names. */
+bool site_is_own_name(const struct site *, struct str name);
 
 /* ---- what is wrong with the world ------------------------------------------------------------------------------ */
 

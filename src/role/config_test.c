@@ -244,7 +244,8 @@ own_domains_site(struct test *t)
           ROUTE_TLS_VERIFY, true },
         { "a gateway is one of all the servers that must", STR("direct; tls require verify; tls-ca ca.pem"), STR("inside.example"),
           ROUTE_TLS_VERIFY, true },
-        { "an LMTP server is not", STR("direct; tls require"), STR("lmtp.example"), ROUTE_TLS_TRY, false },
+        { "so is an LMTP server", STR("direct; tls require verify; tls-ca ca.pem"), STR("far.example"), ROUTE_TLS_VERIFY, true },
+        { "one of this machine is not", STR("direct; tls require"), STR("lmtp.example"), ROUTE_TLS_TRY, false },
     };
 
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -256,6 +257,7 @@ own_domains_site(struct test *t)
                   "hostname mx.example.org\n"
                   "listen mx { address :25 }\n"
                   "domain lmtp.example { mailbox ok; alias postmaster -> ok; deliver lmtp:/run/lmtp }\n"
+                  "domain far.example { mailbox ok; deliver lmtp://10.0.0.6:24 }\n"
                   "domain here.example { mailbox ok; deliver maildir /mail/{domain}/{local} }\n"
                   "domain inside.example { recipients any; relay via smtp://10.0.0.5 }\n"
                   "domain backup.example { recipients any; relay mx }\n"

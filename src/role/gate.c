@@ -247,6 +247,8 @@ struct question {
     struct arena arena;
     int64_t until;
     int64_t waited; /* for the next hop itself, not for the DNS */
+    bool by_mx;     /* an MX record led there, not our configuration */
+    bool met_ourselves;
     struct remote_reply reply;
     size_t len;
     char address[LIMIT_PATH];
@@ -264,7 +266,15 @@ recipient_of(const struct question *q)
 static bool
 may_go_on(const struct question *q)
 {
-    return rt_now(q->g->role->rt) < q->until;
+    return !q->met_ourselves && rt_now(q->g->role->rt) < q->until;
+}
+
+/* An MX record may have any name for us: whoever calls itself as we do would ask us again, and so on. */
+static bool
+is_somebody_else(struct question *q, const struct client *client)
+{
+    q->met_ourselves = q->by_mx && site_is_own_name(q->g->role->site, client_server_name(client));
+    return !q->met_ourselves;
 }
 
 static bool
@@ -273,7 +283,7 @@ dialog(struct question *q, struct client *client)
     bool asked = false;
 
     return !err_is(client_greeting(client, &q->arena, &q->reply)) && q->reply.code == 220 &&
-           !err_is(client_hello(client, &q->arena, &q->reply)) && q->reply.code / 100 == 2 &&
+           !err_is(client_hello(client, &q->arena, &q->reply)) && q->reply.code / 100 == 2 && is_somebody_else(q, client) &&
            client_can_say(recipient_of(q)) &&
            !err_is(client_probe(client, recipient_of(q), &q->arena, &asked, &q->reply)) && asked;
 }
@@ -380,6 +390,7 @@ probe_mx(struct question *q, bool overrides)
     enum probed probed = overrides ? SAID : look_for_sts(q, domain);
     if (probed != SAID)
         return probed;
+    q->by_mx = true;
     size_t count = mx_better_than(&mx, q->g->role->site->hostname, hosts, HOSTS_TRIED);
     probed = UNKNOWN;
     for (size_t i = 0; i < count && probed != SAID && probed != NOT_IN_CLEAR && may_go_on(q); i++) {
@@ -471,7 +482,7 @@ note_hop(struct gate *g, const struct directory_route *route, struct str address
         map_put(&g->hops, str_new(h->key, key.len), h);
     }
     h->probed = (uint8_t)probed;
-    h->until = within(g->role->rt, probed == SILENT ? VERIFY_SILENT_NS : VERIFY_ENCRYPTED_NS);
+    h->until = within(g->role->rt, probed == NOT_IN_CLEAR ? VERIFY_ENCRYPTED_NS : VERIFY_SILENT_NS);
 }
 
 static void
@@ -500,8 +511,10 @@ run_question(void *arg)
 
     arena_init(&q->arena, rt_mem(g->role->rt), 4096, MX_ARENA_BYTES + HOSTS_TRIED * QUESTION_HOST_BYTES);
     q->until = within(g->role->rt, VERIFY_CONNECT_NS);
+    int64_t began = rt_now(g->role->rt);
     enum probed probed = probe(q, route);
-    if (probed == NOT_IN_CLEAR || (probed == SILENT && q->waited > VERIFY_SLOW_NS))
+    int64_t waited = probed == SILENT ? q->waited : rt_now(g->role->rt) - began; /* for the DNS or a policy, if UNKNOWN */
+    if (probed == NOT_IN_CLEAR || (probed != SAID && waited > VERIFY_SLOW_NS))
         note_hop(g, route, address, probed);
     if (probed != SAID)
         log_unasked(q, probed);
@@ -550,7 +563,7 @@ verify(struct gate *g, struct peer *peer, struct link_message *m)
     }
     bool asks = route->kind == DIRECTORY_ROUTE_VIA || route->kind == DIRECTORY_ROUTE_LMTP ||
                 route->kind == DIRECTORY_ROUTE_MX;
-    if (!asks || known == SILENT || g->running >= VERIFY_RUNNING_MAX) {
+    if (!asks || known != SAID || g->running >= VERIFY_RUNNING_MAX) {
         answer_alone(g, peer->serial, m->call, address);
         return true;
     }

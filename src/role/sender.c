@@ -33,7 +33,6 @@ struct sender {
     bool ended; /* takes no more: the store finds its call unanswered, and does it elsewhere */
     struct address own[OWN_ADDRESSES_MAX]; /* where we listen */
     size_t own_count;
-    struct str *own_names;       /* whom we greet as: the site's name and the listeners' */
     struct crypto *own_crypto;
     struct tls_client *own_tls;
     struct str authorities;      /* whom the system trusts, PEM; until they are asked for the first time */
@@ -381,7 +380,7 @@ deliver(struct task *t, const struct recipient *recipients, size_t count, const 
         .lmtp = job->kind == DELIVERY_LMTP, .port = job->port, .families = job->families, .helo = job->helo,
         .source_ipv4 = job->source_ipv4, .source_ipv6 = job->source_ipv6,
         .allow_private = job->allow_private, .allow_private_count = job->allow_private_count,
-        .own_names = s->own_names, .own_name_count = s->role->site->listener_count + 1, .own_addresses = s->own,
+        .own_names = s->role->site->own_names, .own_name_count = s->role->site->own_name_count, .own_addresses = s->own,
         .own_address_count = s->own_count, .connect = job->connect_wait, .times = times_within(job->reply_wait),
         .messages_per_connection = job->messages_per_connection, .smtps = job->smtps,
         .login = login_of(t),
@@ -649,13 +648,9 @@ prepare(struct role *role)
         s->authorities = S(""); /* which is said when somebody has to be verified */
     s->own_route_trusts =
         arena_alloc(&s->files, (role->site->authorities_count + 1) * sizeof(struct tls_trust *));
-    s->own_names = arena_alloc(&s->files, (role->site->listener_count + 1) * sizeof *s->own_names);
-    s->own_names[role->site->listener_count] = role->site->hostname;
-    for (size_t i = 0; i < role->site->listener_count; i++) {
-        s->own_names[i] = role->site->listeners[i].settings.hostname;
+    for (size_t i = 0; i < role->site->listener_count; i++)
         for (size_t k = 0; k < role->site->listeners[i].address_count && s->own_count < OWN_ADDRESSES_MAX; k++)
             s->own[s->own_count++] = role->site->listeners[i].addresses[k];
-    }
 }
 
 static void

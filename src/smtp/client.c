@@ -371,8 +371,10 @@ client_hello(struct client *c, struct arena *arena, struct remote_reply *out)
         TRY(say_and_read(c, S("LHLO "), name, timeout, arena, take_extension, out));
     else if (!c->settings.helo_only)
         TRY(say_and_read(c, S("EHLO "), name, timeout, arena, take_extension, out));
-    if (!remote_reply_is_positive(out))
+    if (!remote_reply_is_positive(out)) {
         c->features = (struct client_features){ 0 };
+        c->server_len = 0;
+    }
     /* Servers before RFC 1869 refuse EHLO: section 4.5 there. LMTP has no HELO. */
     if (c->settings.helo_only || (!c->settings.lmtp && remote_reply_is_permanent(out) && !c->lost))
         TRY(say_and_read(c, S("HELO "), name, timeout, arena, NULL, out));
