@@ -90,7 +90,7 @@ def test_from_the_file_to_mail_by_password(tmp_path):
     with server:
         assert "Stored as" in server.run([*send, "--server", f"127.0.0.1:{server.port}"])
         server.wait_until_empty()
-        assert server.run(look).count("mx.example.org") == 1
+        assert len(server.run(look).split()) == 1
         assert re.search(r"^receiver +0 .* running", server.run(status), re.M)
 
         server.add(server.listeners)
