@@ -26,7 +26,7 @@ ROWS = [
     Row("saturated relay, end to end p99, ms", "relay/one", "way_p99", "below", 1000, 300),
     Row("new STARTTLS sessions", "tls/new", "rate", "times", 2, 2.7),
     Row("  CPU", "tls/new", "cpu", "part", 1 / 3, None),
-    Row("messages on kept TLS connections", "tls/kept", "rate", "times", 8, 14),
+    *(Row(f"messages on {sessions} kept TLS connections", f"tls/kept/s{sessions}", "rate", "times", 8, 14) for sessions in (20, 100)),
     Row("idle session, plain, KiB", "idle/plain", "kib", "below", 12, 6),
     Row("idle session, TLS, KiB", "idle/tls", "kib", "below", 45, 30),
     Row("final dot to 250 at light load, p50", "light/dot", "dot_p50", "part", 0.6, 0.4),

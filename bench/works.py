@@ -179,13 +179,17 @@ def light(bench, peer):
                         lambda: count()["messages"], one_way(bench, count))
 
 
+TLS_SESSIONS = (20, 100)
+
+
 def tls(bench, peer):
     if bench.quick and peer.name in bench.others:
         return
     with bench.server(peer, "hold", tls=True):
         # A handshake costs a client more than the server: one client would be the bound.
         bench.accept(peer, "tls/new", "--tls", "--visit", "--sessions", 10, clients=2, warm=False)
-        bench.accept(peer, "tls/kept", "--tls", "--sessions", 20)
+        for sessions in TLS_SESSIONS:
+            bench.accept(peer, f"tls/kept/s{sessions}", "--tls", "--sessions", sessions)
 
 
 def one_way(bench, count):
