@@ -235,7 +235,7 @@ decide(struct look *l, struct seen *h)
         arena_done(&scratch);
         h->decided = !err_is(e);
     }
-    if (h->decided && !found && !str_is_absent(l->promise_domain))
+    if (h->decided && !str_is_absent(l->promise_domain))
         tls_rule_promise(l->promise_known ? &l->promise : NULL, l->promise_domain, h->name, l->trust, &l->arena, &h->policy);
     h->lowered = tls_rule_end(&rule, &h->policy);
 }

@@ -161,7 +161,7 @@ policy_of_destination(struct task *t, const struct delivery_host *host, const st
     if (t->job.kind == DELIVERY_SMTP && t->job.mx_secure)
         e = dane_lookup(&t->sender->resolver, &hop, until, &scratch, arena, out, &found);
     arena_done(&scratch);
-    if (!err_is(e) && !found && t->promise && !str_is_absent(t->promise->domain))
+    if (!err_is(e) && t->promise && !str_is_absent(t->promise->domain))
         tls_rule_promise(t->promise->known ? &t->promise->answer : NULL, t->promise->domain, host->name,
                          trust_for(t->sender, &t->job), arena, out);
     return e;

@@ -25,6 +25,9 @@ tls_rule_promise(const struct sts_answer *a, struct str domain, struct str host,
 {
     bool binds = a && a->found && a->policy.mode != STS_NONE;
 
+    /* DANE's word stands, unless all it found were records that nobody can use: that shall not undo a promise. */
+    if (out->source == TLS_BY_DANE && (out->level != TLS_ENCRYPT || (a && !(binds && a->policy.mode == STS_ENFORCE))))
+        return;
     if (a && !binds && a->result == TLS_RESULT_OK)
         return;
     out->source = TLS_BY_STS;

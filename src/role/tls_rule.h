@@ -19,9 +19,10 @@ struct tls_rule {
 /* Where the destination asks for nothing. True: whatever it asks for, this is the policy. */
 bool tls_rule_begin(const struct tls_rule *, struct str host, struct arena *, struct tls_policy *out);
 /*
- * What the recipients' domain promises by MTA-STS, where DANE has nothing to say: in `enforce` only hosts that it names, with a
- * certificate for their name; in `testing` the same, and what does not hold is said. Its hosts may be others' too: what is
- * refused for its sake says nothing of them. answer NULL: not known now. *out stays as it is where nothing is promised.
+ * What the recipients' domain promises by MTA-STS: in `enforce` only hosts that it names, with a certificate for their name; in
+ * `testing` the same, and what does not hold is said. Its hosts may be others' too: what is refused for its sake says nothing
+ * of them. answer NULL: not known now. *out stays as it is where nothing is promised, and where DANE decided; if that only
+ * asks for any certificate, because no record can be used, `enforce` asks for more.
  */
 void tls_rule_promise(const struct sts_answer *, struct str domain, struct str host, const struct tls_trust *, struct arena *,
                       struct tls_policy *out);
