@@ -268,6 +268,15 @@ add_recipient(struct queue *q, struct live *m, const struct envelope *e, size_t 
     return p;
 }
 
+static bool
+was_tried(const struct spool_message *message)
+{
+    for (size_t i = 0; message->statuses && i < message->envelope.recipient_count; i++)
+        if (message->statuses[i].attempts > 0)
+            return true;
+    return false;
+}
+
 bool
 queue_add(struct queue *q, struct moment t, const struct spool_message *message)
 {
@@ -279,9 +288,10 @@ queue_add(struct queue *q, struct moment t, const struct spool_message *message)
         return false;
     struct live *m = slab_take(&q->lives);
     m->id = message->id;
-    /* RFC 4865: what is to be held until a time begins to age then. */
-    m->accepted_wall = e->hold_until > e->accepted_wall ? e->hold_until : e->accepted_wall;
-    m->born = e->hold_until > t.wall ? t.now + (e->hold_until - t.wall) : t.now - message->age;
+    /* RFC 4865: what is to be held until a time begins to age then. If it was tried before, an operator had it go. */
+    bool early = e->hold_until > t.wall && was_tried(message);
+    m->accepted_wall = early ? t.wall : e->hold_until > e->accepted_wall ? e->hold_until : e->accepted_wall;
+    m->born = early ? t.now : e->hold_until > t.wall ? t.now + (e->hold_until - t.wall) : t.now - message->age;
     m->within = (uint64_t)(e->deliver_within / SECOND) & WITHIN_MAX;
     if (e->deliver_within / SECOND > WITHIN_MAX) /* no mail lives so long */
         m->within = WITHIN_MAX;

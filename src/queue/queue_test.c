@@ -1286,6 +1286,20 @@ held_mail_goes_at_its_time(struct test *t)
         EXPECT(t, job.number > 0 && !job.notice); /* an operator means this one, and now */
         EXPECT_STR(t, finish(&w, job, &delivered), S("0:delivered"));
         world_done(&w, t);
+        world_init(&w, 1); /* that attempt was deferred, and the store starts again */
+        struct recipient_status tried = { .state = STATE_PENDING, .attempts = 1, .next_wall = w.t.wall + 5 * MINUTE };
+        struct mail mail = cases[i].mail;
+        mail.statuses = &tried;
+        mail.age = 10 * DAY; /* longer than it lives; it was held most of it */
+        id = add(&w, mail);
+        EXPECT(t, !next(&w, ANY).number);
+        pass(&w, 5 * MINUTE);
+        job = next(&w, ANY);
+        EXPECT(t, job.number > 0 && !job.notice);
+        EXPECT(t, queue_view(w.q, w.t, id, 1, &w.arena, &view));
+        EXPECT_INT(t, view.expires_wall, w.t.wall - 5 * MINUTE + cases[i].lifetime);
+        EXPECT_STR(t, finish(&w, job, &delivered), S("0:delivered"));
+        world_done(&w, t);
     }
 }
 
