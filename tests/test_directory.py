@@ -250,6 +250,24 @@ def test_each_listener_has_its_own_settings(site):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root delivers as other users")
+def test_each_domain_has_its_own_quota_in_a_directory_that_they_share(tmp_path):
+    """Mail for both goes by the same pattern; what is too long for one domain's mailboxes is not for the other's."""
+    site = """
+hostname mx.local.test
+state {state}
+listen mx {{ address 127.0.0.1:{port} }}
+domain large.test {{ mailbox anna bob; alias postmaster -> anna; deliver maildir {mail}/{{local}} }}
+domain small.test {{ mailbox carl dora; alias postmaster -> carl; deliver maildir {mail}/{{local}} quota 1KiB }}
+"""
+    with Postrider(tmp_path, site) as server:
+        for to in (["anna@large.test", "carl@small.test"], ["dora@small.test", "bob@large.test"]):
+            server.send(to=to, content=b"Subject: long\r\n\r\n" + 50 * (70 * b"x" + b"\r\n"))
+        wait_until(lambda: len(server.log_events("attempt")) == 4, what="four attempts")
+        assert {(line["to"], line["result"], line["status"]) for line in server.log_events("attempt")} == {
+            ("anna@large.test", "delivered", "2.0.0"), ("bob@large.test", "delivered", "2.0.0"),
+            ("carl@small.test", "deferred", "4.2.2"), ("dora@small.test", "deferred", "4.2.2")}
+
+
 def test_a_directory_like_var_mail_gets_one_for_each_domain(tmp_path):
     """Whoever delivers can make nothing in it: root makes each domain's directory, and gives it away."""
     site = """

@@ -149,6 +149,8 @@ keys_tell_routes_apart(struct test *t)
          { .kind = ROUTE_MAILDIR, .path = STR("/m/{local}"), .user = STR("vmail") },
          STR(""),
          STR("maildir:/m/{local} user vmail") },
+        { "with a quota", { .kind = ROUTE_MAILDIR, .path = STR("/m/{local}"), .quota = 1024 }, STR(""),
+          STR("maildir:/m/{local} quota 1024") },
     };
     struct mem mem = mem_libc();
 

@@ -62,6 +62,8 @@ route_put_key(struct text *out, const struct route *r, struct str hosts)
                   STR_ARG(r->login_file));
     if (r->user.len > 0)
         text_putf(out, " user %.*s", STR_ARG(r->user));
+    if (r->quota > 0)
+        text_putf(out, " quota %llu", (unsigned long long)r->quota);
     if (r->rate.count > 0)
         text_putf(out, " rate %u/%llds", r->rate.count, (long long)(r->rate.per / SECOND));
     if (r->connections > 0)

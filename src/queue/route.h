@@ -37,6 +37,7 @@ struct route {
     struct str host;         /* SMTP, LMTP; empty if path is set */
     struct str path;         /* MAILDIR, LMTP */
     struct str user;         /* MAILDIR: who delivers; empty: whoever we are */
+    uint64_t quota;          /* MAILDIR: bytes for each; 0: none */
     struct str helo;         /* our name in EHLO */
     struct str login_user, login_file; /* SMTP: whom to log in as, and where the secret is; empty: nobody */
     bool login_token;        /* the secret is a token (XOAUTH2), not a password */

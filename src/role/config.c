@@ -1099,6 +1099,7 @@ finish_routes(struct setting_reader *r, struct site *site)
             route->kind = ROUTE_MAILDIR;
             route->path = from->maildir;
             route->user = str_is_absent(from->user) ? S("") : from->user;
+            route->quota = from->quota;
         } else if (from->kind != DIRECTORY_ROUTE_MX) {
             route_from_hop(route, &from->hop);
         }

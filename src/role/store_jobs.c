@@ -340,6 +340,7 @@ describe(struct work *w, const struct spool_message *m, struct border_job *out)
         .login_token = route->login_token,
         .reply_wait = route->reply_wait,
         .messages_per_connection = route->messages_per_connection,
+        .quota = route->quota,
         .envelope = m->envelope,
     };
     out->allow_private = (struct prefix *)(uintptr_t)route->allow_private;
@@ -352,10 +353,6 @@ describe(struct work *w, const struct spool_message *m, struct border_job *out)
         out->envelope.recipients[i] = m->envelope.recipients[w->job.recipients[i]];
         out->indices[i] = w->job.recipients[i];
     }
-    struct str domain = out->envelope.recipients[0].address;
-    domain = str_from(domain, str_find_last_byte(domain, '@') + 1);
-    if (route->kind == ROUTE_MAILDIR)
-        out->quota = directory_route(s->role->site->directory, domain)->quota;
 }
 
 /* Small content goes with the job; a longer one is read by the sender as it is sent. */
