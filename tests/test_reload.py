@@ -3,6 +3,7 @@ import collections
 import contextlib
 import json
 import os
+import shutil
 import signal
 import smtplib
 import socket
@@ -186,6 +187,37 @@ def test_no_mail_is_refused_while_its_mailboxes_move(tmp_path):
         assert not [line for line in server.log_events("attempt") if line["result"] == "failed"]
         got = [file.read_bytes() for place in places if place.exists() for file in (place / "new").iterdir()]
         assert sorted(names(got)) == sorted(load.accepted)
+
+
+def test_a_mailbox_that_was_removed_returns_only_its_own_mail(tmp_path):
+    """One message waits for two mailboxes in one job; when they are tried again one of them is gone, then both."""
+    recipients = [f"{name}@local.test" for name in ("ok", "other")]
+    places = [tmp_path / "mail/local.test" / name for name in ("ok", "other")]
+
+    def tried():
+        return [(line["to"], line["result"], line["status"]) for line in server.log_events("attempt")
+                if line["to"] in recipients]
+
+    with Postrider(tmp_path, SITE, more="") as server:
+        for kept, left in ((recipients[1:], "other; alias postmaster -> other"), ([], "new; alias postmaster -> new")):
+            for place in places:
+                place.write_text("in the way")
+            before = len(tried())
+            server.write_config(SITE, more="")
+            reload(server)
+            server.send(to=recipients)
+            wait_until(lambda: len(tried()) == before + 2, what="two failures for now")
+            assert {result for _, result, _ in tried()[before:]} == {"deferred"}
+            server.write_config(SITE.replace("ok other; alias postmaster -> ok", left), more="")
+            reload(server)
+            for place in places:
+                place.unlink()
+            server.cli("queue", "retry", "--all", "--config", str(server.config_path))
+            wait_until(lambda: len(tried()) >= before + 4, what="both to be tried again")
+            assert sorted(tried()[before + 2:]) == [
+                (to, "delivered", "2.0.0") if to in kept else (to, "failed", "5.1.1") for to in recipients]
+            assert [len(server.mails(name)) for name in ("ok", "other")] == [0, len(kept)]
+            shutil.rmtree(places[1], ignore_errors=True)
 
 
 def test_long_answers_come_whole(tmp_path):

@@ -290,26 +290,33 @@ put_hosts(struct work *w, struct border_job *out)
     out->host_count = count;
 }
 
-/* The Maildir of each recipient, below the base. False: one of them is no mailbox any more. */
-static bool
-put_mailboxes(struct work *w, struct border_job *out)
+/* The Maildir of each recipient, below the base. Who has none leaves the job, with an outcome; the others get their mail. */
+static void
+put_mailboxes(struct work *w, struct border_job *out, struct outcome *outcomes)
 {
-    struct store *s = w->s;
-
+    static const struct outcome gone = { .kind = OUTCOME_FAILED, .about = OUTCOME_ABOUT_RECIPIENT, .enhanced = STR("5.1.1"),
+                                         .reply = STR("this mailbox is not in the configuration any more") };
+    static const struct outcome unusable = { .kind = OUTCOME_DEFERRED, .about = OUTCOME_ABOUT_RECIPIENT,
+                                             .enhanced = STR("4.3.5"),
+                                             .reply = STR("the path of this mailbox cannot be used: it is too long") };
     struct str base = load_mail_base(w->job.route->path);
+    struct envelope *e = &out->envelope;
 
     out->mailboxes = arena_alloc(&w->arena, (w->job.count + 1) * sizeof *out->mailboxes);
+    e->recipient_count = 0;
     for (size_t i = 0; i < w->job.count; i++) {
         struct text path = text_init(arena_alloc(&w->arena, 4096), 4096);
-        if (!directory_maildir(s->role->site->directory, out->envelope.recipients[i].address, &path) || path.full)
-            return false;
+        bool found = directory_maildir(w->s->role->site->directory, e->recipients[i].address, &path);
         struct str below = text_str(&path);
-        if (!str_take(&below, base))
-            return false;
+        if (!found || !str_take(&below, base)) {
+            outcomes[i] = found || path.full ? unusable : gone;
+            continue;
+        }
         str_take_byte(&below, '/');
-        out->mailboxes[i] = below;
+        out->mailboxes[e->recipient_count] = below;
+        out->indices[e->recipient_count] = out->indices[i];
+        e->recipients[e->recipient_count++] = e->recipients[i];
     }
-    return true;
 }
 
 static void
@@ -416,6 +423,8 @@ deliver(struct work *w, const struct spool_message *m)
 {
     struct store *s = w->s;
     struct border_job job;
+    struct delivery_figures none = { 0 };
+    struct outcome *outcomes = arena_alloc(&w->arena, (w->job.count + 1) * sizeof *outcomes);
     struct str reply, base = S("");
     bool mailbox = w->job.route->kind == ROUTE_MAILDIR;
 
@@ -424,11 +433,13 @@ deliver(struct work *w, const struct spool_message *m)
         return;
     }
     describe(w, m, &job);
-    if (!mailbox)
+    if (mailbox)
+        put_mailboxes(w, &job, outcomes);
+    else
         put_hosts(w, &job);
-    if (mailbox && !put_mailboxes(w, &job)) {
-        settle_all(w, &m->envelope, (struct outcome){ .kind = OUTCOME_FAILED, .about = OUTCOME_ABOUT_RECIPIENT,
-                   .enhanced = S("5.1.1"), .reply = S("this mailbox is not in the configuration any more") });
+    size_t asked = job.envelope.recipient_count;
+    if (asked == 0) {
+        settle_outcomes(w, &m->envelope, &none, 1, outcomes);
         return;
     }
     struct err e = put_content(w, &job);
@@ -452,16 +463,16 @@ deliver(struct work *w, const struct spool_message *m)
         lose(w);
         return;
     }
-    struct outcome *outcomes = arena_alloc(&w->arena, (w->job.count + 1) * sizeof *outcomes);
+    struct outcome *told = arena_alloc(&w->arena, asked * sizeof *told);
     struct take t = take_init(reply);
     size_t attempts = take_u8(&t);
     bool sound = attempts > 0 && attempts <= LIMIT_RCPT_PER_JOB;
     struct delivery_figures *figures = arena_alloc(&w->arena, (attempts + 1) * sizeof *figures);
     for (size_t i = 0; i < attempts && sound; i++)
         border_take_figures(&t, &figures[i]);
-    sound = sound && border_take_outcomes(&t, &w->arena, outcomes, w->job.count);
-    for (size_t i = 0; i < w->job.count && sound; i++)
-        sound = outcomes[i].attempt < attempts;
+    sound = sound && border_take_outcomes(&t, &w->arena, told, asked);
+    for (size_t i = 0; i < asked && sound; i++)
+        sound = told[i].attempt < attempts;
     if (!sound) {
         peer = role_peer_by_serial(s->role, w->peer);
         if (peer)
@@ -469,7 +480,12 @@ deliver(struct work *w, const struct spool_message *m)
         lose(w);
         return;
     }
-    settle_outcomes(w, &m->envelope, figures, attempts, outcomes);
+    for (size_t i = 0, k = 0; i < w->job.count; i++)
+        if (k < asked && job.indices[k] == w->job.recipients[i])
+            outcomes[i] = told[k++];
+        else
+            outcomes[i].attempt = (uint8_t)attempts; /* none: its figures are zero */
+    settle_outcomes(w, &m->envelope, figures, attempts + 1, outcomes);
 }
 
 /* ---- notices ---- */
