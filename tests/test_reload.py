@@ -189,6 +189,42 @@ def test_no_mail_is_refused_while_its_mailboxes_move(tmp_path):
         assert sorted(names(got)) == sorted(load.accepted)
 
 
+def test_a_suspect_that_waits_for_its_turn_follows_its_mailbox(tmp_path):
+    """It goes alone, and what it waits for stands still: a reload moves its Maildir, and it goes there by a new process."""
+    with Postrider(tmp_path, SITE, more="") as server:
+        def place(message):
+            return server.queue_show(message)["recipients"][0]["place"]
+
+        def send_to_stopped(to):
+            pid = server.role_pids()["mailbox 0"]
+            os.kill(pid, signal.SIGSTOP)
+            known = {entry["id"] for entry in server.queue()}
+            server.send(to=to)
+            (message,) = {entry["id"] for entry in server.queue()} - known
+            wait_until(lambda: place(message) == "in flight", what=f"mail for {to} to be handed out")
+            return pid, message
+
+        pid, suspect = send_to_stopped("ok@local.test")
+        server.cli("queue", "hold", suspect, "--config", str(server.config_path))
+        os.kill(pid, signal.SIGABRT)
+        os.kill(pid, signal.SIGCONT)
+        wait_until(lambda: place(suspect) == "held", what="the suspect to be held")
+        wait_until(lambda: server.role_pids().get("mailbox 0", pid) != pid, what="a new process")
+        wait_until(lambda: all(role["state"] == "running" for role in server.status()["roles"]), what="all roles")
+        pid, _ = send_to_stopped("other@local.test")
+        try:
+            server.cli("queue", "release", suspect, "--config", str(server.config_path))
+            wait_until(lambda: place(suspect) == "in flight", what="the suspect to be handed out")
+            server.write_config(SITE.replace("deliver maildir {mail}/", "deliver maildir {mail}-moved/"), more="")
+            reload(server)
+            moved = tmp_path / "mail-moved/local.test/ok/new"
+            wait_until(lambda: moved.is_dir() and list(moved.iterdir()), what="the suspect where its mailbox is now")
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        server.wait_until_empty()
+        assert server.mails() == [] and len(server.mails("other")) == 1
+
+
 def test_a_mailbox_that_was_removed_returns_only_its_own_mail(tmp_path):
     """One message waits for two mailboxes in one job; when they are tried again one of them is gone, then both."""
     recipients = [f"{name}@local.test" for name in ("ok", "other")]

@@ -96,9 +96,14 @@ take_hand(struct work *w, enum role_kind kind, struct str base)
     int64_t until = within(s->rt, PEER_WAIT_NS);
     struct peer *peer;
 
-    while (is_outdated(w) || !(peer = choose(w, kind, base)))
-        if (is_outdated(w) || s->ending || role_is_ending(s->role) || err_is(event_wait(s->rt, &s->role->changed, until)))
+    for (;;) {
+        if (is_outdated(w))
             return NULL;
+        if ((peer = choose(w, kind, base)))
+            break;
+        if (s->ending || role_is_ending(s->role) || err_is(event_wait(s->rt, &s->role->changed, until)))
+            return NULL;
+    }
     w->peer = peer->serial;
     w->kind = peer->kind;
     w->index = peer->index;
@@ -113,6 +118,11 @@ take_hand(struct work *w, enum role_kind kind, struct str base)
             if (!peer)
                 return NULL;
             hand = peer->own_ctx;
+            if (is_outdated(w)) {
+                hand->reserved = false;
+                event_wake(s->rt, &s->role->changed);
+                return NULL;
+            }
         }
     }
     hand->in_flight++;
