@@ -458,7 +458,7 @@ const struct verb verb_queue = {
     "  hold ID        try no more until released\n"
     "  release ID     undo hold\n"
     "  bounce ID      give up: the sender is told\n"
-    "  rm ID          remove: nobody is told\n\n"
+    "  rm ID          remove: nobody is told, but of a delivery whose sender asked for word\n\n"
     "Example: postrider queue list --json --limit 0\n",
     options, run_queue,
 };

@@ -569,6 +569,8 @@ deliver(struct box *box, struct pen *pen, const struct maildir_message *message,
         if (!err_is(e)) {
             moved = true;
             e = move_into_new(box, text_str(&name), text_str(&new_name));
+            if (!err_is(e)) /* if another one makes it anew meanwhile, this is in what is not on disk yet */
+                e = box_prepare(box);
             if (!err_is(e))
                 return outcome_own(OUTCOME_DELIVERED, S("2.0.0"),
                                    arena_printf(arena, "delivered as %.*s",

@@ -364,8 +364,13 @@ try_certificate(struct role *role, uint32_t call)
 {
     struct keys *k = role->ctx;
 
-    if (!k) /* this role is ending */
+    if (!k) { /* this role is ending: whoever asks need not wait for it */
+        handle_close(role->rt, role->tried.certificate);
+        handle_close(role->rt, role->tried.key);
+        role->tried.certificate = role->tried.key = HANDLE_NONE;
+        link_reply(role->control, call, CONTROL_TRY, S(""));
         return;
+    }
     struct trial *trial = mem_new(rt_mem(role->rt), struct trial);
     *trial = (struct trial){ k, role->tried, call };
     role->tried.certificate = role->tried.key = HANDLE_NONE;

@@ -17,7 +17,6 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 enum { LISTENER = 100, PAIR = 101 }; /* descriptors that a case has before it enters the sandbox */
@@ -79,18 +78,6 @@ start_a_thread(struct rt *rt, const char *dir)
 
     (void)dir;
     return err_is(rt_offload(rt, allocate, &number, FOREVER)) || number != 42 ? ODD : ALLOWED;
-}
-
-/* As OpenSSL looks at a certificate. With sanitizers, files may be opened: there it shows nothing. */
-static int
-tell_the_date(struct rt *rt, const char *dir)
-{
-    const time_t at = 0;
-    struct tm date;
-
-    (void)rt;
-    (void)dir;
-    return gmtime_r(&at, &date) && date.tm_year == 70 ? ALLOWED : ODD;
 }
 
 static int
@@ -235,7 +222,6 @@ static const struct attempt attempts[] = {
     { "makes no socket", NULL, SANDBOX_ACCEPT | SANDBOX_FILES, false, make_a_socket, 256 + SIGSYS, 0 },
     { "makes a socket where it may", NULL, SANDBOX_CONNECT, false, make_a_socket, ALLOWED, 0 },
     { "makes no raw socket even there", NULL, SANDBOX_CONNECT, false, make_a_raw_socket, 256 + SIGSYS, 0 },
-    { "tells the date", NULL, 0, false, tell_the_date, ALLOWED, 0 },
     { "makes no directory", NULL, SANDBOX_CONNECT, false, make_a_directory, 256 + SIGSYS, 0 },
     { "starts no process", NULL, SANDBOX_FILES | SANDBOX_CONNECT, false, start_a_process, 256 + SIGSYS, 0 },
     { "signals no other process", "landlock=2", 0, false, signal_another_process, 256 + SIGSYS, 0 },
