@@ -152,8 +152,20 @@ def test_the_file_is_taken_up_and_kept_private(server):
         with server.taken_up():
             other.rename(path)
         assert server.login("bob", "bob's") == 235
+    # What stands in the way is said once, and said anew when it is something else.
+    first = len(server.log_events("users-not-opened"))
+    with server.taken_up("no-users"):
+        path.chmod(0o644)
+    other.symlink_to(kept)
+    other.rename(path)
+    wait_until(lambda: len(server.log_events("users-not-opened")) > first + 1, 30, "the link in the log")
+    denied, linked = server.log_events("users-not-opened")[first:]
+    assert "chmod" in denied["error"] and "chmod" not in linked["error"], (denied, linked)
+    kept.chmod(0o600)
+    os.link(kept, other)
+    with server.taken_up():
+        other.rename(path)
     kept.unlink()
-    assert server.log_events("users-not-opened")
 
 
 @pytest.mark.parametrize("words, password, code, said", [

@@ -379,7 +379,8 @@ wait_for_end(struct process *p)
 static void
 forget_life(struct process *p)
 {
-    p->linked = p->ready = p->users_unopened = p->users_denied = false;
+    p->linked = p->ready = p->users_denied = false;
+    p->users_unopened = OK;
     supervisor_drop_ties(p);
     if (p->control)
         link_free(p->control);

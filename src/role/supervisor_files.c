@@ -228,22 +228,31 @@ open_users(struct supervisor *s, struct handle *out)
     return ERR(ERR_DENIED, "use a users file that others can read: chmod o-rwx");
 }
 
+/* One that is gone is said, and not waited for: it shows when it comes. */
+static bool
+waits_for_users(const struct process *p)
+{
+    return err_is(p->users_unopened) && p->users_unopened.kind != ERR_NOT_FOUND;
+}
+
 struct err
 supervisor_send_users(struct process *p)
 {
     struct supervisor *s = p->s;
     struct handle handle = HANDLE_NONE;
+    struct err former = p->users_unopened;
 
-    if (s->site->users.kind != USERS_FILE)
+    p->users_unopened = OK;
+    if (s->site->users.kind != USERS_FILE) /* any more, for a gate that drains */
         return OK;
-    bool again = p->users_unopened, told = p->users_denied;
+    bool told = p->users_denied;
     struct err e = open_users(s, &handle);
     bool denied = err_is(e) && e.kind == ERR_DENIED;
-    p->users_unopened = err_is(e) && e.kind != ERR_NOT_FOUND;
+    p->users_unopened = e;
     p->users_denied = denied && told;
-    if (err_is(e) && !again) /* each time would be every other second */
+    if (err_is(e) && (e.kind != former.kind || e.os != former.os || e.what != former.what)) /* not every other second */
         log_file(s, "users-not-opened", s->site->users.path, e);
-    if (p->users_unopened && (told || !denied))
+    if (waits_for_users(p) && (told || !denied))
         return OK; /* what the gate has, it keeps; or it knows that there are none for use */
     int64_t until = within(s->rt, 5 * SECOND);
     if (!p->control)
@@ -273,7 +282,7 @@ static bool
 some_gate_waits(const struct supervisor *s)
 {
     list_each (node, &s->processes)
-        if (container_of(node, struct process, node)->users_unopened)
+        if (waits_for_users(container_of(node, struct process, node)))
             return true;
     return false;
 }
