@@ -1567,6 +1567,11 @@ operators_decide(struct test *t)
     EXPECT(t, queue_remove(w.q, w.t, id));
     EXPECT_STR(t, finish(&w, job, &refused), S("0:silent")); /* refused while it was being removed */
     EXPECT(t, !queue_has(w.q, id));
+    id = add(&w, (struct mail){ .to = "a@hub.test", .from = "", .notice = true });
+    job = next(&w, ANY);
+    EXPECT(t, queue_remove(w.q, w.t, id));
+    EXPECT_STR(t, finish(&w, job, &refused), S("0:silent"));
+    EXPECT_INT(t, counts(&w).double_bounces_dropped, 0); /* nobody is missing who should have been told */
 
     test_case(t, "retry comes before its time");
     id = add(&w, (struct mail){ .to = "a@hub.test" });

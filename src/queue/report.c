@@ -76,7 +76,7 @@ pending_fail(struct queue *q, struct moment t, struct pending *p)
     enum notice_kind kind = p->live->remove ? NOTICE_NONE : notice_for_failure(pending_facts(q, p));
 
     if (kind == NOTICE_NONE) {
-        q->counts.double_bounces_dropped += p->live->own_notice;
+        q->counts.double_bounces_dropped += p->live->own_notice && !p->live->remove;
         pending_end(q, p, STATE_FAILED_SILENT);
         return STATE_FAILED_SILENT;
     }
