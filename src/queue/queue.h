@@ -11,8 +11,8 @@
  *     queue_next_settle()    -> ends that the queue decided itself (expiry, no such domain): write them to the spool
  *     queue_next_job()       -> hand it to a sender or mailbox, then exactly one of
  *                               queue_outcome(), queue_job_lost(), queue_job_returned(); or for notices
- *                               queue_notice_settle() and queue_notice_committed(), or queue_notice_failed() or
- *                               queue_notice_lost()
+ *                               queue_notice_settle() and queue_notice_committed(), or queue_notice_failed(),
+ *                               queue_notice_lost() or queue_notice_returned()
  *
  * After any call that changes something, the four queue_next/due functions may have something new. A settle must be
  * given to the spool before the next queue_next_job(): so its record comes before that of any notice about it.
@@ -124,6 +124,8 @@ void queue_notice_committed(struct queue *, struct moment, uint64_t job);
 void queue_notice_failed(struct queue *, struct moment, uint64_t job);
 /* The process that composed it died. */
 void queue_notice_lost(struct queue *, struct moment, uint64_t job);
+/* Composing it was never begun. */
+void queue_notice_returned(struct queue *, struct moment, uint64_t job);
 
 /* Ends that need no job. False: none. *out lives in the arena. */
 bool queue_next_settle(struct queue *, struct moment, struct arena *, struct spool_settle *out);

@@ -393,6 +393,12 @@ queue_notice_failed(struct queue *q, struct moment t, uint64_t job)
 }
 
 void
+queue_notice_returned(struct queue *q, struct moment t, uint64_t job)
+{
+    compose_again(q, t, find_composing(q, job), t.now);
+}
+
+void
 queue_notice_lost(struct queue *q, struct moment t, uint64_t job)
 {
     struct notice *n = find_composing(q, job);

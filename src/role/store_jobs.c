@@ -597,7 +597,7 @@ compose(struct work *w, const struct spool_message *m)
     struct peer *peer = take_hand(w, ROLE_SENDER, S(""));
 
     if (!peer) {
-        queue_notice_failed(s->queue, store_moment(s), w->job.number);
+        queue_notice_returned(s->queue, store_moment(s), w->job.number);
         return;
     }
     describe_notice(w, m, id, &dsn);
