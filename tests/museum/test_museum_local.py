@@ -56,12 +56,13 @@ def test_l01_the_callers_configuration(world, tmp_path):
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o755)
         program = shutil.copy(world.server.binary, pathlib.Path(folder) / "sendmail")
-        os.chmod(folder, 0o755)
+        os.chown(folder, 65534, 65534)  # the home that what is not sent is left in
         for words in (["-C", str(secret), "u1@local.test"], ["-bp", "-C", str(secret)], [f"-C{secret}", "-t"], ["-bv", "-C", str(secret), "x"]):
             said = survives(subprocess.run([program, "--wait", "0", *words], input=b"To: u1@local.test\n\nx\n", capture_output=True, timeout=60,
                                            check=False, user=65534, group=65534, extra_groups=[], cwd="/",
                                            env={"POSTRIDER_CONFIG": str(secret), "ASAN_OPTIONS": "detect_leaks=0", "HOME": folder}))
             assert said.returncode != 0 or b"-bv" in words
+            assert b"the message lies in" not in said.stderr or f"{folder}/postrider-unsent-".encode() in said.stderr
             assert b"TOP-SECRET" not in said.stdout + said.stderr
 
 
