@@ -1,4 +1,6 @@
 """A disk that changed what it keeps: detected, reported, quarantined; who can be told is told, and all else is delivered."""
+import json
+
 from harness import Postrider, free_port, parse, wait_until
 from peers import sink_at
 
@@ -54,3 +56,18 @@ def test_a_flipped_bit_costs_one_message(tmp_path):
         assert len(list((server.state / "spool/quarantine").iterdir())) >= 3
         assert server.figures()["balanced"] == 1
     print(f"3 bits flipped: {len(damage)} reports, 2 senders told, 1 envelope lost, all else delivered")
+
+
+def test_what_cannot_be_read_ends_no_listing(tmp_path):
+    """A page of which nothing can be read is not the last one."""
+    server = Postrider(tmp_path, SITE, next_port=free_port())
+    with server:
+        many = [f"first-{number:0100}@elsewhere.test" for number in range(800)]  # more than any cache takes
+        for to in (many, "second@elsewhere.test", "third@elsewhere.test"):
+            server.send(sender="ok@local.test", to=to, content=b"Subject: x\r\n\r\nx\r\n")
+        assert server.stop() == 0
+        server.start()  # nothing that came just now is in memory
+        flip(server.state / "spool", many[0].encode())
+        listed = server.cli("queue", "list", "--json", "--limit", "1", "--config", str(server.config_path)).stdout
+        assert [json.loads(line)["to"] for line in listed.splitlines()] == ["second@elsewhere.test"]
+        assert server.log_events("spool-damage")

@@ -123,8 +123,14 @@ answer_list(struct request *r, struct take *t)
     size_t found = s->ops->scan(s->spool, after, places, want), size = 64 + found * BORDER_LISTED_BYTES;
     unsigned char *memory = arena_alloc(&r->arena, size);
     struct put p = put_init(memory + 16, size - 16);
-    for (size_t i = 0; i < found; i++)
-        list_one(r, &places[i], &p, &listed);
+    for (;;) {
+        for (size_t i = 0; i < found; i++)
+            list_one(r, &places[i], &p, &listed);
+        if (listed > 0 || found < want || found == 0)
+            break;
+        /* Of a whole page nothing can be read: who asks could not say where the next one begins. */
+        found = s->ops->scan(s->spool, places[found - 1].order, places, want);
+    }
     s->ops->counters(s->spool, &c);
     struct put head = put_init(memory, 16);
     put_u64(&head, c.messages);
