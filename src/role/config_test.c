@@ -231,21 +231,23 @@ own_domains_site(struct test *t)
         struct str fallback, domain;
         enum route_tls tls;
         bool limited;
+        int port; /* 0: a socket's */
     } cases[] = {
         { "LMTP beside a smarthost with a login", STR("via smtps://smtp.isp.example { user u; password-file p }"), STR("lmtp.example"),
-          ROUTE_TLS_TRY, false },
-        { "a gateway", STR("via smtp://smtp.isp.example { user u; token-file p }"), STR("inside.example"), ROUTE_TLS_TRY, false },
-        { "a Maildir", STR("via smtp://smtp.isp.example { user u; password-file p }"), STR("here.example"), ROUTE_TLS_TRY, false },
-        { "a backup MX", STR("via smtp://smtp.isp.example { user u; password-file p }"), STR("backup.example"), ROUTE_TLS_TRY,
-          false },
+          ROUTE_TLS_TRY, false, 0 },
+        { "a gateway", STR("via smtp://smtp.isp.example { user u; token-file p }"), STR("inside.example"), ROUTE_TLS_TRY, false, 25 },
+        { "a Maildir", STR("via smtp://smtp.isp.example { user u; password-file p }"), STR("here.example"), ROUTE_TLS_TRY, false, 25 },
+        { "a backup MX", STR("via smtp://smtp.isp.example:587 { user u; password-file p }"), STR("backup.example"), ROUTE_TLS_TRY,
+          false, 25 },
         { "encrypted there only", STR("via smtp://smtp.isp.example; tls require verify; tls-ca ca.pem"), STR("lmtp.example"),
-          ROUTE_TLS_TRY, false },
-        { "a backup MX goes to MX hosts as the default does", STR("direct; tls require verify; tls-ca ca.pem"), STR("backup.example"),
-          ROUTE_TLS_VERIFY, true },
-        { "a gateway is one of all the servers that must", STR("direct; tls require verify; tls-ca ca.pem"), STR("inside.example"),
-          ROUTE_TLS_VERIFY, true },
-        { "so is an LMTP server", STR("direct; tls require verify; tls-ca ca.pem"), STR("far.example"), ROUTE_TLS_VERIFY, true },
-        { "one of this machine is not", STR("direct; tls require"), STR("lmtp.example"), ROUTE_TLS_TRY, false },
+          ROUTE_TLS_TRY, false, 0 },
+        { "a backup MX goes to MX hosts as the default does", STR("direct; port 2600; tls require verify; tls-ca ca.pem"),
+          STR("backup.example"), ROUTE_TLS_VERIFY, true, 2600 },
+        { "a gateway is one of all the servers that must", STR("direct; port 2600; tls require verify; tls-ca ca.pem"),
+          STR("inside.example"), ROUTE_TLS_VERIFY, true, 25 },
+        { "so is an LMTP server", STR("direct; port 2600; tls require verify; tls-ca ca.pem"), STR("far.example"), ROUTE_TLS_VERIFY, true,
+          24 },
+        { "one of this machine is not", STR("direct; tls require"), STR("lmtp.example"), ROUTE_TLS_TRY, false, 0 },
     };
 
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -269,6 +271,7 @@ own_domains_site(struct test *t)
         if (f.site) {
             const struct route *route = site_route(f.site, cases[i].domain);
             EXPECT_INT(t, route->login_user.len + route->login_file.len + route->login_token, 0);
+            EXPECT_INT(t, route->port, cases[i].port);
             EXPECT_INT(t, route->tls, cases[i].tls);
             EXPECT_INT(t, route->tls_ca.len > 0, cases[i].limited);
             EXPECT_INT(t, route->rate.count, cases[i].limited ? 100 : 0);
