@@ -468,9 +468,11 @@ fetch(struct sts_policies *p, struct known *k, struct str id, int64_t until, str
 static bool
 has_just_failed(const struct sts_policies *p, const struct known *k)
 {
-    uint32_t doubled = k->failures < 5 ? k->failures : 5;
+    int64_t pause = STS_RETRY_NS;
 
-    return k->failed != TLS_RESULT_OK && rt_now(p->rt) - k->failed_at < STS_RETRY_NS / 2 << doubled;
+    for (uint32_t i = 1; i < k->failures && pause < STS_RETRY_MOST_NS; i++)
+        pause *= 2;
+    return k->failed != TLS_RESULT_OK && rt_now(p->rt) - k->failed_at < pause;
 }
 
 static bool
@@ -556,10 +558,12 @@ renew(struct sts_policies *p, struct known *k, struct arena *scratch)
     k->users--;
 }
 
+/* How often it failed is remembered beyond its pause: or who comes back each half hour would always find the first failure. */
 static bool
 has_expired(const struct sts_policies *p, const struct known *k)
 {
-    return !is_valid(p, k) && k->users == 0 && !has_just_failed(p, k);
+    return !is_valid(p, k) && k->users == 0 &&
+           (k->failed == TLS_RESULT_OK || rt_now(p->rt) - k->failed_at >= 2 * STS_RETRY_MOST_NS);
 }
 
 /* The domains of that kind, since the list may change while we wait. */

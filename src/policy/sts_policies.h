@@ -4,7 +4,7 @@
  * A policy is kept until its max_age has passed since it was fetched, whatever becomes of later attempts. Each question
  * looks at the domain's TXT record: a new id fetches anew, so a domain's change is seen as soon as its TTL has passed, and
  * nothing is ever bounced by a policy that is out of date. A fetch that failed is not repeated for STS_RETRY_NS, one that
- * failed again for twice as long, at most 16 times. Once a day what is kept and in use is fetched again, the id may be the
+ * failed again for twice as long, at most STS_RETRY_MOST_NS. Once a day what is kept and in use is fetched again, the id may be the
  * same.
  *
  * Each policy is a file of text in the directory, named by its domain:
@@ -31,6 +31,7 @@
 #include "policy/sts.h"
 
 #define STS_RETRY_NS (5 * MINUTE)
+#define STS_RETRY_MOST_NS (16 * STS_RETRY_NS)
 #define STS_REFRESH_NS (24 * HOUR)
 #define STS_UNUSED_NS (30 * DAY) /* one that nobody asked about for so long is not renewed any more */
 

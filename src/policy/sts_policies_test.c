@@ -266,6 +266,33 @@ renews_daily_body(struct world *w)
     end(w);
 }
 
+/* A policy that cannot be had all day: whoever asks again within the hour mostly finds that known. */
+static void
+spares_who_comes_again_body(struct world *w)
+{
+    struct scope scope;
+    size_t count;
+
+    w->txt = "v=STSv1; id=1";
+    for (int minutes = 10; minutes <= 60; minutes += 10) {
+        begin(w, 1 << 20);
+        scope_init(&scope, w->rt);
+        scope_start(&scope, "refresh", run_refresh, w);
+        w->page.status = HTTPS_UNREACHABLE;
+        w->fetches = count = 0;
+        for (; count * (size_t)minutes < 24 * 60; count++) {
+            EXPECT(w->t, !find(w));
+            EXPECT(w->t, !err_is(rt_sleep(w->rt, within(w->rt, minutes * MINUTE))));
+        }
+        EXPECT(w->t, w->fetches <= 5 + count / 2);
+        EXPECT_INT(w->t, sts_policies_count(w->p), 1);
+        EXPECT(w->t, !err_is(rt_sleep(w->rt, within(w->rt, 4 * HOUR))));
+        EXPECT_INT(w->t, sts_policies_count(w->p), 0);
+        scope_end(&scope);
+        end(w);
+    }
+}
+
 static void
 gives_way_body(struct world *w)
 {
@@ -468,6 +495,7 @@ WORLD_TEST(keeps_and_renews, rt_run_leaping)
 WORLD_TEST(fails, rt_run_leaping)
 WORLD_TEST(one_at_a_time, rt_run_leaping)
 WORLD_TEST(renews_daily, rt_run_leaping)
+WORLD_TEST(spares_who_comes_again, rt_run_leaping)
 WORLD_TEST(gives_way, rt_run_leaping)
 WORLD_TEST(keeps_what_is_wanted, rt_run_leaping)
 WORLD_TEST(tells_none_from_unknown, rt_run_leaping)
@@ -477,6 +505,7 @@ TEST_MAIN({ "keeps and renews", keeps_and_renews },
           { "fails, and says how", fails },
           { "one fetch at a time for a domain", one_at_a_time },
           { "renews daily", renews_daily },
+          { "spares who comes again", spares_who_comes_again },
           { "gives way", gives_way },
           { "keeps what is wanted", keeps_what_is_wanted },
           { "tells no record from an unknown one", tells_none_from_unknown },
