@@ -1038,6 +1038,18 @@ gather_addresses(struct setting_reader *r, struct site *site, size_t *out_count)
     return all;
 }
 
+/* Nobody reads on the way what goes there by LMTP. */
+static bool
+is_on_this_machine(const struct conf_hop *hop)
+{
+    struct address address;
+
+    if (hop->kind != CONF_HOP_LMTP)
+        return false;
+    return !str_is_absent(hop->path) || str_eq_nocase(hop->host, S("localhost")) ||
+           (address_from_ip(hop->host, &address) && address_is_loopback(&address));
+}
+
 /*
  * For a domain of ours: of the default route what is about ourselves, its source, HELO name, connections and waits. How
  * it encrypts, who logs in there and how fast it may go is about the host that it leads to, and goes with it: the
@@ -1048,7 +1060,7 @@ static struct route
 beside(const struct route *fallback, const struct directory_route *own)
 {
     struct route route = *fallback;
-    bool remote = own->kind == DIRECTORY_ROUTE_MX || (own->kind != DIRECTORY_ROUTE_MAILDIR && str_is_absent(own->hop.path));
+    bool remote = own->kind == DIRECTORY_ROUTE_MX || (own->kind != DIRECTORY_ROUTE_MAILDIR && !is_on_this_machine(&own->hop));
 
     if (remote && fallback->kind == ROUTE_MX)
         return route;

@@ -248,10 +248,13 @@ own_domains_site(struct test *t)
         { "so is an LMTP server", STR("direct; port 2600; tls require verify; tls-ca ca.pem"), STR("far.example"), ROUTE_TLS_VERIFY, true,
           24 },
         { "one of this machine is not", STR("direct; tls require"), STR("lmtp.example"), ROUTE_TLS_TRY, false, 0 },
+        { "nor is one at an address of it", STR("direct; tls require"), STR("near.example"), ROUTE_TLS_TRY, false, 24 },
+        { "or at IPv6", STR("direct; tls require"), STR("near6.example"), ROUTE_TLS_TRY, false, 24 },
+        { "or at its name", STR("direct; tls require"), STR("named.example"), ROUTE_TLS_TRY, false, 24 },
     };
 
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        char memory[1000];
+        char memory[1500];
         struct text text = text_init(memory, sizeof memory);
         struct fixture f;
         test_case(t, cases[i].why);
@@ -260,6 +263,9 @@ own_domains_site(struct test *t)
                   "listen mx { address :25 }\n"
                   "domain lmtp.example { mailbox ok; alias postmaster -> ok; deliver lmtp:/run/lmtp }\n"
                   "domain far.example { mailbox ok; deliver lmtp://10.0.0.6:24 }\n"
+                  "domain near.example { mailbox ok; deliver lmtp://127.0.0.1:24 }\n"
+                  "domain near6.example { mailbox ok; deliver lmtp://[::1]:24 }\n"
+                  "domain named.example { mailbox ok; deliver lmtp://localhost }\n"
                   "domain here.example { mailbox ok; deliver maildir /mail/{domain}/{local} }\n"
                   "domain inside.example { recipients any; relay via smtp://10.0.0.5 }\n"
                   "domain backup.example { recipients any; relay mx }\n"
