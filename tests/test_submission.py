@@ -71,8 +71,8 @@ class Site(Postrider):
                               ("limited@local.test", ())):
             self.add_user(user, *options)
 
-    def add_user(self, user, *options, password=PASSWORD):
-        subprocess.run([self.binary, "user", "add", "--config", self.config_path, user, *options], input=password + "\n", text=True,
+    def add_user(self, user, *options, password=PASSWORD, verb="add"):
+        subprocess.run([self.binary, "user", verb, "--config", self.config_path, user, *options], input=password + "\n", text=True,
                        check=True, capture_output=True)
 
     def connect(self, port="587", ctx=None):
@@ -120,7 +120,7 @@ def b64(data):
 def by_smtplib(server, port, mechanism, subject):
     with server.connect(port) as client:
         client.user, client.password = USER, PASSWORD
-        client.auth(mechanism, getattr(client, "auth_" + mechanism.lower()))
+        client.auth(mechanism, getattr(client, "auth_" + mechanism.lower().replace("-", "_")))
         client.sendmail(USER, ["bob@local.test"], MESSAGE % subject)
 
 
@@ -203,7 +203,7 @@ def by_gsasl(server, port, mechanism, subject, priority="NORMAL"):
     words = ["timeout", "60", installed("gsasl"), "--smtp", f"--connect=127.0.0.1:{server.ports[port]}", f"--mechanism={mechanism}",
              f"--authentication-id={USER}", f"--password={PASSWORD}", "--x509-ca-file=", f"--priority={priority}",
              "--hostname=mx.local.test", "--verbose"]
-    if mechanism == "SCRAM-SHA-256":
+    if mechanism in ("SCRAM-SHA-1", "SCRAM-SHA-256"):
         words.append("--no-cb")  # it will not do without what it could have
     if mechanism == "EXTERNAL":
         words += [f"--x509-cert-file={server.folder}/anna.pem", f"--x509-key-file={server.folder}/anna.key"]
@@ -347,6 +347,36 @@ def test_mail_programs(server, client, submit, ports, mechanisms):
     for port in ports:
         for mechanism in mechanisms:
             accepted(server, client, port, mechanism, submit)
+
+
+OLD = "scram-sha-1 cram-md5"  # known, and off where nobody asks for them
+OLD_CLIENTS = [
+    ("swaks", by_swaks, BOTH, ("CRAM-MD5",)),
+    ("curl", by_curl, BOTH, ("CRAM-MD5",)),
+    ("msmtp", by_msmtp, BOTH, ("SCRAM-SHA-1", "CRAM-MD5")),
+    ("smtplib", by_smtplib, BOTH, ("CRAM-MD5",)),
+    ("nodemailer", by_nodemailer, BOTH, ("CRAM-MD5",)),
+    ("gsasl", by_gsasl, ("587",), ("SCRAM-SHA-1", "CRAM-MD5")),
+]
+
+
+@pytest.fixture(scope="module")
+def old_server(tmp_path_factory):
+    config = SITE.replace("{{ messages-per-day", f"{{{{ mechanisms plain {OLD}; messages-per-day")
+    site = Site(tmp_path_factory.mktemp("old"), config=config)
+    site.add_user(USER, "--legacy", verb="passwd")
+    with site as running:
+        with running.connect() as client:
+            assert client.esmtp_features["auth"].split() == ["SCRAM-SHA-1", "CRAM-MD5", "PLAIN"]
+        yield running
+
+
+@pytest.mark.parametrize("client, submit, ports, mechanisms", OLD_CLIENTS, ids=[c[0] for c in OLD_CLIENTS])
+def test_old_mechanisms(old_server, client, submit, ports, mechanisms):
+    """By whoever needs them, where the configuration has them and the users file what they need."""
+    for port in ports:
+        for mechanism in mechanisms:
+            accepted(old_server, client, port, mechanism, submit)
 
 
 @pytest.mark.parametrize("version", ["1.2", "1.3"])

@@ -418,7 +418,8 @@ read_mechanisms(struct setting_reader *r, const struct conf_node *node, void *ta
 static const struct setting users_table[] = {
     { STR("mechanisms"), STR("NAME ..."), SETTING_CUSTOM, .read = read_mechanisms,
       .help = STR("The ways to log in, all of them under TLS only; external, scram-sha-256-plus, scram-sha-256, plain and "
-                  "login if nothing is said; of Dovecot's plain and login") },
+                  "login if nothing is said; of Dovecot's plain and login. Those that are known beside these, scram-sha-1 "
+                  "and cram-md5, want \"postrider user add --legacy\"") },
     { STR("messages-per-day"), STR("NUMBER"), SETTING_COUNT, IN_USERS(messages_per_day), .fallback = STR("1000"),
       .help = STR("What one user may send within 24 hours; 0 is no limit") },
     { STR("recipients-per-day"), STR("NUMBER"), SETTING_COUNT, IN_USERS(recipients_per_day), .fallback = STR("5000"),
