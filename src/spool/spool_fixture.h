@@ -335,12 +335,20 @@ fixture_main(struct rt *rt, void *arg)
     free(f);
 }
 
+/* run: rt_run() or rt_run_leaping(). */
 static inline void
-fixture_run(struct test *t, const struct spool_ops *ops, void (*body)(struct fixture *))
+fixture_run_by(struct err (*run)(void (*main_fiber)(struct rt *, void *arg), void *arg), struct test *t, const struct spool_ops *ops,
+               void (*body)(struct fixture *))
 {
     struct fixture_case c = { t, ops, body };
 
-    CHECK(!err_is(rt_run(fixture_main, &c)));
+    CHECK(!err_is(run(fixture_main, &c)));
+}
+
+static inline void
+fixture_run(struct test *t, const struct spool_ops *ops, void (*body)(struct fixture *))
+{
+    fixture_run_by(rt_run, t, ops, body);
 }
 
 #endif
