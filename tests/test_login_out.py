@@ -1,9 +1,12 @@
-"""A smarthost that wants a login: each mechanism against Postfix with Dovecot's passwords, and who must not hear a password."""
+"""A smarthost that wants a login: each mechanism against Postfix with Dovecot's passwords and tokens, and who must not hear a password."""
 import base64
 import contextlib
+import hmac
+import json
 import os
 import secrets
 import ssl
+import time
 
 import pytest
 
@@ -25,21 +28,41 @@ retry 1h for 1d {{ delay-notice off }}
 SECRET = "p\N{LATIN SMALL LETTER A WITH DIAERESIS}ss,w=rd \"1\""
 
 
+TOKEN_KEY = secrets.token_bytes(32)
+
+
+def token_for(user, key=TOKEN_KEY):
+    """A JSON Web Token (RFC 7519), as an authorization server would sign it."""
+    def part(data):
+        return base64.urlsafe_b64encode(data).rstrip(b"=")
+
+    said = part(json.dumps({"typ": "JWT", "alg": "HS256"}).encode()) + b"." + part(json.dumps({"sub": user, "exp": int(time.time()) + 3600}).encode())
+    return (said + b"." + part(hmac.digest(key, said, "sha256"))).decode()
+
+
 class DovecotAuth(Peer):
-    """Only its passwords: Postfix asks them by TCP."""
+    """Only its passwords and tokens: Postfix asks them by TCP."""
 
     def prepare(self):
-        for name in ("run", "state"):
-            (self.folder / name).mkdir()
+        for name in ("run", "state", "keys/default/HS256"):
+            (self.folder / name).mkdir(parents=True)
         (self.folder / "users").write_text("u:{PLAIN}" + SECRET + "\n", encoding="utf-8")
+        (self.folder / "keys/default/HS256/default").write_bytes(base64.b64encode(TOKEN_KEY))
+        (self.folder / "tokens").write_text(f"introspection_mode = local\nusername_attribute = sub\n"
+                                            f"local_validation_key_dict = fs:posix:prefix={self.folder}/keys/\n")
         (self.folder / "conf").write_text(f"""
 protocols =
 base_dir = {self.folder}/run
 state_dir = {self.folder}/state
 log_path = {self.folder}/log
 ssl = no
-auth_mechanisms = plain login scram-sha-256
+auth_mechanisms = plain login scram-sha-256 xoauth2
 auth_failure_delay = 0
+passdb {{
+  driver = oauth2
+  mechanisms = xoauth2
+  args = {self.folder}/tokens
+}}
 passdb {{
   driver = passwd-file
   args = {self.folder}/users
@@ -58,7 +81,7 @@ service auth {{
         return ["dovecot", "-F", "-c", str(self.folder / "conf")]
 
 
-MECHANISMS = {"scram": "SCRAM-SHA-256", "plain": "PLAIN", "login": "LOGIN"}
+MECHANISMS = {"scram": "SCRAM-SHA-256", "plain": "PLAIN", "login": "LOGIN", "xoauth2": "XOAUTH2"}
 
 
 def server_context(folder, name):
@@ -121,7 +144,9 @@ def world(tmp_path_factory, certificates):  # noqa: F811
         def route(name, port, login, scheme="smtp", rule=f"tls-ca {certificates}/ca.pem"):
             return (f"route {name}.test {{ via {scheme}://localhost:{port} {{ {login} }}; family ipv4; connect-wait 5s; "
                     f"reply-wait 5s; {rule} }}")
-        routes = [route(name, ports[name], f"user u; password-file {right}") for name in MECHANISMS]
+        signed = secret_file(folder / "signed", token_for("u"))
+        routes = [route(name, ports[name], f"user u; {f'token-file {signed}' if name == 'xoauth2' else f'password-file {right}'}")
+                  for name in MECHANISMS]
         routes.append(route("smtps", ports["smtps"], f"user u; password-file {right}", "smtps"))
         routes.append(route("wrong", ports["wrong"], f"user u; password-file {wrong}"))
         routes += [route(name, server.port, f"user u; token-file {token if name == 'token' else old_token}" if "token" in name
