@@ -355,7 +355,8 @@ run_trial(void *arg)
     explicit_bzero(memory, 2 * (size_t)KEY_FILE_MAX);
     mem_free(mem, memory, 2 * (size_t)KEY_FILE_MAX);
     said = (unsigned char)fault;
-    link_reply(k->role->control, trial->call, CONTROL_TRY, str_new(&said, 1));
+    bool looked = e.kind != ERR_CANCELLED; /* this role is ending, which says nothing of them */
+    link_reply(k->role->control, trial->call, CONTROL_TRY, str_new(&said, looked));
     mem_free(mem, trial, sizeof *trial);
 }
 

@@ -49,6 +49,7 @@ struct world {
     struct crypto *crypto;
     struct pool pools[POOLS];
     struct link *supervisor; /* its end of the control link */
+    bool ends;               /* the role, when it is asked about a certificate */
     struct event heard;
     char folder[64];
     struct arena arena;
@@ -168,11 +169,10 @@ write_file(const char *path, struct str bytes)
     CHECK(file && fwrite(bytes.ptr, 1, bytes.len, file) == bytes.len && fclose(file) == 0);
 }
 
-/* As the supervisor passes them on: the certificate and key `with` of the site's certificate `index`. */
-static void
-pass(struct world *w, uint32_t index, struct str certificate, struct str key)
+static struct role_certificate
+open_both(struct world *w, struct str certificate, struct str key)
 {
-    struct role_certificate c = { .index = index };
+    struct role_certificate c = { 0 };
     char path[2][80];
 
     for (int k = 0; k < 2; k++) {
@@ -181,6 +181,16 @@ pass(struct world *w, uint32_t index, struct str certificate, struct str key)
         CHECK(!err_is(host_open(w->rt, str_from_cstr(path[k]), FOREVER, k ? &c.key : &c.certificate)));
         CHECK(unlink(path[k]) == 0);
     }
+    return c;
+}
+
+/* As the supervisor passes them on: what is to be the site's certificate `index`. */
+static void
+pass(struct world *w, uint32_t index, struct str certificate, struct str key)
+{
+    struct role_certificate c = open_both(w, certificate, key);
+
+    c.index = index;
     w->role.certificates[w->role.certificate_count++] = c;
 }
 
@@ -208,8 +218,29 @@ hear_supervisor(void *ctx, struct link *link, struct link_message *m)
     struct world *w = ctx;
 
     (void)link;
-    w->role.ops->tell_tickets(&w->role, m->call);
+    if (m->type == CONTROL_TICKETS) {
+        w->role.ops->tell_tickets(&w->role, m->call);
+        return true;
+    }
+    CHECK(m->type == CONTROL_TRY);
+    w->role.ops->try_certificate(&w->role, m->call);
+    if (w->ends) {
+        w->role.draining = true;
+        event_wake(w->rt, &w->role.changed);
+    }
     return true;
+}
+
+/* What the supervisor hears of a certificate and key: enum certificate_fault, or -1 where nothing is said. */
+static int
+tried(struct world *w, struct str certificate, struct str key)
+{
+    struct str answer;
+
+    w->role.tried = open_both(w, certificate, key);
+    CHECK(!err_is(link_call(w->supervisor, CONTROL_TRY, S(""), &w->arena, within(w->rt, 9 * SECOND), &answer)));
+    CHECK(answer.len <= 1 && handle_is_none(w->role.tried.certificate) && handle_is_none(w->role.tried.key));
+    return answer.len ? (unsigned char)answer.ptr[0] : -1;
 }
 
 static void
@@ -252,12 +283,15 @@ world_begin(struct world *w, struct conf_fixture *conf)
 static void
 world_end(struct world *w, struct conf_fixture *conf, struct scope *scope)
 {
-    w->role.draining = true;
-    event_wake(w->rt, &w->role.changed);
+    test_case(w->t, "a role that begins to end says nothing of a certificate that it has not read");
+    w->ends = true;
+    EXPECT_INT(w->t, tried(w, w->certificates[0], w->keys[0]), -1);
     CHECK(!err_is(scope_wait(scope, within(w->rt, 100 * SECOND))));
     scope_end(scope);
     test_case(w->t, "a role that is ending has no keys of tickets, and says so");
     EXPECT_INT(w->t, tickets_told(w), 0);
+    test_case(w->t, "and at once nothing of any certificate");
+    EXPECT_INT(w->t, tried(w, w->certificates[0], w->keys[0]), -1);
     link_free(w->supervisor);
     link_free(w->role.control);
     for (int i = 0; i < POOLS; i++) {
@@ -303,6 +337,11 @@ run_rights(struct rt *rt, void *arg)
     EXPECT_STR(w->t, str_from_cstr(w->pools[SUBMISSION].shown), S("submission:2 submissions:3 "));
     expect_signed(w, MX, (bool[]){ true, true, false, false, false });
     expect_signed(w, SUBMISSION, (bool[]){ false, false, true, true, false });
+
+    test_case(w->t, "what a reload would bring is looked at");
+    EXPECT_INT(w->t, tried(w, w->certificates[FILES], w->keys[FILES]), CERTIFICATE_GOOD);
+    EXPECT_INT(w->t, tried(w, w->certificates[FILES], w->keys[2]), CERTIFICATE_OF_ANOTHER_KEY);
+    EXPECT_INT(w->t, tried(w, S("-----BEGIN CERTIFICATE-----\nAAAA\n"), w->keys[2]), CERTIFICATE_UNUSABLE);
 
     test_case(w->t, "a key that does not fit leaves the one before");
     pass(w, 1, w->certificates[FILES], w->keys[2]);
