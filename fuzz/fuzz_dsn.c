@@ -79,7 +79,6 @@ fuzz_one(struct str input, struct arena *arena)
         r->status = own_word(&rest, 20, true);
         r->reply = own_word(&rest, 1024, true);
         r->remote = own_word(&rest, 300, true);
-        r->last_attempt_wall = more & 64 ? 1500000000 : 0;
         r->retry_until_wall = more & 128 ? 1700000000 : 0;
     }
     dsn.original_size = rest.len;

@@ -325,8 +325,6 @@ put_recipient_status(struct text *t, const struct dsn *d, const struct dsn_recip
     }
     if (r->reply.len)
         put_typed(t, S("Diagnostic-Code"), is_remote_reply(r) ? S("smtp") : S("X-Postrider"), r->reply, utf8);
-    if (r->last_attempt_wall)
-        put_date_field(t, S("Last-Attempt-Date"), r->last_attempt_wall);
     if (r->action == DSN_DELAYED && r->retry_until_wall)
         put_date_field(t, S("Will-Retry-Until"), r->retry_until_wall);
 }

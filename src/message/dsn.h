@@ -15,6 +15,9 @@
  * What others wrote (replies, addresses, ENVID) is made safe here: no control characters, no line over 998. The
  * boundary is made of the notice's own random id, which no message that exists already can contain.
  *
+ * There is no Last-Attempt-Date: a notice may be composed long after the last attempt, whose time nobody keeps, and RFC 3464
+ * section 2.3.7 forbids any other.
+ *
  * Its envelope: null reverse-path, to `to`, notice = true, smtputf8 = dsn_is_utf8(), body = dsn_body().
  */
 #ifndef MESSAGE_DSN_H
@@ -34,7 +37,6 @@ struct dsn_recipient {
     struct str status;           /* "5.1.1"; anything that is none becomes x.0.0 */
     struct str reply;            /* the remote's words in full, or our reason */
     struct str remote;           /* "mx.example.org [192.0.2.1]:25"; absent or empty: the reply is ours */
-    int64_t last_attempt_wall;   /* 0: none */
     int64_t retry_until_wall;    /* of a delayed one; 0: not said */
 };
 

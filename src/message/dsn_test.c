@@ -56,7 +56,7 @@ a_failure(struct test *t)
         .action = DSN_FAILED, .address = S("b@rcpt.example"), .given = S("alias@example.org"),
         .orcpt = S("rfc822;alias+2Bx@example.org"), .status = S("5.1.1"),
           .reply = S("550 5.1.1 <b@rcpt.example>: no such user"),
-        .remote = S("mx.rcpt.example [192.0.2.1]:25"), .last_attempt_wall = INT64_C(1795258800000000000),
+        .remote = S("mx.rcpt.example [192.0.2.1]:25"),
     };
     struct dsn d = example(&r, 1);
 
@@ -105,7 +105,6 @@ a_failure(struct test *t)
                      "Status: 5.1.1\r\n"
                      "Remote-MTA: dns; mx.rcpt.example\r\n"
                      "Diagnostic-Code: smtp; 550 5.1.1 <b@rcpt.example>: no such user\r\n"
-                     "Last-Attempt-Date: Sat, 21 Nov 2026 11:00:00 +0000\r\n"
                      "\r\n"
                      "--=_00000000000000000000000002\r\n"
                      "Content-Type: message/rfc822\r\n"
@@ -185,7 +184,7 @@ hostile_values(struct test *t)
             .orcpt = S("rfc822;a+0D+0AAction:+20failed"), .status = S("5.1.1\r\nAction: x"),
             .reply = i % 2 ? str_new(longest,
               LIMIT_REPLY_TEXT) : S("550 a\r\n\r\n--=_00000000000000000000000002--\r\nb\xff\0c\x7f"),
-            .remote = S("mx\r\nX: y [192.0.2.1]"), .retry_until_wall = 1, .last_attempt_wall = 1,
+            .remote = S("mx\r\nX: y [192.0.2.1]"), .retry_until_wall = 1,
         };
     struct dsn d = example(r, COUNT);
     struct str notice = compose(t, &d, original, 5);

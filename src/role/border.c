@@ -519,7 +519,6 @@ border_put_compose(struct put *p, const struct border_compose *c)
         put_bytes(p, r->status);
         put_bytes(p, r->reply);
         put_bytes(p, r->remote);
-        put_i64(p, r->last_attempt_wall);
         put_i64(p, r->retry_until_wall);
     }
 }
@@ -553,7 +552,6 @@ border_take_compose(struct take *t, struct arena *arena, struct border_compose *
         r->status = arena_keep(arena, take_bytes(t, ENHANCED_MAX));
         r->reply = arena_keep(arena, take_bytes(t, 2 * LIMIT_REPLY_TEXT));
         r->remote = arena_keep(arena, take_bytes(t, REMOTE_MAX));
-        r->last_attempt_wall = take_i64(t);
         r->retry_until_wall = take_i64(t);
     }
     d->recipients = recipients;

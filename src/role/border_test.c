@@ -189,7 +189,7 @@ put_compose(void *memory, size_t cap)
     struct dsn_recipient reported[] = {
         { .action = DSN_FAILED, .address = STR("anna@example.org"), .given = STR("a@example.org"),
           .orcpt = STR("rfc822;a@example.org"), .status = STR("5.1.1"), .reply = STR("550 no such user"),
-          .remote = STR("mx [192.0.2.1]:25"), .last_attempt_wall = 5, .retry_until_wall = 6 },
+          .remote = STR("mx [192.0.2.1]:25"), .retry_until_wall = 6 },
         { .action = DSN_FAILED, .address = STR("b@example.org"), .status = STR("5.0.0") },
     };
     struct border_compose c = { .trace = STR("Received: from x\r\n"), .bare = true,

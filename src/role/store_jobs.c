@@ -533,8 +533,6 @@ describe_notice(struct work *w, const struct spool_message *m, struct message_id
         queue_reply_split(status->last_reply, &d->status, &d->reply);
         if (d->status.len == 0)
             d->status = default_status(d->action);
-        if (status->attempts)
-            d->last_attempt_wall = rt_wall(s->rt);
     }
     *out = (struct dsn){
         .id = id, .original = m->id, .hostname = s->role->site->hostname,

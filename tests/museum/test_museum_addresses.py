@@ -236,7 +236,7 @@ def assert_is_one_notice(notice):
     report = message.get_payload()[1]
     for block in report.get_payload():
         assert set(block.keys()) <= {"Reporting-MTA", "Arrival-Date", "Original-Envelope-Id", "Original-Recipient", "Final-Recipient",
-                                     "Action", "Status", "Remote-MTA", "Diagnostic-Code", "Last-Attempt-Date",
+                                     "Action", "Status", "Remote-MTA", "Diagnostic-Code",
                                      "X-Postrider-Queue-Id"}, block.keys()
 
 
