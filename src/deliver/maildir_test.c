@@ -180,15 +180,23 @@ struct source {
     uint32_t index;
     bool abandoned;  /* nobody waits for the outcome */
     int64_t wait;    /* 0: a minute */
+    struct rt *rt;
+    struct event *turn; /* the first read says that it is there, and waits until it may go on; NULL: it does not */
+    bool is_there, may_go_on;
 };
 
 static struct err
 source_read(void *arg, uint64_t offset, void *memory, size_t len, int64_t until, size_t *out_len)
 {
-    const struct source *source = arg;
+    struct source *source = arg;
     struct text t = text_init(memory, len);
 
-    (void)until;
+    if (source->turn && !source->is_there) {
+        source->is_there = true;
+        event_wake(source->rt, source->turn);
+        while (!source->may_go_on)
+            TRY(event_wait(source->rt, source->turn, until));
+    }
     if (source->breaks > 0 && offset >= source->breaks)
         return ERR(ERR_IO, "read the spool");
     if (source->step && len > source->step)
@@ -569,6 +577,41 @@ PLACE_TEST(relies_on_nothing_that_another_still_makes)
     EXPECT_INT(t, maker.outcome.kind, OUTCOME_DELIVERED);
 }
 
+/* Nor who found it whole when he began to write, and moves his message into what is made anew by then. */
+PLACE_TEST(relies_on_nothing_that_is_made_anew_meanwhile)
+{
+    struct event turn;
+    struct source source = { .content = S("A: 1\r\n"), .rt = p->rt, .turn = &turn }, other = { .content = S("A: 2\r\n") };
+    struct attempt slow = { .p = p, .source = &source }, maker = { .p = p, .source = &other };
+    struct scope slow_one, makers;
+    struct dir *home;
+
+    event_init(&turn);
+    EXPECT_INT(t, deliver(p, &usual, S("\r\n")).kind, OUTCOME_DELIVERED);
+    scope_init(&slow_one, p->rt);
+    scope_init(&makers, p->rt);
+    scope_start(&slow_one, "slow", attempt, &slow);
+    while (!source.is_there)
+        CHECK(!err_is(event_wait(p->rt, &turn, within(p->rt, MINUTE))));
+    EXPECT(t, !err_is(dir_open_at(p->base, S("local.test/ok"), LANE_POOL, FOREVER, &home)));
+    EXPECT(t, !err_is(dir_rename(home, S("new"), home, S("gone"), LANE_POOL, FOREVER)));
+    dir_close(home);
+    gate_shut(2, false); /* new/ is there again, the mailbox is not synced */
+    scope_start(&makers, "maker", attempt, &maker);
+    EXPECT(t, !err_is(rt_offload(p->rt, gate_await, NULL, FOREVER)));
+    int before = atomic_load(&dirs_synced);
+    source.may_go_on = true;
+    event_wake(p->rt, &turn);
+    EXPECT(t, !err_is(scope_wait(&slow_one, FOREVER)));
+    EXPECT_INT(t, slow.outcome.kind, OUTCOME_DELIVERED);
+    EXPECT_INT(t, atomic_load(&dirs_synced) - before, 4); /* new, base, domain, mailbox */
+    gate_open();
+    EXPECT(t, !err_is(scope_wait(&makers, FOREVER)));
+    EXPECT_INT(t, maker.outcome.kind, OUTCOME_DELIVERED);
+    scope_end(&slow_one);
+    scope_end(&makers);
+}
+
 /* Its last sync fails late, and it takes the name away that a later one's copy would bear by then. */
 PLACE_TEST(waits_for_the_former_attempt)
 {
@@ -724,6 +767,7 @@ TEST_MAIN({ "writes the message", writes_the_message }, { "writes a large messag
           { "syncs what leads there, once", syncs_what_leads_there_once }, { "keeps a quota", keeps_a_quota },
           { "replaces what a former attempt left", replaces_what_a_former_attempt_left },
           { "relies on nothing that another still makes", relies_on_nothing_that_another_still_makes },
+          { "relies on nothing that is made anew meanwhile", relies_on_nothing_that_is_made_anew_meanwhile },
           { "waits for the former attempt", waits_for_the_former_attempt },
           { "delivers at once", delivers_at_once },
           { "makes anew what somebody removed", makes_anew_what_somebody_removed },
