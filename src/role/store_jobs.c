@@ -118,7 +118,7 @@ take_hand(struct work *w, enum role_kind kind, struct str base)
             if (!peer)
                 return NULL;
             hand = peer->own_ctx;
-            if (is_outdated(w)) {
+            if (is_outdated(w) || s->ending || role_is_ending(s->role)) { /* nothing is begun then, however long it waited */
                 hand->reserved = false;
                 event_wake(s->rt, &s->role->changed);
                 return NULL;
