@@ -156,8 +156,8 @@ operate_once(struct run *run, struct rt *rt, bool release)
     if (!err_is(link_call(link, BORDER_LIST, put_str_so_far(&p), &arena, within(rt, MINUTE), &reply))) {
         struct take t = take_init(reply);
         (void)take_u64(&t);
+        (void)take_u64(&t);
         uint32_t told = take_count(&t, 8);
-        (void)take_count(&t, 1);
         while (count < told && !t.bad)
             border_take_listed(&t, &listed[count++]);
         CHECK(take_end(&t));

@@ -62,12 +62,14 @@ def test_what_cannot_be_read_ends_no_listing(tmp_path):
     """A page of which nothing can be read is not the last one."""
     server = Postrider(tmp_path, SITE, next_port=free_port())
     with server:
-        many = [f"first-{number:0100}@elsewhere.test" for number in range(800)]  # more than any cache takes
+        many = [f"first-{number:0200}@elsewhere.test" for number in range(400)]  # more than any cache takes
         for to in (many, "second@elsewhere.test", "third@elsewhere.test"):
             server.send(sender="ok@local.test", to=to, content=b"Subject: x\r\n\r\nx\r\n")
+        wait_until(lambda: (figures := server.figures())["attempts"] >= len(many) and figures["in-flight"] == 0, what="a dead next hop")
         assert server.stop() == 0
         server.start()  # nothing that came just now is in memory
         flip(server.state / "spool", many[0].encode())
+        assert server.figures()["messages"] == 3
         listed = server.cli("queue", "list", "--json", "--limit", "1", "--config", str(server.config_path)).stdout
         assert [json.loads(line)["to"] for line in listed.splitlines()] == ["second@elsewhere.test"]
         assert server.log_events("spool-damage")

@@ -31,7 +31,7 @@ SECRET = "p\N{LATIN SMALL LETTER A WITH DIAERESIS}ss,w=rd \"1\""
 TOKEN_KEY = secrets.token_bytes(32)
 
 
-def token_for(user, key=TOKEN_KEY):
+def token_for(user, key):
     """A JSON Web Token (RFC 7519), as an authorization server would sign it."""
     def part(data):
         return base64.urlsafe_b64encode(data).rstrip(b"=")
@@ -70,6 +70,11 @@ passdb {{
 userdb {{
   driver = static
   args = uid=nobody gid=nogroup home=/
+}}
+service anvil {{
+  unix_listener anvil-auth-penalty {{
+    mode = 0
+  }}
 }}
 service auth {{
   inet_listener {{
@@ -144,11 +149,13 @@ def world(tmp_path_factory, certificates):  # noqa: F811
         def route(name, port, login, scheme="smtp", rule=f"tls-ca {certificates}/ca.pem"):
             return (f"route {name}.test {{ via {scheme}://localhost:{port} {{ {login} }}; family ipv4; connect-wait 5s; "
                     f"reply-wait 5s; {rule} }}")
-        signed = secret_file(folder / "signed", token_for("u"))
+        signed = secret_file(folder / "signed", token_for("u", TOKEN_KEY))
+        forged = secret_file(folder / "forged", token_for("u", secrets.token_bytes(32)))
         routes = [route(name, ports[name], f"user u; {f'token-file {signed}' if name == 'xoauth2' else f'password-file {right}'}")
                   for name in MECHANISMS]
         routes.append(route("smtps", ports["smtps"], f"user u; password-file {right}", "smtps"))
         routes.append(route("wrong", ports["wrong"], f"user u; password-file {wrong}"))
+        routes.append(route("forged", ports["xoauth2"], f"user u; token-file {forged}"))
         routes += [route(name, server.port, f"user u; token-file {token if name == 'token' else old_token}" if "token" in name
                          else f"user u; password-file {right}") for name, server in scripted.items() if name != "two"]
         routes.append(route("fileless", ports["plain"], f"user u; password-file {folder}/nowhere"))
@@ -173,6 +180,12 @@ def test_by_each_mechanism(world, name):
     said = f"sasl_method={MECHANISMS.get(name, 'SCRAM-SHA-256')}, sasl_username=u"
     assert said in (postfix.folder / "postfix.log").read_text(), "the strongest of those that are offered"
     print(f"{name}: Postfix says {said}")
+
+
+def test_a_forged_token(world):
+    """Dovecot does look at what it is shown."""
+    world["server"].send(to="x@forged.test")
+    assert attempt_of(world["server"], "forged")["result"] == "deferred"
 
 
 def test_by_a_token(world):

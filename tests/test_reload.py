@@ -196,6 +196,8 @@ def test_a_suspect_that_waits_for_its_turn_follows_its_mailbox(tmp_path):
             return server.queue_show(message)["recipients"][0]["place"]
 
         def send_to_stopped(to):
+            # It has its link, or what is "in flight" would wait for the next process.
+            wait_until(lambda: all(role["state"] == "running" for role in server.status()["roles"]), what="all roles")
             pid = server.role_pids()["mailbox 0"]
             os.kill(pid, signal.SIGSTOP)
             known = {entry["id"] for entry in server.queue()}
@@ -210,7 +212,6 @@ def test_a_suspect_that_waits_for_its_turn_follows_its_mailbox(tmp_path):
         os.kill(pid, signal.SIGCONT)
         wait_until(lambda: place(suspect) == "held", what="the suspect to be held")
         wait_until(lambda: server.role_pids().get("mailbox 0", pid) != pid, what="a new process")
-        wait_until(lambda: all(role["state"] == "running" for role in server.status()["roles"]), what="all roles")
         pid, _ = send_to_stopped("other@local.test")
         try:
             server.cli("queue", "release", suspect, "--config", str(server.config_path))

@@ -147,9 +147,8 @@ static int
 list(struct command *c)
 {
     uint64_t after = 0, left = c->set.limit ? c->set.limit : UINT64_MAX, total = 0, shown = 0;
-    bool more = true;
 
-    while (more && left > 0) {
+    do {
         unsigned char memory[16];
         struct put p = put_init(memory, sizeof memory);
         struct str reply;
@@ -160,8 +159,8 @@ list(struct command *c)
             return EXIT_UNAVAILABLE;
         struct take t = take_init(reply);
         total = take_u64(&t);
+        after = take_u64(&t);
         uint32_t count = take_count(&t, BORDER_LIST_MAX);
-        more = take_count(&t, 1) == 1;
         for (uint32_t i = 0; i < count && !t.bad; i++) {
             struct border_listed l;
             border_take_listed(&t, &l);
@@ -171,15 +170,13 @@ list(struct command *c)
                 print_listed_json(&l);
             else
                 print_listed(c, &l);
-            after = l.order;
             shown++;
         }
         if (!take_end(&t))
             return bad_answer(c);
         left -= count < left ? count : left;
         arena_reset(operate_arena(c->o));
-        more &= count > 0;
-    }
+    } while (after > 0 && left > 0);
     if (!c->set.operate.json) {
         if (total == 0)
             cli_print("The queue is empty.\n");

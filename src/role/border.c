@@ -623,7 +623,6 @@ void
 border_put_listed(struct put *p, const struct border_listed *l)
 {
     border_put_id(p, l->id);
-    put_u64(p, l->order);
     put_u64(p, l->size);
     put_i64(p, l->accepted_wall);
     put_u8(p, l->held);
@@ -641,7 +640,6 @@ void
 border_take_listed(struct take *t, struct border_listed *out)
 {
     *out = (struct border_listed){ .id = border_take_id(t) };
-    out->order = take_u64(t);
     out->size = take_u64(t);
     out->accepted_wall = take_i64(t);
     out->held = take_bool(t);

@@ -233,7 +233,8 @@ bool border_take_policy(struct take *, struct arena *, bool *out_known, struct s
 
 /*
  * COUNTERS  ->  count, (name, u64)*
- * LIST      u64 after which order, u32 how many  ->  u64 total, count, listed*
+ * LIST      u64 after which order, u32 how many  ->  u64 total, u64 after which order to go on (0: that is all), count, listed*;
+ *           what cannot be read is looked at and not listed, so that a page may be empty and not the last
  * SHOW      id  ->  u8 found, then struct border_shown
  * ACT       u8 enum border_act, id  ->  u8 done, text
  * BANS      ->  (of the gate) count, (account, network, i64 until)*; one of both may be empty: it is for all
@@ -245,7 +246,6 @@ enum { BORDER_BANS_MAX = 200, BORDER_LIST_MAX = 200, BORDER_SHOW_RECIPIENTS = 50
 
 struct border_listed { /* a message in a listing */
     struct message_id id;
-    uint64_t order;
     uint64_t size;
     int64_t accepted_wall;
     bool held;

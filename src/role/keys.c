@@ -320,7 +320,7 @@ read_certificate(struct keys *k, struct role_certificate *c, unsigned char *memo
     struct str certificate, pem;
 
     struct err e = read_both(k->role->rt, c, memory, &certificate, &pem);
-    if (c->index >= k->role->site->certificate_count) /* of a site that is ours no more */
+    if (c->index >= k->role->site->certificate_count || e.kind == ERR_CANCELLED) /* of a site that is ours no more; we are ending */
         return;
     if (err_is(e))
         log_certificate(k, c->index, LOG_ERROR, "certificate-not-read", e, NULL);
@@ -356,7 +356,7 @@ run_trial(void *arg)
     mem_free(mem, memory, 2 * (size_t)KEY_FILE_MAX);
     said = (unsigned char)fault;
     bool looked = e.kind != ERR_CANCELLED; /* this role is ending, which says nothing of them */
-    link_reply(k->role->control, trial->call, CONTROL_TRY, str_new(&said, looked));
+    link_reply(k->role->control, trial->call, CONTROL_TRY, looked ? str_new(&said, 1) : S(""));
     mem_free(mem, trial, sizeof *trial);
 }
 

@@ -89,7 +89,7 @@ list_one(struct request *r, const struct spool_place *place, struct put *p, uint
 
     arena_init(&arena, rt_mem(s->rt), 4096, ARENA_MAX);
     if (!err_is(s->ops->get(s->spool, place->id, &arena, FOREVER, &m))) {
-        struct border_listed l = { .id = place->id, .order = place->order, .size = m.envelope.size,
+        struct border_listed l = { .id = place->id, .size = m.envelope.size,
                                    .accepted_wall = m.envelope.accepted_wall, .held = m.held, .deaths = m.deaths,
                                    .reverse_path = m.envelope.reverse_path, .recipient = S(""), .place = S("recovering"),
                                    .reason = S("") };
@@ -109,6 +109,8 @@ list_one(struct request *r, const struct spool_place *place, struct put *p, uint
     arena_done(&arena);
 }
 
+enum { LIST_HEAD = 8 + 8 + 4 };
+
 static bool
 answer_list(struct request *r, struct take *t)
 {
@@ -122,21 +124,15 @@ answer_list(struct request *r, struct take *t)
     struct spool_place *places = arena_alloc(&r->arena, (want + 1) * sizeof *places);
     size_t found = s->ops->scan(s->spool, after, places, want), size = 64 + found * BORDER_LISTED_BYTES;
     unsigned char *memory = arena_alloc(&r->arena, size);
-    struct put p = put_init(memory + 16, size - 16);
-    for (;;) {
-        for (size_t i = 0; i < found; i++)
-            list_one(r, &places[i], &p, &listed);
-        if (listed > 0 || found < want || found == 0)
-            break;
-        /* Of a whole page nothing can be read: who asks could not say where the next one begins. */
-        found = s->ops->scan(s->spool, places[found - 1].order, places, want);
-    }
+    struct put p = put_init(memory + LIST_HEAD, size - LIST_HEAD);
+    for (size_t i = 0; i < found; i++)
+        list_one(r, &places[i], &p, &listed);
     s->ops->counters(s->spool, &c);
-    struct put head = put_init(memory, 16);
+    struct put head = put_init(memory, LIST_HEAD);
     put_u64(&head, c.messages);
+    put_u64(&head, found == want && found > 0 ? places[found - 1].order : 0);
     put_u32(&head, listed);
-    put_u32(&head, found == want && found > 0); /* there may be more */
-    p = (struct put){ memory, p.len + 16, size, p.full };
+    p = (struct put){ memory, p.len + LIST_HEAD, size, p.full };
     reply(r, &p);
     return true;
 }

@@ -280,7 +280,7 @@ void timer_stop(struct timer *); /* before or inside its callback; afterwards it
 struct err rt_run(void (*main_fiber)(struct rt *, void *arg), void *arg);
 /* For unit tests, the same with a monotonic clock that stands still while any fiber can go on and leaps to the next
  * deadline when none can: minutes pass at once, and to the nanosecond. For fibers that talk to each other only: other
- * threads and processes would come too late. */
+ * threads and processes come too late, unless the test waits for them by rt_wall(). */
 struct err rt_run_leaping(void (*main_fiber)(struct rt *, void *arg), void *arg);
 
 #endif

@@ -64,6 +64,7 @@ def test_l01_the_callers_configuration(world, tmp_path):
             assert said.returncode != 0 or b"-bv" in words
             assert b"the message lies in" not in said.stderr or f"{folder}/postrider-unsent-".encode() in said.stderr
             assert b"TOP-SECRET" not in said.stdout + said.stderr
+        assert list(pathlib.Path(folder).glob("postrider-unsent-*")), "what is not sent is left to its sender"
 
 
 def test_l02_a_log_anywhere(world):

@@ -1193,6 +1193,7 @@ fresh_content_goes_when_no_more_comes_body(struct fixture *f)
     fixture_open(f);
     until_kept(f);
     fixture_commit(f, 1);
+    EXPECT(f->t, message(f, 1)->own_fresh != NULL && f->spool->fresh_bytes > 0);
     for (int64_t end = rt_wall(f->rt) + 20 * SECOND; f->spool->fresh_bytes > 0 && rt_wall(f->rt) < end;)
         (void)rt_sleep(f->rt, within(f->rt, SECOND));
     EXPECT(f->t, message(f, 1)->own_fresh == NULL && f->spool->fresh_bytes == 0);
