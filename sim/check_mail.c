@@ -261,12 +261,14 @@ ledger_notice(struct ledger *l, struct str to, struct str content)
 }
 
 void
-ledger_doubt(struct ledger *l, uint32_t token, struct str address)
+ledger_doubt(struct ledger *l, uint32_t token, struct str address, bool known)
 {
     struct mail *m = ledger_find(l, token);
     struct target *t = m ? ledger_target(m, address) : NULL;
 
-    if (t)
+    if (t && known)
+        t->doubts--;
+    else if (t)
         t->doubts++;
 }
 

@@ -78,7 +78,8 @@ struct target *ledger_add_target(struct mail *, struct str address);
 void ledger_delivered(struct ledger *, struct str address, struct str content, bool lf_only);
 /* A notice from the null sender arrived at the address of a message's sender. */
 void ledger_notice(struct ledger *, struct str to, struct str content);
-void ledger_doubt(struct ledger *, uint32_t token, struct str address);
+/* Whether its final reply arrived is not known; and then it is. */
+void ledger_doubt(struct ledger *, uint32_t token, struct str address, bool known);
 void ledger_deferred(struct ledger *, struct target *);
 void ledger_refused(struct ledger *, uint32_t token, struct str address);
 uint32_t ledger_token_in(struct str content);

@@ -139,12 +139,26 @@ take_message(struct session *s, size_t i)
         ledger_delivered(&run->ledger, address, content, false);
 }
 
-/* Whose final reply may never have been read. */
 static void
-note_doubts(struct session *s)
+note_doubts(struct session *s, size_t from, size_t to, bool known)
 {
-    for (size_t i = 0; i < s->doubtful; i++)
-        ledger_doubt(&s->server->run->ledger, ledger_token_in(str_new(s->content, s->len)), str_from_cstr(s->rcpt[i]));
+    for (size_t i = from; i < to; i++)
+        ledger_doubt(&s->server->run->ledger, ledger_token_in(str_new(s->content, s->len)), str_from_cstr(s->rcpt[i]), known);
+}
+
+/* The first so many of rcpt[]: their final reply may never be read. At once, since this session may outlast the run. */
+static void
+doubt(struct session *s, size_t count)
+{
+    note_doubts(s, s->doubtful, count, false);
+    s->doubtful = count;
+}
+
+/* Whoever says something more has had its replies. */
+static void
+forget_doubts(struct session *s)
+{
+    note_doubts(s, 0, s->doubtful, true);
     s->doubtful = 0;
 }
 
@@ -162,13 +176,12 @@ final_reply(struct session *s, size_t i)
     }
     for (size_t k = i; k < (s->server->lmtp ? i + 1 : s->rcpt_count); k++)
         take_message(s, k);
-    s->doubtful = s->server->lmtp ? i + 1 : s->rcpt_count;
+    doubt(s, s->server->lmtp ? i + 1 : s->rcpt_count);
     if (s->mood == CUTS_AFTER_DOT) {
         conn_reset(&s->conn);
         return false;
     }
     if (s->mood == MUTE_AFTER_DOT) {
-        note_doubts(s);
         (void)rt_sleep(rt_of(s), within(rt_of(s), 12 * MINUTE));
         return false;
     }
@@ -266,7 +279,7 @@ run_mail(struct session *s, struct str line)
 static bool
 run_command(struct session *s, struct str line)
 {
-    s->doubtful = 0; /* whoever says something more has had its reply */
+    forget_doubts(s);
     if (s->server->run->calm)
         s->mood = WELL;
     if (str_starts_nocase(line, S("EHLO")) || str_starts_nocase(line, S("LHLO"))) {
@@ -331,7 +344,6 @@ serve(void *arg)
     bool going = !s->conn.broken && say(s, s->server->lmtp ? "220 lmtp.test LMTP" : "220 server.test ESMTP");
     while (going && conn_line(&s->conn, &line))
         going = run_command(s, line);
-    note_doubts(s);
     conn_close(&s->conn);
     mem_free(rt_mem(rt), s->content, s->cap);
     mem_free(rt_mem(rt), s, sizeof *s);
