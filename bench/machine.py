@@ -111,8 +111,16 @@ class Disk:
                     os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         new.rename(self.image)
 
+    def forget(self):
+        """What the work before left in the machine's memory is on the disk before the next one begins, and no longer in memory: or
+        the next would wait for its writing, and whoever came after a heavy work would pay for it."""
+        with open(self.image, "rb") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
     @contextlib.contextmanager
     def fresh(self):
+        self.forget()
         # Nothing is discarded, or the image would become sparse and grow under the work; nothing is initialised in the background.
         sh("mkfs.ext4", "-q", "-F", "-E", "nodiscard,lazy_itable_init=1,lazy_journal_init=1", self.image)
         sh("mount", "-o", "loop,noinit_itable", self.image, self.at)
