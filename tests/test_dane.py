@@ -317,6 +317,19 @@ def test_the_command_says_what_would_be_done(world, domain, exit_code, words):
     assert f"{domain}: by its MX records; DNSSEC: secure" in told and f"policy       {words['policy']}, by" in told, told
 
 
+@pytest.mark.parametrize("literal, address", [("[192.0.2.30]", IN_CLEAR), ("[IPv6:2001:db8::6]", "2001:db8::6")])
+def test_the_command_takes_an_address_for_what_it_is(world, literal, address):
+    with contextlib.ExitStack() as stack:
+        if address != IN_CLEAR:
+            stack.enter_context(ScriptedServer(host=address, port=25))
+        done = world["server"].cli("tls", "--config", str(world["server"].config_path), "--json", f"x@{literal}", check=False)
+    assert done.returncode == 0, done
+    answer = json.loads(done.stdout)
+    [host] = answer["hosts"]
+    assert not answer["direct"] and answer["domain"] == literal, answer
+    assert (host["name"], host["addresses"], host["policy"], host["goes"]) == (address, [address], "may", True), host
+
+
 @pytest.mark.parametrize("domain, exit_code", [("bogus.example", 75), ("nobody.dane.example", 68), ("us.dane.example", 65), ("a b", 64)])
 def test_the_command_says_why_not(world, domain, exit_code):
     done = world["server"].cli("tls", "--config", str(world["server"].config_path), domain, check=False)

@@ -11,7 +11,6 @@
 #include "message/date.h"
 #include "message/domain.h"
 #include "net/tls.h"
-#include "policy/dane.h"
 #include "policy/sts_policies.h"
 #include "role/load.h"
 #include "role/tls_rule.h"
@@ -126,17 +125,27 @@ prepare(struct look *l)
 
 /* ---- the DNS ----------------------------------------------------------------------------------------------------- */
 
+static struct str
+written(const struct address *a, struct arena *arena)
+{
+    char memory[64];
+    struct text text = text_init(memory, sizeof memory);
+
+    address_put_ip(&text, a);
+    return arena_keep(arena, text_str(&text));
+}
+
 static int
 find_hosts(struct look *l)
 {
-    struct address literal;
+    struct address literal = { 0 };
 
     if (l->route->kind == ROUTE_MAILDIR || l->route->path.len > 0)
         return cli_fail(&verb_tls, EXIT_DATA, "mail for %.*s does not leave this machine", STR_ARG(l->domain));
     l->direct = l->route->kind == ROUTE_MX && !domain_parse_literal(l->domain, &literal);
     if (!l->direct) {
         l->hosts = arena_new(&l->arena, struct seen);
-        l->hosts[0].name = l->route->kind == ROUTE_MX ? str_slice(l->domain, 1, l->domain.len - 1) : l->route->host;
+        l->hosts[0].name = l->route->kind == ROUTE_MX ? written(&literal, &l->arena) : l->route->host;
         l->host_count = 1;
         return EXIT_WELL;
     }
@@ -211,9 +220,8 @@ static void
 decide(struct look *l, struct seen *h)
 {
     int64_t until = within(l->rt, LOOKUP_S * SECOND);
-    struct tls_rule rule = { l->route->tls, l->route->implicit_tls, l->trust };
-    struct arena scratch;
-    bool found = false;
+    const struct tls_rule rule = { l->route->tls, l->route->implicit_tls, l->trust };
+    struct tls_decision decision;
 
     h->port = l->route->port ? l->route->port : 25;
     if (err_is(host_addresses(&l->dns, h->name, HOST_IPV4 | HOST_IPV6 | HOST_ANY, until, &l->arena, &h->addresses))) {
@@ -224,20 +232,20 @@ decide(struct look *l, struct seen *h)
         h->why = h->addresses.why;
         return;
     }
-    h->decided = true;
-    if (tls_rule_begin(&rule, h->name, &l->arena, &h->policy))
+    const struct tls_candidate candidate = {
+        .hop = { h->name, h->addresses.canonical, h->addresses.secure, h->addresses.aliased, h->port,
+                 l->direct ? l->domain : (struct str){ NULL, 0 } },
+        .minds_dane = l->route->kind != ROUTE_LMTP && (!l->direct || l->mx.secure),
+        .promise_domain = l->promise_domain,
+        .answer = l->promise_known ? &l->promise : NULL,
+    };
+    if (err_is(tls_rule_decide(&rule, &candidate, &l->dns, rt_mem(l->rt), until, &l->arena, &decision))) {
+        h->why = S("the resolver did not answer");
         return;
-    if (l->route->kind != ROUTE_LMTP && (!l->direct || l->mx.secure)) {
-        struct dane_hop hop = { h->name, h->addresses.canonical, h->addresses.secure, h->addresses.aliased, h->port,
-                                l->direct ? l->domain : (struct str){ NULL, 0 } };
-        arena_init(&scratch, rt_mem(l->rt), 4096, DANE_SCRATCH_BYTES);
-        struct err e = dane_lookup(&l->dns, &hop, until, &scratch, &l->arena, &h->policy, &found);
-        arena_done(&scratch);
-        h->decided = !err_is(e);
     }
-    if (h->decided && !str_is_absent(l->promise_domain))
-        tls_rule_promise(l->promise_known ? &l->promise : NULL, l->promise_domain, h->name, l->trust, &l->arena, &h->policy);
-    h->lowered = tls_rule_end(&rule, &h->policy);
+    h->decided = true;
+    h->policy = decision.policy;
+    h->lowered = decision.lowered;
 }
 
 /* ---- the host itself --------------------------------------------------------------------------------------------- */

@@ -7,7 +7,6 @@
 #include "dns/cache.h"
 #include "message/domain.h"
 #include "net/tls.h"
-#include "policy/dane.h"
 #include "role/ask.h"
 #include "role/border.h"
 #include "role/role.h"
@@ -146,27 +145,6 @@ only_domain(const struct task *t)
     return only;
 }
 
-/* What the destination itself asks for; where that is nothing *out stays as it is. */
-static struct err
-policy_of_destination(struct task *t, const struct delivery_host *host, const struct delivery_addresses *addresses,
-                      int64_t until, struct arena *arena, struct tls_policy *out)
-{
-    struct str domain = t->job.configured ? (struct str){ NULL, 0 } : domain_to_ascii(only_domain(t), arena);
-    struct dane_hop hop = { host->name, addresses->canonical, addresses->secure, addresses->aliased, addresses->port, domain };
-    struct arena scratch;
-    bool found = false;
-    struct err e = OK;
-
-    arena_init(&scratch, rt_mem(t->sender->role->rt), 4096, DANE_SCRATCH_BYTES);
-    if (t->job.kind == DELIVERY_SMTP && t->job.mx_secure)
-        e = dane_lookup(&t->sender->resolver, &hop, until, &scratch, arena, out, &found);
-    arena_done(&scratch);
-    if (!err_is(e) && t->promise && !str_is_absent(t->promise->domain))
-        tls_rule_promise(t->promise->known ? &t->promise->answer : NULL, t->promise->domain, host->name,
-                         trust_for(t->sender, &t->job), arena, out);
-    return e;
-}
-
 /* A line of the log on what a host must be spoken to by. */
 static void
 log_begin_tls(struct log_line *line, const struct task *t, const char *event, struct str host, const struct tls_policy *policy)
@@ -192,30 +170,34 @@ log_override(const struct task *t, struct str host, const struct tls_policy *pol
     log_end(&line);
 }
 
-/* net/tls_policy.h says in which order: the route's rule, DANE, MTA-STS, else whatever is offered. */
+/* What the message wants comes behind this. */
 static struct err
 policy_of_others(struct task *t, const struct delivery_host *host, const struct delivery_addresses *addresses, int64_t until,
                  struct arena *arena, struct tls_policy *out)
 {
     const struct border_job *job = &t->job;
+    const struct promise *p = t->promise;
     struct tls_rule rule = { job->tls, job->smtps, NULL };
+    struct tls_decision decision;
 
     if (host->fixed.family == ADDRESS_UNIX) {
         *out = (struct tls_policy){ .level = TLS_NEVER };
         return OK;
     }
-    if (job->tls == ROUTE_TLS_VERIFY)
+    struct str domain = job->configured ? (struct str){ NULL, 0 } : domain_to_ascii(only_domain(t), arena);
+    const struct tls_candidate candidate = {
+        .hop = { host->name, addresses->canonical, addresses->secure, addresses->aliased, addresses->port, domain },
+        .minds_dane = job->kind == DELIVERY_SMTP && job->mx_secure,
+        .promise_domain = p ? p->domain : (struct str){ NULL, 0 },
+        .answer = p && p->known ? &p->answer : NULL,
+        .optional = job->envelope.tls_optional,
+    };
+    if (job->tls == ROUTE_TLS_VERIFY || !str_is_absent(candidate.promise_domain))
         rule.trust = trust_for(t->sender, job);
-    if (tls_rule_begin(&rule, host->name, arena, out))
-        return OK;
-    struct err e = policy_of_destination(t, host, addresses, until, arena, out);
-    if (err_is(e) && (!job->envelope.tls_optional || e.kind == ERR_CANCELLED))
-        return e;
-    if (job->envelope.tls_optional && (out->source == TLS_BY_DANE || out->source == TLS_BY_STS))
-        out->testing = true; /* TLS-Required: No lets go what the destination asks for, and not what the route does */
-    struct tls_policy asked = *out;
-    if (tls_rule_end(&rule, out))
-        log_override(t, host->name, &asked);
+    TRY(tls_rule_decide(&rule, &candidate, &t->sender->resolver, rt_mem(t->sender->role->rt), until, arena, &decision));
+    if (decision.lowered)
+        log_override(t, host->name, &decision.asked);
+    *out = decision.policy;
     return OK;
 }
 

@@ -8,8 +8,9 @@ without_policy(const struct tls_rule *r)
                                 .source = r->tls == ROUTE_TLS_TRY ? TLS_BY_DEFAULT : TLS_BY_RULE };
 }
 
-bool
-tls_rule_begin(const struct tls_rule *r, struct str host, struct arena *arena, struct tls_policy *out)
+/* Where the destination asks for nothing. True: whatever it asks for, this is the policy. */
+static bool
+begin(const struct tls_rule *r, struct str host, struct arena *arena, struct tls_policy *out)
 {
     *out = without_policy(r);
     if (r->tls != ROUTE_TLS_VERIFY)
@@ -17,6 +18,44 @@ tls_rule_begin(const struct tls_rule *r, struct str host, struct arena *arena, s
     *out = (struct tls_policy){ .level = TLS_VERIFY, .source = TLS_BY_RULE, .names = { arena_keep(arena, host) },
                                 .name_count = 1, .trust = r->trust };
     return true;
+}
+
+/* Where the destination itself asks for nothing *out stays as it is. */
+static struct err
+ask_destination(const struct tls_rule *r, const struct tls_candidate *c, const struct dns *dns, struct mem *mem, int64_t until,
+                struct arena *arena, struct tls_policy *out)
+{
+    struct arena scratch;
+    bool found;
+
+    if (c->minds_dane) {
+        arena_init(&scratch, mem, 4096, DANE_SCRATCH_BYTES);
+        struct err e = dane_lookup(dns, &c->hop, until, &scratch, arena, out, &found);
+        arena_done(&scratch);
+        TRY(e);
+    }
+    if (!str_is_absent(c->promise_domain))
+        tls_rule_promise(c->answer, c->promise_domain, c->hop.host, r->trust, arena, out);
+    return OK;
+}
+
+struct err
+tls_rule_decide(const struct tls_rule *r, const struct tls_candidate *c, const struct dns *dns, struct mem *mem, int64_t until,
+                struct arena *arena, struct tls_decision *out)
+{
+    struct tls_decision d = { .lowered = false };
+
+    if (!begin(r, c->hop.host, arena, &d.policy)) {
+        struct err e = ask_destination(r, c, dns, mem, until, arena, &d.policy);
+        if (err_is(e) && (!c->optional || e.kind == ERR_CANCELLED))
+            return e;
+        if (c->optional && (d.policy.source == TLS_BY_DANE || d.policy.source == TLS_BY_STS))
+            d.policy.testing = true;
+    }
+    d.asked = d.policy;
+    d.lowered = tls_rule_end(r, &d.policy);
+    *out = d;
+    return OK;
 }
 
 void
