@@ -7,6 +7,7 @@
 
 #include <openssl/err.h>
 #include <openssl/evp.h>
+#include <openssl/pem.h>
 #include <openssl/provider.h>
 #include <openssl/rand.h>
 #include <openssl/ssl.h>
@@ -154,4 +155,25 @@ openssl_reason(struct text *out)
 
     text_put(out, reason ? str_from_cstr(reason) : S("no reason given"));
     ERR_clear_error();
+}
+
+int
+openssl_no_passphrase(char *memory, int size, int write, void *arg)
+{
+    (void)memory;
+    (void)size;
+    (void)write;
+    (void)arg;
+    return -1;
+}
+
+X509 *
+openssl_read_certificate(const struct crypto *c, BIO *bio)
+{
+    X509 *x = X509_new_ex(c->own_library, NULL);
+
+    if (x && PEM_read_bio_X509(bio, &x, openssl_no_passphrase, NULL))
+        return x;
+    X509_free(x); /* NULL by now, if it was the certificate that was wrong and not its frame */
+    return NULL;
 }

@@ -30,17 +30,6 @@ reader_of(struct str pem)
     return pem.len <= KEY_FILE_MAX ? BIO_new_mem_buf(pem.ptr, (int)pem.len) : NULL;
 }
 
-/* Nobody is there to type one. */
-static int
-no_passphrase(char *memory, int size, int write, void *arg)
-{
-    (void)memory;
-    (void)size;
-    (void)write;
-    (void)arg;
-    return -1;
-}
-
 static bool
 is_usable(EVP_PKEY *pkey)
 {
@@ -62,7 +51,7 @@ key_parse(struct crypto *crypto, struct str pem, struct key **out)
 
     if (!bio)
         return ERR(ERR_LIMIT, "read a private key");
-    k.own_pkey = PEM_read_bio_PrivateKey_ex(bio, NULL, no_passphrase, NULL, crypto_library(crypto), NULL);
+    k.own_pkey = PEM_read_bio_PrivateKey_ex(bio, NULL, openssl_no_passphrase, NULL, crypto_library(crypto), NULL);
     BIO_free(bio);
     ERR_clear_error();
     if (!k.own_pkey)
@@ -166,11 +155,10 @@ struct err
 key_look_at_certificate(struct crypto *crypto, struct str pem, struct key_certificate *out)
 {
     BIO *bio = reader_of(pem);
-    X509 *x = bio ? X509_new_ex(crypto_library(crypto), NULL) : NULL;
+    X509 *x = bio ? openssl_read_certificate(crypto, bio) : NULL;
     struct key_certificate c = { .self_signed = false };
 
-    bool fine = x && PEM_read_bio_X509(bio, &x, no_passphrase, NULL) &&
-                remote_key_name(crypto_library(crypto), X509_get0_pubkey(x), &c.key);
+    bool fine = x && remote_key_name(crypto_library(crypto), X509_get0_pubkey(x), &c.key);
     if (fine) {
         c.from = ns_of(X509_get0_notBefore(x));
         c.until = ns_of(X509_get0_notAfter(x));
@@ -187,10 +175,9 @@ bool
 key_certificate_is_for(struct crypto *crypto, struct str pem, struct str hostname)
 {
     BIO *bio = reader_of(pem);
-    X509 *x = bio ? X509_new_ex(crypto_library(crypto), NULL) : NULL;
+    X509 *x = bio ? openssl_read_certificate(crypto, bio) : NULL;
 
-    bool is = x && PEM_read_bio_X509(bio, &x, no_passphrase, NULL) &&
-              X509_check_host(x, hostname.ptr, hostname.len, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS, NULL) == 1;
+    bool is = x && X509_check_host(x, hostname.ptr, hostname.len, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS, NULL) == 1;
     X509_free(x);
     BIO_free(bio);
     ERR_clear_error();

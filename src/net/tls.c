@@ -915,17 +915,6 @@ certificate_done(struct certificate *c)
     EVP_PKEY_free(c->own_key);
 }
 
-static X509 *
-read_certificate(struct crypto *crypto, BIO *bio)
-{
-    X509 *x = X509_new_ex(crypto_library(crypto), NULL);
-
-    if (x && PEM_read_bio_X509(bio, &x, NULL, NULL))
-        return x;
-    X509_free(x); /* NULL by now, if it was the certificate that was wrong and not its frame */
-    return NULL;
-}
-
 static struct err
 certificate_init(const struct tls_server *s, struct str pem, struct certificate *out)
 {
@@ -934,8 +923,8 @@ certificate_init(const struct tls_server *s, struct str pem, struct certificate 
     X509 *next;
 
     if (bio && c.own_chain)
-        c.own_leaf = read_certificate(s->side.crypto, bio);
-    while (c.own_leaf && sk_X509_num(c.own_chain) < CHAIN_MAX && (next = read_certificate(s->side.crypto, bio)) != NULL)
+        c.own_leaf = openssl_read_certificate(s->side.crypto, bio);
+    while (c.own_leaf && sk_X509_num(c.own_chain) < CHAIN_MAX && (next = openssl_read_certificate(s->side.crypto, bio)) != NULL)
         if (sk_X509_push(c.own_chain, next) == 0)
             X509_free(next);
     BIO_free(bio);
@@ -1082,7 +1071,7 @@ tls_server_ask_clients(struct tls_server *s, enum tls_ask ask, struct str author
     X509 *x;
 
     CHECK(store); /* as in side_init() */
-    while (bio && (x = read_certificate(s->side.crypto, bio)) != NULL) {
+    while (bio && (x = openssl_read_certificate(s->side.crypto, bio)) != NULL) {
         /* The names are for clients that have several certificates. */
         if (X509_STORE_add_cert(store, x) == 1 && SSL_CTX_add_client_CA(c, x) == 1)
             count++;
@@ -1235,7 +1224,7 @@ tls_trust_new(struct crypto *crypto, struct str pem, size_t *out_count)
 
     *trust = (struct tls_trust){ .rt = crypto_rt(crypto), .own_store = X509_STORE_new() };
     CHECK(trust->own_store); /* as in side_init() */
-    for (*out_count = 0; bio && (x = read_certificate(crypto, bio)) != NULL; X509_free(x))
+    for (*out_count = 0; bio && (x = openssl_read_certificate(crypto, bio)) != NULL; X509_free(x))
         *out_count += X509_STORE_add_cert(trust->own_store, x) == 1;
     BIO_free(bio);
     ERR_clear_error();

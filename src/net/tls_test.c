@@ -12,6 +12,7 @@
 #include <openssl/evp.h>
 #include <openssl/pem.h>
 #include <openssl/ssl.h>
+#include <openssl/ui.h>
 #include <openssl/x509v3.h>
 #include <string.h>
 
@@ -929,6 +930,53 @@ WORLD_TEST(keys_are_read)
     EXPECT(w->t, c.until > rt_wall(w->rt) && c.until < rt_wall(w->rt) + HOUR + MINUTE);
 }
 
+static size_t questions;
+
+static int
+ask_at_the_terminal(UI *ui)
+{
+    (void)ui;
+    questions++;
+    return 0;
+}
+
+WORLD_TEST(nobody_is_asked_for_a_passphrase)
+{
+    static const struct str encrypted =
+        STR("-----BEGIN CERTIFICATE-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,000102030405060708090A0B0C0D0E0F\n\n"
+            "AAECAwQFBgcICQoLDA0ODwABAgMEBQYHCAkKCwwNDg8=\n-----END CERTIFICATE-----\n");
+    static const struct str encrypted_key =
+        STR("-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,000102030405060708090A0B0C0D0E0F\n\n"
+            "AAECAwQFBgcICQoLDA0ODwABAgMEBQYHCAkKCwwNDg8=\n-----END EC PRIVATE KEY-----\n");
+    UI_METHOD *terminal = UI_create_method("a terminal");
+    struct key_certificate c;
+    struct key *key;
+    size_t count;
+
+    CHECK(terminal && UI_method_set_opener(terminal, ask_at_the_terminal) == 0);
+    UI_set_default_method(terminal);
+    BIO *bio = BIO_new_mem_buf(encrypted.ptr, (int)encrypted.len);
+    test_case(w->t, "whoever does not care is asked");
+    EXPECT(w->t, !PEM_read_bio_X509(bio, NULL, NULL, NULL));
+    EXPECT_INT(w->t, questions, 1);
+    BIO_free(bio);
+    ERR_clear_error();
+    test_case(w->t, "a key");
+    EXPECT_INT(w->t, key_parse(w->crypto, encrypted_key, &key).kind, ERR_SYNTAX);
+    test_case(w->t, "a certificate");
+    EXPECT_INT(w->t, key_look_at_certificate(w->crypto, encrypted, &c).kind, ERR_SYNTAX);
+    EXPECT(w->t, !key_certificate_is_for(w->crypto, encrypted, S("mx.example")));
+    test_case(w->t, "a server's certificate");
+    EXPECT_INT(w->t, tls_server_set_certificates(w->server, &encrypted, 1, &count).kind, ERR_SYNTAX);
+    test_case(w->t, "an authority");
+    EXPECT_INT(w->t, tls_server_ask_clients(w->server, TLS_ASK, encrypted).kind, ERR_SYNTAX);
+    tls_trust_free(tls_trust_new(w->crypto, encrypted, &count));
+    EXPECT_INT(w->t, count, 0);
+    EXPECT_INT(w->t, questions, 1);
+    UI_set_default_method(UI_OpenSSL());
+    UI_destroy_method(terminal);
+}
+
 WORLD_TEST(keys_sign_what_is_theirs)
 {
     unsigned char signature[KEY_SIGNATURE_MAX], few[10];
@@ -998,5 +1046,6 @@ TEST_MAIN({ "both versions and kinds of keys", both_versions_and_kinds_of_keys }
           { "what was taken leaves", what_was_taken_leaves },
           { "an idle connection holds little", an_idle_connection_holds_little },
           { "keys are read", keys_are_read },
+          { "nobody is asked for a passphrase", nobody_is_asked_for_a_passphrase },
           { "keys sign what is theirs", keys_sign_what_is_theirs },
           { "a server makes its first certificate", a_server_makes_its_first_certificate })
