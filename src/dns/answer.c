@@ -19,35 +19,6 @@ enum {
     WALK_MAX = 512, /* records looked at in a section */
 };
 
-static const struct {
-    enum dns_type type;
-    struct str name;
-} types[] = {
-    { DNS_A, STR("A") },     { DNS_AAAA, STR("AAAA") },   { DNS_MX, STR("MX") },   { DNS_TXT, STR("TXT") },
-    { DNS_PTR, STR("PTR") }, { DNS_CNAME, STR("CNAME") }, { DNS_TLSA, STR("TLSA") },
-};
-
-struct str
-dns_type_name(enum dns_type type)
-{
-    for (size_t i = 0; i < sizeof types / sizeof *types; i++)
-        if (types[i].type == type)
-            return types[i].name;
-    return S("unknown");
-}
-
-bool
-dns_type_parse(struct str s, enum dns_type *out)
-{
-    for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
-        if (str_eq_nocase(types[i].name, s)) {
-            *out = types[i].type;
-            return true;
-        }
-    }
-    return false;
-}
-
 /* A place in the packet that cannot leave it: a read over the end gives zeros and sets bad. */
 struct reader {
     struct str packet;

@@ -444,12 +444,6 @@ link_is_open(const struct link *l)
     return l->open;
 }
 
-void *
-link_ctx(const struct link *l)
-{
-    return l->settings.ctx;
-}
-
 static struct err
 wait_for_room(struct link *l, size_t most, int64_t until)
 {

@@ -66,7 +66,6 @@ void link_free_later(struct link *);
 /* Ends the link as a violation would: `closed` is called from the reading fiber. Fine inside `handle`. */
 void link_close(struct link *, struct err why);
 bool link_is_open(const struct link *);
-void *link_ctx(const struct link *);
 size_t link_unsent(const struct link *);
 
 /*

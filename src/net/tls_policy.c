@@ -45,12 +45,6 @@ tls_result_name(enum tls_result result)
     return names[result];
 }
 
-struct str
-tls_policy_type(const struct tls_policy *p)
-{
-    return p->source == TLS_BY_DANE ? S("tlsa") : p->source == TLS_BY_STS ? S("sts") : S("no-policy-found");
-}
-
 /* What a stranger may choose is in it: names and records of his own. A connection that his policy let through is to the
  * same host by the same name as another's, so that he would have to hit a hash of 64 bits to be mistaken for it. */
 void

@@ -75,11 +75,10 @@ tls_policy_has_checks(const struct tls_policy *p)
     return p->level == TLS_VERIFY || p->level == TLS_DANE;
 }
 
-/* As they stand in logs: "dane", "sts", "certificate-expired", and RFC 8460's "tlsa", "sts", "no-policy-found". */
+/* As they stand in logs: "dane", "sts", "certificate-expired". */
 struct str tls_level_name(enum tls_level);
 struct str tls_source_name(enum tls_source);
 struct str tls_result_name(enum tls_result);
-struct str tls_policy_type(const struct tls_policy *);
 
 /* Two policies of the same text let the same connections through: what may be used again, and for whom. */
 void tls_policy_put_key(struct text *, const struct tls_policy *);

@@ -16,7 +16,6 @@ struct loading { /* the reader's ctx */
     struct site *site;
     struct conf_where hostname_where;
     size_t listener_cap, route_cap, certificate_cap, authorities_cap;
-    struct site_route *default_route;
     const struct conf_node *via, *direct, *port, *allow_private; /* of the route block being read */
 };
 

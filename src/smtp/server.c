@@ -1771,7 +1771,6 @@ flush(struct session *s)
             wire_write(s->wire, str_new(s->own_out, s->out_len), within(s->rt, s->settings->command_wait));
         if (err_is(e))
             (void)lost(s, e.kind == ERR_CANCELLED ? e : ERR(ERR_CLOSED, "write to the client"), &reply_closing);
-        s->report.bytes_out += s->out_len;
     }
     s->out_len = 0;
 }

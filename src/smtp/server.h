@@ -117,7 +117,7 @@ struct server_message {
 };
 /* Of a session that ended. */
 struct server_report {
-    uint64_t bytes_in, bytes_out;
+    uint64_t bytes_in;
     uint32_t commands, wrong, messages, recipients, refused; /* refused: recipients */
     int64_t took;
     struct str ended;        /* "quit", "closed by the client", "timeout", ... */
