@@ -75,84 +75,6 @@ date_put_rfc3339(struct text *t, int64_t wall)
               (int)(c.of_day / 60 % 60), (int)(c.of_day % 60));
 }
 
-/* CFWS: spaces, line ends and nested comments. */
-static void
-skip_cfws(struct str *s)
-{
-    int depth = 0;
-
-    for (; s->len; *s = str_from(*s, 1)) {
-        char c = s->ptr[0];
-        if (c == '\\' && depth > 0 && s->len > 1)
-            *s = str_from(*s, 1);
-        else if (c == '(')
-            depth++;
-        else if (c == ')' && depth > 0)
-            depth--;
-        else if (depth == 0 && c != ' ' && c != '\t' && c != '\r' && c != '\n')
-            return;
-    }
-}
-
-static bool
-take_number(struct str *s, size_t digits_min, size_t digits_max, int64_t *out)
-{
-    size_t digits = 0;
-    int64_t value = 0;
-
-    skip_cfws(s);
-    for (; digits < s->len && byte_is_digit(s->ptr[digits]); digits++)
-        value = digits < 9 ? value * 10 + (s->ptr[digits] - '0') : value;
-    if (digits < digits_min || digits > digits_max)
-        return false;
-    *s = str_from(*s, digits);
-    *out = value;
-    return true;
-}
-
-static bool
-take_name(struct str *s, const struct str *names, size_t count, size_t *out_index)
-{
-    skip_cfws(s);
-    for (size_t i = 0; i < count; i++)
-        if (str_take_nocase(s, names[i])) {
-            *out_index = i;
-            return true;
-        }
-    return false;
-}
-
-/* RFC 5322 section 4.3. Of the letters, only Z is sure to mean what it says; a zone that nobody knows is -0000. */
-static bool
-take_zone(struct str *s, int64_t *out_minutes)
-{
-    static const struct {
-        struct str name;
-        int minutes;
-    } zones[] = { { STR("EST"), -300 }, { STR("EDT"), -240 }, { STR("CST"), -360 }, { STR("CDT"), -300 },
-                  { STR("MST"), -420 }, { STR("MDT"), -360 }, { STR("PST"), -480 }, { STR("PDT"), -420 } };
-    int64_t number;
-
-    skip_cfws(s);
-    *out_minutes = 0;
-    bool minus = str_starts(*s, S("-"));
-    if (minus || str_starts(*s, S("+"))) {
-        *s = str_from(*s, 1);
-        if (!s->len || !byte_is_digit(s->ptr[0]) || !take_number(s, 4, 4, &number) || number % 100 > 59)
-            return false;
-        *out_minutes = (number / 100 * 60 + number % 100) * (minus ? -1 : 1);
-        return true;
-    }
-    size_t len = 0;
-    while (len < s->len && byte_is_alpha(s->ptr[len]))
-        len++;
-    for (size_t i = 0; i < sizeof zones / sizeof *zones; i++)
-        if (str_eq_nocase(str_slice(*s, 0, len), zones[i].name))
-            *out_minutes = zones[i].minutes;
-    *s = str_from(*s, len);
-    return len > 0;
-}
-
 static int64_t
 days_of_month(int64_t year, int64_t month)
 {
@@ -173,43 +95,6 @@ wall_of(int64_t year, int64_t month, int64_t day, int64_t of_day, int64_t zone, 
         return false;
     *out_wall = seconds * SECOND;
     return true;
-}
-
-bool
-date_parse(struct str s, int64_t *out_wall)
-{
-    int64_t day, year, hour, minute, second = 0, zone;
-    size_t weekday, month;
-
-    if (take_name(&s, day_names, 7, &weekday)) {
-        skip_cfws(&s);
-        if (!str_take_byte(&s, ','))
-            return false;
-    }
-    if (!take_number(&s, 1, 2, &day) || !take_name(&s, month_names, 12, &month))
-        return false;
-    skip_cfws(&s);
-    size_t before = s.len;
-    if (!take_number(&s, 2, 4, &year))
-        return false;
-    size_t year_digits = before - s.len;
-    if (year_digits < 4) /* RFC 5322 section 4.3 */
-        year += year_digits == 3 || year > 49 ? 1900 : 2000;
-    if (!take_number(&s, 1, 2, &hour))
-        return false;
-    skip_cfws(&s);
-    if (!str_take_byte(&s, ':') || !take_number(&s, 1, 2, &minute))
-        return false;
-    skip_cfws(&s);
-    if (str_take_byte(&s, ':') && !take_number(&s, 1, 2, &second))
-        return false;
-    if (!take_zone(&s, &zone))
-        return false;
-    skip_cfws(&s);
-    if (s.len || year < 1900)
-        return false;
-    return hour <= 23 && minute <= 59 && second <= 60 &&
-           wall_of(year, (int64_t)month + 1, day, (hour * 60 + minute) * 60 + second, zone, out_wall);
 }
 
 /* Exactly so many digits. */

@@ -1,5 +1,6 @@
 /*
- * date - the date-time of RFC 5322 sections 3.3 and 4.3. Times are nanoseconds since 1970, UTC, without leap seconds.
+ * date - the date-time of RFC 5322 section 3.3, and that of RFC 3339. Times are nanoseconds since 1970, UTC, without leap
+ * seconds.
  */
 #ifndef MESSAGE_DATE_H
 #define MESSAGE_DATE_H
@@ -12,8 +13,6 @@ enum { DATE_TEXT = 31 }; /* "Sat, 21 Nov 2026 10:00:00 +0000" */
 void date_put(struct text *, int64_t wall);
 /* "2026-11-21T10:00:00Z", RFC 3339: for listings. */
 void date_put_rfc3339(struct text *, int64_t wall);
-/* Comments, folding, obsolete zones and years of two or three digits are understood. False: not a date. */
-bool date_parse(struct str, int64_t *out_wall);
 /* The date-time of RFC 3339; parts of a second are dropped. False: not one, or beyond the years that we can count. */
 bool date_parse_rfc3339(struct str, int64_t *out_wall);
 

@@ -19,56 +19,24 @@ puts_dates(struct test *t)
 
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct text text = text_init(memory, sizeof memory);
-        int64_t back;
         test_case(t, cases[i].why);
         date_put(&text, cases[i].second * SECOND);
         EXPECT_STR(t, text_str(&text), cases[i].text);
         EXPECT_INT(t, text.len, DATE_TEXT);
-        EXPECT(t, date_parse(cases[i].text, &back) && back == cases[i].second * SECOND);
     }
     test_case(t, "from 1900 to 2243");
     for (int64_t day = -25567; day < 100000; day += 13) {
-        struct text text = text_init(memory, sizeof memory);
+        static const struct str weekdays = STR("ThuFriSatSunMonTueWed");
+        char plain_memory[64];
+        struct text text = text_init(memory, sizeof memory), plain = text_init(plain_memory, sizeof plain_memory);
+        size_t weekday = (size_t)((day % 7 + 7) % 7);
         int64_t back;
         date_put(&text, day * DAY);
-        EXPECT(t, date_parse(text_str(&text), &back) && back == day * DAY);
-    }
-}
-
-static void
-parses_dates(struct test *t)
-{
-    static const struct { const char *why; struct str in; bool ok; int64_t second; } cases[] = {
-        { "zone",             STR("Fri, 21 Nov 1997 09:55:06 -0600"), true, 880127706 },
-        { "no weekday",       STR("21 Nov 1997 09:55:06 -0600"), true, 880127706 },
-        { "no seconds",       STR("21 Nov 97 09:55 GMT"), true, 880106100 },
-        { "RFC 5322 A.5",
-          STR("Thu,\r\n      13\r\n        Feb\r\n          1969\r\n      23:32\r\n"
-              "               -0330 (Newfoundland Time)"), true, -27723480 },
-        { "obsolete A.6.2",   STR("21 Nov 97 09:55:06 GMT"), true, 880106106 },
-        { "obsolete spaces",  STR("Fri, 21 Nov 1997 09(comment):   55  :  06 -0600"), true, 880127706 },
-        { "three digits",     STR("21 Nov 126 10:00 +0000"), true, 1795255200 },
-        { "named zone",       STR("21 Nov 1997 09:55:06 CST"), true, 880127706 },
-        { "nested comment",   STR("(a(b)\\))21 Nov 1997 09:55:06 -0600"), true, 880127706 },
-        { "leap second",      STR("31 Dec 2016 23:59:60 +0000"), true, 1483228800 },
-        { "no such day",      STR("29 Feb 2023 00:00 +0000"), false, 0 },
-        { "no zone",          STR("21 Nov 1997 09:55:06"), false, 0 },
-        { "hour 24",          STR("21 Nov 1997 24:00:00 +0000"), false, 0 },
-        { "text behind",      STR("21 Nov 1997 09:55:06 +0000 x"), false, 0 },
-        { "five digits",      STR("21 Nov 19970 09:55:06 +0000"), false, 0 },
-        { "too late for us",  STR("21 Nov 9997 09:55:06 +0000"), false, 0 },
-        { "empty",            STR(""), false, 0 },
-    };
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        int64_t got = 0;
-        test_case(t, cases[i].why);
-        EXPECT(t, date_parse(cases[i].in, &got) == cases[i].ok);
-        EXPECT_INT(t, got / SECOND, cases[i].second);
-        for (size_t cut = 0; cut <= cases[i].in.len; cut++) {
-            struct str piece = test_edge(str_slice(cases[i].in, 0, cut));
-            date_parse(piece, &got);
-            test_edge_free(piece);
-        }
+        date_put_rfc3339(&plain, day * DAY);
+        EXPECT(t, date_parse_rfc3339(text_str(&plain), &back) && back == day * DAY);
+        EXPECT_STR(t, str_slice(text_str(&text), 0, 3), str_slice(weekdays, 3 * weekday, 3 * weekday + 3));
+        EXPECT_STR(t, str_slice(text_str(&text), 5, 7), str_slice(text_str(&plain), 8, 10));
+        EXPECT_STR(t, str_slice(text_str(&text), 12, 16), str_slice(text_str(&plain), 0, 4));
     }
 }
 
@@ -81,6 +49,8 @@ parses_rfc3339(struct test *t)
         { "a zone",         STR("2026-11-21T11:30:00+01:30"), true, 1795255200 },
         { "west of it",     STR("2026-11-21T02:00:00-08:00"), true, 1795255200 },
         { "parts",          STR("2026-11-21T10:00:00.123Z"), true, 1795255200 },
+        { "leap day",       STR("2024-02-29T12:00:00Z"), true, 1709208000 },
+        { "leap second",    STR("2016-12-31T23:59:60Z"), true, 1483228800 },
         { "no zone",        STR("2026-11-21T10:00:00"), false, 0 },
         { "no time",        STR("2026-11-21"), false, 0 },
         { "no such month",  STR("2026-13-01T10:00:00Z"), false, 0 },
@@ -104,4 +74,4 @@ parses_rfc3339(struct test *t)
     }
 }
 
-TEST_MAIN({ "puts dates", puts_dates }, { "parses dates", parses_dates }, { "parses RFC 3339", parses_rfc3339 })
+TEST_MAIN({ "puts dates", puts_dates }, { "parses RFC 3339", parses_rfc3339 })
