@@ -40,8 +40,6 @@ void header_put_text(struct text *, struct str name, struct str value, bool utf8
 /* Writes words so that they fit where `column` bytes of the line are used already; folds with CRLF SP. Bytes that are
  * not UTF-8 are called "unknown-8bit" (RFC 1428). */
 void encoded_words_put(struct text *, struct str bytes, size_t column);
-/* Encoded words of UTF-8, US-ASCII and ISO-8859-1 become UTF-8; all else stays as it is. */
-struct str encoded_words_decode(struct str, struct arena *);
 /* A phrase before <address>: as it is, quoted, or as encoded words. */
 void header_put_phrase(struct text *, struct str phrase, bool utf8);
 
