@@ -4,21 +4,6 @@
 #include "base/check.h"
 #include "base/limits.h"
 
-struct str
-mx_status_name(enum mx_status status)
-{
-    static const struct str names[] = {
-        [MX_OK] = STR("ok"),
-        [MX_NULL] = STR("null"),
-        [MX_NXDOMAIN] = STR("nxdomain"),
-        [MX_NO_ADDRESS] = STR("no-address"),
-        [MX_TEMPORARY] = STR("temporary"),
-    };
-
-    CHECK((size_t)status < sizeof names / sizeof *names);
-    return names[status];
-}
-
 static struct str
 sentence(struct arena *arena, struct str name, const char *says, struct str more)
 {

@@ -39,9 +39,6 @@ enum {
     IPREV_ARENA_BYTES = 7 * DNS_ARENA_BYTES,
 };
 
-/* The name of a status in logs: "ok", "null", "nxdomain", "no-address", "temporary". */
-struct str mx_status_name(enum mx_status);
-
 /* domain: A-labels. */
 struct err mx_lookup(const struct dns *, struct str domain, int64_t until, struct arena *, struct mx_result *out);
 

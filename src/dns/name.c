@@ -46,18 +46,6 @@ name_eq(struct str a, struct str b)
 }
 
 bool
-name_is_below(struct str name, struct str zone)
-{
-    name = name_without_dot(name);
-    zone = name_without_dot(zone);
-    if (zone.len == 0)
-        return true;
-    if (!str_ends_nocase(name, zone))
-        return false;
-    return name.len == zone.len || name.ptr[name.len - zone.len - 1] == '.';
-}
-
-bool
 name_to_wire(struct str s, struct name_wire *out)
 {
     bool is_root = str_eq(s, S("."));

@@ -28,7 +28,6 @@ struct name_wire {
 bool name_is_valid(struct str);
 struct str name_without_dot(struct str);       /* the root becomes empty */
 bool name_eq(struct str a, struct str b);      /* without case, and a trailing dot does not count */
-bool name_is_below(struct str name, struct str zone); /* or equal */
 
 /* False: not a valid name (the root "." is one here). */
 bool name_to_wire(struct str, struct name_wire *out);

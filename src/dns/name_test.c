@@ -52,11 +52,6 @@ compares(struct test *t)
 {
     EXPECT(t, name_eq(S("MX.Example."), S("mx.example")));
     EXPECT(t, !name_eq(S("mx.example"), S("mx.examplf")));
-    EXPECT(t, name_is_below(S("a.b.Example"), S("B.example.")));
-    EXPECT(t, name_is_below(S("b.example"), S("b.example")));
-    EXPECT(t, !name_is_below(S("xb.example"), S("b.example")));
-    EXPECT(t, !name_is_below(S("example"), S("b.example")));
-    EXPECT(t, name_is_below(S("example"), S(".")));
 }
 
 static void

@@ -99,24 +99,6 @@ domain_to_ascii(struct str domain, struct arena *arena)
     return domain_is_name(result) ? result : (struct str){ 0 };
 }
 
-struct str
-domain_to_unicode(struct str domain, struct arena *arena)
-{
-    char *unicode = NULL;
-    struct str result = lowered(domain, arena);
-
-    if (!domain_is_name(domain))
-        return result;
-    if (idn2_to_unicode_8z8z(arena_cstr(arena, result), &unicode, 0) == IDN2_OK) {
-        struct str name = str_from_cstr(unicode);
-        /* Not every label that decodes may be looked up again: the name as it is is then the one to show. */
-        if (domain_is_name(name) && str_eq(domain_to_ascii(name, arena), result))
-            result = arena_keep(arena, name);
-    }
-    idn2_free(unicode);
-    return result;
-}
-
 bool
 domain_eq(struct str a, struct str b)
 {

@@ -26,8 +26,6 @@ struct str domain_without_dot(struct str);
 /* As DNS wants it: lower case A-labels (libidn2: IDNA 2008, non-transitional, after NFC). A literal is only lowered.
  * Absent: not a name that IDNA allows. */
 struct str domain_to_ascii(struct str domain, struct arena *);
-/* For people to read: U-labels where the A-labels are right, else the name as it is, in lower case. */
-struct str domain_to_unicode(struct str domain, struct arena *);
 bool domain_eq(struct str, struct str); /* ASCII without case; U-labels only if they are the same bytes */
 
 #endif

@@ -167,23 +167,18 @@ splits_details(struct test *t)
 }
 
 static void
-domains_to_ascii_and_back(struct test *t)
+domains_to_ascii(struct test *t)
 {
-    static const struct { const char *why; struct str in, ascii, unicode; } cases[] = {
-        { "ASCII is lowered",   STR("Example.ORG"), STR("example.org"), STR("example.org") },
-        { "umlaut",             STR("B\xc3\xbc" "cher.example"), STR("xn--bcher-kva.example"),
-          STR("b\xc3\xbc" "cher.example") },
-        { "decomposed umlaut",  STR("bu\xcc\x88" "cher.example"), STR("xn--bcher-kva.example"),
-          STR("bu\xcc\x88" "cher.example") },
-        { "sharp s stays",      STR("stra\xc3\x9f" "e.example"), STR("xn--strae-oqa.example"),
-          STR("stra\xc3\x9f" "e.example") },
-        { "A-label",            STR("xn--bcher-kva.example"), STR("xn--bcher-kva.example"),
-          STR("b\xc3\xbc" "cher.example") },
-        { "underscore",         STR("_b\xc3\xbc.example"), STR("xn--_b-yka.example"), STR("_b\xc3\xbc.example") },
-        { "literal",            STR("[192.0.2.1]"), STR("[192.0.2.1]"), STR("[192.0.2.1]") },
-        { "not IDNA",           STR("a\xe2\x80\x8b" "\xe2\x9d\xa4.example"), { 0 },
-          STR("a\xe2\x80\x8b" "\xe2\x9d\xa4.example") },
-        { "not UTF-8",          STR("a\xff.example"), { 0 }, STR("a\xff.example") },
+    static const struct { const char *why; struct str in, ascii; } cases[] = {
+        { "ASCII is lowered",   STR("Example.ORG"), STR("example.org") },
+        { "umlaut",             STR("B\xc3\xbc" "cher.example"), STR("xn--bcher-kva.example") },
+        { "decomposed umlaut",  STR("bu\xcc\x88" "cher.example"), STR("xn--bcher-kva.example") },
+        { "sharp s stays",      STR("stra\xc3\x9f" "e.example"), STR("xn--strae-oqa.example") },
+        { "A-label",            STR("xn--bcher-kva.example"), STR("xn--bcher-kva.example") },
+        { "underscore",         STR("_b\xc3\xbc.example"), STR("xn--_b-yka.example") },
+        { "literal",            STR("[192.0.2.1]"), STR("[192.0.2.1]") },
+        { "not IDNA",           STR("a\xe2\x80\x8b" "\xe2\x9d\xa4.example"), { 0 } },
+        { "not UTF-8",          STR("a\xff.example"), { 0 } },
     };
     struct mem mem = mem_libc();
     struct arena arena;
@@ -192,13 +187,7 @@ domains_to_ascii_and_back(struct test *t)
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         test_case(t, cases[i].why);
         EXPECT_STR(t, domain_to_ascii(cases[i].in, &arena), cases[i].ascii);
-        struct str unicode = domain_to_unicode(cases[i].in, &arena);
-        EXPECT(t, str_eq(unicode, cases[i].unicode) || str_eq(unicode, cases[i].in) || str_is_ascii(cases[i].in));
     }
-    test_case(t, "round trip");
-    EXPECT_STR(t, domain_to_unicode(S("XN--bcher-kva.example"), &arena), S("b\xc3\xbc" "cher.example"));
-    test_case(t, "decodes to what IDNA does not take");
-    EXPECT_STR(t, domain_to_unicode(S("xn--_b-ykaple"), &arena), S("xn--_b-ykaple"));
     arena_done(&arena);
 }
 
@@ -445,6 +434,6 @@ postfix_quotes(struct test *t)
 }
 
 TEST_MAIN({ "takes paths", takes_paths }, { "put and taken again", put_and_taken_again },
-          { "splits details", splits_details }, { "domains to ASCII and back", domains_to_ascii_and_back },
+          { "splits details", splits_details }, { "domains to ASCII", domains_to_ascii },
           { "UTF-8 is strict", utf8_is_strict }, { "is_email", is_email }, { "Postfix host names", postfix_hostnames },
           { "Postfix tokens", postfix_tokens }, { "Postfix quoting", postfix_quotes })

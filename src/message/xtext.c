@@ -136,25 +136,6 @@ orcpt_is_valid(struct str s, bool utf8)
     return true;
 }
 
-void
-orcpt_put(struct text *t, struct str address)
-{
-    uint32_t point;
-
-    if (str_is_ascii(address) || !utf8_is_valid(address)) {
-        text_put(t, S("rfc822;"));
-        xtext_put(t, address);
-        return;
-    }
-    text_put(t, S("utf-8;"));
-    while (utf8_take(&address, &point)) {
-        if (is_plain(point))
-            text_put_byte(t, (char)point);
-        else
-            text_putf(t, "\\x{%02X}", (unsigned)point);
-    }
-}
-
 static void
 put_printable(struct text *t, uint32_t point)
 {

@@ -17,9 +17,6 @@ bool envid_is_valid(struct str);
 /* Address type, ";", address in the encoding of that type; LIMIT_ORCPT bytes at most. With `utf8` (SMTPUTF8 was given)
  * the address of type utf-8 may hold UTF-8 as it is. */
 bool orcpt_is_valid(struct str, bool utf8);
-/* "rfc822;" and the xtext of an address. For an address that is not ASCII: "utf-8;" and utf-8-addr-xtext, which is
- * ASCII. */
-void orcpt_put(struct text *, struct str address);
 /* As the Original-Recipient field of a notice wants it, "rfc822;a@b": decoded, and never with a line end or another
  * control character. With `utf8` an address of type utf-8 gets its characters; else it gets utf-8-addr-xtext, which is
  * also what the parameter may be where SMTPUTF8 is not offered. */
