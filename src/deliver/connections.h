@@ -41,6 +41,6 @@ struct client *connections_take(struct connections *, const struct connection_ke
 void connections_put(struct connections *, const struct connection_key *, struct client *);
 /* Takes the client and says goodbye in the background. */
 void connections_end(struct connections *, struct client *);
-size_t connections_count(const struct connections *); /* idle ones */
+size_t connections_count(const struct connections *); /* For tests: idle ones. */
 
 #endif

@@ -45,7 +45,7 @@ path_is_null(struct path p)
 }
 bool path_is_postmaster(struct path); /* the local part, in any case, whatever the domain */
 bool path_is_ascii(struct path);
-bool path_eq(struct path, struct path); /* local part as it is; domain without case */
+bool path_eq(struct path, struct path); /* For tests: local part as it is; domain without case. */
 
 /*
  * "user+detail" at the first of the bytes in `delimiters` that neither begins nor ends the local part: gives user and

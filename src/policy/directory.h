@@ -61,9 +61,9 @@ struct directory_verdict {
 void directory_lookup(const struct directory *, const struct directory_query *, struct arena *,
                       struct directory_verdict *out);
 /* What one answer may take of an arena, at most: every alias was expanded once when the directory was built, and what
- * would take more than DIRECTORY_ANSWER_MAX was refused. */
-size_t directory_answer_bytes(const struct directory *);
+ * would take more was refused. */
 enum { DIRECTORY_ANSWER_MAX = 48 << 20 };
+size_t directory_answer_bytes(const struct directory *); /* For tests: what it is with this directory. */
 
 /* The argument of VRFY: the recipients are the mailbox meant (never expanded), or on AMBIGUOUS all that might be. */
 void directory_vrfy(const struct directory *, struct str what, struct arena *, struct directory_verdict *out);

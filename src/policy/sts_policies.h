@@ -64,7 +64,7 @@ struct err sts_policies_find(struct sts_policies *, struct str domain, int64_t u
 
 /* Renews what has its time, until the fiber is cancelled: a fiber of its own. */
 void sts_policies_refresh(struct sts_policies *);
-size_t sts_policies_count(const struct sts_policies *); /* domains known, with a policy or without */
+size_t sts_policies_count(const struct sts_policies *); /* For tests: domains known, with a policy or without. */
 
 /* ---- the file ---- */
 

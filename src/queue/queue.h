@@ -185,13 +185,14 @@ struct queue_lane_view {
     int64_t probe_wall;    /* dead: the next probe */
     struct str reason;
 };
-/* A page of lanes from *at (0 at first), which moves on; the count of out[] that was filled, 0 at the end. */
+/* For tests: a page of lanes from *at (0 at first), which moves on; the count of out[] that was filled, 0 at the end. */
 size_t queue_lanes(const struct queue *, struct moment, size_t *at, struct queue_lane_view *out, size_t cap);
 struct queue_domain_view {
     struct str name, reason;
     size_t count;          /* recipients */
     uint32_t lane;         /* 0: not known */
 };
+/* For tests: the same of domains. */
 size_t queue_domains(const struct queue *, size_t *at, struct queue_domain_view *out, size_t cap);
 
 /* Recipients, since queue_new(). accepted = delivered + relayed + failed + expanded + suppressed + removed + pending */

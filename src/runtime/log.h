@@ -41,6 +41,6 @@ void log_end(struct log_line *);
 /* Who speaks: the role, as in "receiver". Kept as a copy, at most 31 bytes. */
 void log_set_role(struct rt *, struct str role);
 void log_set_level(struct rt *, enum log_level least); /* LOG_INFO at first */
-uint64_t log_dropped(struct rt *);                     /* lines that found the ring full, ever */
+uint64_t log_dropped(struct rt *);                     /* For tests: lines that found the ring full, ever. */
 
 #endif
