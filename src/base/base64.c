@@ -30,7 +30,7 @@ base64_decode(struct str s, struct text *out)
         if (s.ptr[i] == '=')
             break;
         if (value == digits.len) {
-            sound = sound && (byte_is_space(s.ptr[i]) || s.ptr[i] == '\r' || s.ptr[i] == '\n');
+            sound = sound && byte_is_white(s.ptr[i]);
             continue;
         }
         bits = bits << 6 | (uint32_t)value;

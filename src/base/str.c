@@ -119,16 +119,10 @@ str_from(struct str s, size_t from)
     return str_slice(s, from, s.len);
 }
 
-static bool
-is_blank(char c)
-{
-    return byte_is_space(c) || c == '\r' || c == '\n';
-}
-
 struct str
 str_trim_end(struct str s)
 {
-    while (s.len > 0 && is_blank(s.ptr[s.len - 1]))
+    while (s.len > 0 && byte_is_white(s.ptr[s.len - 1]))
         s.len--;
     return s;
 }
@@ -136,7 +130,7 @@ str_trim_end(struct str s)
 struct str
 str_trim(struct str s)
 {
-    while (s.len > 0 && is_blank(s.ptr[0]))
+    while (s.len > 0 && byte_is_white(s.ptr[0]))
         s = str_from(s, 1);
     return str_trim_end(s);
 }

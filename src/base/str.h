@@ -92,6 +92,11 @@ byte_is_space(char c)
 {
     return c == ' ' || c == '\t';
 }
+static inline bool
+byte_is_white(char c) /* CR and LF too */
+{
+    return byte_is_space(c) || c == '\r' || c == '\n';
+}
 static inline char
 byte_lower(char c)
 {

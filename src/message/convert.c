@@ -231,12 +231,6 @@ fold_put_encoded(struct folder *f, struct str bytes)
     f->space = true;
 }
 
-static bool
-is_fold_space(char c)
-{
-    return byte_is_space(c) || c == '\r' || c == '\n';
-}
-
 /* Text that has no structure: runs of words with 8-bit bytes become encoded words. */
 static void
 convert_text(struct folder *f, struct str value)
@@ -245,11 +239,11 @@ convert_text(struct folder *f, struct str value)
 
     while (value.len) {
         size_t len = 0;
-        while (len < value.len && is_fold_space(value.ptr[len]))
+        while (len < value.len && byte_is_white(value.ptr[len]))
             len++;
         bool space = len > 0;
         value = str_from(value, len);
-        for (len = 0; len < value.len && !is_fold_space(value.ptr[len]);)
+        for (len = 0; len < value.len && !byte_is_white(value.ptr[len]);)
             len++;
         struct str word = str_slice(value, 0, len);
         value = str_from(value, len);
@@ -301,7 +295,7 @@ without_quoted_pairs(struct str s, struct convert *c)
     for (size_t i = 0; i < s.len; i++) {
         if (s.ptr[i] == '\\' && i + 1 < s.len)
             i++;
-        copy[len++] = is_fold_space(s.ptr[i]) ? ' ' : s.ptr[i];
+        copy[len++] = byte_is_white(s.ptr[i]) ? ' ' : s.ptr[i];
     }
     return str_new(copy, len);
 }
@@ -313,7 +307,7 @@ convert_addresses(struct convert *c, struct folder *f, struct str value)
     while (value.len) {
         char first = value.ptr[0];
         struct str before = value;
-        if (is_fold_space(first)) {
+        if (byte_is_white(first)) {
             value = str_from(value, 1);
             f->space = true;
         } else if (first == '"') {
@@ -343,7 +337,7 @@ convert_addresses(struct convert *c, struct folder *f, struct str value)
             value = str_from(value, 1);
         } else {
             size_t len = 1;
-            while (len < value.len && !is_fold_space(value.ptr[len]) && !str_has_byte(S("\"(<,;:"), value.ptr[len]))
+            while (len < value.len && !byte_is_white(value.ptr[len]) && !str_has_byte(S("\"(<,;:"), value.ptr[len]))
                 len++;
             struct str word = str_slice(value, 0, len);
             value = str_from(value, len);

@@ -64,7 +64,7 @@ test_words_decode(struct str s, struct arena *arena)
     while (s.len) {
         if (after_word) { /* spaces between two encoded words are not shown: RFC 2047 section 6.2 */
             struct str ahead = s;
-            while (ahead.len && (byte_is_space(ahead.ptr[0]) || ahead.ptr[0] == '\r' || ahead.ptr[0] == '\n'))
+            while (ahead.len && byte_is_white(ahead.ptr[0]))
                 ahead = str_from(ahead, 1);
             if (ahead.len < s.len && take_encoded_word(&ahead, &out)) {
                 s = ahead;
