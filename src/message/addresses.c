@@ -6,38 +6,8 @@
 #include "message/addresses.h"
 
 #include "message/domain.h"
+#include "message/header.h"
 #include "message/utf8.h"
-
-/* The index behind a quoted string, comment or literal that begins at `at`; s.len + 1 if it does not end. */
-static size_t
-skip_enclosed(struct str s, size_t at)
-{
-    char open = s.ptr[at], close = open == '(' ? ')' : open == '[' ? ']' : open;
-    size_t depth = 1;
-
-    for (at++; at < s.len; at++) {
-        if (s.ptr[at] == '\\')
-            at++;
-        else if (s.ptr[at] == close && --depth == 0)
-            return at + 1;
-        else if (open == '(' && s.ptr[at] == '(')
-            depth++;
-    }
-    return s.len + 1;
-}
-
-static void
-skip_cfws(struct str *s)
-{
-    while (s->len) {
-        if (s->ptr[0] == '(')
-            *s = str_from(*s, skip_enclosed(*s, 0));
-        else if (byte_is_space(s->ptr[0]) || s->ptr[0] == '\r' || s->ptr[0] == '\n')
-            *s = str_from(*s, 1);
-        else
-            return;
-    }
-}
 
 static bool
 is_atom_byte(char c)
@@ -51,13 +21,13 @@ take_dotted(struct str *s, struct text *out, bool quotes)
 {
     for (;;) {
         size_t len = 0;
-        skip_cfws(s);
+        header_skip_cfws(s);
         while (len < s->len && is_atom_byte(s->ptr[len]))
             len++;
         if (len > 0) {
             text_put(out, str_slice(*s, 0, len));
         } else if (quotes && str_starts(*s, S("\""))) {
-            len = skip_enclosed(*s, 0);
+            len = header_skip_enclosed(*s, 0);
             if (len > s->len)
                 return false;
             for (size_t i = 1; i + 1 < len; i++) {
@@ -69,12 +39,12 @@ take_dotted(struct str *s, struct text *out, bool quotes)
             return false;
         }
         *s = str_from(*s, len);
-        skip_cfws(s);
+        header_skip_cfws(s);
         if (!str_starts(*s, S(".")))
             return true;
         while (str_take_byte(s, '.')) {
             text_put_byte(out, '.');
-            skip_cfws(s);
+            header_skip_cfws(s);
         }
         if (s->len == 0 || s->ptr[0] == '@')
             return true;
@@ -88,20 +58,20 @@ parse_spec(struct str spec, struct arena *arena, struct path *out)
     struct text local = text_init(arena_alloc(arena, spec.len + 1), spec.len + 1);
     struct text domain = text_init(arena_alloc(arena, spec.len + 1), spec.len + 1);
 
-    skip_cfws(&spec);
+    header_skip_cfws(&spec);
     if (str_starts(spec, S("@"))) { /* obs-route */
         str_cut(&spec, ':');
-        skip_cfws(&spec);
+        header_skip_cfws(&spec);
     }
     if (!take_dotted(&spec, &local, true))
         return false;
     if (str_take_byte(&spec, '@')) {
-        skip_cfws(&spec);
+        header_skip_cfws(&spec);
         if (str_starts(spec, S("["))) {
-            size_t len = skip_enclosed(spec, 0);
+            size_t len = header_skip_enclosed(spec, 0);
             text_put(&domain, str_slice(spec, 0, len));
             spec = str_from(spec, len);
-            skip_cfws(&spec);
+            header_skip_cfws(&spec);
         } else if (!take_dotted(&spec, &domain, false)) {
             return false;
         }
@@ -128,7 +98,7 @@ find_element(struct str s)
         char c = s.ptr[at];
         bool within = e.open != SIZE_MAX && e.close == SIZE_MAX;
         if (c == '"' || c == '(' || c == '[') {
-            at = skip_enclosed(s, at);
+            at = header_skip_enclosed(s, at);
             continue;
         }
         if (c == '<' && e.open == SIZE_MAX)
@@ -148,7 +118,7 @@ enum addresses
 addresses_next(struct str *rest, struct arena *arena, struct mailbox *out)
 {
     for (;;) {
-        skip_cfws(rest);
+        header_skip_cfws(rest);
         if (rest->len == 0)
             return ADDRESSES_END;
         struct element e = find_element(*rest);
@@ -156,7 +126,7 @@ addresses_next(struct str *rest, struct arena *arena, struct mailbox *out)
         bool names_group = e.end < rest->len && rest->ptr[e.end] == ':' && e.open == SIZE_MAX;
         *rest = str_from(*rest, e.end + 1);
         struct str ahead = text;
-        skip_cfws(&ahead);
+        header_skip_cfws(&ahead);
         if (names_group || ahead.len == 0)
             continue;
         struct mailbox m = { .name = S(""), .text = str_trim(text) };
@@ -165,7 +135,7 @@ addresses_next(struct str *rest, struct arena *arena, struct mailbox *out)
             m.name = str_trim(str_slice(text, 0, e.open));
             spec = str_slice(text, e.open + 1, e.close);
             behind = e.close == SIZE_MAX ? S("") : str_from(text, e.close + 1);
-            skip_cfws(&behind);
+            header_skip_cfws(&behind);
         }
         m.spec = str_trim(spec);
         bool sound = (e.open == SIZE_MAX || e.close != SIZE_MAX) && behind.len == 0 && parse_spec(spec, arena, &m.path);

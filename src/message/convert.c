@@ -267,22 +267,12 @@ convert_text(struct folder *f, struct str value)
 
 /* A quoted string or comment at the front of *s, without its delimiters; an open end is taken for closed. */
 static struct str
-take_delimited(struct str *s, char close, bool nests)
+take_delimited(struct str *s)
 {
-    size_t at = 1, depth = 1;
+    size_t end = header_skip_enclosed(*s, 0);
+    struct str inside = str_slice(*s, 1, end - 1);
 
-    while (at < s->len) {
-        char c = s->ptr[at];
-        if (c == '\\' && at + 1 < s->len)
-            at++;
-        else if (c == close && --depth == 0)
-            break;
-        else if (nests && c == s->ptr[0])
-            depth++;
-        at++;
-    }
-    struct str inside = str_slice(*s, 1, at);
-    *s = str_from(*s, at + 1);
+    *s = str_from(*s, end);
     return inside;
 }
 
@@ -311,13 +301,13 @@ convert_addresses(struct convert *c, struct folder *f, struct str value)
             value = str_from(value, 1);
             f->space = true;
         } else if (first == '"') {
-            struct str inside = take_delimited(&value, '"', false);
+            struct str inside = take_delimited(&value);
             if (str_is_ascii(inside))
                 fold_put(f, str_slice(before, 0, before.len - value.len));
             else
                 fold_put_encoded(f, without_quoted_pairs(inside, c));
         } else if (first == '(') {
-            struct str inside = take_delimited(&value, ')', true);
+            struct str inside = take_delimited(&value);
             f->space = true;
             if (str_is_ascii(inside)) {
                 fold_put(f, str_slice(before, 0, before.len - value.len));
@@ -405,7 +395,7 @@ convert_parameters(struct convert *c, struct folder *f, struct str value)
         struct str rest = item, name = str_trim(str_cut(&rest, '=')), content = str_trim(rest);
         rest = S("");
         if (content.len && content.ptr[0] == '"') {
-            struct str inside = take_delimited(&content, '"', false);
+            struct str inside = take_delimited(&content);
             rest = str_trim(content); /* a comment, or nothing that belongs here */
             content = str_is_ascii(inside) ? inside : without_quoted_pairs(inside, c);
         }

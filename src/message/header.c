@@ -67,6 +67,36 @@ header_end_feed(struct header_end *h, struct str piece, size_t *out_len)
     return h->found;
 }
 
+size_t
+header_skip_enclosed(struct str s, size_t at)
+{
+    char open = s.ptr[at], close = open == '(' ? ')' : open == '[' ? ']' : open;
+    size_t depth = 1;
+
+    for (at++; at < s.len; at++) {
+        if (s.ptr[at] == '\\')
+            at++;
+        else if (s.ptr[at] == close && --depth == 0)
+            return at + 1;
+        else if (open == '(' && s.ptr[at] == '(')
+            depth++;
+    }
+    return s.len + 1;
+}
+
+void
+header_skip_cfws(struct str *s)
+{
+    while (s->len) {
+        if (s->ptr[0] == '(')
+            *s = str_from(*s, header_skip_enclosed(*s, 0));
+        else if (byte_is_white(s->ptr[0]))
+            *s = str_from(*s, 1);
+        else
+            return;
+    }
+}
+
 static char
 safe_byte(char c, bool utf8)
 {

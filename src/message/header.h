@@ -1,6 +1,6 @@
 /*
  * header - the header of a message as its bytes stand (RFC 5322 section 2.2, and the obsolete forms of 4.5): walking
- * over the fields; writing fields; encoded words (RFC 2047).
+ * over the fields and between the words of one; writing fields; encoded words (RFC 2047).
  *
  * Reading is lenient: a line may end with LF alone, a name may be followed by spaces. Writing is strict: lines of at
  * most 78 bytes where there is a space to fold at, never a bare line end, ASCII unless the caller wants UTF-8.
@@ -19,6 +19,12 @@ struct header_field { /* all three borrow from the header */
 /* Takes the next field off *rest. False: the empty line comes next, or what is no field, or nothing; *rest is
  * unchanged. */
 bool header_take(struct str *rest, struct header_field *out);
+
+/* The index behind the quoted string, comment or domain literal that begins at `at`; s.len + 1: it does not end. */
+size_t header_skip_enclosed(struct str s, size_t at);
+/* Takes what means nothing between words off the front: spaces, line ends and comments (CFWS, RFC 5322 section 3.2.2). A
+ * comment that does not end is all of the rest. */
+void header_skip_cfws(struct str *);
 
 /* Where the header ends, for content that comes in pieces. Starts zeroed. */
 struct header_end {

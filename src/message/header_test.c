@@ -73,6 +73,34 @@ finds_the_end(struct test *t)
 }
 
 static void
+skips_between_words(struct test *t)
+{
+    static const struct { const char *why; struct str in, rest; } cases[] = {
+        { "spaces and line ends", STR(" \t\r\n x "), STR("x ") },
+        { "a word comes first",   STR("x (a)"), STR("x (a)") },
+        { "comments",             STR("(a (b) c)(d) x"), STR("x") },
+        { "a quoted pair",        STR("(\\)\\() x"), STR("x") },
+        { "quotes mean nothing",  STR("(\") x"), STR("x") },
+        { "no end",               STR("(a (b) x"), STR("") },
+        { "ends with a backslash", STR("(a\\"), STR("") },
+        { "a stray end",          STR(" ) x"), STR(") x") },
+        { "a stray backslash",    STR(" \\ x"), STR("\\ x") },
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        for (size_t cut = 0; cut <= cases[i].in.len; cut++) {
+            struct str in = test_edge(str_slice(cases[i].in, 0, cut)), rest = in;
+            test_case(t, cases[i].why);
+            header_skip_cfws(&rest);
+            if (cut == cases[i].in.len)
+                EXPECT_STR(t, rest, cases[i].rest);
+            test_edge_free(in);
+        }
+    EXPECT_INT(t, header_skip_enclosed(S("a\"b\\\"c\"d"), 1), 7);
+    EXPECT_INT(t, header_skip_enclosed(S("[a[b]c"), 0), 5); /* these do not lie in each other */
+    EXPECT_INT(t, header_skip_enclosed(S("\"ab"), 0), 4);
+}
+
+static void
 writes_fields(struct test *t)
 {
     static const struct { const char *why; struct str value; bool text, utf8; struct str out; } cases[] = {
@@ -176,5 +204,6 @@ encoded_words_and_back(struct test *t)
     arena_done(&arena);
 }
 
-TEST_MAIN({ "takes fields", takes_fields }, { "finds the end", finds_the_end }, { "writes fields", writes_fields },
+TEST_MAIN({ "takes fields", takes_fields }, { "finds the end", finds_the_end },
+          { "skips between words", skips_between_words }, { "writes fields", writes_fields },
           { "encoded words and back", encoded_words_and_back })

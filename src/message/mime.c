@@ -9,6 +9,7 @@
 
 #include "base/base64.h"
 #include "base/check.h"
+#include "message/header.h"
 #include "message/utf8.h"
 
 #include <string.h>
@@ -114,31 +115,12 @@ mime_has_odd_boundary(const struct mime *m)
     return m->has_odd_boundary;
 }
 
-/* Spaces and comments; a quoted pair in a comment hides what it quotes. */
-static void
-skip_cfws(struct str *s)
-{
-    size_t depth = 0;
-
-    for (; s->len; *s = str_from(*s, 1)) {
-        char c = s->ptr[0];
-        if (c == '\\' && depth > 0)
-            *s = str_from(*s, 1);
-        else if (c == '(')
-            depth++;
-        else if (c == ')' && depth > 0)
-            depth--;
-        else if (depth == 0 && !byte_is_space(c) && c != '\r' && c != '\n')
-            return;
-    }
-}
-
 static struct str
 take_token(struct str *s)
 {
     size_t len = 0;
 
-    skip_cfws(s);
+    header_skip_cfws(s);
     while (len < s->len && !byte_is_space(s->ptr[len]) && !str_has_byte(S("()<>@,;:\\\"/[]?=\r\n\0"), s->ptr[len]))
         len++;
     struct str token = str_slice(*s, 0, len);
@@ -150,7 +132,7 @@ take_token(struct str *s)
 static void
 take_value(struct str *s, struct text *out)
 {
-    skip_cfws(s);
+    header_skip_cfws(s);
     if (!str_take_byte(s, '"')) {
         size_t end = str_find_byte(*s, ';');
         text_put(out, str_trim(str_slice(*s, 0, end)));
@@ -174,7 +156,7 @@ parse_boundary(struct mime *m, struct str params)
     while (params.len) {
         str_cut(&params, ';');
         struct str name = take_token(&params);
-        skip_cfws(&params);
+        header_skip_cfws(&params);
         if (!str_take_byte(&params, '='))
             continue;
         struct text value = text_init(m->boundary_value, sizeof m->boundary_value);
@@ -201,7 +183,7 @@ parse_type(struct mime *m, struct str value)
     };
     struct str type = take_token(&value);
 
-    skip_cfws(&value);
+    header_skip_cfws(&value);
     if (m->entity.has_type)
         return;
     m->entity.has_type = true;
