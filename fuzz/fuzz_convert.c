@@ -1,7 +1,7 @@
 /*
  * fuzz_convert - a message made fit for a next hop without 8BITMIME or BINARYMIME.
  *
- * Aims at: message/convert.c message/mime.c
+ * Aims at: message/convert.c message/to_ascii.c message/mime.c
  * Seeds:   message/convert_test.c mime-mikel-mail/ mime-mail-parser/ mime-mime4j/ bounces-sisimai/
  * Longest: 4096
  * Test:    2700 runs

@@ -8,8 +8,7 @@
 
 #include "base/base64.h"
 #include "base/check.h"
-#include "message/header.h"
-#include "message/utf8.h"
+#include "message/to_ascii.h"
 
 #include <string.h>
 
@@ -19,7 +18,6 @@ enum {
     QP_WIDTH = 75,                /* and the "=" of a soft line break: RFC 2045 section 6.7 (5) */
     BASE64_LINE = 57,             /* bytes that make 76 characters */
     LINE_MAX = 900,               /* where lines that were encoded already are broken, if they are too long */
-    FIELD_LINE = 76,
 };
 
 /* What becomes of an entity. */
@@ -180,276 +178,7 @@ mend_line(char *bytes, size_t len)
     }
 }
 
-static void
-put_ascii(struct text *t, struct str s, char substitute)
-{
-    for (size_t i = 0; i < s.len; i++)
-        text_put_byte(t, s.ptr[i] & 0x80 ? substitute : s.ptr[i]);
-}
-
-/* What stands for an 8-bit byte in a field. A "?" would end a word of those that say what a part is: "message/rfc822" with such a
- * byte behind it would become a message, with parts that nobody saw before. */
-static char
-substitute_for(struct str field)
-{
-    return str_starts_nocase(field, S("Content-")) ? '_' : '?';
-}
-
 /* ---- header fields ---- */
-
-/* Writes a field's value word by word, folding as needed. */
-struct folder {
-    struct text *out;
-    size_t column;
-    bool space; /* one is due before the next word */
-    char substitute;
-};
-
-static void
-fold_put(struct folder *f, struct str word)
-{
-    if (f->space) {
-        bool fits = f->column + 1 + word.len <= FIELD_LINE;
-        text_put(f->out, fits ? S(" ") : S("\r\n "));
-        f->column = fits ? f->column + 1 : 1;
-        f->space = false;
-    }
-    put_ascii(f->out, word, f->substitute);
-    f->column += word.len;
-}
-
-/* Encoded words stand apart from what is beside them: RFC 2047 section 5. */
-static void
-fold_put_encoded(struct folder *f, struct str bytes)
-{
-    if (f->space) {
-        text_put_byte(f->out, ' ');
-        f->column++;
-    }
-    encoded_words_put(f->out, bytes, f->column);
-    f->column = FIELD_LINE; /* not known: the next word begins a line */
-    f->space = true;
-}
-
-/* Text that has no structure: runs of words with 8-bit bytes become encoded words. */
-static void
-convert_text(struct folder *f, struct str value)
-{
-    struct str run = S(""); /* words that wait for being encoded together */
-
-    while (value.len) {
-        size_t len = 0;
-        while (len < value.len && byte_is_white(value.ptr[len]))
-            len++;
-        bool space = len > 0;
-        value = str_from(value, len);
-        for (len = 0; len < value.len && !byte_is_white(value.ptr[len]);)
-            len++;
-        struct str word = str_slice(value, 0, len);
-        value = str_from(value, len);
-        if (str_is_ascii(word)) {
-            if (run.len)
-                fold_put_encoded(f, run);
-            run = S("");
-            f->space |= space;
-            if (word.len)
-                fold_put(f, word);
-        } else if (run.len) {
-            run.len = (size_t)(word.ptr + word.len - run.ptr);
-        } else {
-            f->space |= space;
-            run = word;
-        }
-    }
-    if (run.len)
-        fold_put_encoded(f, run);
-}
-
-/* A quoted string or comment at the front of *s, without its delimiters; an open end is taken for closed. */
-static struct str
-take_delimited(struct str *s)
-{
-    size_t end = header_skip_enclosed(*s, 0);
-    struct str inside = str_slice(*s, 1, end - 1);
-
-    *s = str_from(*s, end);
-    return inside;
-}
-
-static struct str
-without_quoted_pairs(struct str s, struct convert *c)
-{
-    char *copy = c->field + FIELD_MAX;
-    size_t len = 0;
-
-    for (size_t i = 0; i < s.len; i++) {
-        if (s.ptr[i] == '\\' && i + 1 < s.len)
-            i++;
-        copy[len++] = byte_is_white(s.ptr[i]) ? ' ' : s.ptr[i];
-    }
-    return str_new(copy, len);
-}
-
-/* From, To and their kind: names and comments are encoded, addresses are not (RFC 2047 section 5). */
-static void
-convert_addresses(struct convert *c, struct folder *f, struct str value)
-{
-    while (value.len) {
-        char first = value.ptr[0];
-        struct str before = value;
-        if (byte_is_white(first)) {
-            value = str_from(value, 1);
-            f->space = true;
-        } else if (first == '"') {
-            struct str inside = take_delimited(&value);
-            if (str_is_ascii(inside))
-                fold_put(f, str_slice(before, 0, before.len - value.len));
-            else
-                fold_put_encoded(f, without_quoted_pairs(inside, c));
-        } else if (first == '(') {
-            struct str inside = take_delimited(&value);
-            f->space = true;
-            if (str_is_ascii(inside)) {
-                fold_put(f, str_slice(before, 0, before.len - value.len));
-            } else {
-                fold_put(f, S("("));
-                fold_put_encoded(f, without_quoted_pairs(inside, c));
-                f->space = false;
-                fold_put(f, S(")"));
-            }
-        } else if (first == '<') {
-            size_t end = str_find_byte(value, '>');
-            fold_put(f, str_slice(value, 0, end + 1));
-            value = str_from(value, end + 1);
-        } else if (str_has_byte(S(",;:"), first)) {
-            f->space = false;
-            fold_put(f, str_slice(value, 0, 1));
-            value = str_from(value, 1);
-        } else {
-            size_t len = 1;
-            while (len < value.len && !byte_is_white(value.ptr[len]) && !str_has_byte(S("\"(<,;:"), value.ptr[len]))
-                len++;
-            struct str word = str_slice(value, 0, len);
-            value = str_from(value, len);
-            if (str_is_ascii(word) || str_has_byte(word, '@'))
-                fold_put(f, word);
-            else
-                fold_put_encoded(f, word);
-        }
-    }
-}
-
-/* name*0*=utf-8''%C3%A4; RFC 2231 sections 3 and 4. */
-static void
-convert_parameter(struct folder *f, struct str name, struct str value)
-{
-    bool utf8 = utf8_is_valid(value);
-
-    for (size_t part = 0; part == 0 || value.len; part++) {
-        char memory[160];
-        struct text t = text_init(memory, sizeof memory);
-        text_put(&t, str_slice(name, 0, 40));
-        text_putf(&t, "*%zu*=%s", part, part ? "" : utf8 ? "utf-8''" : "unknown-8bit''");
-        while (value.len && t.len < FIELD_LINE - 4) {
-            char byte = value.ptr[0];
-            if (byte_is_alnum(byte) || str_has_byte(S("._-"), byte))
-                text_put_byte(&t, byte);
-            else
-                text_putf(&t, "%%%02X", (unsigned char)byte);
-            value = str_from(value, 1);
-        }
-        if (value.len)
-            text_put_byte(&t, ';');
-        f->space = true;
-        fold_put(f, text_str(&t));
-    }
-}
-
-static bool
-is_parameter_name(struct str s)
-{
-    bool is_token = s.len > 0;
-
-    for (size_t i = 0; i < s.len; i++)
-        is_token &= s.ptr[i] > ' ' && s.ptr[i] <= '~' && !str_has_byte(S("()<>@,;:\\\"/[]?=*"), s.ptr[i]);
-    return is_token;
-}
-
-/* Content-Type and Content-Disposition: parameters whose value has 8-bit bytes. All else keeps its form, so that nobody finds
- * another type or boundary than before. */
-static void
-convert_parameters(struct convert *c, struct folder *f, struct str value)
-{
-    while (value.len) {
-        size_t len = 0;
-        bool quoted = false;
-        for (; len < value.len && (quoted || value.ptr[len] != ';'); len++) {
-            if (value.ptr[len] == '"')
-                quoted = !quoted;
-            else if (value.ptr[len] == '\\' && quoted)
-                len++;
-        }
-        struct str item = str_trim(str_slice(value, 0, len));
-        bool more = len < value.len;
-        value = str_from(value, len + 1);
-        struct str rest = item, name = str_trim(str_cut(&rest, '=')), content = str_trim(rest);
-        rest = S("");
-        if (content.len && content.ptr[0] == '"') {
-            struct str inside = take_delimited(&content);
-            rest = str_trim(content); /* a comment, or nothing that belongs here */
-            content = str_is_ascii(inside) ? inside : without_quoted_pairs(inside, c);
-        }
-        f->space = true;
-        if (str_is_ascii(content) || !is_parameter_name(name)) {
-            fold_put(f, item);
-        } else {
-            convert_parameter(f, name, content);
-            f->space = true;
-            if (rest.len)
-                fold_put(f, rest);
-        }
-        if (more)
-            text_put_byte(f->out, ';');
-    }
-}
-
-static void
-convert_field(struct convert *c, struct text *out)
-{
-    static const struct str address_fields[] = {
-        STR("From"), STR("Sender"), STR("Reply-To"), STR("To"), STR("Cc"), STR("Bcc"), STR("Return-Path"),
-        STR("Resent-From"), STR("Resent-Sender"), STR("Resent-To"), STR("Resent-Cc"), STR("Resent-Bcc"),
-        STR("Disposition-Notification-To"), STR("Errors-To"), STR("Received"),
-    };
-    struct str bytes = str_new(c->field, c->field_len), rest = bytes;
-    struct header_field field;
-
-    if (!header_take(&rest, &field) || rest.len > 0) {
-        put_ascii(out, bytes, substitute_for(bytes));
-        return;
-    }
-    struct folder f = { .out = out, .column = field.name.len + 1, .space = true, .substitute = substitute_for(bytes) };
-    struct str value = str_trim(field.value);
-    bool addresses = false;
-    for (size_t i = 0; i < sizeof address_fields / sizeof *address_fields; i++)
-        addresses |= str_eq_nocase(field.name, address_fields[i]);
-    text_put(out, field.name);
-    text_put_byte(out, ':');
-    if (addresses)
-        convert_addresses(c, &f, value);
-    else if (str_eq_nocase(field.name, S("Content-Type")) || str_eq_nocase(field.name, S("Content-Disposition")))
-        convert_parameters(c, &f, value);
-    else if (str_eq_nocase(field.name, S("Content-Transfer-Encoding"))) /* one that nobody knows, and it stays so */
-        fold_put(&f, value);
-    else
-        convert_text(&f, value);
-    text_put(out, S("\r\n"));
-    if (out->full) { /* hostile beyond use */
-        out->len = 0;
-        out->full = false;
-        put_ascii(out, bytes, substitute_for(bytes));
-    }
-}
 
 /* The field at hand is whole: it goes out, as it is or converted, or not at all. */
 static void
@@ -466,7 +195,7 @@ end_field(struct convert *c, uint32_t entity)
         c->pending = S("");
     } else if (is_ascii_wanted(c) && !str_is_ascii(field)) {
         struct text *out = make(c);
-        convert_field(c, out);
+        to_ascii_field(out, field, c->field + FIELD_MAX);
         c->pending = text_str(out);
     }
     c->field_len = 0;
@@ -518,9 +247,8 @@ convert_line(struct convert *c)
     if (start == 0 && colon < line.len && str_is_ascii(str_slice(line, 0, colon)))
         start = colon + 1;
     if (is_ascii_wanted(c) && !str_is_ascii(line)) {
-        struct folder f = { .out = out, .column = start, .substitute = '?' };
         text_put(out, str_slice(line, 0, start));
-        convert_text(&f, str_from(line, start));
+        to_ascii_text(out, str_from(line, start), start);
     } else {
         text_put(out, line);
     }
@@ -691,7 +419,7 @@ copy_piece(struct convert *c, struct text *out)
     if (part.len < c->piece.bytes.len && str_ends(part, S("\r"))) /* its LF may come next */
         part.len--;
     if (is_ascii_wanted(c))
-        put_ascii(out, part, '?');
+        to_ascii_bytes(out, part, '?');
     else
         text_put(out, part);
     if (c->piece.place == MIME_OUTER)
@@ -783,7 +511,7 @@ field_piece(struct convert *c, struct text *out)
     if (c->field_spilled)
         return copy_field(c, out);
     if (bytes.len > FIELD_MAX - c->field_len) {
-        c->field_substitute = substitute_for(str_new(c->field, c->field_len));
+        c->field_substitute = to_ascii_substitute(str_new(c->field, c->field_len));
         for (size_t i = 0; i < c->field_len && is_ascii_wanted(c); i++)
             c->field[i] = c->field[i] & 0x80 ? c->field_substitute : c->field[i];
         c->field_cr = c->field_len > 0 && c->field[c->field_len - 1] == '\r';
