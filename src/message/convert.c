@@ -1,6 +1,15 @@
 /*
  * convert - see convert.h.
  *
+ * The pieces that mime.h gives:
+ *
+ *     MIME_FIELD       field_piece()       kept until the field is whole, then end_field(); one too long: copy_field()
+ *     MIME_HEADER_END  header_end_piece()  the fields that we give, before the empty line
+ *     MIME_BODY        body_piece()        copied, or line by line, or by add_byte[]; end_body() when another place comes
+ *     MIME_OUTER       copy_piece()
+ *
+ * False from any of them: again with what is left of the piece, when `pending` went out or `out` has room.
+ *
  * What is put out never makes a boundary where there was none: no line that we encode begins with "--", and base64 has no such
  * character.
  */
@@ -113,6 +122,13 @@ action_for(unsigned needs, enum convert_to to)
     UNREACHABLE();
 }
 
+/* What the entity says of its encoding stays. */
+static bool
+keeps_label(enum action action)
+{
+    return action == ACTION_PASS || action == ACTION_MEND_QP || action == ACTION_MEND_BASE64;
+}
+
 enum convert_verdict
 convert_check(const struct mime_needs *n, enum convert_to to)
 {
@@ -151,7 +167,7 @@ action_of(const struct convert *c, uint32_t entity)
 
 /* Somewhere to write more than `out` may have room for; goes out as `pending`. */
 static struct text *
-make(struct convert *c)
+pending_begin(struct convert *c)
 {
     if (!c->made.ptr)
         c->made = text_init(arena_alloc(c->arena, FIELD_OUT_MAX), FIELD_OUT_MAX);
@@ -185,16 +201,15 @@ static void
 end_field(struct convert *c, uint32_t entity)
 {
     struct str field = str_new(c->field, c->field_len);
-    enum action action = action_of(c, entity);
-    bool replaced = action != ACTION_PASS && action != ACTION_MEND_QP && action != ACTION_MEND_BASE64;
-
+    bool replaced = !keeps_label(action_of(c, entity));
     struct str name = str_trim_end(str_slice(field, 0, str_find_byte(field, ':')));
+
     mend_line(c->field, c->field_len);
     c->pending = field;
     if (replaced && str_eq_nocase(name, S("Content-Transfer-Encoding"))) {
         c->pending = S("");
     } else if (is_ascii_wanted(c) && !str_is_ascii(field)) {
-        struct text *out = make(c);
+        struct text *out = pending_begin(c);
         to_ascii_field(out, field, c->field + FIELD_MAX);
         c->pending = text_str(out);
     }
@@ -211,7 +226,7 @@ put_new_fields(struct convert *c, uint32_t entity, struct str empty_line, struct
     unsigned needs = needs_of(c->needs, entity);
     enum action action = action_for(needs, c->to);
 
-    if (action == ACTION_PASS || action == ACTION_MEND_QP || action == ACTION_MEND_BASE64) {
+    if (keeps_label(action)) {
         /* Without an empty line the fields that we give the message within would be this header's, and so would a line that
          * was no field before its 8-bit bytes were gone. */
         bool stays = action == ACTION_PASS && class_of(needs) != MIME_MESSAGE && class_of(needs) != MIME_MULTIPART;
@@ -240,7 +255,7 @@ convert_line(struct convert *c)
 {
     struct str line = str_new(c->field, c->field_len);
     size_t start = 0, colon = str_find_byte(line, ':');
-    struct text *out = make(c);
+    struct text *out = pending_begin(c);
 
     while (start < line.len && byte_is_space(line.ptr[start]))
         start++;
@@ -497,6 +512,22 @@ body_piece(struct convert *c, struct text *out)
     return true;
 }
 
+/* The field at hand is too long to be kept: what there is of it goes out, the rest as it comes. */
+static void
+spill_field(struct convert *c)
+{
+    c->field_substitute = to_ascii_substitute(str_new(c->field, c->field_len));
+    for (size_t i = 0; i < c->field_len && is_ascii_wanted(c); i++)
+        c->field[i] = c->field[i] & 0x80 ? c->field_substitute : c->field[i];
+    c->field_cr = c->field_len > 0 && c->field[c->field_len - 1] == '\r';
+    c->field_len -= c->field_cr;
+    mend_line(c->field, c->field_len);
+    c->pending = str_new(c->field, c->field_len);
+    c->field_len = 0;
+    c->field_spilled = true;
+    c->piece.starts = false;
+}
+
 /* A field is kept until it is whole, or too long for that. */
 static bool
 field_piece(struct convert *c, struct text *out)
@@ -511,16 +542,7 @@ field_piece(struct convert *c, struct text *out)
     if (c->field_spilled)
         return copy_field(c, out);
     if (bytes.len > FIELD_MAX - c->field_len) {
-        c->field_substitute = to_ascii_substitute(str_new(c->field, c->field_len));
-        for (size_t i = 0; i < c->field_len && is_ascii_wanted(c); i++)
-            c->field[i] = c->field[i] & 0x80 ? c->field_substitute : c->field[i];
-        c->field_cr = c->field_len > 0 && c->field[c->field_len - 1] == '\r';
-        c->field_len -= c->field_cr;
-        mend_line(c->field, c->field_len);
-        c->pending = str_new(c->field, c->field_len);
-        c->field_len = 0;
-        c->field_spilled = true;
-        c->piece.starts = false;
+        spill_field(c);
         return false;
     }
     memcpy(c->field + c->field_len, bytes.ptr, bytes.len);
@@ -543,7 +565,7 @@ header_end_piece(struct convert *c, struct text *out)
 
 /* False: come again, after what is pending went out or with more room. */
 static bool
-work(struct convert *c, struct text *out)
+put_piece(struct convert *c, struct text *out)
 {
     if (c->in_body && c->piece.place != MIME_BODY) {
         if (room_of(out) < CONVERT_ROOM)
@@ -567,7 +589,7 @@ work(struct convert *c, struct text *out)
 
 /* Does what can be done without another piece. False: `out` is full. */
 static bool
-settle(struct convert *c, struct text *out)
+put_what_waits(struct convert *c, struct text *out)
 {
     for (;;) {
         struct str part = str_slice(c->pending, 0, room_of(out));
@@ -577,7 +599,7 @@ settle(struct convert *c, struct text *out)
             return false;
         if (!c->in_piece)
             return true;
-        c->in_piece = !work(c, out);
+        c->in_piece = !put_piece(c, out);
         if (c->in_piece && c->pending.len == 0 && room_of(out) < CONVERT_ROOM)
             return false;
     }
@@ -587,7 +609,7 @@ bool
 convert_feed(struct convert *c, struct str *bytes, struct text *out)
 {
     CHECK(room_of(out) >= CONVERT_ROOM);
-    while (settle(c, out)) {
+    while (put_what_waits(c, out)) {
         c->in_piece = mime_next(c->mime, bytes, &c->piece);
         if (!c->in_piece)
             return true;
@@ -599,7 +621,7 @@ bool
 convert_end(struct convert *c, struct text *out)
 {
     CHECK(room_of(out) >= CONVERT_ROOM);
-    while (settle(c, out)) {
+    while (put_what_waits(c, out)) {
         c->in_piece = mime_end(c->mime, &c->piece);
         if (c->in_piece)
             continue;
