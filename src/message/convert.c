@@ -512,14 +512,14 @@ body_piece(struct convert *c, struct text *out)
     return true;
 }
 
-/* The field at hand is too long to be kept: what there is of it goes out, the rest as it comes. */
+/* The field at hand is too long to be kept: its first FIELD_MAX bytes go out, the rest as it comes. */
 static void
 spill_field(struct convert *c)
 {
     c->field_substitute = to_ascii_substitute(str_new(c->field, c->field_len));
     for (size_t i = 0; i < c->field_len && is_ascii_wanted(c); i++)
         c->field[i] = c->field[i] & 0x80 ? c->field_substitute : c->field[i];
-    c->field_cr = c->field_len > 0 && c->field[c->field_len - 1] == '\r';
+    c->field_cr = c->field[c->field_len - 1] == '\r';
     c->field_len -= c->field_cr;
     mend_line(c->field, c->field_len);
     c->pending = str_new(c->field, c->field_len);
@@ -532,8 +532,6 @@ spill_field(struct convert *c)
 static bool
 field_piece(struct convert *c, struct text *out)
 {
-    struct str bytes = c->piece.bytes;
-
     if (c->piece.starts && c->field_len > 0) {
         end_field(c, c->piece.entity);
         return false;
@@ -541,13 +539,14 @@ field_piece(struct convert *c, struct text *out)
     c->field_spilled &= !c->piece.starts;
     if (c->field_spilled)
         return copy_field(c, out);
-    if (bytes.len > FIELD_MAX - c->field_len) {
-        spill_field(c);
-        return false;
-    }
-    memcpy(c->field + c->field_len, bytes.ptr, bytes.len);
-    c->field_len += bytes.len;
-    return true;
+    struct str part = str_slice(c->piece.bytes, 0, FIELD_MAX - c->field_len);
+    memcpy(c->field + c->field_len, part.ptr, part.len);
+    c->field_len += part.len;
+    c->piece.bytes = str_from(c->piece.bytes, part.len);
+    if (c->piece.bytes.len == 0)
+        return true;
+    spill_field(c);
+    return false;
 }
 
 static bool

@@ -348,6 +348,22 @@ limits_hold(struct test *t)
     }
     arena_release(&arena);
 
+    test_case(t, "what a part is, in a long field, cut anywhere");
+    in = text_init(in_memory, SIZE);
+    text_put(&in, S("Content-Type: message/rfc822\xe4; x="));
+    for (int i = 0; i < 5000; i++)
+        text_put_byte(&in, 'x');
+    text_put(&in, S("\r\n\r\nSubject: a\r\n\r\n\xe4\r\n"));
+    for (size_t cut = 0; cut < in.len; cut += cut < 20 ? 1 : 500) {
+        arena_release(&arena);
+        const struct mime_needs *part = scan(&arena, text_str(&in), cut);
+        out = text_init(out_memory, 4 * SIZE);
+        EXPECT_INT(t, convert_check(part, CONVERT_TO_7BIT), CONVERT_NEEDED);
+        convert(&arena, part, CONVERT_TO_7BIT, text_str(&in), cut, CONVERT_ROOM, &out);
+        EXPECT(t, str_starts(text_str(&out), S("Content-Type: message/rfc822_; x=xxx")));
+    }
+    arena_release(&arena);
+
     test_case(t, "long lines and long fields");
     in = text_init(in_memory, SIZE);
     text_put(&in, S("Subject:"));

@@ -14,7 +14,7 @@ void to_ascii_field(struct text *out, struct str field, char *room);
 void to_ascii_text(struct text *out, struct str text, size_t column);
 /* Each 8-bit byte replaced. */
 void to_ascii_bytes(struct text *out, struct str bytes, char substitute);
-/* What stands for an 8-bit byte in this field, of which at least the name is there. */
+/* What stands for an 8-bit byte in a field that begins so; its name is in it. */
 char to_ascii_substitute(struct str field);
 
 #endif
