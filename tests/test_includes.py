@@ -1,4 +1,4 @@
-"""Who includes whom: a folder of src/ may include only from those that its line names (CONTRIBUTING.md)."""
+"""Who includes whom: a folder of src/ may include only from those that its line names (ARCHITECTURE.md)."""
 import pathlib
 import re
 

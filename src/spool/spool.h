@@ -1,8 +1,8 @@
 /*
- * spool - durable storage of messages. Two implementations, spool/log and (later) spool/pg, pass the one spool_test.c.
+ * spool - durable storage of messages. Implemented by spool/log.
  *
- * spool_commit() that returns OK means: the message survives power loss. What became of its recipients is recorded by
- * spool_settle(). The spool knows nothing of routes, retries or SMTP. One fiber-safe handle per store role: many fibers
+ * commit() that returns OK means: the message survives power loss. What became of its recipients is recorded by
+ * settle(). The spool knows nothing of routes, retries or SMTP. One fiber-safe handle per store role: many fibers
  * call concurrently; commits that arrive together share one sync (group commit, spool.md "Commit").
  */
 #ifndef SPOOL_SPOOL_H
@@ -38,7 +38,7 @@ struct spool_message {
     struct str held_why;
 };
 
-/* What recovery and commit tell the queue of a live message: small, kept in memory. */
+/* What is in the spool and what it did, for status and for checks. */
 struct spool_counters {
     uint64_t accepted, delivered, failed, relayed, expanded, suppressed, removed; /* recipients, since the spool was made */
     uint64_t pending;                                                             /* recipients now */
@@ -105,7 +105,7 @@ struct spool_ops {
     struct err (*draft_read)(struct draft *, uint64_t offset, void *memory, size_t len, int64_t until, size_t *out_len);
     /*
      * OK: survives power loss, and the draft is no more. An error: it will never be delivered, and the draft is no
-     * more; after a write or sync error the process must end (spool.md "Commit"): spool_is_broken(). Waits for the
+     * more; after a write or sync error the process must end (spool.md "Commit"): is_broken(). Waits for the
      * moment in which recovery learns all ids. ERR_EXISTS: the id turned out to be in use. statuses: NULL (all pending)
      * or one for each recipient (expanded ones are ended at acceptance). settles: a notice and the end of what it
      * reports are one record; NULL for ordinary mail.
