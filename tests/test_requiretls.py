@@ -46,7 +46,7 @@ def make_certificates(folder):
     folder.mkdir()
     curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
     openssl(folder, "req", "-x509", *curve, "-keyout", "ca.key", "-out", "ca.pem", "-days", "30", "-subj", "/CN=Test CA")
-    names = ",".join(f"DNS:{name}.req.test" for name in ("keeps", "lacks", "second", "postfix"))
+    names = ",".join([*(f"DNS:{name}.req.test" for name in ("keeps", "lacks", "second", "postfix")), "IP:192.0.2.40", "IP:2001:db8::6"])
     openssl(folder, "req", *curve, "-keyout", "good.key", "-out", "good.csr", "-subj", "/CN=good")
     (folder / "extensions").write_text(f"subjectAltName={names}\n")
     openssl(folder, "x509", "-req", "-in", "good.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "30",
@@ -71,8 +71,10 @@ def world(tmp_path_factory):
         dns = folder / "nsd"
         stack.enter_context(name_server(dns, {"req.test": signed, "plain.test": ["kept MX 10 keeps.req.test."],
                                               "local.test": ["mx A 192.0.2.1"]}, signed=["req.test"]))
-        tls = context_of(certificates, "good")
+        tls, named = context_of(certificates, "good"), []
+        tls.sni_callback = lambda _, name, __: named.append(name)
         keeps = stack.enter_context(ScriptedServer(host="192.0.2.40", port=25, tls=tls, extensions=(*PLAIN, "REQUIRETLS")))
+        six = stack.enter_context(ScriptedServer(host="2001:db8::6", port=25, tls=tls, extensions=(*PLAIN, "REQUIRETLS")))
         lacks = stack.enter_context(ScriptedServer(host="192.0.2.41", port=25, tls=tls))
         clear = stack.enter_context(ScriptedServer(host="192.0.2.42", port=25, extensions=(*PLAIN, "REQUIRETLS")))
         readable = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="postrider-requiretls-")))
@@ -88,7 +90,8 @@ def world(tmp_path_factory):
         values = {"certificates": certificates, "anchors": dns / "anchors"}
         second = stack.enter_context(Postrider(folder / "second", config=SECOND, **values))
         server = stack.enter_context(Postrider(folder / "server", config=SITE, **values))
-        yield {"server": server, "second": second, "keeps": keeps, "lacks": lacks, "clear": clear, "behind": behind, "postfix": postfix}
+        yield {"server": server, "second": second, "keeps": keeps, "lacks": lacks, "clear": clear, "behind": behind, "postfix": postfix,
+               "six": six, "named": named}
 
 
 @contextlib.contextmanager
@@ -138,6 +141,14 @@ def test_it_is_passed_on(world, domain):
     assert line.endswith(" REQUIRETLS")
     assert attempt_to(world["server"], address)["tls"] == "verified"
     assert not mail_lines(world["lacks"], address)
+
+
+@pytest.mark.parametrize("literal, peer", [("[192.0.2.40]", "keeps"), ("[IPv6:2001:db8::6]", "six")])
+def test_an_address_is_verified_as_one_and_is_no_servers_name(world, literal, peer):
+    address, before = f"x@{literal.lower()}", len(world["named"])  # as the queue writes it
+    assert end_of(fates(world["server"], send(world["server"], f"x@{literal}"))[address]) == "delivered"
+    assert attempt_to(world["server"], address)["tls"] == "verified" and mail_lines(world[peer], address)
+    assert None in world["named"][before:] and not any("2001" in name or "192" in name for name in world["named"] if name)
 
 
 def test_it_is_kept_over_a_relay_of_two(world):

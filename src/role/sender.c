@@ -170,6 +170,19 @@ log_override(const struct task *t, struct str host, const struct tls_policy *pol
     log_end(&line);
 }
 
+/* A literal without its brackets: certificates name an address as such, and as a server's name it is not sent (RFC 6066 section 3). */
+static struct str
+name_for_tls(struct str host)
+{
+    struct address literal;
+
+    if (!domain_parse_literal(host, &literal))
+        return host;
+    struct str inside = str_slice(host, 1, host.len - 1);
+    (void)str_take_nocase(&inside, S("IPv6:"));
+    return inside;
+}
+
 /* What the message wants comes behind this. */
 static struct err
 policy_of_others(struct task *t, const struct delivery_host *host, const struct delivery_addresses *addresses, int64_t until,
@@ -186,7 +199,7 @@ policy_of_others(struct task *t, const struct delivery_host *host, const struct 
     }
     struct str domain = job->configured ? (struct str){ NULL, 0 } : domain_to_ascii(only_domain(t), arena);
     const struct tls_candidate candidate = {
-        .hop = { host->name, addresses->canonical, addresses->secure, addresses->aliased, addresses->port, domain },
+        .hop = { name_for_tls(host->name), addresses->canonical, addresses->secure, addresses->aliased, addresses->port, domain },
         .minds_dane = job->kind == DELIVERY_SMTP && job->mx_secure,
         .promise_domain = p ? p->domain : (struct str){ NULL, 0 },
         .answer = p && p->known ? &p->answer : NULL,
@@ -235,7 +248,7 @@ require_tls(struct task *t, const struct delivery_host *host, struct arena *aren
         return;
     if (is_vouched_for(t, host))
         *out = (struct tls_policy){ .level = TLS_VERIFY, .source = TLS_BY_MESSAGE, .domain = out->domain,
-                                    .names = { arena_keep(arena, host->name) }, .name_count = 1,
+                                    .names = { arena_keep(arena, name_for_tls(host->name)) }, .name_count = 1,
                                     .trust = trust_for(t->sender, &t->job) };
     else
         *out = (struct tls_policy){ .level = TLS_REFUSED, .source = TLS_BY_MESSAGE, .domain = out->domain,
@@ -273,7 +286,7 @@ start_tls(void *arg, struct str host, const struct tls_policy *policy, struct wi
     text_put(&resume, host);
     text_put_byte(&resume, ' ');
     address_put(&resume, &peer);
-    struct tls_expected expected = { .server_name = host, .policy = policy, .resume = resume.full ? S("") : text_str(&resume) };
+    struct tls_expected expected = { .server_name = name_for_tls(host), .policy = policy, .resume = resume.full ? S("") : text_str(&resume) };
     TRY(tls_connect(t->sender->own_tls, wire, &expected, until, &tls, out_result, reason));
     struct tls_facts facts = tls_facts(tls);
     *out = (struct client_encryption){ facts.protocol, facts.cipher, facts.resumed };
