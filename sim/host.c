@@ -176,6 +176,15 @@ host_env(struct rt *rt, struct str name)
 }
 
 struct err
+host_whole_path(struct rt *rt, struct str path, struct arena *arena, struct str *out)
+{
+    (void)rt;
+    CHECK(str_starts(path, S("/")));
+    *out = arena_keep(arena, path);
+    return OK;
+}
+
+struct err
 host_name(struct rt *rt, struct arena *arena, struct str *out)
 {
     int error = faults_call(process_of(rt), CALL_HOST);

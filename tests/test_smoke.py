@@ -1,9 +1,12 @@
 """The whole way, small: accepted, synced, delivered; refused; stopped in good order."""
+import json
+import os
 import smtplib
+import subprocess
 
 import pytest
 
-from harness import Postrider, without_trace
+from harness import LOCAL_SITE, Postrider, without_trace
 
 
 def test_a_message_reaches_the_maildir(tmp_path):
@@ -18,6 +21,20 @@ def test_a_message_reaches_the_maildir(tmp_path):
         assert figures["accepted"] == figures["delivered"] == 1
         assert figures["balanced"] == 1
         assert server.stop() == 0
+
+
+def test_a_relative_configuration_with_a_relative_state(tmp_path):
+    """As the manual's example starts it: what is relative to the file is so for every role."""
+    config = "\n".join(line for line in LOCAL_SITE.splitlines() if not line.startswith("state")) + "\nstate state\n"
+    server = Postrider(tmp_path, config, command=["env", "-C", str(tmp_path)])
+    server.config_path = "./postrider.conf"
+    with server:
+        subprocess.run([str(server.binary), "sendmail", "ok@local.test"], input=b"Subject: local\n\nlocal\n", cwd=tmp_path,
+                       env=dict(os.environ, POSTRIDER_CONFIG="postrider.conf"), check=True, timeout=120)
+        server.wait_for_mail()
+        shown = server.cli("status", "--json", "--config", "./postrider.conf", cwd=tmp_path)
+        assert all(role["restarts"] == 0 for role in json.loads(shown.stdout)["roles"])
+        assert server.cli("reload", "--config", "postrider.conf", cwd=tmp_path).returncode == 0
 
 
 def test_unknown_mailboxes_are_refused(tmp_path):

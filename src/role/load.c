@@ -159,6 +159,7 @@ load_basics(struct rt *rt, struct str path, struct arena *arena, struct str *out
     struct str bytes;
 
     *out_state = *out_hostname = (struct str){ NULL, 0 };
+    TRY(host_whole_path(rt, path, arena, &path));
     conf_problems_init(problems, arena);
     conf_bundle_init(&bundle, arena, &world, path);
     struct err e = conf_bundle_load(&bundle, path, &bytes);

@@ -49,6 +49,17 @@ log_plain(struct supervisor *s, enum log_level level, const char *what)
 }
 
 static void
+log_unusable(struct supervisor *s, const char *what, struct str path, struct err e)
+{
+    struct log_line line;
+
+    log_begin(&line, s->rt, LOG_ERROR, what);
+    log_str(&line, "path", path);
+    log_err(&line, e);
+    log_end(&line);
+}
+
+static void
 log_process(struct process *p, enum log_level level, const char *what, struct err e)
 {
     struct log_line line;
@@ -632,7 +643,10 @@ load_site(struct supervisor *s, struct loaded *out, struct mail_base *bases, siz
 {
     if (!load_file(s->rt, s->config_path, out, out_text))
         return false;
-    if (find_bases(s, out->site, bases, out_count, out_text))
+    bool whole = str_starts(out->site->state, S("/")); /* else roles could not be told of the sockets there */
+    if (!whole)
+        text_put(out_text, S("what comes from standard input is relative to nothing: write \"state /DIRECTORY\"\n"));
+    if (whole && find_bases(s, out->site, bases, out_count, out_text))
         return true;
     load_free(out);
     return false;
@@ -874,7 +888,7 @@ int
 supervisor_main(struct rt *rt, struct str config_path)
 {
     static const int signals[] = { SIGTERM, SIGINT, SIGHUP };
-    struct supervisor s = { .rt = rt, .config_path = config_path, .generation = 1 };
+    struct supervisor s = { .rt = rt, .generation = 1 };
     char memory[8192];
     struct text text = text_init(memory, sizeof memory);
 
@@ -883,6 +897,11 @@ supervisor_main(struct rt *rt, struct str config_path)
     list_init(&s.ties);
     event_init(&s.changed);
     arena_init(&s.arena, rt_mem(rt), 4096, 1 << 24);
+    struct err e = host_whole_path(rt, config_path, &s.arena, &s.config_path); /* and with it all that is relative to it */
+    if (err_is(e)) {
+        log_unusable(&s, "configuration-not-found", config_path, e);
+        return EXIT_OSERR;
+    }
     find_user(&s);
     size_t count = 0, size = MAIL_BASES_MAX * sizeof(struct mail_base);
     struct mail_base *bases = mem_alloc(rt_mem(rt), size);
@@ -898,13 +917,9 @@ supervisor_main(struct rt *rt, struct str config_path)
     }
     take_site(&s, &loaded, bases, count);
     mem_free(rt_mem(rt), bases, size);
-    struct err e = host_make_dir(rt, s.site->state, 0755, supervisor_owner(&s, s.user_id), supervisor_owner(&s, s.group_id), FOREVER);
+    e = host_make_dir(rt, s.site->state, 0755, supervisor_owner(&s, s.user_id), supervisor_owner(&s, s.group_id), FOREVER);
     if (err_is(e)) {
-        struct log_line line;
-        log_begin(&line, rt, LOG_ERROR, "state-directory-unusable");
-        log_str(&line, "path", s.site->state);
-        log_err(&line, e);
-        log_end(&line);
+        log_unusable(&s, "state-directory-unusable", s.site->state, e);
         return EXIT_OSERR;
     }
     if (err_is(rt_catch_signals(rt, signals, sizeof signals / sizeof *signals)) ||

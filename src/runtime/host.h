@@ -44,6 +44,8 @@ uint32_t host_my_uid(struct rt *);
 uint32_t host_my_gid(struct rt *);
 uint32_t host_processors(struct rt *); /* that we may use; at least 1 */
 struct str host_env(struct rt *, struct str name); /* absent: not set */
+/* From the root, if it is not so already: relative to the directory that we were started in. "-" stays. */
+struct err host_whole_path(struct rt *, struct str path, struct arena *, struct str *out);
 /* The machine's name, fully qualified if it knows; at most 255 bytes. */
 struct err host_name(struct rt *, struct arena *, struct str *out);
 

@@ -449,6 +449,25 @@ host_env(struct rt *rt, struct str name)
 }
 
 struct err
+host_whole_path(struct rt *rt, struct str path, struct arena *arena, struct str *out)
+{
+    (void)rt;
+    if (str_starts(path, S("/")) || str_eq(path, S("-"))) {
+        *out = arena_keep(arena, path);
+        return OK;
+    }
+    char *here = getcwd(NULL, 0);
+    if (!here)
+        return err_from_os(errno, "ask for the working directory");
+    while (str_take(&path, S("./")))
+        ;
+    struct str base = str_from_cstr(here);
+    *out = arena_join(arena, arena_join(arena, base, str_ends(base, S("/")) ? S("") : S("/")), path);
+    free(here);
+    return OK;
+}
+
+struct err
 host_name(struct rt *rt, struct arena *arena, struct str *out)
 {
     char name[256];
