@@ -152,6 +152,28 @@ def test_what_this_machine_refuses_changes_nothing(tmp_path, more, says):
         server.wait_for_mail(count=2)
 
 
+def test_nobody_makes_way_for_what_does_not_start(tmp_path):
+    """The role `fetch` wants its directory: with a file in the way it ends again and again, and so does the next reload's."""
+    with Postrider(tmp_path, "mta-sts off\n" + SITE, more="") as server:
+        def generations(state):
+            return {role["generation"] for role in server.status()["roles"] if role["state"] == state}
+
+        place = server.state / "mta-sts"
+        place.write_text("in the way")
+        for generation in (2, 3):
+            server.write_config(SITE, more="")
+            partly = reload(server, check=False)
+            assert partly.returncode == 69
+            assert "not started: fetch 0\n" in partly.stderr, partly.stderr
+            assert generations("running") == set(range(1, generation + 1))
+        server.send()
+        server.wait_for_mail()
+        place.unlink()
+        wait_until(lambda: {role["generation"] for role in server.status()["roles"]} == {3}, what="one generation")
+        server.send()
+        server.wait_for_mail(count=2)
+
+
 def test_many_reloads_under_load(tmp_path):
     with Postrider(tmp_path, SITE, more="") as server:
         with Load(server.port, sessions=2) as load:

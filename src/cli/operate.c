@@ -135,6 +135,12 @@ call_plainly(struct rt *rt, const struct verb *verb, uint16_t type, int argc, ch
 {
     struct plain_settings set = { { { NULL, 0 }, { NULL, 0 }, false } };
     struct words operands = { 0 };
+    static const struct { int exit; const char *what; } answers[RELOAD_ANSWERS] = {
+        [RELOAD_REFUSED] = { EXIT_CONFIG, "nothing was changed:" },
+        [RELOAD_DONE] = { EXIT_WELL, NULL },
+        [RELOAD_INCOMPLETE] = { EXIT_UNAVAILABLE, "the new configuration has not come up whole:" },
+        [RELOAD_LATER] = { EXIT_AGAIN, "nothing was changed:" },
+    };
     struct arena arena;
     struct str reply;
     int exit;
@@ -149,9 +155,10 @@ call_plainly(struct rt *rt, const struct verb *verb, uint16_t type, int argc, ch
         exit = EXIT_UNAVAILABLE;
     } else {
         struct take t = take_init(reply);
-        exit = take_bool(&t) ? EXIT_WELL : EXIT_CONFIG;
+        uint32_t answer = take_enum(&t, RELOAD_ANSWERS - 1);
+        exit = answers[answer].exit;
         if (exit != EXIT_WELL)
-            cli_fail(verb, exit, "nothing was changed:");
+            cli_fail(verb, exit, "%s", answers[answer].what);
         terminal_write(exit == EXIT_WELL ? TERMINAL_OUT : TERMINAL_ERROR, t.rest); /* may be long */
     }
     operate_close(o);
@@ -173,7 +180,8 @@ run_stop(struct rt *rt, int argc, char **argv)
 
 const struct verb verb_reload = {
     "reload", "Take up a changed configuration", "",
-    "Checks the configuration whole first; if it is wrong, says where, and the old one stays. Sessions go on.\n\n"
+    "Checks the configuration whole first; if it is wrong, says where, and the old one stays. Sessions go on. If not\n"
+    "every process of the new one starts, those of the old one stay, and the exit code is 69.\n\n"
     "Example: postrider reload\n",
     plain_options, run_reload,
 };

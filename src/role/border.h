@@ -239,8 +239,16 @@ bool border_take_policy(struct take *, struct arena *, bool *out_known, struct s
  * ACT       u8 enum border_act, id  ->  u8 done, text
  * BANS      ->  (of the gate) count, (account, network, i64 until)*; one of both may be empty: it is for all
  * STATUS    ->  roles as JSON, then COUNTERS' answer, then BANS' answer
- * RELOAD, STOP  ->  u8 done, text
+ * RELOAD    ->  u8 enum reload_answer, text (warnings, or why)
+ * STOP      ->  u8 RELOAD_DONE
  */
+enum reload_answer {
+    RELOAD_REFUSED,    /* nothing has changed */
+    RELOAD_DONE,
+    RELOAD_INCOMPLETE, /* not all of its roles have started: those of before stay */
+    RELOAD_LATER,      /* not now */
+    RELOAD_ANSWERS
+};
 enum border_act { ACT_RETRY, ACT_HOLD, ACT_RELEASE, ACT_BOUNCE, ACT_REMOVE, ACT_RETRY_ALL, ACT_LAST = ACT_RETRY_ALL };
 enum { BORDER_BANS_MAX = 200, BORDER_LIST_MAX = 200, BORDER_SHOW_RECIPIENTS = 500 };
 

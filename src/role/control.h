@@ -21,7 +21,7 @@ enum control_type {
     CONTROL_DRAIN,       /* take no new work, finish what there is, end */
     CONTROL_STOP,        /* end soon: say 421, abort drafts, close */
     CONTROL_READY,       /* the sandbox report as text */
-    CONTROL_RELOAD,      /* call: the answer is u8 ok, text (warnings or errors) */
+    CONTROL_RELOAD,      /* call: the answer is that of BORDER_RELOAD */
     CONTROL_STOP_ALL,    /* call: the answer is empty; then everything ends */
     CONTROL_STATUS,      /* call: the answer is JSON, one object a role */
     CONTROL_UNLINKED,    /* the link to a peer is gone, or could not be made. u32 tie, as PEER said */

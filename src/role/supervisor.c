@@ -12,6 +12,7 @@
 
 #include "base/check.h"
 #include "base/json.h"
+#include "role/border.h"
 #include "runtime/host.h"
 #include "runtime/log.h"
 #include "runtime/notify.h"
@@ -25,7 +26,8 @@ enum { EXIT_CONFIG = 78, EXIT_OSERR = 71, BUNDLE_PART = 60 << 10 };
 #define RESTART_CALM (10 * SECOND)     /* a process that lived so long starts anew without delay */
 #define DRAIN_NS (10 * MINUTE)         /* then an old generation is told to stop */
 #define STOP_NS (20 * SECOND)          /* then it is killed */
-#define RELOAD_NS (1 * MINUTE)         /* for a new generation to be ready; then the old one goes all the same */
+#define RELOAD_NS (1 * MINUTE)         /* for a new generation to be ready; then whoever reloads hears that it is not */
+enum { RELOAD_TRIES = 4 };             /* or when those of its roles that are not have ended so often */
 
 /* In the order of starting. Of those whose work is parsing and converting, as many as the machine has processors for;
  * at least two, so that there is another one while a suspect has one for itself, or while one starts again. */
@@ -559,6 +561,10 @@ struct drain {
     uint32_t generation;
 };
 
+/*
+ * Not before there is another generation that has come up whole, be it of a later reload: one whose roles cannot start takes the
+ * place of nobody.
+ */
 static void
 run_drain(void *arg)
 {
@@ -567,6 +573,11 @@ run_drain(void *arg)
     uint32_t generation = drain->generation;
 
     mem_free(rt_mem(s->rt), drain, sizeof *drain);
+    while ((s->reloading || !all_ready(s, s->generation)) && !s->stopping)
+        if (err_is(event_wait(s->rt, &s->changed, FOREVER)))
+            return;
+    if (s->stopping) /* all are told */
+        return;
     tell_all(s, generation, false, false);
     while (any_left(s, generation, false))
         if (err_is(event_wait(s->rt, &s->changed, FOREVER)))
@@ -722,20 +733,49 @@ tell_store(struct supervisor *s)
     }
 }
 
+/* Each is ready, or has ended again and again. What the store did was in another generation. */
 static bool
+all_have_tried(const struct supervisor *s)
+{
+    list_each (node, &s->processes) {
+        struct process *p = container_of(node, struct process, node);
+        if (p->generation == s->generation && !p->ready && (p->kind == ROLE_STORE || p->restarts < RELOAD_TRIES))
+            return false;
+    }
+    return true;
+}
+
+static void
+put_what_has_not_started(const struct supervisor *s, struct text *out)
+{
+    const char *before = "these roles of the new configuration have not started: ";
+
+    list_each (node, &s->processes) {
+        struct process *p = container_of(node, struct process, node);
+        if (p->generation != s->generation || p->ready)
+            continue;
+        text_putf(out, "%s%.*s %u", before, STR_ARG(role_kind_name(p->kind)), p->index);
+        before = ", ";
+    }
+    text_put(out, S("\nSee the log and \"postrider status\". Those of the former configuration stay until all have; mail that needs one "
+                    "which has not waits. Another reload takes the place of this one.\n"));
+}
+
+static enum reload_answer
 reload(struct supervisor *s, struct text *out_text)
 {
     struct loaded fresh;
     size_t count = 0, size = MAIL_BASES_MAX * sizeof(struct mail_base);
+    enum reload_answer answer = RELOAD_REFUSED;
 
     if (s->reloading || s->stopping) {
-        text_put(out_text, S("another reload is under way: try again when it has ended\n"));
-        return false;
+        text_put(out_text, s->stopping ? S("the server is stopping\n")
+                                       : S("another reload is under way: try again when it has ended\n"));
+        return RELOAD_LATER;
     }
     s->reloading = true;
     struct mail_base *bases = mem_alloc(rt_mem(s->rt), size);
-    bool fine = prepare_reload(s, &fresh, bases, &count, out_text);
-    if (fine) {
+    if (prepare_reload(s, &fresh, bases, &count, out_text)) {
         struct drain *drain = mem_new(rt_mem(s->rt), struct drain);
         *drain = (struct drain){ s, s->generation++ };
         supervisor_keep_sockets(s);
@@ -744,17 +784,22 @@ reload(struct supervisor *s, struct text *out_text)
         if (!s->stopping)
             add_generation(s);
         int64_t until = within(s->rt, RELOAD_NS);
-        while (!all_ready(s, s->generation) && !s->stopping)
+        while (!all_have_tried(s) && !s->stopping)
             if (err_is(event_wait(s->rt, &s->changed, until)))
                 break;
-        if (!all_ready(s, s->generation))
-            text_put(out_text, S("not every role of the new configuration has started: see the log and `status`\n"));
+        answer = all_ready(s, s->generation) ? RELOAD_DONE : s->stopping ? RELOAD_LATER : RELOAD_INCOMPLETE;
+        if (answer == RELOAD_INCOMPLETE)
+            put_what_has_not_started(s, out_text);
         scope_start(&s->fibers, "drain", run_drain, drain);
-        log_plain(s, LOG_INFO, "configuration-reloaded");
+        if (answer == RELOAD_INCOMPLETE)
+            log_plain(s, LOG_ERROR, "configuration-reloaded-in-part");
+        else
+            log_plain(s, LOG_INFO, "configuration-reloaded");
     }
     mem_free(rt_mem(s->rt), bases, size);
     s->reloading = false;
-    return fine;
+    event_wake(s->rt, &s->changed); /* a drain may wait for this */
+    return answer;
 }
 
 /* ---- what roles ask ---- */
@@ -794,7 +839,7 @@ run_question(void *arg)
     char *memory = mem_alloc(rt_mem(s->rt), ANSWER_MAX);
     struct text text = text_init(memory, ANSWER_MAX);
 
-    text_put_byte(&text, 1);
+    text_put_byte(&text, RELOAD_DONE);
     if (q->type == CONTROL_STATUS)
         put_status(s, &text);
     else if (q->type == CONTROL_RELOAD)
@@ -849,11 +894,14 @@ run_reload(void *arg)
     char memory[4096];
     struct text text = text_init(memory, sizeof memory);
 
-    if (reload(s, &text))
+    enum reload_answer answer = reload(s, &text);
+    bool taken = answer == RELOAD_DONE || answer == RELOAD_INCOMPLETE;
+    if (text.len == 0)
         return;
     struct log_line line;
-    log_begin(&line, s->rt, LOG_ERROR, "configuration-kept");
-    log_str(&line, "why", text_str(&text));
+    log_begin(&line, s->rt, answer == RELOAD_DONE ? LOG_WARNING : LOG_ERROR,
+              taken ? "configuration-taken-up" : "configuration-kept");
+    log_str(&line, taken ? "but" : "why", text_str(&text));
     log_end(&line);
 }
 
