@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from harness import Postrider, binary, free_port, wait_until, without_trace
+from harness import Postrider, binary, free_port, is_alive, wait_until, without_trace
 
 SITE = """
 hostname mx.local.test
@@ -150,6 +150,21 @@ def test_what_this_machine_refuses_changes_nothing(tmp_path, more, says):
         reload(server)
         server.send()
         server.wait_for_mail(count=2)
+
+
+def test_a_refused_reload_leaves_each_port_to_whom_it_belongs(tmp_path):
+    with socket.socket() as taken, Postrider(tmp_path, SITE, more="users file users") as server:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        server.write_config(SITE.replace("listen mx {{", "listen submission {{").replace("; relay from 127.0.0.1", ""),
+                            more=f"users file users\nlisten mx other {{ address 127.0.0.1:{taken.getsockname()[1]} }}")
+        assert "cannot listen" in reload(server, check=False).stderr
+        receivers = [pid for name, pid in server.role_pids().items() if name.startswith("receiver")]
+        for pid in receivers:
+            os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: not any(is_alive(pid) for pid in receivers), what="the end of all receivers")
+        server.send()  # whoever comes in their place serves port 25, as before
+        server.wait_for_mail()
 
 
 def test_nobody_makes_way_for_what_does_not_start(tmp_path):

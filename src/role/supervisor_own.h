@@ -55,7 +55,7 @@ struct socket { /* a listening socket, kept over generations */
     struct str next_name; /* in the site that is being looked at; absent: not wanted there */
     struct address address;
     struct handle handle;
-    enum role_kind taker;
+    enum role_kind taker, next_taker; /* whose it is; and in the site that is being looked at */
 };
 
 struct supervisor {

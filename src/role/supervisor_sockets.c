@@ -63,7 +63,7 @@ want_socket(struct supervisor *s, enum role_kind taker, struct str name, const s
         log_end(&line);
     }
     socket->next_name = str_eq(socket->name, name) ? socket->name : arena_keep(&s->arena, name);
-    socket->taker = taker;
+    socket->next_taker = taker;
     return OK;
 }
 
@@ -110,6 +110,7 @@ supervisor_keep_sockets(struct supervisor *s)
     list_each_safe (node, &s->sockets) {
         struct socket *socket = container_of(node, struct socket, node);
         socket->name = socket->next_name;
+        socket->taker = socket->next_taker;
         if (str_is_absent(socket->name))
             close_socket(s, socket);
     }
