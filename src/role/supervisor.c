@@ -536,7 +536,7 @@ tell_end(struct process *p, bool stop)
 {
     struct supervisor *s = p->s;
 
-    if (p->stopping && !stop)
+    if ((p->stopping || p->draining) && !stop) /* its time runs already */
         return;
     p->draining = true;
     p->stopping |= stop;
