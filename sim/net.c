@@ -919,6 +919,8 @@ listener_open(struct rt *rt, const struct address *at, struct listener **out)
     int error = faults_call(p, CALL_LISTEN);
     if (error)
         return err_from_os(error, "listen");
+    if (at->family == ADDRESS_IPV6) /* as with ipv6.disable=1 */
+        return err_from_os(EAFNOSUPPORT, "make a socket");
     if (there && at->family != ADDRESS_UNIX)
         return err_from_os(EADDRINUSE, "bind");
     if (there) /* its name is taken away; whoever has it open keeps it */

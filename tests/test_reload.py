@@ -127,6 +127,15 @@ def test_reload_by_signal_and_its_refusal_in_the_log(tmp_path):
         server.send(to="x@two.test")
 
 
+def test_a_port_of_ours_under_another_address_needs_a_new_start(tmp_path):
+    with Postrider(tmp_path, SITE, more="") as server:
+        server.write_config(SITE.replace("address 127.0.0.1:", "address 0.0.0.0:"), more="")
+        refused = reload(server, check=False)
+        assert refused.returncode == 78
+        assert "the server itself listens at this port" in refused.stderr
+        assert "needs a stop and a start" in refused.stderr
+
+
 @pytest.mark.parametrize(("more", "says"), [
     ("listen mx taken {{ address 127.0.0.1:{taken} }}", "cannot listen"),
     ("domain d.test {{ mailbox x; alias postmaster -> x; deliver maildir /proc/nowhere/{{{{local}}}} }}", "mail directory"),

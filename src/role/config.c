@@ -53,12 +53,14 @@ read_addresses(struct setting_reader *r, const struct conf_node *node, void *tar
     size_t cap = 2 * node->count;
 
     listener->addresses = arena_alloc(r->arena, cap * sizeof *listener->addresses);
+    listener->if_any = arena_alloc(r->arena, cap * sizeof *listener->if_any);
     if (node->count < 2)
         say_form(r, node->words[0].where, "address :25");
     for (size_t i = 1; i < node->count; i++) {
         size_t count;
         if (conf_take_addresses(node->words[i].text, listener->addresses + listener->address_count, &count))
-            listener->address_count += count;
+            for (size_t k = 0; k < count; k++)
+                listener->if_any[listener->address_count++] = k > 0;
         else
             conf_error(r->problems, node->words[i].where, CONF_NO_SUGGESTION,
                        "\"%.*s\" is not an address to listen on: write :25, 192.0.2.1:25 or [2001:db8::1]:25",

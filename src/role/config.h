@@ -26,6 +26,7 @@ struct site_listener {
     uint8_t kind;                      /* enum listener_kind */
     struct str name;                   /* its own, or its kind's */
     struct address *addresses;         /* ":25" is two: 0.0.0.0 and :: (to be opened for IPv6 only) */
+    bool *if_any;                      /* for each of them: it is the :: of ":25", and the machine may have no IPv6 */
     size_t address_count;
     /*
      * As for strangers. `trusted`, `refuse_early_talk` and, unless line_ends_said, `line_ends` depend on the client, too:

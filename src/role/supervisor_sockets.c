@@ -19,24 +19,67 @@ find_socket(struct supervisor *s, const struct address *address)
     return NULL;
 }
 
+/* No listener closes its port before all of a new site are open: so this one cannot move there. */
+static bool
+is_in_our_own_way(const struct supervisor *s, const struct address *address)
+{
+    list_each (node, &s->sockets) {
+        const struct socket *socket = container_of(node, struct socket, node);
+        if (socket->address.family == address->family && socket->address.port == address->port &&
+            address->family != ADDRESS_UNIX && !str_is_absent(socket->name))
+            return true;
+    }
+    return false;
+}
+
+static struct str
+advice_about(const struct supervisor *s, const struct address *address, struct err e)
+{
+    if (e.kind == ERR_UNREACHABLE && address->family == ADDRESS_IPV6)
+        return S("this machine has no IPv6, or not this address: \":PORT\" is every address that there is");
+    if (e.kind == ERR_UNREACHABLE)
+        return S("this machine has no such address: \":PORT\" is every address that there is");
+    if (e.kind == ERR_BUSY && is_in_our_own_way(s, address))
+        return S("the server itself listens at this port, by an address that overlaps: such a change needs a stop and a start");
+    return S("");
+}
+
 static struct err
 cannot_listen(struct supervisor *s, const struct address *address, struct err e, struct text *out_text)
 {
+    struct str advice = advice_about(s, address, e);
     struct log_line line;
 
     log_begin(&line, s->rt, LOG_ERROR, "cannot-listen");
     log_address(&line, "address", address);
     log_err(&line, e);
+    if (advice.len)
+        log_str(&line, "advice", advice);
     log_end(&line);
     address_put(out_text, address);
     text_put(out_text, S(": cannot listen there: "));
     err_text(e, out_text);
-    text_put(out_text, S("\n"));
+    text_putf(out_text, "%s%.*s\n", advice.len ? ": " : "", STR_ARG(advice));
     return e;
 }
 
+/* Said, and no fault: who wrote ":25" wants what there is. */
 static struct err
-want_socket(struct supervisor *s, enum role_kind taker, struct str name, const struct address *address,
+go_without(struct supervisor *s, struct str name, const struct address *address, struct err e)
+{
+    struct log_line line;
+
+    log_begin(&line, s->rt, LOG_WARNING, "this-machine-has-no-IPv6");
+    log_str(&line, "listener", name);
+    log_address(&line, "address", address);
+    log_err(&line, e);
+    log_end(&line);
+    return OK;
+}
+
+/* if_any: nothing is amiss if the machine has no such addresses. */
+static struct err
+want_socket(struct supervisor *s, enum role_kind taker, struct str name, const struct address *address, bool if_any,
             struct text *out_text)
 {
     struct socket *socket = find_socket(s, address);
@@ -44,6 +87,8 @@ want_socket(struct supervisor *s, enum role_kind taker, struct str name, const s
 
     if (!socket) {
         struct err e = listener_open(s->rt, address, &listener);
+        if (if_any && e.kind == ERR_UNREACHABLE)
+            return go_without(s, name, address, e);
         if (err_is(e))
             return cannot_listen(s, address, e, out_text);
         struct handle handle = listener_handle(s->rt, listener);
@@ -76,7 +121,7 @@ want_unix_socket(struct supervisor *s, enum role_kind taker, struct str name, st
 
     text_putf(&path, "%.*s/%s", STR_ARG(state), file);
     CHECK(!path.full); /* the configuration's `state` is not longer than that */
-    TRY(want_socket(s, taker, name, &address, out_text));
+    TRY(want_socket(s, taker, name, &address, false, out_text));
     struct err e = host_own(s->rt, text_str(&path), mode, supervisor_owner(s, s->user_id), supervisor_owner(s, s->group_id), FOREVER);
     return err_is(e) ? cannot_listen(s, &address, e, out_text) : OK;
 }
@@ -100,7 +145,7 @@ supervisor_open_sockets(struct supervisor *s, const struct site *site, struct te
     for (size_t i = 0; i < site->listener_count; i++)
         for (size_t k = 0; k < site->listeners[i].address_count; k++)
             TRY(want_socket(s, role_of_listener(site->listeners[i].kind), site->listeners[i].name,
-                            &site->listeners[i].addresses[k], out_text));
+                            &site->listeners[i].addresses[k], site->listeners[i].if_any[k], out_text));
     return OK;
 }
 
