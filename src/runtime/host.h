@@ -15,7 +15,8 @@ struct err host_read_file(struct rt *, struct str path, size_t max, struct arena
 struct err host_write_file(struct rt *, struct str path, struct str bytes, unsigned mode, int64_t until);
 /*
  * Makes a directory and those above it, and syncs them: their names survive a power failure. One that is there already is OK.
- * The owner is set where we may: uid, gid or -1.
+ * The owner is set where we may: uid, gid or -1; those above it that were not there are 0755, whatever the umask. Root makes
+ * nothing behind a link that somebody else could turn elsewhere (ERR_DENIED).
  */
 struct err host_make_dir(struct rt *, struct str path, unsigned mode, int64_t uid, int64_t gid, int64_t until);
 /* Owner and mode of something that is there, but not of what a link leads to: uid, gid or -1. */

@@ -156,10 +156,20 @@ change_mode(int fd, unsigned mode)
     return chmod(text_cstr(&t), mode);
 }
 
+/* What is open by O_PATH, without following a link: owner and mode. */
+static struct err
+own(int fd, const struct work *w)
+{
+    if ((w->uid >= 0 || w->gid >= 0) && fchownat(fd, "", (uid_t)w->uid, (gid_t)w->gid, AT_EMPTY_PATH) != 0)
+        return err_from_os(errno, "change the owner");
+    return change_mode(fd, w->mode) != 0 ? err_from_os(errno, "change the mode") : OK;
+}
+
 /* Whoever owns the directory may have put a link where root made something a moment ago: links are not followed. */
 static void
-own(struct work *w)
+job_own(void *arg)
 {
+    struct work *w = arg;
     struct stat st;
     int fd = open(w->path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
 
@@ -167,68 +177,158 @@ own(struct work *w)
         w->err = err_from_os(errno, "open");
     else if (S_ISLNK(st.st_mode))
         w->err = err_from_os(ELOOP, "open");
-    else if ((w->uid >= 0 || w->gid >= 0) && fchownat(fd, "", (uid_t)w->uid, (gid_t)w->gid, AT_EMPTY_PATH) != 0)
-        w->err = err_from_os(errno, "change the owner");
-    else if (change_mode(fd, w->mode) != 0)
-        w->err = err_from_os(errno, "change the mode");
+    else
+        w->err = own(fd, w);
     if (fd >= 0)
         close(fd);
 }
 
-static void
-job_own(void *arg)
+/* ---- directories ---- */
+
+enum { LINKS_MAX = 40 }; /* as the kernel */
+
+/*
+ * A path on its way down: the kernel's own way, but that we know whose the links were. `dir` is where we are, by O_PATH;
+ * `rest` what is still to go, with the targets of links put in front.
+ */
+struct walk {
+    struct work *w;
+    int dir;
+    char rest[2 * PATH_MAX];
+    size_t links;
+    bool foreign; /* behind a link that somebody else than root could turn elsewhere */
+};
+
+static struct err
+walk_to(struct walk *walk, int fd)
 {
-    own(arg);
+    if (fd < 0)
+        return err_from_os(errno, "open a directory");
+    if (walk->dir >= 0)
+        close(walk->dir);
+    walk->dir = fd;
+    return OK;
 }
 
 /* The directory itself (an owner it was given) and its name in the one above. What we may not read we did not make. */
-static void
-sync_made(struct work *w)
+static struct err
+sync_made(int dir)
 {
     static const char *const which[] = { ".", ".." };
-    int fd = open(w->path, O_PATH | O_DIRECTORY | O_CLOEXEC);
 
-    if (fd < 0)
-        w->err = err_from_os(errno, "open");
-    for (size_t i = 0; i < 2 && !err_is(w->err); i++) {
-        int synced = openat(fd, which[i], O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    for (size_t i = 0; i < 2; i++) {
+        int synced = openat(dir, which[i], O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         if (synced < 0 && errno != EACCES)
-            w->err = err_from_os(errno, "open");
-        else if (synced >= 0 && fsync(synced) != 0 && errno != EINVAL && errno != EROFS)
-            w->err = err_from_os(errno, "sync a directory");
-        if (synced >= 0)
-            close(synced);
+            return err_from_os(errno, "open");
+        if (synced < 0)
+            continue;
+        int failure = fsync(synced) != 0 && errno != EINVAL && errno != EROFS ? errno : 0;
+        close(synced);
+        if (failure)
+            return err_from_os(failure, "sync a directory");
     }
-    if (fd >= 0)
-        close(fd);
+    return OK;
+}
+
+/* `link` is open by O_PATH: it is the very one whose owner was looked at. */
+static struct err
+follow(struct walk *walk, int link)
+{
+    char target[PATH_MAX];
+    size_t rest = strlen(walk->rest);
+    ssize_t len = readlinkat(link, "", target, sizeof target);
+
+    if (len < 0)
+        return err_from_os(errno, "read a link");
+    if (++walk->links > LINKS_MAX)
+        return err_from_os(ELOOP, "make a directory");
+    if ((size_t)len + 1 + rest + 1 > sizeof walk->rest)
+        return err_from_os(ENAMETOOLONG, "make a directory");
+    memmove(walk->rest + len + 1, walk->rest, rest + 1);
+    memcpy(walk->rest, target, (size_t)len);
+    walk->rest[len] = '/';
+    return target[0] == '/' ? walk_to(walk, open("/", O_PATH | O_DIRECTORY | O_CLOEXEC)) : OK;
 }
 
 /* One that is there may be so in the page cache only, since who made it was killed before it was synced: so it is now. */
-static bool
-make_one(struct work *w, bool last)
+static struct err
+make_one(struct walk *walk, const char *name, bool last)
 {
-    if (mkdir(w->path, last ? w->mode : 0755) == 0) {
-        if (last)
-            own(w); /* a directory that was there is the operator's */
-    } else if (errno != EEXIST) {
-        w->err = err_from_os(errno, "make a directory");
+    struct work *w = walk->w;
+    struct stat st;
+    int fd = openat(walk->dir, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    bool made = false;
+
+    if (fd < 0 && errno == ENOENT) {
+        if (walk->foreign)
+            return ERR(ERR_DENIED, "make a directory behind a link that is not root's");
+        made = mkdirat(walk->dir, name, last ? w->mode : 0755) == 0;
+        if (!made && errno != EEXIST)
+            return err_from_os(errno, "make a directory");
+        fd = openat(walk->dir, name, O_PATH | O_NOFOLLOW | O_DIRECTORY | O_CLOEXEC); /* no link that took its place */
     }
-    if (!err_is(w->err))
-        sync_made(w);
-    return !err_is(w->err);
+    if (fd < 0)
+        return err_from_os(errno, "open a directory");
+    struct err e = fstat(fd, &st) != 0 ? err_from_os(errno, "look at") : OK;
+    if (!err_is(e) && S_ISLNK(st.st_mode)) {
+        walk->foreign |= geteuid() == 0 && st.st_uid != 0;
+        e = follow(walk, fd);
+        close(fd);
+        return e;
+    }
+    if (!err_is(e) && !S_ISDIR(st.st_mode))
+        e = err_from_os(ENOTDIR, "open a directory");
+    if (!err_is(e) && made && last)
+        e = own(fd, w);
+    else if (!err_is(e) && made && change_mode(fd, 0755) != 0) /* whatever our umask */
+        e = err_from_os(errno, "change the mode");
+    if (!err_is(e))
+        e = sync_made(fd);
+    if (err_is(e)) {
+        close(fd);
+        return e;
+    }
+    return walk_to(walk, fd);
+}
+
+static struct err
+make_all(struct walk *walk)
+{
+    char name[NAME_MAX + 1];
+    size_t len;
+
+    TRY(walk_to(walk, open(walk->rest[0] == '/' ? "/" : ".", O_PATH | O_DIRECTORY | O_CLOEXEC)));
+    for (;;) {
+        size_t slashes = strspn(walk->rest, "/");
+        memmove(walk->rest, walk->rest + slashes, strlen(walk->rest + slashes) + 1);
+        len = strcspn(walk->rest, "/");
+        if (len == 0)
+            return OK;
+        if (len >= sizeof name)
+            return err_from_os(ENAMETOOLONG, "make a directory");
+        memcpy(name, walk->rest, len);
+        name[len] = '\0';
+        memmove(walk->rest, walk->rest + len, strlen(walk->rest + len) + 1);
+        TRY(make_one(walk, name, walk->rest[strspn(walk->rest, "/")] == '\0'));
+    }
 }
 
 static void
 job_make_dir(void *arg)
 {
     struct work *w = arg;
+    struct walk *walk = malloc(sizeof *walk); /* too large for some threads' stacks */
 
-    for (char *slash = w->path + 1; (slash = strchr(slash, '/')); *slash++ = '/') {
-        *slash = '\0';
-        if (!make_one(w, false))
-            return;
+    if (!walk) {
+        w->err = ERR(ERR_NO_MEMORY, "make a directory");
+        return;
     }
-    make_one(w, true);
+    *walk = (struct walk){ .w = w, .dir = -1 };
+    memcpy(walk->rest, w->path, strlen(w->path) + 1);
+    w->err = make_all(walk);
+    if (walk->dir >= 0)
+        close(walk->dir);
+    free(walk);
 }
 
 static struct err
@@ -357,8 +457,10 @@ host_open_plain(struct rt *rt, struct str path, int64_t until, struct handle *ou
 static void
 found(struct work *w, int failure, const struct passwd *user)
 {
-    if (!user)
-        w->err = failure ? err_from_os(failure, "look a user up") : ERR(ERR_NOT_FOUND, "look a user up");
+    if (!user && (failure == 0 || failure == ENOENT || failure == ESRCH)) /* as getpwnam(3) says */
+        w->err = ERR(ERR_NOT_FOUND, "look a user up");
+    else if (!user)
+        w->err = err_from_os(failure, "look a user up");
 }
 
 static void

@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -1442,6 +1443,87 @@ WORLD_TEST(what_a_link_leads_to_is_not_given_away)
     place_remove(&p);
 }
 
+static unsigned
+mode_of(struct rt *rt, const char *path)
+{
+    struct host_file found = { 0 };
+
+    return err_is(host_stat(rt, str_from_cstr(path), FOREVER, &found)) ? 0 : found.mode;
+}
+
+WORLD_TEST(directories_on_the_way_are_for_all_to_pass)
+{
+    char above[80], made[90];
+    struct place p;
+
+    place_make(rt, &p);
+    snprintf(above, sizeof above, "%s/above", p.path);
+    snprintf(made, sizeof made, "%s/made", above);
+    mode_t before = umask(077); /* as dist/postrider.service has it */
+    EXPECT(t, !err_is(host_make_dir(rt, str_from_cstr(made), 0750, -1, -1, FOREVER)));
+    umask(before);
+    EXPECT_INT(t, mode_of(rt, above), 0755);
+    EXPECT_INT(t, mode_of(rt, made), 0750);
+    CHECK(chmod(made, 0700) == 0 && chmod(above, 0711) == 0);
+    EXPECT(t, !err_is(host_make_dir(rt, str_from_cstr(made), 0750, -1, -1, FOREVER)));
+    EXPECT_INT(t, mode_of(rt, above), 0711); /* what is there is left as it is */
+    EXPECT_INT(t, mode_of(rt, made), 0700);
+    CHECK(rmdir(made) == 0 && rmdir(above) == 0);
+    place_remove(&p);
+}
+
+WORLD_TEST(root_makes_nothing_where_somebody_elses_link_leads)
+{
+    static const struct {
+        const char *why, *path;
+        bool as_others, as_root; /* what a user may, and what root may */
+    } cases[] = {
+        { "through our own link", "ours/a", true, true },
+        { "and links one behind the other", "twice/b/c", true, true },
+        { "a link at the end, which leads nowhere yet", "last", true, true },
+        { "somebody else's link to what is there", "theirs/a", true, true },
+        { "and to what is not", "theirs/d", true, false },
+        { "nor further behind it", "theirs/a/e", true, false },
+        { "nor where theirs leads by ours", "byours/f", true, false },
+        { "up again from ours", "ours/../g", true, true },
+        { "a link to itself", "loop/h", false, false },
+        { "a file in the way", "file/i", false, false },
+        { "a file in its place", "file", false, false },
+    };
+    static const char *const links[][2] = { { "ours", "real" }, { "twice", "./ours//" }, { "last", "real/z" },
+                                            { "theirs", "real" }, { "byours", "theirs" }, { "loop", "loop" } };
+    static const char *const made[] = { "real/a/e", "real/a", "real/b/c", "real/b", "real/d", "real/f", "real/z", "real", "g" };
+    char path[120];
+    struct place p;
+
+    place_make(rt, &p);
+    snprintf(path, sizeof path, "%s/real", p.path);
+    CHECK(mkdir(path, 0755) == 0);
+    snprintf(path, sizeof path, "%s/file", p.path);
+    EXPECT(t, !err_is(host_write_file(rt, str_from_cstr(path), S("x"), 0600, FOREVER)));
+    for (size_t i = 0; i < sizeof links / sizeof *links; i++) {
+        snprintf(path, sizeof path, "%s/%s", p.path, links[i][0]);
+        CHECK(symlink(links[i][1], path) == 0);
+        if (strcmp(links[i][0], "theirs") == 0 && geteuid() == 0)
+            CHECK(lchown(path, 65534, 65534) == 0);
+    }
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        test_case(t, cases[i].why);
+        snprintf(path, sizeof path, "%s/%s", p.path, cases[i].path);
+        EXPECT_INT(t, !err_is(host_make_dir(rt, str_from_cstr(path), 0700, -1, -1, FOREVER)),
+                   geteuid() == 0 ? cases[i].as_root : cases[i].as_others);
+    }
+    for (size_t i = 0; i < sizeof made / sizeof *made; i++) {
+        snprintf(path, sizeof path, "%s/%s", p.path, made[i]);
+        (void)rmdir(path);
+    }
+    for (size_t i = 0; i < sizeof links / sizeof *links; i++) {
+        snprintf(path, sizeof path, "%s/%s", p.path, links[i][0]);
+        CHECK(unlink(path) == 0);
+    }
+    place_remove(&p);
+}
+
 /* ---- last words -------------------------------------------------------------------------------------------------- */
 
 static int
@@ -1684,6 +1766,8 @@ TEST_MAIN({ "fibers take turns", fibers_take_turns },
           { "a turn is waited for in time", a_turn_is_waited_for_in_time },
           { "begun work is not cancelled", begun_work_is_not_cancelled },
           { "what a link leads to is not given away", what_a_link_leads_to_is_not_given_away },
+          { "directories on the way are for all to pass", directories_on_the_way_are_for_all_to_pass },
+          { "root makes nothing where somebody else's link leads", root_makes_nothing_where_somebody_elses_link_leads },
           { "who overflows is named", who_overflows_is_named },
           { "children tell how they ended", children_tell_how_they_ended },
           { "children get their handles", children_get_their_handles },
