@@ -4,10 +4,11 @@ import pwd
 import signal
 import smtplib
 import socket
+import subprocess
 
 import pytest
 
-from harness import Postrider, free_port, wait_until
+from harness import Postrider, binary, free_port, wait_until
 from peers import ScriptedServer
 
 SITE = """
@@ -265,6 +266,22 @@ domain small.test {{ mailbox carl dora; alias postmaster -> carl; deliver maildi
         assert {(line["to"], line["result"], line["status"]) for line in server.log_events("attempt")} == {
             ("anna@large.test", "delivered", "2.0.0"), ("bob@large.test", "delivered", "2.0.0"),
             ("carl@small.test", "deferred", "4.2.2"), ("dora@small.test", "deferred", "4.2.2")}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives its roles to another user")
+def test_roles_do_not_run_as_root_because_a_look_up_fails(tmp_path):
+    config = tmp_path / "postrider.conf"
+    config.write_text(f"hostname mx.local.test\nstate {tmp_path}/state\n")
+    names = tmp_path / "nsswitch.conf"
+    names.write_text("passwd: files\n")
+    broken = ["unshare", "--mount", "sh", "-c", 'mount --bind "$0" /etc/nsswitch.conf && exec "$@"', str(names),
+              "strace", "-f", "-qq", "-o", str(tmp_path / "trace"), "-P", "/etc/passwd", "-e", "trace=openat",
+              "-e", "inject=openat:error=EIO", "timeout", "60"]
+    ended = subprocess.run([*broken, str(binary()), "run", "--config", str(config)], capture_output=True, text=True, timeout=120,
+                           env=dict(os.environ, ASAN_OPTIONS="detect_leaks=0"))
+    assert ended.returncode == 71
+    assert "user-not-looked-up" in ended.stderr
+    assert not (tmp_path / "state").exists()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root delivers as other users")

@@ -51,12 +51,12 @@ log_plain(struct supervisor *s, enum log_level level, const char *what)
 }
 
 static void
-log_unusable(struct supervisor *s, const char *what, struct str path, struct err e)
+log_unusable(struct supervisor *s, const char *what, const char *field, struct str name, struct err e)
 {
     struct log_line line;
 
     log_begin(&line, s->rt, LOG_ERROR, what);
-    log_str(&line, "path", path);
+    log_str(&line, field, name);
     log_err(&line, e);
     log_end(&line);
 }
@@ -622,10 +622,11 @@ find_bases(struct supervisor *s, const struct site *site, struct mail_base *base
                                   s->user_id, s->group_id };
         if (route->kind != DIRECTORY_ROUTE_MAILDIR)
             continue;
-        if (!str_is_absent(route->user) &&
-            err_is(host_user(s->rt, route->user, FOREVER, &base.user_id, &base.group_id))) {
+        struct err e = str_is_absent(route->user) ? OK : host_user(s->rt, route->user, FOREVER, &base.user_id, &base.group_id);
+        if (err_is(e)) {
             conf_where_put(out_text, route->where);
-            text_putf(out_text, ": there is no user \"%.*s\" on this machine\n", STR_ARG(route->user));
+            text_putf(out_text, e.kind == ERR_NOT_FOUND ? ": there is no user \"%.*s\" on this machine\n"
+                                                        : ": the user \"%.*s\" cannot be looked up\n", STR_ARG(route->user));
             return false;
         }
         if (!s->root && base.user_id != s->user_id) {
@@ -921,15 +922,22 @@ run_signals(void *arg)
     }
 }
 
-/* Roles run as the user `postrider` if we are root and there is one; else as whoever started us. */
-static void
+/*
+ * Roles run as the user `postrider` if we are root and there is one; else as whoever started us. An error: it is not known whether
+ * there is one.
+ */
+static struct err
 find_user(struct supervisor *s)
 {
     s->user_id = host_my_uid(s->rt);
     s->group_id = host_my_gid(s->rt);
     s->root = s->user_id == 0;
-    if (s->root && err_is(host_user(s->rt, S("postrider"), FOREVER, &s->user_id, &s->group_id)))
+    struct err e = s->root ? host_user(s->rt, S("postrider"), FOREVER, &s->user_id, &s->group_id) : OK;
+    if (err_is(e) && e.kind != ERR_NOT_FOUND)
+        return e;
+    if (err_is(e))
         log_plain(s, LOG_WARNING, "no-user-postrider-so-roles-run-as-root");
+    return OK;
 }
 
 int
@@ -947,10 +955,14 @@ supervisor_main(struct rt *rt, struct str config_path)
     arena_init(&s.arena, rt_mem(rt), 4096, 1 << 24);
     struct err e = host_whole_path(rt, config_path, &s.arena, &s.config_path); /* and with it all that is relative to it */
     if (err_is(e)) {
-        log_unusable(&s, "configuration-not-found", config_path, e);
+        log_unusable(&s, "configuration-not-found", "path", config_path, e);
         return EXIT_OSERR;
     }
-    find_user(&s);
+    e = find_user(&s);
+    if (err_is(e)) {
+        log_unusable(&s, "user-not-looked-up", "user", S("postrider"), e);
+        return EXIT_OSERR;
+    }
     size_t count = 0, size = MAIL_BASES_MAX * sizeof(struct mail_base);
     struct mail_base *bases = mem_alloc(rt_mem(rt), size);
     struct loaded loaded;
@@ -967,7 +979,7 @@ supervisor_main(struct rt *rt, struct str config_path)
     mem_free(rt_mem(rt), bases, size);
     e = host_make_dir(rt, s.site->state, 0755, supervisor_owner(&s, s.user_id), supervisor_owner(&s, s.group_id), FOREVER);
     if (err_is(e)) {
-        log_unusable(&s, "state-directory-unusable", s.site->state, e);
+        log_unusable(&s, "state-directory-unusable", "path", s.site->state, e);
         return EXIT_OSERR;
     }
     if (err_is(rt_catch_signals(rt, signals, sizeof signals / sizeof *signals)) ||
