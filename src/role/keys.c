@@ -389,14 +389,18 @@ write_new(struct dir *dir, struct str name, struct str bytes)
     return e;
 }
 
-/* One file with both, so that they cannot be of two minds. */
+/* One file with both, so that they cannot be of two minds; for_now: only in memory. */
 static struct err
-make_ours(struct keys *k, struct dir *dir, struct arena *arena)
+make_ours(struct keys *k, struct dir *dir, bool for_now, struct arena *arena)
 {
     struct str certificate, pem;
 
     TRY(key_make_self_signed(k->own_crypto, k->role->site->hostname, arena, &certificate, &pem));
     hold(k, OURS, certificate, pem);
+    if (for_now) {
+        explicit_bzero((void *)(uintptr_t)pem.ptr, pem.len);
+        return OK;
+    }
     struct str both = arena_join(arena, certificate, pem);
     struct err e = write_new(dir, S("self-signed.new"), both);
     if (!err_is(e))
@@ -430,8 +434,12 @@ use_ours(struct keys *k, unsigned char *memory)
     if (!err_is(e))
         hold(k, OURS, both, both);
     if (!k->places[OURS].fresh.own_key) {
+        /* One that is there but cannot be read just now is not replaced: others may know its key (DANE). */
+        bool for_now = err_is(e) && e.kind != ERR_NOT_FOUND && e.kind != ERR_LIMIT;
+        if (for_now)
+            log_certificate(k, OURS, LOG_ERROR, "certificate-not-read", e, NULL);
         arena_init(&scratch, rt_mem(role->rt), 4096, 64 << 10);
-        e = make_ours(k, dir, &scratch);
+        e = make_ours(k, dir, for_now, &scratch);
         arena_done(&scratch);
         if (err_is(e))
             log_certificate(k, OURS, LOG_ERROR, "certificate-not-kept", e, NULL);
@@ -702,6 +710,8 @@ run(struct role *role)
 
     scope_start(&k->work, "tickets", run_tickets, k);
     scope_start(&k->work, "former", run_former, k);
+    if (role->certificate_count > 0) /* they changed while start() read them */
+        certificates(role);
     role_wait_for_end(role);
     scope_end(&k->work);
     while (!list_is_empty(&k->askings))

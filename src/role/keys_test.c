@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum { MX, SUBMISSION, POOLS, FILES = 4 };
@@ -191,7 +192,7 @@ pass(struct world *w, uint32_t index, struct str certificate, struct str key)
     struct role_certificate c = open_both(w, certificate, key);
 
     c.index = index;
-    w->role.certificates[w->role.certificate_count++] = c;
+    CHECK(role_add_certificate(&w->role, c));
 }
 
 static void
@@ -254,16 +255,17 @@ connect_supervisor(struct world *w)
 }
 
 static void
-world_begin(struct world *w, struct conf_fixture *conf)
+world_make(struct world *w, struct conf_fixture *conf, const struct conf_fake_file *file)
 {
+    w->ends = false;
     w->role = (struct role){ .rt = w->rt, .ops = &keys_ops, .kind = ROLE_KEYS };
     list_init(&w->role.peers);
     event_init(&w->role.changed);
     event_init(&w->heard);
     arena_init(&w->arena, rt_mem(w->rt), 4096, 1 << 20);
-    conf_fixture_init(conf, config, 1);
+    conf_fixture_init(conf, file, 1);
     struct site *site = site_load(rt_mem(w->rt), &conf->bundle, 7, &conf->problems);
-    CHECK(site && site->certificate_count == FILES && site->listener_count == 4);
+    CHECK(site);
     w->role.site = site;
     snprintf(w->folder, sizeof w->folder, "/tmp/postrider-keys-XXXXXX");
     CHECK(mkdtemp(w->folder) && !err_is(crypto_open(w->rt, &w->crypto)));
@@ -273,10 +275,23 @@ world_begin(struct world *w, struct conf_fixture *conf)
         CHECK(!err_is(key_look_at_certificate(w->crypto, w->certificates[i], &c)));
         w->names[i] = c.key;
     }
-    for (uint32_t i = 0; i < FILES; i++)
-        pass(w, i, w->certificates[file_of_index[i]], w->keys[file_of_index[i]]);
     connect_supervisor(w);
     w->role.ops->prepare(&w->role);
+}
+
+static void
+pass_all(struct world *w)
+{
+    for (uint32_t i = 0; i < FILES; i++)
+        pass(w, i, w->certificates[file_of_index[i]], w->keys[file_of_index[i]]);
+}
+
+static void
+world_begin(struct world *w, struct conf_fixture *conf)
+{
+    world_make(w, conf, config);
+    CHECK(w->role.site->certificate_count == FILES && w->role.site->listener_count == 4);
+    pass_all(w);
     CHECK(w->role.ops->start(&w->role));
 }
 
@@ -383,6 +398,92 @@ run_rights(struct rt *rt, void *arg)
 }
 
 static void
+run_early(struct rt *rt, void *arg)
+{
+    struct world *w = arg;
+    struct conf_fixture conf;
+    struct scope scope;
+
+    w->rt = rt;
+    world_make(w, &conf, config);
+    CHECK(w->role.ops->start(&w->role));
+    for (int i = 0; i < SITE_CERTIFICATES_MAX; i++) /* while the first ones are read files change again and again */
+        pass_all(w);
+    EXPECT_INT(w->t, w->role.certificate_count, FILES);
+    EXPECT(w->t, !role_add_certificate(&w->role, (struct role_certificate){ SITE_CERTIFICATES_MAX, HANDLE_NONE, HANDLE_NONE }));
+    scope_init(&scope, rt);
+    scope_start(&scope, "keys", run_keys, w);
+    connect_pool(w, MX, ROLE_RECEIVER);
+    connect_pool(w, SUBMISSION, ROLE_SUBMISSION);
+    while (!str_eq(str_from_cstr(w->pools[MX].shown), S(":0 inner:1 ")))
+        CHECK(!err_is(event_wait(rt, &w->heard, within(rt, 100 * SECOND))));
+    world_end(w, &conf, &scope);
+}
+
+static void
+what_came_before_it_ran_is_read(struct test *t)
+{
+    struct world w = { .t = t };
+
+    EXPECT(t, !err_is(rt_run(run_early, &w)));
+}
+
+/* Its state directory holds a file that it signed itself, or what is there instead; *out_kept: the same as before. */
+static void
+run_own(struct rt *rt, void *arg)
+{
+    static const struct conf_fake_file none[] = {
+        { STR("/m"), STR("hostname mx.example.org\nlisten mx { address :25 }\n"
+                         "domain example.org { mailbox a; alias postmaster -> a; deliver maildir /m/{local} }\n") },
+    };
+    static const struct { const char *why; bool kept; } cases[] = {
+        { "there is none yet", false },
+        { "what is there is no certificate", false },
+        { "what is there cannot be read just now: others may know its key", true },
+    };
+    struct world *w = arg;
+    struct conf_fixture conf;
+    struct scope scope;
+    struct stat st;
+    struct dir *dir;
+    char path[100];
+
+    w->rt = rt;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        test_case(w->t, cases[i].why);
+        world_make(w, &conf, none);
+        snprintf(path, sizeof path, "%s/self-signed.pem", w->folder);
+        if (i == 1)
+            write_file(path, S("-----BEGIN CERTIFICATE-----\nAAAA\n"));
+        if (i == 2)
+            CHECK(symlink("self-signed.pem", path) == 0);
+        CHECK(!err_is(dir_open(rt, str_from_cstr(w->folder), LANE_POOL, FOREVER, &dir)));
+        w->role.dirs[w->role.dir_count++] = (struct role_dir){ S("tls"), S(""), dir_handle(rt, dir) };
+        dir_close(dir);
+        CHECK(w->role.ops->start(&w->role));
+        scope_init(&scope, rt);
+        scope_start(&scope, "keys", run_keys, w);
+        connect_pool(w, MX, ROLE_RECEIVER);
+        connect_pool(w, SUBMISSION, ROLE_SUBMISSION);
+        wait_until_told(w, 1);
+        EXPECT_STR(w->t, str_from_cstr(w->pools[MX].shown), S(":-1 ")); /* one that we have not made */
+        CHECK(lstat(path, &st) == 0);
+        EXPECT_INT(w->t, S_ISLNK(st.st_mode), cases[i].kept);
+        EXPECT_INT(w->t, st.st_size > 300, !cases[i].kept);
+        CHECK(unlink(path) == 0);
+        world_end(w, &conf, &scope);
+    }
+}
+
+static void
+its_own_key_is_kept(struct test *t)
+{
+    struct world w = { .t = t };
+
+    EXPECT(t, !err_is(rt_run(run_own, &w)));
+}
+
+static void
 rights_end_at_the_pool(struct test *t)
 {
     struct world w = { .t = t };
@@ -390,4 +491,6 @@ rights_end_at_the_pool(struct test *t)
     EXPECT(t, !err_is(rt_run(run_rights, &w)));
 }
 
-TEST_MAIN({ "rights end at the pool", rights_end_at_the_pool })
+TEST_MAIN({ "rights end at the pool", rights_end_at_the_pool },
+          { "what came before it ran is read", what_came_before_it_ran_is_read },
+          { "its own key is kept", its_own_key_is_kept })

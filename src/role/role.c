@@ -274,9 +274,8 @@ add_certificate(struct role *role, struct link_message *m)
             role->ops->certificates(role);
         return true;
     }
-    if (role->certificate_count == SITE_CERTIFICATES_MAX)
+    if (!role_add_certificate(role, (struct role_certificate){ index, m->handles[0], m->handles[1] }))
         return false;
-    role->certificates[role->certificate_count++] = (struct role_certificate){ index, m->handles[0], m->handles[1] };
     m->handle_count = 0;
     return true;
 }
@@ -309,6 +308,25 @@ add_users(struct role *role, struct link_message *m)
     m->handle_count = 0;
     if (role->running && role->ops->users_file)
         role->ops->users_file(role);
+    return true;
+}
+
+bool
+role_add_certificate(struct role *role, struct role_certificate c)
+{
+    size_t i = 0;
+
+    if (c.index >= SITE_CERTIFICATES_MAX)
+        return false;
+    while (i < role->certificate_count && role->certificates[i].index != c.index)
+        i++;
+    if (i < role->certificate_count) {
+        handle_close(role->rt, role->certificates[i].certificate);
+        handle_close(role->rt, role->certificates[i].key);
+    } else {
+        role->certificate_count++; /* no more than there are indices */
+    }
+    role->certificates[i] = c;
     return true;
 }
 

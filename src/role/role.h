@@ -164,6 +164,8 @@ void role_reply(struct role *, uint64_t serial, uint32_t call, uint16_t type, st
 void role_wait_for_end(struct role *);
 bool role_is_ending(const struct role *);
 struct role_dir *role_dir_of(struct role *, struct str purpose);
+/* Takes the handles. One of the same index that was not taken makes way. False: there is no such index. */
+bool role_add_certificate(struct role *, struct role_certificate);
 /* How many there are; they are the caller's now. */
 size_t role_take_certificates(struct role *, struct role_certificate out[SITE_CERTIFICATES_MAX]);
 
