@@ -257,6 +257,28 @@ def test_certificates_are_replaced_under_sessions(tmp_path):
         assert not server.log_events("certificate-signed-by-ourselves")
 
 
+def test_a_file_that_only_a_reload_has_named_is_watched_at_once(tmp_path):
+    with Postrider(tmp_path, SITE, more="") as server:
+        first = make_certificate(tmp_path, "mx")
+        server.write_config(SITE, more=tls_blocks(tmp_path, "mx"))
+        server.cli("reload", "--config", str(server.config_path))
+        wait_until(lambda: shown(server) == first, what="the first certificate")  # old receivers may take some more
+        second = make_certificate(tmp_path, "mx")
+        wait_until(lambda: shown(server) == second, 20, what="the second certificate")
+
+
+def test_a_certificate_that_could_not_be_opened_just_then(tmp_path):
+    """No descriptor was left when it was to be opened: it is tried again, though the file does not change."""
+    want = make_certificate(tmp_path, "mx")
+    # Once for each thread that opens files for the supervisor.
+    scarce = ["strace", "-f", "-qq", "-o", str(tmp_path / "trace"), "-P", f"{tmp_path}/mx.pem", "-e", "trace=openat",
+              "-e", "inject=openat:error=EMFILE:when=1"]
+    with Postrider(tmp_path, SITE, more=tls_blocks(tmp_path, "mx"), command=scarce) as server:
+        wait_until(lambda: shown(server) == want, what="the certificate")
+        assert {e["path"] for e in server.log_events("certificate-not-opened")} == {f"{tmp_path}/mx.pem"}
+        assert server.log_events("certificate-signed-by-ourselves")
+
+
 def core_of(pid, folder):
     """As the kernel would write it: gdb's gcore."""
     said = subprocess.run(["gcore", "-o", folder / "core", str(pid)], capture_output=True, text=True, timeout=120, check=False)

@@ -673,6 +673,9 @@ take_site(struct supervisor *s, const struct loaded *fresh, const struct mail_ba
     for (size_t i = 0; i < count; i++)
         s->bases[i] = bases[i];
     s->base_count = count;
+    for (size_t i = 0; i < SITE_CERTIFICATES_MAX; i++)
+        s->certificates_unopened[i] = OK;
+    event_wake(s->rt, &s->site_taken);
 }
 
 /* What cannot be made now would keep the new mailbox role from starting. */
@@ -952,6 +955,7 @@ supervisor_main(struct rt *rt, struct str config_path)
     list_init(&s.sockets);
     list_init(&s.ties);
     event_init(&s.changed);
+    event_init(&s.site_taken);
     arena_init(&s.arena, rt_mem(rt), 4096, 1 << 24);
     struct err e = host_whole_path(rt, config_path, &s.arena, &s.config_path); /* and with it all that is relative to it */
     if (err_is(e)) {

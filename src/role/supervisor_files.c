@@ -9,8 +9,7 @@
 
 #include <string.h>
 
-#define WATCH_NS (2 * SECOND)          /* files of certificates that changed are seen */
-#define WATCH_NOTHING_NS (1 * MINUTE)  /* a reload may name some */
+#define WATCH_NS (2 * SECOND) /* so soon a file that changed is seen */
 
 static void
 log_file(struct supervisor *s, const char *what, struct str path, struct err e)
@@ -39,30 +38,62 @@ send_certificate(struct process *p, uint32_t index, const struct handle *handles
                  : link_send(p->control, CONTROL_CERTIFICATE, put_str_so_far(&put), until);
 }
 
-/* One that cannot be opened is left out, and said. */
-struct err
-supervisor_send_certificates(struct process *p)
+static bool
+is_same(struct err a, struct err b)
+{
+    return a.kind == b.kind && a.os == b.os && a.what == b.what;
+}
+
+/* One that is not there, or not for us, is said, and not tried again: it shows when that changes. */
+static bool
+waits_for_certificate(const struct supervisor *s, size_t i)
+{
+    struct err e = s->certificates_unopened[i];
+
+    return err_is(e) && e.kind != ERR_NOT_FOUND && e.kind != ERR_DENIED;
+}
+
+/* One that cannot be opened is left out, and said. missing: only those that were, and should be tried again. */
+static struct err
+send_certificates(struct process *p, bool missing)
 {
     struct supervisor *s = p->s;
     struct err failed = OK;
+    bool any = !missing;
 
     for (size_t i = 0; i < s->site->certificate_count && !err_is(failed); i++) {
         const struct site_certificate *c = &s->site->certificates[i];
         struct handle handles[2] = { HANDLE_NONE, HANDLE_NONE };
         struct str paths[2] = { c->certificate, c->key };
-        struct err e = OK;
+        struct err e = OK, former = s->certificates_unopened[i];
+        if (missing && !waits_for_certificate(s, i))
+            continue;
         for (int k = 0; k < 2 && !err_is(e); k++) {
             e = host_open(s->rt, paths[k], FOREVER, &handles[k]);
-            if (!err_is(e))
-                continue;
-            log_file(s, "certificate-not-opened", paths[k], e);
+            if (err_is(e) && !(missing && is_same(e, former))) /* not every other second */
+                log_file(s, "certificate-not-opened", paths[k], e);
         }
-        if (!err_is(e))
+        s->certificates_unopened[i] = e;
+        if (!err_is(e)) {
             failed = send_certificate(p, (uint32_t)i, handles, 2);
+            any = true;
+        }
         handle_close(s->rt, handles[0]);
         handle_close(s->rt, handles[1]);
     }
-    return err_is(failed) ? failed : send_certificate(p, 0, NULL, 0);
+    return err_is(failed) ? failed : any ? send_certificate(p, 0, NULL, 0) : OK;
+}
+
+struct err
+supervisor_send_certificates(struct process *p)
+{
+    return send_certificates(p, false);
+}
+
+static struct err
+send_missing_certificates(struct process *p)
+{
+    return send_certificates(p, true);
 }
 
 static struct link *
@@ -191,6 +222,24 @@ send_anew(struct supervisor *s, enum role_kind kind, bool draining, struct err (
     return OK;
 }
 
+static bool
+waits_for_some_certificate(const struct supervisor *s)
+{
+    for (size_t i = 0; i < s->site->certificate_count; i++)
+        if (waits_for_certificate(s, i))
+            return true;
+    return false;
+}
+
+/* Until it is time to look again, at the latest when a reload has named other files. False: we end. */
+static bool
+pause_before_looking(struct supervisor *s, bool anything)
+{
+    struct err e = event_wait(s->rt, &s->site_taken, anything ? within(s->rt, WATCH_NS) : FOREVER);
+
+    return !err_is(e) || e.kind == ERR_TIMEOUT;
+}
+
 /* Whoever renews certificates only replaces files. */
 void
 supervisor_watch_certificates(void *arg)
@@ -198,12 +247,12 @@ supervisor_watch_certificates(void *arg)
     struct supervisor *s = arg;
     uint64_t seen = certificates_version(s);
 
-    while (!err_is(rt_sleep(s->rt, within(s->rt, s->site->certificate_count ? WATCH_NS : WATCH_NOTHING_NS)))) {
+    while (pause_before_looking(s, s->site->certificate_count > 0)) {
         uint64_t now = certificates_version(s);
-        if (now == seen || s->stopping)
+        if ((now == seen && !waits_for_some_certificate(s)) || s->stopping)
             continue;
         bool told;
-        if (err_is(send_anew(s, ROLE_KEYS, false, supervisor_send_certificates, &told)))
+        if (err_is(send_anew(s, ROLE_KEYS, false, now == seen ? send_missing_certificates : supervisor_send_certificates, &told)))
             return;
         seen = told ? now : 0; /* again the next time */
     }
@@ -293,7 +342,7 @@ supervisor_watch_users(void *arg)
     struct supervisor *s = arg;
     uint64_t seen = users_version(s);
 
-    while (!err_is(rt_sleep(s->rt, within(s->rt, s->site->users.kind == USERS_FILE ? WATCH_NS : WATCH_NOTHING_NS)))) {
+    while (pause_before_looking(s, s->site->users.kind == USERS_FILE)) {
         uint64_t now = users_version(s);
         if ((now == seen && !some_gate_waits(s)) || s->stopping)
             continue;

@@ -70,9 +70,10 @@ struct supervisor {
     size_t base_count;
     struct scope fibers;
     struct list processes, sockets, ties;
+    struct err certificates_unopened[SITE_CERTIFICATES_MAX]; /* of the site's, when they were passed on last */
     uint32_t generation, last_tie;
     bool starting, reloading, stopping, stop_asked;
-    struct event changed;
+    struct event changed, site_taken;
 };
 
 /* For host_own(): only root can give things away. */
