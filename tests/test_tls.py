@@ -271,7 +271,7 @@ def test_a_certificate_that_could_not_be_opened_just_then(tmp_path):
     """No descriptor was left when it was to be opened: it is tried again, though the file does not change."""
     want = make_certificate(tmp_path, "mx")
     # Once for each thread that opens files for the supervisor.
-    scarce = ["strace", "-f", "-qq", "-o", str(tmp_path / "trace"), "-P", f"{tmp_path}/mx.pem", "-e", "trace=openat",
+    scarce = ["strace", "-D", "-f", "-qq", "-o", str(tmp_path / "trace"), "-P", f"{tmp_path}/mx.pem", "-e", "trace=openat",
               "-e", "inject=openat:error=EMFILE:when=1"]
     with Postrider(tmp_path, SITE, more=tls_blocks(tmp_path, "mx"), command=scarce) as server:
         wait_until(lambda: shown(server) == want, what="the certificate")

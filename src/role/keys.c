@@ -23,6 +23,7 @@
 enum {
     OURS = SITE_CERTIFICATES_MAX, /* index of the one that we sign ourselves */
     PLACES = OURS + 1,
+    FORMERS = 4,                  /* keys that were replaced within the time of a handshake; before them the first goes early */
     TICKETS_KEPT = 2,
     POOLS = 2,                    /* of receivers */
     SHOWN_MAX = SITE_CERTIFICATES_MAX + LIMIT_LISTEN_ADDRESSES,
@@ -33,10 +34,13 @@ struct held { /* a certificate with its key; own_key NULL: none */
     struct key *own_key;
     struct str own_pem;
 };
+struct former { /* a handshake that began with it may still ask, until then */
+    struct held held;
+    int64_t until;
+};
 struct place { /* by its index in the configuration */
     struct held now, fresh; /* fresh: it is read, and takes the other's place when all are */
-    struct held former;     /* a handshake that began with it may still ask, until former_until */
-    int64_t former_until;
+    struct former formers[FORMERS]; /* the latest first; none behind one that is empty */
 };
 
 /* What a pool's listeners show, each its own or the site's: so far go the rights of its receivers, and no further. */
@@ -44,7 +48,7 @@ struct pool {
     struct str pems[SHOWN_MAX];
     struct str listeners[SHOWN_MAX]; /* empty: all that have none of their own */
     size_t count;
-    struct key *keys[2 * SHOWN_MAX]; /* to these, and to those before them */
+    struct key *keys[(1 + FORMERS) * SHOWN_MAX]; /* to these, and to those before them */
     size_t key_count;
 };
 
@@ -479,9 +483,11 @@ take_fresh(struct keys *k, struct place *place)
     if (is_same_key(&place->now, &place->fresh)) { /* another one's file has changed: what was replaced here has its time still */
         let_go(k, &place->now);
     } else {
-        let_go(k, &place->former);
-        place->former = place->now;
-        place->former_until = within(k->role->rt, former_time(k->role->site));
+        if (place->now.own_key) {
+            let_go(k, &place->formers[FORMERS - 1].held);
+            memmove(&place->formers[1], &place->formers[0], (FORMERS - 1) * sizeof *place->formers);
+            place->formers[0] = (struct former){ place->now, within(k->role->rt, former_time(k->role->site)) };
+        }
         event_wake(k->role->rt, &k->replaced);
     }
     place->now = place->fresh;
@@ -495,8 +501,8 @@ show(struct pool *pool, const struct place *place, struct str listener)
     pool->pems[pool->count] = place->now.own_pem;
     pool->listeners[pool->count++] = listener;
     pool->keys[pool->key_count++] = place->now.own_key;
-    if (place->former.own_key)
-        pool->keys[pool->key_count++] = place->former.own_key;
+    for (int i = 0; i < FORMERS && place->formers[i].held.own_key; i++)
+        pool->keys[pool->key_count++] = place->formers[i].held.own_key;
 }
 
 /* All that are for this listener (empty: for the site). False: none can be used. */
@@ -560,14 +566,14 @@ run_former(void *arg)
         e = event_wait(rt, &k->replaced, until);
         until = FOREVER;
         bool gone = false;
-        for (int i = 0; i < PLACES; i++) {
-            struct place *place = &k->places[i];
-            if (place->former.own_key && rt_now(rt) >= place->former_until) {
-                let_go(k, &place->former);
+        for (int i = 0; i < PLACES * FORMERS; i++) {
+            struct former *former = &k->places[i / FORMERS].formers[FORMERS - 1 - i % FORMERS]; /* the oldest first */
+            if (former->held.own_key && rt_now(rt) >= former->until) {
+                let_go(k, &former->held);
                 gone = true;
             }
-            if (place->former.own_key && place->former_until < until)
-                until = place->former_until;
+            if (former->held.own_key && former->until < until)
+                until = former->until;
         }
         if (gone)
             (void)give_rights(k);
@@ -719,7 +725,8 @@ run(struct role *role)
     for (int i = 0; i < PLACES; i++) {
         let_go(k, &k->places[i].now);
         let_go(k, &k->places[i].fresh);
-        let_go(k, &k->places[i].former);
+        for (int f = 0; f < FORMERS; f++)
+            let_go(k, &k->places[i].formers[f].held);
     }
     if (k->own_state)
         dir_close(k->own_state);

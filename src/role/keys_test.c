@@ -388,8 +388,18 @@ run_rights(struct rt *rt, void *arg)
     wait_until_told(w, 5);
     expect_signed(w, SUBMISSION, (bool[]){ false, false, true, true, true });
 
+    test_case(w->t, "nor does one that is renewed once more close the way to those before");
+    pass(w, 1, w->certificates[0], w->keys[0]);
+    w->role.ops->certificates(&w->role);
+    wait_until_told(w, 6);
+    expect_signed(w, SUBMISSION, (bool[]){ true, false, true, true, true });
+    pass(w, 1, w->certificates[FILES], w->keys[FILES]);
+    w->role.ops->certificates(&w->role);
+    wait_until_told(w, 7);
+    expect_signed(w, SUBMISSION, (bool[]){ true, false, true, true, true });
+
     test_case(w->t, "until none of those can be under way");
-    while (is_signed(w, SUBMISSION, 2)) /* by the real clock: other threads read files for this role */
+    while (is_signed(w, SUBMISSION, 2) || is_signed(w, SUBMISSION, 0)) /* by the real clock: other threads read files for this role */
         CHECK(!err_is(rt_sleep(rt, within(rt, 50 * MILLISECOND))));
     expect_signed(w, MX, (bool[]){ true, true, false, false, false });
     expect_signed(w, SUBMISSION, (bool[]){ false, false, false, true, true });
