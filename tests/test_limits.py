@@ -1,8 +1,10 @@
 """Each limit of base/limits.h, reached and exceeded by one: the first is taken, the second gets a clear answer, and nothing
 else suffers. A limit that is missing here fails test_every_limit_is_exceeded_by_one().
 """
+import os
 import re
 import socket
+import subprocess
 import threading
 
 import pytest
@@ -272,6 +274,27 @@ def test_configurations(tmp_path, limit, more, files, refused, files_refused, wo
     assert code == 0, text
     code, text = check(tmp_path, refused.replace("{mail}", mail), **files_refused)
     assert code == 78 and word in text, (code, text[:2000])
+
+
+def test_a_site_that_is_as_large_as_it_may_be(tmp_path):
+    """What `check` calls good is so for every role: the most addresses in one pool, routes that log in, directories for mail."""
+    port = free_port()
+    (tmp_path / "secret").write_text("secret", encoding="ascii")
+    (tmp_path / "secret").chmod(0o600)
+    config = ["hostname mx.local.test", "state {state}", "users file users",
+              f"listen submission {{{{ address {' '.join(f'127.0.0.{n}:{port}' for n in range(2, 66))} }}}}"]
+    config += [f"domain d{n}.test {{{{ mailbox ok; alias postmaster -> ok; deliver maildir {{mail}}/{n}/{{{{local}}}} }}}}"
+               for n in range(256)]
+    config += [f"route r{n}.test {{{{ via smtp://127.0.0.1:1 {{{{ user u; password-file secret }}}} }}}}" for n in range(256)]
+    with Postrider(tmp_path, "\n".join(config)) as server:
+        subprocess.run([str(server.binary), "sendmail", "ok@d0.test", "ok@d255.test"], input=b"Subject: x\n\nx\n", check=True,
+                       env=dict(os.environ, POSTRIDER_CONFIG=str(server.config_path)), timeout=120)
+        for n in (0, 255):
+            wait_until(lambda new=server.mail / str(n) / "ok" / "new": new.is_dir() and list(new.iterdir()), what="mail")
+        assert all(role["restarts"] == 0 for role in server.status()["roles"])
+        for n in (2, 65):
+            with socket.create_connection((f"127.0.0.{n}", port), timeout=60) as client:
+                assert client.recv(3) == b"220"
 
 
 # ---- next hops ----

@@ -158,12 +158,18 @@ put_number(struct text *t, const struct setting *s, uint64_t value)
     text_put_u64(t, value);
 }
 
+static uint64_t
+largest(const struct setting *s)
+{
+    return s->max > 0 ? s->max : s->kind == SETTING_COUNT ? UINT32_MAX : UINT64_MAX;
+}
+
 static void
 put_range(struct text *t, const struct setting *s)
 {
     put_number(t, s, s->min);
     text_put(t, S(" to "));
-    put_number(t, s, s->max);
+    put_number(t, s, largest(s));
 }
 
 static void
@@ -187,7 +193,7 @@ read_number(struct setting_reader *r, const struct setting *s, struct conf_word 
                    forms[s->kind]);
         return;
     }
-    if (s->max > 0 && (number < s->min || number > s->max)) {
+    if ((s->max > 0 && number < s->min) || number > largest(s)) {
         char memory[80];
         struct text range = text_init(memory, sizeof memory);
         put_range(&range, s);

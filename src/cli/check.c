@@ -242,6 +242,15 @@ has_user(void *ctx, struct str name)
 }
 
 static bool
+may_be_user(void *ctx, struct str name)
+{
+    struct machine *m = ctx;
+    uint32_t uid, gid, mine = host_my_uid(m->rt);
+
+    return mine == 0 || err_is(host_user(m->rt, name, within(m->rt, 10 * SECOND), &uid, &gid)) || uid == mine;
+}
+
+static bool
 has_reverse_name(void *ctx, const struct address *address)
 {
     struct machine *m = ctx;
@@ -282,6 +291,7 @@ check_machine(struct machine *m, struct conf_problems *problems)
                                 .default_gateway = default_gateway,
                                 .directory_writable = directory_writable,
                                 .has_user = has_user,
+                                .may_be_user = may_be_user,
                                 .readable_by_others = readable_by_others };
 
     /* Without it nobody can encrypt, the daemon neither, and says so. */

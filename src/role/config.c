@@ -8,6 +8,7 @@
 #include "base/limits.h"
 #include "dns/name.h"
 #include "message/domain.h"
+#include "role/load.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -15,7 +16,7 @@
 struct loading { /* the reader's ctx */
     struct site *site;
     struct conf_where hostname_where;
-    size_t listener_cap, route_cap, certificate_cap, authorities_cap;
+    size_t listener_cap, route_cap, certificate_cap, authorities_cap, secrets;
     const struct conf_node *via, *direct, *port, *allow_private; /* of the route block being read */
 };
 
@@ -44,6 +45,22 @@ say_form(struct setting_reader *r, struct conf_where where, const char *form)
     conf_error(r->problems, where, CONF_NO_SUGGESTION, "write \"%s\"", form);
 }
 
+/* A name that we call ourselves, as those to whom it is told can read it: in A-labels. */
+static bool
+read_own_name(struct setting_reader *r, struct conf_word word, struct str *out)
+{
+    struct str host;
+
+    if (!setting_read_host(r, word, &host))
+        return false;
+    host = domain_to_ascii(host, r->arena);
+    if (str_is_absent(host))
+        conf_error(r->problems, word.where, CONF_NO_SUGGESTION, "\"%.*s\" is not a name that IDNA allows", STR_ARG(word.text));
+    else
+        *out = host;
+    return !str_is_absent(host);
+}
+
 /* ---- listen ---------------------------------------------------------------------------------------------------- */
 
 static void
@@ -66,6 +83,17 @@ read_addresses(struct setting_reader *r, const struct conf_node *node, void *tar
                        "\"%.*s\" is not an address to listen on: write :25, 192.0.2.1:25 or [2001:db8::1]:25",
                        STR_ARG(node->words[i].text));
     }
+}
+
+static void
+read_listener_hostname(struct setting_reader *r, const struct conf_node *node, void *target)
+{
+    struct site_listener *listener = target;
+
+    if (node->count == 2)
+        read_own_name(r, node->words[1], &listener->settings.hostname);
+    else
+        say_form(r, node->words[0].where, "hostname mx.example.org");
 }
 
 static void
@@ -224,7 +252,7 @@ static const struct setting_table tls_settings;
 static const struct setting listener_table[] = {
     { STR("address"), STR(":PORT | IP:PORT ..."), SETTING_CUSTOM, .read = read_addresses,
       .help = STR("Where to listen; :25 is every address of both families") },
-    { STR("hostname"), STR("NAME"), SETTING_HOST, IN_LISTENER(settings.hostname),
+    { STR("hostname"), STR("NAME"), SETTING_CUSTOM, .read = read_listener_hostname,
       .help = STR("The name in this listener's greeting, instead of the site's") },
     { STR("max-size"), STR("SIZE"), SETTING_SIZE, IN_LISTENER(settings.size_max), .min = 64 << 10,
       .max = UINT64_C(1) << 40, .fallback = STR("50MiB"), .help = STR("The largest message taken") },
@@ -305,6 +333,8 @@ read_listen(struct setting_reader *r, const struct conf_node *node, void *target
     };
     listener->settings.login = listener->settings.complete = kind != LISTENER_MX;
     listener->settings.tls_at_once = kind == LISTENER_SUBMISSIONS;
+    if (listener->name.len == 0)
+        conf_error(r->problems, node->words[2].where, CONF_NO_SUGGESTION, "a listener's name is not empty");
     if (listener->name.len > LIMIT_LISTENER_NAME)
         conf_error(r->problems, node->words[2].where, CONF_NO_SUGGESTION, "a listener's name may have %d bytes",
                    LIMIT_LISTENER_NAME);
@@ -625,6 +655,9 @@ read_via(struct setting_reader *r, const struct conf_node *node, void *target)
         conf_error(r->problems, node->words[0].where, CONF_NO_SUGGESTION, "either a password-file or a token-file, not both");
     if (str_is_absent(sr->user))
         return;
+    if (++loading(r)->secrets == SITE_SECRETS_MAX + 1)
+        conf_error(r->problems, node->words[0].where, CONF_NO_SUGGESTION, "there may be %d routes with a password or token",
+                   SITE_SECRETS_MAX);
     if (hop.kind == CONF_HOP_LMTP)
         conf_error(r->problems, node->words[1].where, CONF_NO_SUGGESTION, "nobody logs in by LMTP");
     if (sr->user.len > LIMIT_USER_NAME)
@@ -668,7 +701,7 @@ read_source(struct setting_reader *r, const struct conf_node *node, void *target
         return;
     }
     if (i < node->count)
-        setting_read_host(r, node->words[i + 1], &sr->route.helo);
+        read_own_name(r, node->words[i + 1], &sr->route.helo);
 }
 
 static void
@@ -911,7 +944,7 @@ read_hostname(struct setting_reader *r, const struct conf_node *node, void *targ
         return;
     }
     loading(r)->hostname_where = node->words[1].where;
-    if (!setting_read_host(r, node->words[1], &site->hostname))
+    if (!read_own_name(r, node->words[1], &site->hostname))
         return;
     if (str_find_byte(site->hostname, '.') == site->hostname.len)
         conf_warn(r->problems, node->words[1].where,
@@ -1162,6 +1195,33 @@ site_is_own_name(const struct site *site, struct str name)
     return false;
 }
 
+/* So many can be handed to the roles that deliver. */
+static void
+count_mail_dirs(struct setting_reader *r, const struct site *site)
+{
+    const struct directory_route *seen[SITE_MAIL_DIRS_MAX];
+    struct directory_domain_info info;
+    size_t count = 0;
+
+    for (const struct domain *at = NULL; directory_next(site->directory, &at, &info);) {
+        const struct directory_route *route = info.route;
+        size_t i = 0;
+        if (route->kind != DIRECTORY_ROUTE_MAILDIR)
+            continue;
+        while (i < count && !(str_eq(load_mail_base(seen[i]->maildir), load_mail_base(route->maildir)) &&
+                              str_eq(seen[i]->user, route->user)))
+            i++;
+        if (i == SITE_MAIL_DIRS_MAX) {
+            conf_error(r->problems, route->where, CONF_NO_SUGGESTION,
+                       "there may be %d directories for mail: what stands before the first {...}, for each user",
+                       SITE_MAIL_DIRS_MAX);
+            return;
+        }
+        if (i == count)
+            seen[count++] = route;
+    }
+}
+
 static void
 finish(struct setting_reader *r, struct site *site)
 {
@@ -1184,8 +1244,10 @@ finish(struct setting_reader *r, struct site *site)
         conf_warn(r->problems, nowhere, "there is no \"listen\": mail comes in by sendmail only");
     const struct address *ours = gather_addresses(r, site, &count);
     directory_finish(r, site->directory, site->hostname, ours, count);
-    if (r->problems->errors == 0) /* or domains may lead to others that are not there */
+    if (r->problems->errors == 0) { /* or domains may lead to others that are not there */
         finish_routes(r, site);
+        count_mail_dirs(r, site);
+    }
 }
 
 struct site *
@@ -1389,9 +1451,14 @@ site_check_world(const struct site *site, const struct site_world *w, struct con
     }
     for (const struct domain *at = NULL; w->has_user && directory_next(site->directory, &at, &info);) {
         const struct directory_route *route = info.route;
-        if (route->kind == DIRECTORY_ROUTE_MAILDIR && !str_is_absent(route->user) && !w->has_user(w->ctx, route->user))
+        if (route->kind != DIRECTORY_ROUTE_MAILDIR || str_is_absent(route->user))
+            continue;
+        if (!w->has_user(w->ctx, route->user))
             conf_error(problems, route->where, CONF_NO_SUGGESTION, "there is no user \"%.*s\" on this machine",
                        STR_ARG(route->user));
+        else if (w->may_be_user && !w->may_be_user(w->ctx, route->user)) /* others may start the daemon */
+            conf_warn(problems, route->where, "only root can deliver as user \"%.*s\": who checks this could not start the server",
+                      STR_ARG(route->user));
     }
     if (w->directory_writable) {
         struct err e = w->directory_writable(w->ctx, site->state);

@@ -61,7 +61,11 @@ struct site_certificate {
     struct str listener;               /* whose own it is; empty: the site's */
     struct str certificate, key;       /* paths */
 };
-enum { SITE_CERTIFICATES_MAX = 64 };
+enum {
+    SITE_CERTIFICATES_MAX = 64,
+    SITE_SECRETS_MAX = 256,   /* routes that log in */
+    SITE_MAIL_DIRS_MAX = 256, /* directories with Maildirs below: load_mail_base(), for each user that delivers there */
+};
 #define CERTIFICATE_SOON_NS (14 * DAY) /* one that ends by then is told of */
 
 enum users_kind { USERS_NONE, USERS_FILE, USERS_DOVECOT };
@@ -157,6 +161,8 @@ struct site_world {
     /* Asked only with the one above: of a PEM text, whether a certificate is in it, and whether it is for this host. */
     bool (*is_certificate)(void *ctx, struct str pem);
     bool (*is_for_host)(void *ctx, struct str pem, struct str hostname);
+    /* A daemon that we start could deliver as this user, whom the system knows; asked only with has_user. */
+    bool (*may_be_user)(void *ctx, struct str name);
 };
 /* Adds errors and warnings. */
 void site_check_world(const struct site *, const struct site_world *, struct conf_problems *);

@@ -393,6 +393,13 @@ static const struct {
      STR("/m:2:35: \"50MB\" is not a size such as 64KiB or 50MiB")},
     {"too few recipients", STR("listen mx { address :25; max-recipients 10 }"),
      STR("/m:2:41: \"10\" is out of range: max-recipients may be 100 to 10000")},
+    {"a listener without a name", STR("listen mx \"\" { address :25 }"), STR("/m:2:11: a listener's name is not empty")},
+    {"a listener's name that is none", STR("listen mx { address :25; hostname \"\xc2\xad.example\" }"),
+     STR("/m:2:35: \"\xc2\xad.example\" is not a name that IDNA allows")},
+    {"a source's name that is none", STR("route default { direct; source 192.0.2.1 helo \"\xc2\xad.example\" }"),
+     STR("/m:2:47: \"\xc2\xad.example\" is not a name that IDNA allows")},
+    {"more than a counter counts", STR("users file u { messages-per-day 4294967296 }"),
+     STR("/m:2:33: \"4294967296\" is out of range: messages-per-day may be 0 to 4294967295")},
     {"no wrong command at all", STR("listen mx { address :25; wrong-commands 0 }"),
      STR("/m:2:41: \"0\" is out of range: wrong-commands may be 1 to 10000")},
     {"a rate that nobody has", STR("listen mx { address :25; content-rate 2MiB }"),
@@ -547,6 +554,65 @@ refuses_more_addresses_than_a_receiver_takes(struct test *t)
     fixture_init(&f, &file, 1);
     EXPECT(t, f.site == NULL);
     expect_problem(t, &f, 0, S("/m:2:1: all listeners together may have 64 addresses; \":25\" is two"));
+    fixture_done(t, &f);
+}
+
+/* So many of one statement that no role could be told of one more; `last`: what is said then, absent: nothing. */
+static void
+expect_most(struct test *t, const char *why, const char *statement, int count, struct str last)
+{
+    enum { MOST = 128 << 10 };
+    struct mem mem = mem_libc();
+    struct fixture f;
+
+    for (int more = 0; more < 2; more++) {
+        struct text conf = text_init(mem_alloc(&mem, MOST), MOST);
+        test_case(t, why);
+        text_put(&conf, S(GOOD "listen mx { address :25 }\n"));
+        for (int i = 1; i <= count + more; i++)
+            for (struct str rest = str_from_cstr(statement); rest.len > 0;) { /* "#" is the number */
+                struct str part = str_cut(&rest, '#');
+                text_put(&conf, part);
+                if (!str_is_absent(rest))
+                    text_putf(&conf, "%d", i);
+            }
+        struct conf_fake_file file = { STR("/m"), text_str(&conf) };
+        fixture_init(&f, &file, 1);
+        EXPECT_INT(t, f.site != NULL, !more);
+        if (more)
+            expect_problem(t, &f, 0, last);
+        fixture_done(t, &f);
+        mem_free(&mem, conf.ptr, MOST);
+    }
+}
+
+static void
+refuses_more_than_its_roles_take(struct test *t)
+{
+    expect_most(t, "routes with a password", "route a#.example { via smtp://h.example { user u; password-file p } }\n", SITE_SECRETS_MAX,
+                S("/m:259:22: there may be 256 routes with a password or token"));
+    expect_most(t, "directories for mail",
+                "domain a#.example { mailbox x; alias postmaster -> x; deliver maildir /mail/#/{local} }\n", SITE_MAIL_DIRS_MAX,
+                S("/m:259:57: there may be 256 directories for mail: what stands before the first {...}, for each user"));
+}
+
+static void
+calls_itself_by_a_labels(struct test *t)
+{
+    struct conf_fake_file file = {
+        STR("/m"), STR("hostname mx.b\xc3\xbc""cher.example\nlisten mx { address :25 }\n"
+                       "listen mx other { address :26; hostname B\xc3\x9c""CHER.example }\n"
+                       "route default { direct; source 192.0.2.1 helo out.b\xc3\xbc""cher.example }\n") };
+    struct fixture f;
+
+    fixture_init(&f, &file, 1);
+    EXPECT(t, f.site != NULL);
+    if (f.site) {
+        EXPECT_STR(t, f.site->hostname, S("mx.xn--bcher-kva.example"));
+        EXPECT_STR(t, f.site->listeners[0].settings.hostname, S("mx.xn--bcher-kva.example"));
+        EXPECT_STR(t, f.site->listeners[1].settings.hostname, S("xn--bcher-kva.example"));
+        EXPECT_STR(t, site_route(f.site, S("x.example"))->helo, S("out.xn--bcher-kva.example"));
+    }
     fixture_done(t, &f);
 }
 
@@ -760,6 +826,12 @@ checks_the_world(struct test *t)
     if (f.site)
         site_check_world(f.site, &silent, &f.conf.problems);
     EXPECT_INT(t, f.conf.problems.count, 1); /* postmaster, which needs no world */
+    static const struct site_world not_root = { .has_user = open_to_all, .may_be_user = no_user };
+    f.conf.problems = problems;
+    if (f.site)
+        site_check_world(f.site, &not_root, &f.conf.problems);
+    EXPECT_INT(t, f.conf.problems.errors, 1);
+    expect_problem(t, &f, 1, S("/m:3:31: warning: only root can deliver as user \"u\": who checks this could not start the server"));
     fixture_done(t, &f);
 }
 
@@ -790,6 +862,8 @@ manual_page_agrees(struct test *t)
 TEST_MAIN({"small site", small_site}, {"large site", large_site}, {"test site", test_site}, {"own domains", own_domains_site}, {"a proxied site", proxied_site},
           {"bundle is all a role needs", bundle_is_all_a_role_needs}, {"refuses broken sites", refuses_broken_sites},
           {"refuses more addresses than a receiver takes", refuses_more_addresses_than_a_receiver_takes},
+          {"refuses more than its roles take", refuses_more_than_its_roles_take},
+          {"calls itself by A-labels", calls_itself_by_a_labels},
           {"needs a name and a file", needs_a_name_and_a_file}, {"warns", warns},
           {"survives mangled lines", survives_mangled_lines}, {"survives every cut", survives_every_cut},
           {"checks the world", checks_the_world },

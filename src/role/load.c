@@ -1,6 +1,7 @@
 /* load - see load.h. */
 #include "role/load.h"
 
+#include "message/domain.h"
 #include "runtime/host.h"
 
 enum { ARENA_MAX = 1 << 30, GLOB_MAX = 10000 };
@@ -168,7 +169,7 @@ load_basics(struct rt *rt, struct str path, struct arena *arena, struct str *out
         if (node->count == 2 && str_eq(node->words[0].text, S("state")) && str_is_absent(*out_state))
             *out_state = conf_resolve(arena, word.where.file, word.text);
         if (node->count == 2 && str_eq(node->words[0].text, S("hostname")))
-            *out_hostname = word.text;
+            *out_hostname = domain_to_ascii(word.text, arena);
     }
     conf_bundle_done(&bundle);
     return e;

@@ -286,10 +286,10 @@ add_secret(struct role *role, struct link_message *m)
     struct take t = take_init(m->body);
     struct str path = take_bytes(&t, LIMIT_CONF_PATH), secret = take_bytes(&t, SASL_SECRET_MAX);
 
-    if (!take_end(&t) || role->running || role->secret_count == ROLE_SECRETS_MAX)
+    if (!take_end(&t) || role->running || role->secret_count == SITE_SECRETS_MAX)
         return false;
     if (!role->secrets)
-        role->secrets = arena_alloc(&role->arena, ROLE_SECRETS_MAX * sizeof *role->secrets);
+        role->secrets = arena_alloc(&role->arena, SITE_SECRETS_MAX * sizeof *role->secrets);
     role->secrets[role->secret_count++] =
         (struct role_secret){ arena_keep(&role->arena, path), arena_keep(&role->arena, secret) };
     return true;

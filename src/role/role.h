@@ -74,7 +74,6 @@ struct role_certificate { /* files of the site's certificate of that index */
 struct role_secret { /* of a file that the configuration names */
     struct str path, secret;
 };
-enum { ROLE_SECRETS_MAX = 256 };
 
 /* What the store can take at the moment: it tells receivers whenever that changes. */
 struct role_space {
@@ -83,9 +82,9 @@ struct role_space {
 };
 
 enum {
-    ROLE_LISTENERS_MAX = LIMIT_LISTEN_ADDRESSES,
+    ROLE_LISTENERS_MAX = LIMIT_LISTEN_ADDRESSES + 1, /* and the socket for programs of this machine */
     ROLE_TICKETS_MAX = 9 + TLS_TICKET_KEYS * sizeof(struct tls_ticket_key),
-    ROLE_DIRS_MAX = 256,                  /* and so many mailbox roles at most */
+    ROLE_DIRS_MAX = SITE_MAIL_DIRS_MAX,   /* and so many mailbox roles at most */
     ROLE_PENDING_MAX = 64 + ROLE_DIRS_MAX, /* a store that starts again is linked to all of them before GO */
 };
 
@@ -129,7 +128,7 @@ struct role {
     size_t tickets_len;    /* 0: it did not come */
     struct handle users;   /* gate: the users file, or HANDLE_NONE: there is none. The role takes it */
     bool users_said;       /* and that it was said */
-    struct role_secret *secrets; /* a sender's: ROLE_SECRETS_MAX of them, in the arena; NULL: none came */
+    struct role_secret *secrets; /* a sender's: SITE_SECRETS_MAX of them, in the arena; NULL: none came */
     size_t secret_count;
     struct list peers;
     struct role_pending pending[ROLE_PENDING_MAX];

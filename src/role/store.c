@@ -282,7 +282,7 @@ take_bases(struct store *s, struct peer *peer, struct link_message *m)
     struct hand *hand = peer->own_ctx;
     struct take t = take_init(m->body);
 
-    hand->base_count = take_count(&t, STORE_MAIL_BASES_MAX);
+    hand->base_count = take_count(&t, ROLE_DIRS_MAX);
     hand->bases = arena_alloc(&hand->arena, (hand->base_count + 1) * sizeof *hand->bases);
     for (size_t i = 0; i < hand->base_count; i++)
         hand->bases[i] = arena_keep(&hand->arena, take_bytes(&t, 4096));

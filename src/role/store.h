@@ -15,7 +15,6 @@ enum {
     STORE_HANDS_SENDER = 100,  /* jobs at a time in one sender */
     STORE_HANDS_MAILBOX = LIMIT_DELIVERIES,
     STORE_DRAFTS_MAX = 20000,
-    STORE_MAIL_BASES_MAX = 64, /* of one mailbox role */
 };
 
 /* What the store keeps for a sender or mailbox: peer->own_ctx. */

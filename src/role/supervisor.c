@@ -639,10 +639,7 @@ find_bases(struct supervisor *s, const struct site *site, struct mail_base *base
             seen |= str_eq(bases[i].path, base.path) && str_eq(bases[i].user, base.user);
         if (seen)
             continue;
-        if (count == MAIL_BASES_MAX) {
-            text_put(out_text, S("there are too many Maildir directories\n"));
-            return false;
-        }
+        CHECK(count < MAIL_BASES_MAX); /* the configuration has no more */
         bases[count++] = base;
     }
     *out_count = count;
