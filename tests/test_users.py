@@ -129,6 +129,7 @@ def test_the_file_is_taken_up_and_kept_private(server):
     assert server.login("carol", "first") == 535
     listed = [json.loads(line) for line in server.user("list", "--json").stdout.splitlines()]
     assert [user["user"] for user in listed] == ["anna@local.test", "bob", "carol"]
+    assert all(user["version"] == 1 for user in listed)
     assert listed[0]["send-as"] == ["sales@local.test"] and all(user["scram"] for user in listed)
     with server.taken_up():
         server.user("rm", "carol")

@@ -376,6 +376,7 @@ list_line(struct editing *e, struct str line, size_t number)
     struct text out = text_init(mem_alloc(rt_mem(e->rt), cap), cap);
     if (e->set->json) {
         text_put(&out, S("{"));
+        json_put_number(&out, "version", 1);
         json_put_field(&out, "user", user.name);
         json_put_bool(&out, "off", user.off);
         json_put_bool(&out, "scram", user.sha256.iterations > 0);

@@ -1150,8 +1150,9 @@ finish_routes(struct setting_reader *r, struct site *site)
         } else if (from->kind != DIRECTORY_ROUTE_MX) {
             route_from_hop(route, &from->hop);
         }
-        if (map_put(&site->route_by_domain, info.name, route))
-            conf_warn(r->problems, from->where, "a route for \"%.*s\" is never used: the domain is ours",
+        struct route *unused = map_put(&site->route_by_domain, info.name, route);
+        if (unused)
+            conf_warn(r->problems, container_of(unused, struct site_route, route)->where, "a route for \"%.*s\" is never used: the domain is ours",
                       STR_ARG(info.name));
     }
 }

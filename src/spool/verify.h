@@ -4,7 +4,7 @@
  * meanwhile may then show as a torn batch at the end.
  *
  * One line a thing: with json an object a line (its first name says what it is: "segment", "record", "message",
- * "recipient", "problem", "remark", "summary"), else text for people.
+ * "recipient", "problem", "remark", "summary"; its last one is "version", 1), else text for people.
  */
 #ifndef SPOOL_VERIFY_H
 #define SPOOL_VERIFY_H

@@ -1218,7 +1218,7 @@ take_line(void *arg, struct str line)
 {
     struct lines *l = arg;
 
-    CHECK(!l->json || (str_starts(line, S("{\"")) && str_ends(line, S("}"))));
+    CHECK(!l->json || (str_starts(line, S("{\"")) && str_ends(line, S(",\"version\":1}"))));
     l->count++;
     l->records += str_starts(line, l->json ? S("{\"record\":") : S("record "));
     l->messages += str_starts(line, l->json ? S("{\"message\":") : S("message "));
