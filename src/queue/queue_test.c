@@ -700,6 +700,56 @@ a_reload_reroutes(struct test *t)
     world_done(&w, t);
 }
 
+/* Whatever DNS says then: it is not asked any more. */
+static void
+a_reload_overtakes_a_question(struct test *t)
+{
+    static const struct {
+        const char *why;
+        bool known; /* the question is for a newer answer */
+        enum mx_status status;
+    } cases[] = {
+        { "hosts", false, MX_OK },
+        { "null MX", false, MX_NULL },
+        { "no such domain", false, MX_NXDOMAIN },
+        { "no address", false, MX_NO_ADDRESS },
+        { "trouble", false, MX_TEMPORARY },
+        { "other hosts", true, MX_OK },
+        { "null MX since", true, MX_NULL },
+        { "no such domain any more", true, MX_NXDOMAIN },
+        { "no address any more", true, MX_NO_ADDRESS },
+        { "trouble since", true, MX_TEMPORARY },
+    };
+
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct world w;
+        struct str domain;
+        struct mx_host hosts[] = { { S("mx.test"), 10 } };
+        struct mx_result answer = { .status = (uint8_t)cases[i].status, .ttl = 3600, .hosts = hosts, .host_count = 1,
+                                    .why = S("because") };
+
+        test_case(t, cases[i].why);
+        world_init(&w, 1);
+        for (int n = 0; n < 3; n++)
+            add(&w, (struct mail){ .to = "a@x.test" });
+        if (cases[i].known) {
+            answer_all(&w, S("old.test"));
+            pass(&w, 2 * HOUR);
+            finish(&w, next(&w, ANY), &delivered);
+        }
+        EXPECT(t, queue_next_question(w.q, w.t, &domain));
+        w.mx = w.smarthost;
+        queue_set_settings(w.q, w.t, &w.settings);
+        queue_audit(w.q);
+        EXPECT_STR(t, next(&w, ANY).lane_key, S("smtp://10.0.0.9:25"));
+        queue_answer(w.q, w.t, domain, &answer);
+        queue_audit(w.q);
+        EXPECT_INT(t, counts(&w).ending, 0);
+        EXPECT_STR(t, next(&w, ANY).lane_key, S("smtp://10.0.0.9:25"));
+        world_done(&w, t);
+    }
+}
+
 /* Of one lane, each to somewhere else, and a suspect among them. */
 static void
 domains_of_a_lane_part_in_a_reload(struct test *t)
@@ -1839,6 +1889,8 @@ chaos_step(struct chaos *c)
             w->smarthost.port = (uint16_t)(25 + dice(c, 2));
             w->settings.postmaster = dice(c, 2) ? S("postmaster@home.test") : S("");
             w->mx.helo = dice(c, 2) ? S("a.test") : S("b.test");
+            w->mx.kind = dice(c, 3) ? ROUTE_MX : ROUTE_SMTP;
+            w->mx.host = w->mx.kind == ROUTE_MX ? S("") : S("10.0.0.8");
             queue_set_settings(w->q, w->t, &w->settings);
         }
         break;
@@ -2113,7 +2165,7 @@ TEST_MAIN({ "each recipient has its own fate", each_recipient_has_its_own_fate }
           { "an answer for many is worked off bit by bit", an_answer_for_many_is_worked_off_bit_by_bit },
           { "a notice tells of a thousand", a_notice_tells_of_a_thousand },
           { "a notice that is too long is told in parts", a_notice_that_is_too_long_is_told_in_parts },
-          { "a notice that is too long is told in parts", a_notice_that_is_too_long_is_told_in_parts }, { "a host goes down once", a_host_goes_down_once },
+          { "a host goes down once", a_host_goes_down_once },
           { "reverse-paths never share a transaction", reverse_paths_never_share_a_transaction },
           { "retries until it expires", retries_until_it_expires },
           { "the last words are told at expiry", the_last_words_are_told_at_expiry },
@@ -2125,6 +2177,7 @@ TEST_MAIN({ "each recipient has its own fate", each_recipient_has_its_own_fate }
           { "equal hosts take turns", equal_hosts_take_turns },
           { "a stale answer serves until the new one", a_stale_answer_serves_until_the_new_one },
           { "a reload reroutes", a_reload_reroutes },
+          { "a reload overtakes a question", a_reload_overtakes_a_question },
           { "domains of a lane part in a reload", domains_of_a_lane_part_in_a_reload },
           { "a restart does not ask for a million", a_restart_does_not_ask_for_a_million },
           { "concurrency adapts", concurrency_adapts },

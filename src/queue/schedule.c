@@ -386,7 +386,7 @@ domain_reroute(struct queue *q, struct moment t, struct queue_domain *d)
         d->state = DOMAIN_NEW;
     if (d->state != DOMAIN_KNOWN) {
         heap_remove(&q->domain_timers, &d->timer);
-        if (d->refs > 0 && !d->asking && !route_without_dns(q, t, d))
+        if (d->refs > 0 && !route_without_dns(q, t, d))
             domain_ask(q, d);
         return;
     }
@@ -495,13 +495,11 @@ take_answer(struct queue *q, struct moment t, struct queue_domain *d, const stru
     struct mx_host hosts[HOSTS];
     size_t count;
 
+    if (route_without_dns(q, t, d)) /* the configuration may have changed since the question */
+        return;
     switch ((enum mx_status)answer->status) {
     case MX_OK:
-        /* The configuration may have changed since the question. */
-        if (!q->settings.find_route(q->settings.arg, d->name, &route) || route.kind != ROUTE_MX) {
-            route_without_dns(q, t, d);
-            return;
-        }
+        CHECK(q->settings.find_route(q->settings.arg, d->name, &route) && route.kind == ROUTE_MX);
         route.mx_secure = answer->secure;
         count = mx_better_than(answer, q->settings.hostname, hosts, HOSTS);
         if (count == 0)
