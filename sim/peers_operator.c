@@ -56,19 +56,27 @@ look(struct run *run, struct str counters, int64_t asked_at)
     run->empty_at = counters_figure(counters, S("messages")) == 0 ? asked_at : 0;
 }
 
+/* NULL: nobody is there. */
+static struct link *
+link_to_console(struct rt *rt)
+{
+    struct address at = { .family = ADDRESS_UNIX, .path = STATE_DIR "/control.sock" };
+    static const struct link_settings settings = { .name = STR("console") };
+    struct stream *stream;
+
+    return err_is(stream_connect(rt, &at, NULL, within(rt, MINUTE), &stream)) ? NULL : link_on_stream(stream, &settings);
+}
+
 static void
 ask_once(struct run *run, struct rt *rt)
 {
-    struct address at = { .family = ADDRESS_UNIX, .path = STATE_DIR "/control.sock" };
-    struct link_settings settings = { .name = S("console") };
     int64_t asked_at = run->sim->now;
-    struct stream *stream;
     struct str reply;
     struct arena arena;
+    struct link *link = link_to_console(rt);
 
-    if (err_is(stream_connect(rt, &at, NULL, within(rt, MINUTE), &stream)))
+    if (!link)
         return;
-    struct link *link = link_on_stream(stream, &settings);
     arena_init(&arena, rt_mem(rt), 4096, 1 << 20);
     if (!err_is(link_call(link, BORDER_COUNTERS, S(""), &arena, within(rt, MINUTE), &reply)))
         look(run, reply, asked_at);
@@ -85,6 +93,47 @@ operator_main(struct rt *rt, void *arg)
         if (!run->unattended)
             ask_once(run, rt);
     return 0;
+}
+
+/* All that waits, as `postrider queue` does it. */
+static int
+act_main(struct rt *rt, void *arg)
+{
+    struct run *run = arg;
+    struct link *link = link_to_console(rt);
+    struct border_listed listed;
+    unsigned char memory[32];
+    struct str reply, done;
+    struct arena arena;
+    struct put p = put_init(memory, sizeof memory);
+
+    if (!link)
+        return 1;
+    arena_init(&arena, rt_mem(rt), 4096, 4 << 20);
+    put_u64(&p, 0);
+    put_u32(&p, BORDER_LIST_MAX);
+    if (!err_is(link_call(link, BORDER_LIST, put_str_so_far(&p), &arena, within(rt, MINUTE), &reply))) {
+        struct take t = take_init(str_from(reply, 2 * sizeof(uint64_t)));
+        run->acted = true;
+        for (uint32_t count = take_u32(&t); count > 0; count--) {
+            border_take_listed(&t, &listed);
+            p = put_init(memory, sizeof memory);
+            put_u8(&p, run->act);
+            border_put_id(&p, listed.id);
+            run->acted &= !err_is(link_call(link, BORDER_ACT, put_str_so_far(&p), &arena, within(rt, MINUTE), &done));
+        }
+    }
+    arena_done(&arena);
+    link_free(link);
+    return 0;
+}
+
+void
+operator_act(struct run *run, enum border_act act)
+{
+    run->act = (uint8_t)act;
+    run->acted = false;
+    process_start(run->sim, "operator who acts", host_new(run->sim, "operator who acts", "127.0.0.10"), act_main, run);
 }
 
 void

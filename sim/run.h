@@ -11,6 +11,7 @@
 #ifndef SIM_RUN_H
 #define SIM_RUN_H
 
+#include "role/border.h"
 #include "sim/ledger.h"
 #include "sim/users.h"
 
@@ -105,6 +106,8 @@ struct run {
     struct prng user_draws;
     struct run_counts counts;
     bool unattended;         /* operators ask no more */
+    uint8_t act;             /* enum border_act: what operator_act() is about */
+    bool acted;              /* and that it is done */
     int64_t empty_at;        /* when an operator asked last, if the queue was empty then; else 0 */
     int64_t unbalanced_since; /* answers whose sums did not agree; 0: they do */
     int64_t busy_until;      /* when the last client was done */
@@ -146,6 +149,8 @@ void plan_draw(struct run *);
 void plan_faults(struct run *);
 /* Peers; each is a process of its own. */
 void operator_start(struct run *);
+/* Does it to all that waits; run->acted says when. */
+void operator_act(struct run *, enum border_act);
 uint64_t counters_figure(struct str counters, struct str name); /* UINT64_MAX: there is none of that name */
 bool run_nobody_left(struct sim *, void *arg); /* for sim_run(): no process of the daemon is there any more */
 void server_start(struct run *, const char *name, const char *ip, uint16_t port, bool lmtp); /* port 0: at /run/NAME.sock */

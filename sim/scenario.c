@@ -787,6 +787,48 @@ run_fault(struct scenario *sc, struct str word, struct str rest)
     return false;
 }
 
+/* A file stands in its place meanwhile, so that nobody makes it anew. */
+static bool
+run_folder(struct scenario *sc, struct str path, struct str rest)
+{
+    struct disk *disk = sim_of(sc)->disk;
+    size_t slash = str_find_last_byte(path, '/');
+    struct str name = str_from(path, slash + 1);
+    disk_inode dir, file;
+
+    if (!take_word(&rest, "is") || slash == path.len || !disk_walk(disk, DISK_ROOT, str_slice(path, 0, slash), &dir))
+        return false;
+    if (take_word(&rest, "away"))
+        return !err_is(disk_rename(disk, dir, name, DISK_ROOT, S("away"))) && !err_is(disk_create(disk, dir, name, false, &file));
+    return take_word(&rest, "back") && !err_is(disk_unlink(disk, dir, name)) &&
+           !err_is(disk_rename(disk, DISK_ROOT, S("away"), dir, name));
+}
+
+static bool
+has_acted(struct sim *sim, void *arg)
+{
+    (void)sim;
+    return ((const struct run *)arg)->acted;
+}
+
+static bool
+run_operator(struct scenario *sc, struct str verb, struct str what)
+{
+    static const struct str verbs[] = { [ACT_RETRY] = STR("retries"), [ACT_HOLD] = STR("holds"), [ACT_RELEASE] = STR("releases"),
+                                        [ACT_BOUNCE] = STR("bounces"), [ACT_REMOVE] = STR("removes") };
+    struct sim *sim = sim_of(sc);
+    size_t act = 0;
+
+    while (act < sizeof verbs / sizeof *verbs && !str_eq(verbs[act], verb))
+        act++;
+    if (act == sizeof verbs / sizeof *verbs || !take_word(&what, "everything"))
+        return false;
+    operator_act(&sc->run, (enum border_act)act);
+    if (!sim_run(sim, sim->now + MINUTE, has_acted, &sc->run))
+        fail(sc, "the operator is not answered");
+    return true;
+}
+
 /* ---- a file ------------------------------------------------------------------------------------------------------ */
 
 static bool
@@ -807,6 +849,8 @@ run_statement(struct scenario *sc, struct str statement)
         return add_mta_sts(sc, rest);
     if (str_eq(word, S("user")))
         return add_user(sc, rest);
+    if (str_eq(word, S("as")) && !sc->started)
+        return sim->as_root = take_word(&rest, "root");
     if (hop && !str_starts(str_trim(rest), S("was told")))
         return run_server(hop, sim, rest);
     start_daemon(sc);
@@ -817,6 +861,12 @@ run_statement(struct scenario *sc, struct str statement)
             return false;
         (void)sim_run(sim, sim->now + time, NULL, NULL);
         return true;
+    }
+    if (str_eq(word, S("folder")))
+        return run_folder(sc, str_cut_word(&rest), rest);
+    if (str_eq(word, S("operator"))) {
+        word = str_cut_word(&rest);
+        return run_operator(sc, word, rest);
     }
     if (str_eq(word, S("within")))
         return conf_take_time(str_cut_word(&rest), &time) && want(sc, str_trim(rest), time);

@@ -7,6 +7,7 @@
  *     mx good.test mx1 mx2               DNS: the domain's MX records, best first
  *     mta-sts good.test enforce mx1      the domain's policy by MTA-STS (or testing, none), and the hosts that it names
  *     user anna sends as @back.test      a line of /etc/users; her password is her name
+ *     as root                            the daemon's user; without this it is one that may deliver for itself alone
  *     configuration                      postrider.conf, as indented lines; before the daemon starts, or for a later reload
  *     start                              the daemon; whatever is said before it is the world it finds
  *
@@ -28,6 +29,8 @@
  *     dns is out, dns is back
  *     disk is full, disk has room
  *     clock leaps [back] TIME
+ *     folder /PATH is away, is back      a file stands in its place
+ *     operator holds everything          `postrider queue hold` of all that waits; or releases, bounces, removes, retries
  *     reload, restart                    SIGHUP; SIGTERM and a new start
  *     pass TIME                          30s, 10m, 2h, 3d
  *

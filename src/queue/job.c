@@ -281,6 +281,15 @@ queue_job_lost(struct queue *q, struct moment t, uint64_t job, struct arena *are
     land(q, f, LANE_RESULT_UNKNOWN, t);
 }
 
+bool
+queue_job_is_stopped(const struct queue *q, uint64_t job)
+{
+    const struct flight *f = map_get(&q->flights, str_new(&job, sizeof job));
+
+    CHECK(f);
+    return f->live->held || f->live->bounce || f->live->remove;
+}
+
 void
 queue_job_returned(struct queue *q, struct moment t, uint64_t job)
 {

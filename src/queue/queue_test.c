@@ -1568,15 +1568,18 @@ operators_decide(struct test *t)
     EXPECT(t, settle.set_held && settle.held);
     EXPECT_STR(t, settle.held_why, S("who is this?"));
     EXPECT(t, next(&w, ALL).number == 0);
+    EXPECT(t, queue_job_is_stopped(w.q, job.number));
     finish(&w, job, &later); /* joins the others */
     EXPECT_INT(t, counts(&w).held, 3);
     EXPECT(t, queue_release(w.q, w.t, id, &settle));
     EXPECT(t, settle.set_held && !settle.held);
     EXPECT_INT(t, counts(&w).held, 0);
-    EXPECT(t, next(&w, QUEUE_NETWORK).number > 0);
+    EXPECT(t, next(&w, QUEUE_NETWORK).number == 2);
+    EXPECT(t, !queue_job_is_stopped(w.q, 2));
 
     test_case(t, "remove takes what comes back too");
     EXPECT(t, queue_remove(w.q, w.t, id));
+    EXPECT(t, queue_job_is_stopped(w.q, 2));
     queue_audit(w.q);
     EXPECT(t, queue_next_settle(w.q, w.t, &w.arena, &settle));
     EXPECT_STR(t, status_text(&w, &settle), S("1:removed 2:removed"));
@@ -1614,6 +1617,8 @@ operators_decide(struct test *t)
     EXPECT(t, !queue_has(w.q, id) && next(&w, ANY).number == 0);
     id = add(&w, (struct mail){ .to = "a@hub.test" });
     job = next(&w, ANY);
+    EXPECT(t, queue_bounce(w.q, w.t, id));
+    EXPECT(t, queue_job_is_stopped(w.q, job.number));
     EXPECT(t, queue_remove(w.q, w.t, id));
     EXPECT_STR(t, finish(&w, job, &refused), S("0:silent")); /* refused while it was being removed */
     EXPECT(t, !queue_has(w.q, id));

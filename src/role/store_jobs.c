@@ -82,11 +82,13 @@ choose(struct work *w, enum role_kind kind, struct str base)
     return best;
 }
 
-/* A reload may have moved its Maildirs, or taken them away: the queue hands it out anew, by what is true now. */
+/* An operator stopped it; or a reload may have moved its Maildirs, or taken them away: the queue hands it out anew, by what is
+ * true now. */
 static bool
 is_outdated(const struct work *w)
 {
-    return !w->job.notice && w->job.route->kind == ROUTE_MAILDIR && w->reloads != w->s->reloads;
+    return !w->job.notice && (queue_job_is_stopped(w->s->queue, w->job.number) ||
+                              (w->job.route->kind == ROUTE_MAILDIR && w->reloads != w->s->reloads));
 }
 
 static struct peer *

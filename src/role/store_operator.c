@@ -249,6 +249,7 @@ answer_act(struct request *r, struct take *t)
     put_u8(&p, done);
     put_raw(&p, done ? S("") : S("no such message in the queue"));
     reply(r, &p);
+    event_wake(r->s->rt, &r->s->role->changed); /* a job of it may wait for a hand */
     store_kick(r->s);
     return true;
 }
