@@ -30,6 +30,7 @@ struct work {
     uint32_t index, generation;
     size_t deaths_seen;
     size_t reloads; /* when it was handed out */
+    bool unserved;  /* take_hand() waited, and no process has the directory */
 };
 
 /* ---- who does it ---- */
@@ -82,6 +83,18 @@ choose(struct work *w, enum role_kind kind, struct str base)
     return best;
 }
 
+/* As long as a mailbox process cannot open one of its directories it is not there at all. */
+static bool
+is_served(const struct store *s, struct str base)
+{
+    list_each (node, &s->role->peers) {
+        const struct peer *peer = container_of(node, struct peer, node);
+        if (peer->kind == ROLE_MAILBOX && peer->own_ctx && peer->generation == s->role->generation && has_base(peer->own_ctx, base))
+            return true;
+    }
+    return false;
+}
+
 /* An operator stopped it; or a reload may have moved its Maildirs, or taken them away: the queue hands it out anew, by what is
  * true now. */
 static bool
@@ -103,7 +116,11 @@ take_hand(struct work *w, enum role_kind kind, struct str base)
             return NULL;
         if ((peer = choose(w, kind, base)))
             break;
-        if (s->ending || role_is_ending(s->role) || err_is(event_wait(s->rt, &s->role->changed, until)))
+        if (s->ending || role_is_ending(s->role))
+            return NULL;
+        struct err e = event_wait(s->rt, &s->role->changed, until);
+        w->unserved = e.kind == ERR_TIMEOUT && kind == ROLE_MAILBOX && !is_served(s, base);
+        if (err_is(e))
             return NULL;
     }
     w->peer = peer->serial;
@@ -433,6 +450,8 @@ lose(struct work *w)
 static void
 deliver(struct work *w, const struct spool_message *m)
 {
+    static const struct outcome unserved = { .kind = OUTCOME_DEFERRED, .about = OUTCOME_ABOUT_DESTINATION, .enhanced = STR("4.3.5"),
+                                             .reply = STR("no process has this mailbox's directory: see the log") };
     struct store *s = w->s;
     struct border_job job;
     struct delivery_figures none = { 0 };
@@ -462,6 +481,10 @@ deliver(struct work *w, const struct spool_message *m)
     if (mailbox)
         job.base = base = base_name(w->job.route, &w->arena);
     struct peer *peer = take_hand(w, mailbox ? ROLE_MAILBOX : ROLE_SENDER, base);
+    if (!peer && w->unserved) {
+        settle_all(w, &m->envelope, unserved);
+        return;
+    }
     if (!peer) {
         queue_job_returned(s->queue, store_moment(s), w->job.number);
         return;
