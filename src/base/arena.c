@@ -62,6 +62,26 @@ arena_reset(struct arena *a)
     a->newest = keep;
 }
 
+struct arena_mark
+arena_mark(const struct arena *a)
+{
+    return (struct arena_mark){ a->newest, a->newest ? a->newest->used : 0, a->used };
+}
+
+void
+arena_rewind(struct arena *a, struct arena_mark mark)
+{
+    while (a->newest != mark.newest) {
+        struct arena_block *block = a->newest;
+        CHECK(block);
+        a->newest = block->older;
+        block_free(a, block);
+    }
+    if (a->newest)
+        a->newest->used = mark.newest_used;
+    a->used = mark.used;
+}
+
 static void *
 take(struct arena *a, size_t size, size_t align)
 {

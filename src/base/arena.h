@@ -23,6 +23,13 @@ void  arena_init(struct arena *, struct mem *, size_t block_size, size_t max);
 void  arena_done(struct arena *);
 void  arena_reset(struct arena *);     /* keeps the newest block, so a reused arena does not touch malloc */
 void  arena_release(struct arena *);   /* gives every block back; the arena stays usable */
+/* Gives back what was allocated since the mark, for a try that begins anew. Not beyond a reset or release. */
+struct arena_mark {
+    struct arena_block *newest;
+    size_t newest_used, used;
+};
+struct arena_mark arena_mark(const struct arena *);
+void  arena_rewind(struct arena *, struct arena_mark);
 void *arena_alloc(struct arena *, size_t size);             /* zeroed */
 #define arena_new(arena, type) ((type *)arena_alloc((arena), sizeof(type)))
 struct str arena_keep(struct arena *, struct str);           /* a copy; absent stays absent */

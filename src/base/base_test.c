@@ -178,6 +178,31 @@ slab_keeps_things_apart(struct test *t)
 }
 
 static void
+arena_goes_back_to_a_mark(struct test *t)
+{
+    static const size_t sizes[] = { 0, 100, 600, 5000 }; /* before the mark: no block, part of one, and more than one */
+    struct mem mem = mem_libc();
+
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        struct arena arena;
+        arena_init(&arena, &mem, 512, 8000);
+        struct str kept = sizes[i] ? arena_printf(&arena, "%0*d", (int)sizes[i] - 1, 7) : S("7");
+        struct arena_mark mark = arena_mark(&arena);
+        size_t used = arena.used, in_use = mem.in_use;
+        for (int n = 0; n < 20; n++) {
+            arena_rewind(&arena, mark);
+            EXPECT_INT(t, arena.used, used);
+            EXPECT_INT(t, mem.in_use, in_use);
+            memset(arena_alloc(&arena, 300), 1, 300);
+            memset(arena_alloc(&arena, 2000), 1, 2000);
+        }
+        EXPECT(t, str_ends(kept, S("7")) && kept.ptr[0] == (sizes[i] ? '0' : '7'));
+        arena_done(&arena);
+        EXPECT_INT(t, mem.in_use, 0);
+    }
+}
+
+static void
 map_finds_what_was_put_after_many_removals(struct test *t)
 {
     struct mem mem = mem_libc();
@@ -252,5 +277,6 @@ TEST_MAIN({ "str: cuts", str_cuts }, { "str: numbers", str_numbers },
           { "codec: bounds every field", codec_bounds_every_field },
           { "heap: gives the earliest, then the first inserted", heap_gives_the_earliest_then_the_first_inserted },
           { "slab: keeps things apart", slab_keeps_things_apart },
+          { "arena: goes back to a mark", arena_goes_back_to_a_mark },
           { "map: finds what was put after many removals", map_finds_what_was_put_after_many_removals },
           { "address: parses, prints, matches", addresses })

@@ -77,6 +77,15 @@ pwritev(int fd, const struct iovec *parts, int count, off_t offset)
     return (ssize_t)syscall(SYS_pwritev, fd, parts, count, offset, 0);
 }
 
+static atomic_long reads_done;
+
+ssize_t
+pread(int fd, void *memory, size_t len, off_t offset)
+{
+    atomic_fetch_add(&reads_done, 1);
+    return (ssize_t)syscall(SYS_pread64, fd, memory, len, offset);
+}
+
 int
 fdatasync(int fd)
 {
@@ -1208,6 +1217,44 @@ fresh_content_goes_when_no_more_comes(struct test *t)
     fixture_run_by(rt_run_leaping, t, &spool_log_ops, fresh_content_goes_when_no_more_comes_body);
 }
 
+/* As settles and cleaning do it, until it is cancelled. */
+static void
+change_while_it_is_read(void *arg)
+{
+    struct fixture *f = arg;
+
+    for (long begun = atomic_load(&reads_done); !err_is(rt_sleep(f->rt, rt_now(f->rt)));) {
+        struct message *m = message(f, 49);
+        segment_drop_cache(f->spool, m->base.segment);
+        m->version += atomic_load(&reads_done) < begun + 20;
+    }
+}
+
+/* However often it changes meanwhile: each try takes the memory of the one before. */
+CASE(reading_again_takes_no_more_memory)
+{
+    struct arena arena;
+    struct spool_message m;
+    struct scope scope;
+
+    f->settings.fresh_bytes_max = 0;
+    fixture_open(f);
+    fixture_commit(f, 49); /* many recipients */
+    arena_init(&arena, rt_mem(f->rt), 512, 1 << 20);
+    FIXTURE_OK(f, f->ops->get(f->spool, fixture_id(49), &arena, FOREVER, &m));
+    size_t once = arena.used;
+    arena_done(&arena);
+    arena_init(&arena, rt_mem(f->rt), 512, 2 * once);
+    scope_init(&scope, f->rt);
+    scope_start(&scope, "change", change_while_it_is_read, f);
+    FIXTURE_OK(f, f->ops->get(f->spool, fixture_id(49), &arena, FOREVER, &m));
+    EXPECT_INT(f->t, arena.used, once);
+    EXPECT_INT(f->t, m.envelope.recipient_count, fixture_recipient_count(49));
+    scope_end(&scope);
+    arena_done(&arena);
+    fixture_close(f);
+}
+
 struct lines {
     size_t count, records, messages, problems, recipients;
     bool json;
@@ -1542,6 +1589,7 @@ TEST_MAIN({ "cut anywhere", cut_anywhere }, { "recovery writes nothing", recover
           { "a damaged head ends its message", a_damaged_head_ends_its_message },
           { "fresh content is not kept for long", fresh_content_is_not_kept_for_long },
           { "fresh content goes when no more comes", fresh_content_goes_when_no_more_comes },
+          { "reading again takes no more memory", reading_again_takes_no_more_memory },
           { "verify says what is there", verify_says_what_is_there }, { "space is bounded", space_is_bounded },
           { "large messages and drafts move", large_messages_and_drafts_move },
           { "damaged content stays damaged when moved", damaged_content_stays_damaged_when_moved },

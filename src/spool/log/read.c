@@ -153,7 +153,10 @@ load_base(struct spool *sp, struct message *m, struct arena *arena, int64_t unti
 struct err
 message_load(struct spool *sp, struct message_id id, struct arena *arena, int64_t until, struct loaded *out)
 {
+    struct arena_mark before = arena_mark(arena);
+
     for (;;) {
+        arena_rewind(arena, before); /* what a former try took: a message of many recipients may be tried often */
         struct message *m = message_find(sp, id);
         if (!m || !m->base.segment || m->ending)
             return ERR(ERR_NOT_FOUND, "find spool message");
