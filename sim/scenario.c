@@ -775,6 +775,11 @@ run_fault(struct scenario *sc, struct str word, struct str rest)
             disk_set_capacity(sim->disk, disk_used(sim->disk));
             return true;
         }
+        if (take_word(&rest, "stalls")) {
+            int64_t time;
+            return conf_take_time(str_cut_word(&rest), &time) &&
+                   inject(sc, (struct fault){ .kind = FAULT_DISK_STALL, .lasts = time });
+        }
         disk_set_capacity(sim->disk, sim->disk_capacity);
         return take_word(&rest, "has") && take_word(&rest, "room");
     }

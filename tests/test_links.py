@@ -163,3 +163,36 @@ def test_nonsense_on_a_control_link_ends_that_role_only(world):
                        sorted(n.split()[0] for n in world.role_pids()) == sorted(n.split()[0] for n in pids), 30,
                        f"another {name}, and nobody else's end")
         still_serves(world)
+
+
+def field(data):
+    return b"\xff\xff\xff\xff" if data is None else len(data).to_bytes(4, "little") + data
+
+
+def submission(recipients, hold_until):
+    """SUBMIT with an envelope (src/message/envelope.c) of a message without content, whose id is 1."""
+    times = b"".join(n.to_bytes(8, "little") for n in (0, 0, hold_until))
+    strings = [b"s@back.test", None, b"x", b"x", b"x", b""]
+    return (bytes(8) + (1).to_bytes(8, "little") + b"\1\0\0\0" + times + b"".join(map(field, strings)) +
+            len(recipients).to_bytes(4, "little") + b"".join(b"\0\0" + b"".join(map(field, r)) + field(None) for r in recipients) +
+            bytes(4))
+
+
+def test_a_notice_longer_than_a_call_is_told_in_parts(world):
+    """What no client can give: a receiver that was taken over hands in a thousand recipients of 4 KiB each."""
+    name = next(name for name in world.role_pids() if name.startswith("store"))
+    pids, message_id = world.role_pids(), 25 * "0" + "1"
+    ends = next(pair for pair in between_roles(world) if {end.role.split()[0] for end in pair} == {"receiver", "store"})
+    recipients = [(b"%d@%s" % (i, 2030 * b"x"), 2040 * b"y", 60 * b"z") for i in range(1000)]
+    body = submission(recipients, 4 << 60)
+    pieces = [body[at:at + 65536] for at in range(0, len(body), 65536)]
+    say_as(next(end for end in ends if end.role.startswith("receiver")),
+           b"".join(frame(1, piece, flags=MORE) for piece in pieces[:-1]) + frame(1, pieces[-1])).close()
+    wait_until(lambda: world.figures()["messages"] == 1, 30, "the message")
+    world.cli("queue", "bounce", message_id, "--config", str(world.config_path))
+    wait_until(lambda: world.log_events("notice-too-long") or world.role_pids().get(name) != pids[name], 30, "its notice")
+    assert [line["recipients"] for line in world.log_events("notice-too-long")] == [1000]
+    world.cli("queue", "rm", message_id, "--config", str(world.config_path))
+    world.wait_until_empty()
+    assert world.role_pids() == pids
+    still_serves(world)

@@ -593,6 +593,32 @@ commit_notice(struct work *w, struct message_id id, const struct dsn *dsn, bool 
     return store_commit(s, draft, id, &envelope, &settle);
 }
 
+/* Nobody is there to ask for it, or it cannot be asked for: a postmaster who is gone since a reload, which the queue knows; or
+ * more than a call holds, as a receiver that was taken over may have handed in. Then half as many are told of. */
+static bool
+put_off(struct work *w, const struct border_compose *ask)
+{
+    struct store *s = w->s;
+    bool too_long = border_compose_size(ask) > LINK_MESSAGE_MAX;
+    struct log_line line;
+    char id[MESSAGE_ID_TEXT];
+    struct text text = text_init(id, sizeof id);
+
+    if (ask->dsn.to.len > 0 && !too_long)
+        return false;
+    if (!too_long) {
+        queue_notice_returned(s->queue, store_moment(s), w->job.number);
+        return true;
+    }
+    message_id_put(&text, w->job.id);
+    log_begin(&line, s->rt, LOG_WARNING, "notice-too-long");
+    log_str(&line, "about", text_str(&text));
+    log_int(&line, "recipients", (int64_t)ask->dsn.recipient_count);
+    log_end(&line);
+    queue_notice_failed(s->queue, store_moment(s), w->job.number);
+    return true;
+}
+
 static void
 log_notice(struct work *w, struct message_id id, const struct dsn *dsn)
 {
@@ -625,6 +651,10 @@ compose(struct work *w, const struct spool_message *m)
     }
     describe_notice(w, m, id, &dsn);
     struct border_compose ask = { dsn, m->envelope.trace, w->job.bare };
+    if (put_off(w, &ask)) {
+        give_hand_back(w);
+        return;
+    }
     size_t size = border_compose_size(&ask);
     struct put p = put_init(arena_alloc(&w->arena, size), size);
     border_put_compose(&p, &ask);
