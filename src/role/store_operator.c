@@ -8,12 +8,15 @@
 
 enum { ARENA_MAX = 128 << 20, COUNTERS_BYTES = 4096, TEXT_MAX = 256 };
 
+#define PATIENCE_NS (2 * SECOND)
+
 struct request {
     struct store *s;
     uint64_t peer;
     uint32_t call;
     uint16_t type;
     struct arena arena;
+    int64_t patience; /* until when it waits for what is not written yet */
     size_t len;
     char body[64];
 };
@@ -79,6 +82,16 @@ first_of(const struct queue_message_view *v)
     return v->recipient_count ? &v->recipients[0] : NULL;
 }
 
+/* On a full disk, what became of a message last may not be written for long: then as it is there. The queue knows more. */
+static struct err
+get_soon(struct request *r, struct message_id id, struct arena *arena, struct spool_message *out)
+{
+    struct store *s = r->s;
+    struct err e = s->ops->get(s->spool, id, arena, r->patience, out);
+
+    return e.kind == ERR_TIMEOUT ? s->ops->get_written(s->spool, id, arena, FOREVER, out) : e;
+}
+
 static void
 list_one(struct request *r, const struct spool_place *place, struct put *p, uint32_t *count)
 {
@@ -88,12 +101,14 @@ list_one(struct request *r, const struct spool_place *place, struct put *p, uint
     struct arena arena;
 
     arena_init(&arena, rt_mem(s->rt), 4096, ARENA_MAX);
-    if (!err_is(s->ops->get(s->spool, place->id, &arena, FOREVER, &m))) {
+    if (!err_is(get_soon(r, place->id, &arena, &m))) {
         struct border_listed l = { .id = place->id, .size = m.envelope.size,
                                    .accepted_wall = m.envelope.accepted_wall, .held = m.held, .deaths = m.deaths,
                                    .reverse_path = m.envelope.reverse_path, .recipient = S(""), .place = S("recovering"),
                                    .reason = S("") };
         bool known = queue_view(s->queue, store_moment(s), place->id, 1, &arena, &view);
+        if (known)
+            l.held = view.held, l.deaths = view.deaths;
         const struct queue_recipient_view *first = known ? first_of(&view) : NULL;
         l.pending = known ? (uint32_t)view.count : (uint32_t)m.envelope.recipient_count;
         if (first && first->index < m.envelope.recipient_count) {
@@ -174,11 +189,12 @@ answer_show(struct request *r, struct take *t)
 
     if (!take_end(t))
         return false;
-    if (err_is(s->ops->get(s->spool, id, &r->arena, FOREVER, &m))) {
+    if (err_is(get_soon(r, id, &r->arena, &m))) {
         role_reply(s->role, r->peer, r->call, r->type, str_new("", 1));
         return true;
     }
-    queue_view(s->queue, store_moment(s), id, BORDER_SHOW_RECIPIENTS, &r->arena, &view);
+    if (queue_view(s->queue, store_moment(s), id, BORDER_SHOW_RECIPIENTS, &r->arena, &view))
+        m.held = view.held, m.deaths = view.deaths;
     struct border_shown shown = {
         .id = id, .size = m.envelope.size, .accepted_wall = m.envelope.accepted_wall, .expires_wall = view.expires_wall,
         .held = m.held, .deaths = m.deaths, .held_why = m.held_why, .reverse_path = m.envelope.reverse_path,
@@ -295,7 +311,8 @@ store_operator_message(struct store *s, struct peer *peer, struct link_message *
     if (!known || m->call == 0 || m->body.len > sizeof r->body)
         return false;
     r = mem_new(rt_mem(s->rt), struct request);
-    *r = (struct request){ .s = s, .peer = peer->serial, .call = m->call, .type = m->type, .len = m->body.len };
+    *r = (struct request){ .s = s, .peer = peer->serial, .call = m->call, .type = m->type, .len = m->body.len,
+                           .patience = within(s->rt, PATIENCE_NS) };
     memcpy(r->body, m->body.ptr, m->body.len);
     arena_init(&r->arena, rt_mem(s->rt), 8192, ARENA_MAX);
     scope_start(&s->work, "request", run_request, r);

@@ -128,6 +128,8 @@ struct spool_ops {
      */
     struct err (*has)(struct spool *, struct message_id, int64_t until, bool *out);
     struct err (*get)(struct spool *, struct message_id, struct arena *, int64_t until, struct spool_message *out);
+    /* The same without lazy settles that are not written yet, which on a full disk may be long. */
+    struct err (*get_written)(struct spool *, struct message_id, struct arena *, int64_t until, struct spool_message *out);
     /* Content without the trace fields. *out_len 0: the end. */
     struct err (*read)(struct spool *, struct message_id, uint64_t offset, void *memory, size_t len, int64_t until,
                        size_t *out_len);

@@ -402,6 +402,7 @@ struct err message_await(struct spool *, struct message_id, int64_t until, struc
 /* The data of the record at an extent, into memory of extent.len bytes, checked. */
 struct err extent_read(struct spool *, struct extent, void *memory, int64_t until);
 struct err log_get(struct spool *, struct message_id, struct arena *, int64_t until, struct spool_message *out);
+struct err log_get_written(struct spool *, struct message_id, struct arena *, int64_t until, struct spool_message *out);
 struct err log_read(struct spool *, struct message_id, uint64_t offset, void *memory, size_t len, int64_t until,
                     size_t *out_len);
 /* The head of a record whose size the index knows, into the arena. */

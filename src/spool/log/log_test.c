@@ -999,6 +999,13 @@ CASE(lazy_settles_outlast_a_full_disk)
     (void)rt_sleep(f->rt, within(f->rt, 20 * MILLISECOND));
     f->ops->counters(f->spool, &c);
     EXPECT(f->t, c.stuck);
+    struct spool_message m;
+    struct arena arena;
+    arena_init(&arena, rt_mem(f->rt), 4096, 1 << 20);
+    EXPECT_INT(f->t, f->ops->get(f->spool, fixture_id(0), &arena, within(f->rt, MILLISECOND), &m).kind, ERR_TIMEOUT);
+    FIXTURE_OK(f, f->ops->get_written(f->spool, fixture_id(0), &arena, FOREVER, &m));
+    EXPECT_INT(f->t, m.statuses[0].state, STATE_PENDING);
+    arena_done(&arena);
     EXPECT_INT(f->t, f->ops->commit(late, &envelope->envelope, NULL, NULL, FOREVER).kind, ERR_NO_SPACE);
     free(envelope);
     f->spool->settings.space_max *= 2;

@@ -219,16 +219,23 @@ message_await(struct spool *sp, struct message_id id, int64_t until, struct mess
 }
 
 struct err
-log_get(struct spool *sp, struct message_id id, struct arena *arena, int64_t until, struct spool_message *out)
+log_get_written(struct spool *sp, struct message_id id, struct arena *arena, int64_t until, struct spool_message *out)
 {
-    struct message *m;
     struct loaded loaded;
 
-    while ((m = message_find(sp, id)) != NULL && m->queued > 0) /* lazy settles are seen too */
-        TRY(event_wait(sp->rt, &sp->written, until));
     TRY(message_load(sp, id, arena, until, &loaded));
     *out = loaded.message;
     return OK;
+}
+
+struct err
+log_get(struct spool *sp, struct message_id id, struct arena *arena, int64_t until, struct spool_message *out)
+{
+    struct message *m;
+
+    while ((m = message_find(sp, id)) != NULL && m->queued > 0) /* lazy settles are seen too */
+        TRY(event_wait(sp->rt, &sp->written, until));
+    return log_get_written(sp, id, arena, until, out);
 }
 
 /* ---- content ----------------------------------------------------------------------------------------------------- */

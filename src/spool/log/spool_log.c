@@ -826,6 +826,7 @@ const struct spool_ops spool_log_ops = {
     .settle = log_settle,
     .has = log_has,
     .get = log_get,
+    .get_written = log_get_written,
     .read = log_read,
     .scan = log_scan,
     .forget_fresh = log_forget_fresh,
