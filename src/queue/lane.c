@@ -116,7 +116,7 @@ put_hosts(struct text *out, const struct mx_host *const *best, size_t count, boo
 static uint32_t
 connections_max(const struct queue_lane *l)
 {
-    if (l->class == LANE_MAILBOX)
+    if (l->own_route->kind == ROUTE_MAILDIR) /* suspects too: they share the destination with the others */
         return LIMIT_DELIVERIES;
     return l->own_route->connections ? l->own_route->connections : LANE_CONNECTIONS;
 }

@@ -1076,6 +1076,10 @@ many_go_into_maildirs_at_once(struct test *t)
             finish(&w, jobs[i], &delivered);
     }
     EXPECT_INT(t, count, LIMIT_DELIVERIES);
+    add(&w, (struct mail){ .to = "a@home.test", .deaths = 1 });
+    EXPECT(t, next(&w, QUEUE_ALONE).number == 0);
+    finish(&w, jobs[0], &delivered);
+    EXPECT(t, next(&w, QUEUE_ALONE).alone); /* a suspect has its turn beside so many */
     world_done(&w, t);
 }
 
