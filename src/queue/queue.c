@@ -403,7 +403,8 @@ first_due(const struct heap *h, int64_t best)
 int64_t
 queue_due(const struct queue *q, unsigned can)
 {
-    int64_t due = list_is_empty(&q->starting) && list_is_empty(&q->placing) ? lanes_due(&q->lanes) : INT64_MIN;
+    bool idle = list_is_empty(&q->starting) && list_is_empty(&q->placing) && list_is_empty(&q->doomed);
+    int64_t due = idle ? lanes_due(&q->lanes) : INT64_MIN;
 
     due = first_due(&q->timers, due);
     due = first_due(&q->domain_timers, due);

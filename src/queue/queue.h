@@ -56,7 +56,7 @@ bool queue_has(const struct queue *, struct message_id);
 
 /* ---- time ------------------------------------------------------------------------------------------------------- */
 
-/* When queue_tick() or, with these hands (enum queue_can), queue_next_job() has something to do; INT64_MAX: not before
+/* When queue_tick(), queue_next_settle() or, with these hands (enum queue_can), queue_next_job() has something to do; INT64_MAX: not before
  * something else happens. Without QUEUE_NOTICE the notices that are due wait for a hand, and not for a time. */
 int64_t queue_due(const struct queue *, unsigned can);
 /* Does what is due, some of it; true: there is more, call again after letting others run. */
