@@ -474,6 +474,10 @@ deliver(struct work *w, const struct spool_message *m)
         return;
     }
     struct err e = put_content(w, &job);
+    if (e.kind == ERR_CANCELLED) {
+        queue_job_returned(s->queue, store_moment(s), w->job.number);
+        return;
+    }
     if (err_is(e)) {
         settle_all(w, &m->envelope, unread(w, e));
         return;
@@ -743,7 +747,11 @@ run_work(void *arg)
     struct spool_message m;
 
     struct err e = s->ops->get(s->spool, w->job.id, &w->arena, FOREVER, &m);
-    if (err_is(e)) {
+    if (e.kind == ERR_CANCELLED && w->job.notice) { /* the store ends */
+        queue_notice_returned(s->queue, store_moment(s), w->job.number);
+    } else if (e.kind == ERR_CANCELLED) {
+        queue_job_returned(s->queue, store_moment(s), w->job.number);
+    } else if (err_is(e)) {
         unreadable(w, e);
     } else if (w->job.notice) {
         compose(w, &m);
