@@ -50,6 +50,8 @@ queue_release(struct queue *q, struct moment t, struct message_id id, struct spo
     if (!m)
         return false;
     *out = (struct spool_settle){ .id = id, .set_held = true };
+    if (!m->held) /* what waits for its time waits on */
+        return true;
     /* Poison that is released still goes alone; one more death and it is held again. */
     if (m->deaths >= QUEUE_DEATHS_MAX) {
         live_set_deaths(q, t, m, QUEUE_DEATHS_MAX - 1);

@@ -1658,6 +1658,8 @@ operators_decide(struct test *t)
     id = add(&w, (struct mail){ .to = "a@hub.test" });
     finish(&w, next(&w, ANY), &later);
     EXPECT(t, next(&w, ANY).number == 0);
+    EXPECT(t, queue_release(w.q, w.t, id, &settle)); /* it was not held */
+    EXPECT(t, next(&w, ANY).number == 0);
     EXPECT(t, queue_retry(w.q, w.t, id));
     finish(&w, next(&w, ANY), &later);
 

@@ -116,8 +116,8 @@ struct spool_ops {
 
     /*
      * New states of some recipients of one message; when all are ended and no notice is owed, the message is no more.
-     * lazy: returns at once, seen by get() and written with the next commit or within 5 ms, or when there is space
-     * again; else durable when it returns. Those of one message are written in the order of the calls. ERR_NOT_FOUND:
+     * lazy: does not wait to be written, only for others while there are too many; seen by get() and written with the
+     * next commit or within 5 ms, or when there is space again; else durable when it returns. Those of one message are written in the order of the calls. ERR_NOT_FOUND:
      * there is no such live message.
      */
     struct err (*settle)(struct spool *, const struct spool_settle *, bool lazy, int64_t until);
