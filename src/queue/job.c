@@ -290,6 +290,17 @@ queue_job_is_stopped(const struct queue *q, uint64_t job)
     return f->live->held || f->live->bounce || f->live->remove;
 }
 
+bool
+queue_is_under_way(const struct queue *q, struct message_id id)
+{
+    const struct live *m = queue_find(q, id);
+
+    for (const struct pending *p = m ? m->first : NULL; p; p = p->sibling)
+        if (p->place == PLACE_IN_FLIGHT)
+            return true;
+    return false;
+}
+
 void
 queue_job_returned(struct queue *q, struct moment t, uint64_t job)
 {

@@ -113,6 +113,8 @@ void queue_outcome(struct queue *, struct moment, uint64_t job, const struct out
 void queue_job_lost(struct queue *, struct moment, uint64_t job, struct arena *, struct spool_settle *out);
 /* An operator held, bounced or removed its message since: what is not begun is given back. */
 bool queue_job_is_stopped(const struct queue *, uint64_t job);
+/* Whether any of its recipients is on its way. */
+bool queue_is_under_way(const struct queue *, struct message_id);
 /* It was never begun. */
 void queue_job_returned(struct queue *, struct moment, uint64_t job);
 /* A sender could not connect to this host, or could: others then try it later than its equals, or no longer. */

@@ -1594,8 +1594,9 @@ operators_decide(struct test *t)
     EXPECT(t, settle.set_held && settle.held);
     EXPECT_STR(t, settle.held_why, S("who is this?"));
     EXPECT(t, next(&w, ALL).number == 0);
-    EXPECT(t, queue_job_is_stopped(w.q, job.number));
+    EXPECT(t, queue_job_is_stopped(w.q, job.number) && queue_is_under_way(w.q, id));
     finish(&w, job, &later); /* joins the others */
+    EXPECT(t, !queue_is_under_way(w.q, id) && !queue_is_under_way(w.q, none));
     EXPECT_INT(t, counts(&w).held, 3);
     EXPECT(t, queue_release(w.q, w.t, id, &settle));
     EXPECT(t, settle.set_held && !settle.held);

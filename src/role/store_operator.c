@@ -211,6 +211,17 @@ answer_show(struct request *r, struct take *t)
 
 /* ---- acts ---- */
 
+/* What is on its way then ends as the act says when it comes back. If this process dies before, the next one finds it held and
+ * does not deliver it; what else is to become of it nobody knows any more. */
+static void
+hold_under_way(struct store *s, struct message_id id, struct str why)
+{
+    struct spool_settle settle = { .id = id, .set_held = true, .held = true, .held_why = why };
+
+    if (queue_is_under_way(s->queue, id))
+        store_settle(s, &settle);
+}
+
 static bool
 act(struct store *s, enum border_act what, struct message_id id)
 {
@@ -231,9 +242,15 @@ act(struct store *s, enum border_act what, struct message_id id)
         store_settle(s, &settle);
         return true;
     case ACT_BOUNCE:
-        return queue_bounce(s->queue, now, id);
+        if (!queue_bounce(s->queue, now, id))
+            return false;
+        hold_under_way(s, id, S("returned by an operator while under way"));
+        return true;
     case ACT_REMOVE:
-        return queue_remove(s->queue, now, id);
+        if (!queue_remove(s->queue, now, id))
+            return false;
+        hold_under_way(s, id, S("removed by an operator while under way"));
+        return true;
     case ACT_RETRY_ALL:
         queue_start_all(s->queue, now);
         return true;
