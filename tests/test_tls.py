@@ -266,6 +266,16 @@ def test_a_file_that_only_a_reload_has_named_is_watched_at_once(tmp_path):
         second = make_certificate(tmp_path, "mx")
         wait_until(lambda: shown(server) == second, 20, what="the second certificate")
 
+        # A second reload is told to come again while the first one asks the role `keys`, which does not answer.
+        keys = max((role for role in server.status()["roles"] if role["role"] == "keys"), key=lambda role: role["generation"])
+        os.kill(keys["pid"], signal.SIGSTOP)
+        both = [subprocess.Popen([str(server.binary), "reload", "--config", str(server.config_path)], stderr=subprocess.PIPE)
+                for _ in range(2)]
+        wait_until(lambda: any(one.poll() is not None for one in both), what="the answer to one of two reloads")
+        os.kill(keys["pid"], signal.SIGCONT)
+        said = {one.wait(60): one.communicate()[1] for one in both}
+        assert set(said) == {0, 75} and b"another reload is under way" in said[75], said
+
 
 def test_a_certificate_that_could_not_be_opened_just_then(tmp_path):
     """No descriptor was left when it was to be opened: it is tried again, though the file does not change."""
