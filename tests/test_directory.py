@@ -34,6 +34,9 @@ domain local.test alt.test {{
 domain old.test {{ same-as local.test }}
 domain all.test {{ mailbox one; alias postmaster -> one; catch-all -> one; deliver maildir {mail}/{{domain}}/{{local}} }}
 domain gateway.test {{ recipients verify; relay via smtp://127.0.0.1:{next_port} }}
+domain gw.test {{ same-as gateway.test }}
+domain any-gateway.test {{ recipients any; relay via smtp://127.0.0.1:{next_port} }}
+domain any.test {{ same-as any-gateway.test }}
 domain backup.test {{ recipients file {backup}; relay via smtp://127.0.0.1:{next_port} }}
 domain second.test {{ recipients file {backup}; relay mx }}
 route default {{ via 127.0.0.1:{next_port}; tls off }}
@@ -93,6 +96,8 @@ def say(port, line, source="127.0.0.1"):
     ("elsewhere.test!anna@local.test", 550, ""), ('"anna@elsewhere.test"@local.test', 550, ""),
     ("@elsewhere.test:anna@local.test", 250, ""), ('"../../x"@local.test', 550, ""), ("anna@[127.0.0.1]", 250, ""),
     ("u1%elsewhere.test@gateway.test", 550, ""), ("u1%elsewhere.test@backup.test", 550, ""),
+    *((n * "a" + "@any.test", 501, "5.1.3") for n in (1008, 1015)), (1007 * "a" + "@any.test", 250, ""),
+    *((n * "a" + "@gw.test", 501, "5.1.3") for n in (1012, 1016)), (1011 * "a" + "@gw.test", 550, "5.1.1"),
 ])
 def test_each_recipient_is_answered_as_configured(site, address, code, says):
     got, text = rcpt(site.port, f"<{address}>")

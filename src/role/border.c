@@ -531,7 +531,7 @@ border_take_compose(struct take *t, struct arena *arena, struct border_compose *
     *d = (struct dsn){ .id = border_take_id(t) };
     d->original = border_take_id(t);
     d->hostname = arena_keep(arena, take_bytes(t, LIMIT_DOMAIN));
-    d->to = arena_keep(arena, take_bytes(t, LIMIT_PATH));
+    d->to = arena_keep(arena, take_bytes(t, LIMIT_COMMAND_LINE));
     d->envid = arena_keep(arena, take_bytes(t, LIMIT_COMMAND_LINE));
     d->arrival_wall = take_i64(t);
     d->now_wall = take_i64(t);
@@ -546,8 +546,8 @@ border_take_compose(struct take *t, struct arena *arena, struct border_compose *
     for (size_t i = 0; i < d->recipient_count && !t->bad; i++) {
         struct dsn_recipient *r = &recipients[i];
         r->action = (uint8_t)take_enum(t, DSN_ACTION_LAST);
-        r->address = arena_keep(arena, take_bytes(t, LIMIT_PATH));
-        r->given = arena_keep(arena, take_bytes(t, LIMIT_PATH));
+        r->address = arena_keep(arena, take_bytes(t, LIMIT_COMMAND_LINE));
+        r->given = arena_keep(arena, take_bytes(t, LIMIT_COMMAND_LINE));
         r->orcpt = arena_keep(arena, take_bytes(t, LIMIT_COMMAND_LINE));
         r->status = arena_keep(arena, take_bytes(t, ENHANCED_MAX));
         r->reply = arena_keep(arena, take_bytes(t, 2 * LIMIT_REPLY_TEXT));
@@ -710,7 +710,7 @@ border_take_shown(struct take *t, struct arena *arena, struct border_shown *out)
     out->held = take_bool(t);
     out->deaths = take_u8(t);
     out->held_why = take_bytes(t, REPLY_MAX);
-    out->reverse_path = take_bytes(t, LIMIT_PATH);
+    out->reverse_path = take_bytes(t, LIMIT_COMMAND_LINE);
     out->client = take_bytes(t, LIMIT_PATH);
     out->helo = take_bytes(t, LIMIT_PATH);
     out->session = take_bytes(t, LIMIT_PATH);
@@ -720,8 +720,8 @@ border_take_shown(struct take *t, struct arena *arena, struct border_shown *out)
     out->recipients = arena_alloc(arena, (out->shown + 1) * sizeof *out->recipients);
     for (size_t i = 0; i < out->shown && !t->bad; i++) {
         struct border_shown_recipient *r = &out->recipients[i];
-        r->address = take_bytes(t, LIMIT_PATH);
-        r->given = take_bytes(t, LIMIT_PATH);
+        r->address = take_bytes(t, LIMIT_COMMAND_LINE);
+        r->given = take_bytes(t, LIMIT_COMMAND_LINE);
         r->place = take_bytes(t, PLACE_MAX);
         r->reason = take_bytes(t, REPLY_MAX);
         r->last_reply = take_bytes(t, REPLY_MAX);

@@ -571,7 +571,36 @@ a_job_has_no_more_hosts_than_are_tried(struct test *t)
     }
 }
 
+/* A spool may hold longer addresses than a client may say today. */
+static void
+addresses_are_as_long_as_in_an_envelope(struct test *t)
+{
+    static char address[LIMIT_COMMAND_LINE + 1], memory[6 * LIMIT_COMMAND_LINE];
+    struct mem mem = mem_libc();
+
+    for (size_t len = LIMIT_COMMAND_LINE; len <= LIMIT_COMMAND_LINE + 1; len++) {
+        struct str a = str_new(address, len);
+        struct arena arena;
+        struct border_shown shown;
+        struct border_compose compose;
+        struct put p = put_init(memory, sizeof memory);
+
+        arena_init(&arena, &mem, 4096, ARENA_MAX);
+        border_put_shown(&p, &(struct border_shown){ .reverse_path = a, .shown = 1,
+                                                     .recipients = &(struct border_shown_recipient){ .address = a, .given = a } });
+        struct take in = take_init(put_str_so_far(&p));
+        EXPECT(t, !p.full && border_take_shown(&in, &arena, &shown) == (len == LIMIT_COMMAND_LINE));
+        p = put_init(memory, sizeof memory);
+        border_put_compose(&p, &(struct border_compose){ .dsn = { .to = a, .recipient_count = 1,
+                                                                  .recipients = &(struct dsn_recipient){ .address = a, .given = a } } });
+        in = take_init(put_str_so_far(&p));
+        EXPECT(t, !p.full && border_take_compose(&in, &arena, &compose) == (len == LIMIT_COMMAND_LINE));
+        arena_done(&arena);
+    }
+}
+
 TEST_MAIN({ "a job has no more hosts than are tried", a_job_has_no_more_hosts_than_are_tried },
+          { "addresses are as long as in an envelope", addresses_are_as_long_as_in_an_envelope },
           { "responses are bounded", responses_are_bounded },
           { "each message comes back", each_message_comes_back }, { "cut anywhere it is refused", cut_anywhere_it_is_refused },
           { "flipped bytes do no harm", flipped_bytes_do_no_harm })

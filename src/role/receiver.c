@@ -354,6 +354,16 @@ reply_of(const struct directory_verdict *v, struct str asked, struct arena *aren
     }
 }
 
+/* The client's address was measured, but ours for it may have a longer domain, and what an alias leads to is the operator's. */
+static bool
+are_paths(const struct recipient *recipients, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        if (recipients[i].address.len > LIMIT_PATH || recipients[i].reverse_path.len > LIMIT_PATH)
+            return false;
+    return true;
+}
+
 static void
 rcpt(void *ctx, const struct server_client *client, const struct rcpt_request *request, struct arena *arena, int64_t until,
      struct rcpt_verdict *out)
@@ -367,12 +377,16 @@ rcpt(void *ctx, const struct server_client *client, const struct rcpt_request *r
         return;
     directory_lookup(s->r->role->site->directory, &query, arena, &v);
     *out = (struct rcpt_verdict){ reply_of(&v, request->address, arena), v.recipients, v.count };
+    if (v.answer < DIRECTORY_REFUSED && !are_paths(v.recipients, v.count)) {
+        out->reply = &reply_recipient_too_long;
+        return;
+    }
     if (v.answer == DIRECTORY_VERIFY) {
-        unsigned char memory[LIMIT_PATH + 16];
+        unsigned char memory[4 + LIMIT_PATH];
         struct put p = put_init(memory, sizeof memory);
         put_bytes(&p, v.recipients[0].address);
-        out->reply = p.full ? &reply_recipient_too_long
-                            : ask_gate(s, BORDER_VERIFY, put_str_so_far(&p), &reply_cannot_verify, arena, until);
+        CHECK(!p.full);
+        out->reply = ask_gate(s, BORDER_VERIFY, put_str_so_far(&p), &reply_cannot_verify, arena, until);
     }
     const struct reply *spent = user && (!out->reply || reply_is_positive(out->reply))
                                     ? login_spend(&s->login, client, arena, until) : NULL;
