@@ -224,20 +224,15 @@ meet_ourselves(struct attempt *a, const struct target *to)
                         S("the host calls itself as we do: mail for this domain would come back to us"));
 }
 
-/* Connects, and goes through greeting, hello and TLS. NULL: *out_next says how to go on. */
+/* NULL: nobody answers at this address, and that is noted. */
 static struct client *
-open_connection(struct attempt *a, const struct target *to, enum next how, enum next *out_next)
+connect_to(struct attempt *a, const struct target *to, bool helo_only)
 {
-    bool helo_only = how == NEXT_CONNECTION_HELO;
-    bool tries_tls = wants_tls(to, how), strict = tls_policy_is_strict(to->policy);
     const struct delivery_settings *settings = a->settings;
     struct stream *stream;
-    struct remote_reply reply;
-    int64_t start = rt_now(a->rt);
     struct err e = stream_connect(a->rt, &to->to, source_for(a, &to->to),
                                   within(a->rt, settings->connect > 0 ? settings->connect : LIMIT_CONNECT_NS), &stream);
 
-    *out_next = NEXT_HOST;
     if (err_is(e)) {
         bool ours = e.kind == ERR_NO_FILES || e.kind == ERR_NO_MEMORY || e.kind == ERR_DENIED;
         if (attempt_is_cancelled(a, e))
@@ -249,56 +244,79 @@ open_connection(struct attempt *a, const struct target *to, enum next how, enum 
         return NULL;
     }
     a->figures->connections++;
-    struct client *client = client_new(stream, &(struct client_settings){
-                                                   .lmtp = settings->lmtp,
-                                                   .helo_only = helo_only,
-                                                   .refuse = settings->refuse,
-                                                   .helo = settings->helo,
-                                                   .times = settings->times,
-                                                   .dialog = settings->dialog,
-                                                   .dialog_arg = settings->dialog_arg,
-                                               });
-    a->tls_result = TLS_RESULT_OK;
-    if (settings->smtps && !try_tls(a, to, client, true, out_next))
-        return NULL;
-    const char *doing = "lost the connection before the greeting";
-    e = client_greeting(client, &a->own_scratch, &reply);
-    if (!err_is(e) && remote_reply_is_positive(&reply)) {
-        doing = helo_only        ? "lost the connection after HELO"
-                : settings->lmtp ? "lost the connection after LHLO"
-                                 : "lost the connection after EHLO";
-        e = client_hello(client, &a->own_scratch, &reply);
-        if (!err_is(e) && remote_reply_is_positive(&reply) && tries_tls && !settings->smtps &&
-            !try_tls(a, to, client, false, out_next))
-            return NULL;
-        if (!err_is(e) && remote_reply_is_positive(&reply) && !a->job->configured &&
-            is_own_name(a, client_server_name(client))) {
-            meet_ourselves(a, to);
-            say_goodbye(a, client);
-            return NULL;
-        }
-        if (!err_is(e) && remote_reply_is_positive(&reply) && settings->login && !log_in(a, to, client))
-            return NULL;
-        if (!err_is(e) && remote_reply_is_positive(&reply)) {
-            a->figures->connect = rt_now(a->rt) - start;
-            note_host(a, to, true);
-            return client;
-        }
-        if (err_is(e) && !settings->lmtp && !helo_only && !strict) /* some servers hang up at EHLO: one more time, with HELO */
-            *out_next = NEXT_CONNECTION_HELO;
-    }
+    return client_new(stream, &(struct client_settings){
+                                  .lmtp = settings->lmtp,
+                                  .helo_only = helo_only,
+                                  .refuse = settings->refuse,
+                                  .helo = settings->helo,
+                                  .times = settings->times,
+                                  .dialog = settings->dialog,
+                                  .dialog_arg = settings->dialog_arg,
+                              });
+}
+
+/* The server says no; or e: the connection is lost. Takes the client. */
+static void
+give_up(struct attempt *a, const struct target *to, struct client *client, struct err e, const char *lost,
+        const struct remote_reply *reply)
+{
     if (!err_is(e)) {
-        attempt_trouble_reply(a, to, &reply, OUTCOME_ABOUT_DESTINATION);
+        attempt_trouble_reply(a, to, reply, OUTCOME_ABOUT_DESTINATION);
         note_host(a, to, false);
         say_goodbye(a, client);
-        return NULL;
+        return;
     }
     client_close(client);
     if (!attempt_is_cancelled(a, e)) {
-        attempt_trouble(a, to, OUTCOME_ABOUT_DESTINATION, S("4.4.2"), attempt_reason(a, doing, e));
+        attempt_trouble(a, to, OUTCOME_ABOUT_DESTINATION, S("4.4.2"), attempt_reason(a, lost, e));
         note_host(a, to, false);
     }
-    return NULL;
+}
+
+/* Connects, and goes through greeting, hello, TLS and AUTH. NULL: *out_next says how to go on. */
+static struct client *
+open_connection(struct attempt *a, const struct target *to, enum next how, enum next *out_next)
+{
+    bool helo_only = how == NEXT_CONNECTION_HELO;
+    const struct delivery_settings *settings = a->settings;
+    struct remote_reply reply;
+    int64_t start = rt_now(a->rt);
+    struct client *client = connect_to(a, to, helo_only);
+
+    *out_next = NEXT_HOST;
+    if (!client)
+        return NULL;
+    a->tls_result = TLS_RESULT_OK;
+    if (settings->smtps && !try_tls(a, to, client, true, out_next))
+        return NULL;
+
+    struct err e = client_greeting(client, &a->own_scratch, &reply);
+    if (err_is(e) || !remote_reply_is_positive(&reply)) {
+        give_up(a, to, client, e, "lost the connection before the greeting", &reply);
+        return NULL;
+    }
+    e = client_hello(client, &a->own_scratch, &reply);
+    if (err_is(e) || !remote_reply_is_positive(&reply)) {
+        const char *lost = helo_only        ? "lost the connection after HELO"
+                           : settings->lmtp ? "lost the connection after LHLO"
+                                            : "lost the connection after EHLO";
+        if (err_is(e) && !settings->lmtp && !helo_only && !tls_policy_is_strict(to->policy))
+            *out_next = NEXT_CONNECTION_HELO; /* some servers hang up at EHLO: one more time, with HELO */
+        give_up(a, to, client, e, lost, &reply);
+        return NULL;
+    }
+    if (wants_tls(to, how) && !settings->smtps && !try_tls(a, to, client, false, out_next))
+        return NULL;
+    if (!a->job->configured && is_own_name(a, client_server_name(client))) {
+        meet_ourselves(a, to);
+        say_goodbye(a, client);
+        return NULL;
+    }
+    if (settings->login && !log_in(a, to, client))
+        return NULL;
+    a->figures->connect = rt_now(a->rt) - start;
+    note_host(a, to, true);
+    return client;
 }
 
 /* One address. A connection that is spent after progress is followed by another; after none, the next address comes. */
