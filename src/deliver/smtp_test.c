@@ -2,6 +2,7 @@
 
 #include "base/check.h"
 #include "base/test.h"
+#include "net/wire_fake.h"
 #include "smtp/test_peer.h"
 
 enum { HOSTS = 3, CONNECTIONS = 6, CONTENT_BYTES = 1024 };
@@ -75,51 +76,9 @@ struct source {
 /* ---- a handshake that is nothing but its end, and hides nothing ---- */
 
 static struct err
-cover_read(void *stream, void *memory, size_t cap, int64_t until, size_t *out_len)
-{
-    return stream_read(stream, memory, cap, until, out_len);
-}
-
-static struct err
-cover_read_now(void *stream, void *memory, size_t cap, size_t *out_len)
-{
-    return stream_read_now(stream, memory, cap, out_len);
-}
-
-static struct err
-cover_write(void *stream, const struct str *parts, size_t count, int64_t until)
-{
-    return stream_write_parts(stream, parts, count, until);
-}
-
-/* Takes a byte, as if no more would go now: the rest must come by cover_write(). */
-static struct err
-cover_write_now(void *stream, struct str bytes, size_t *out_len)
-{
-    return stream_write_now(stream, str_slice(bytes, 0, 1), out_len);
-}
-
-static bool
-cover_has_unsent(const void *stream)
-{
-    (void)stream;
-    return false;
-}
-
-static void
-cover_nothing(void *stream)
-{
-    (void)stream;
-}
-
-static struct err
 start_tls(void *arg, struct str host, const struct tls_policy *policy, struct wire *wire, int64_t until,
           struct client_encryption *out, enum tls_result *out_result, struct text *reason)
 {
-    static const struct wire_cover ops = {
-        .read = cover_read, .read_now = cover_read_now, .write = cover_write, .write_now = cover_write_now,
-        .has_unsent = cover_has_unsent, .shut_down = cover_nothing, .free = cover_nothing,
-    };
     const struct source *source = arg;
 
     (void)until;
@@ -132,7 +91,7 @@ start_tls(void *arg, struct str host, const struct tls_policy *policy, struct wi
         return ERR(ERR_PROTOCOL, "speak TLS");
     }
     *out = (struct client_encryption){ .protocol = S("TLSv1.3"), .cipher = S("c") };
-    wire_cover(wire, &ops, wire->stream);
+    wire_fake_cover_tight(wire);
     return OK;
 }
 

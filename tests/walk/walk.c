@@ -12,6 +12,7 @@
 
 #include "base/check.h"
 #include "net/proxy.h"
+#include "net/wire_fake.h"
 #include "runtime/sched.h"
 #include "smtp/server_fake.h"
 
@@ -652,31 +653,6 @@ struct tally {
 
 /* ---- TLS: a handshake that is nothing but its end, and hides nothing ---- */
 
-static struct err
-cover_read(void *s, void *memory, size_t cap, int64_t until, size_t *out_len)
-{
-    return stream_read(s, memory, cap, until, out_len);
-}
-
-static struct err
-cover_wait_readable(void *s, int64_t until)
-{
-    return stream_wait_readable(s, until);
-}
-
-static struct err
-cover_write(void *s, const struct str *parts, size_t count, int64_t until)
-{
-    CHECK(count == 1);
-    return stream_write(s, *parts, until);
-}
-
-static void
-cover_nothing(void *s)
-{
-    (void)s;
-}
-
 static bool
 tls_ready(void *ctx)
 {
@@ -687,15 +663,11 @@ tls_ready(void *ctx)
 static struct err
 start_tls(void *ctx, struct wire *wire, int64_t until, struct server_tls *out, struct text *reason)
 {
-    static const struct wire_cover ops = {
-        .read = cover_read, .wait_readable = cover_wait_readable, .write = cover_write, .shut_down = cover_nothing,
-    };
-
     (void)ctx;
     (void)until;
     (void)reason;
     *out = (struct server_tls){ .protocol = S("none"), .cipher = S("none") };
-    wire_cover(wire, &ops, wire->stream);
+    wire_fake_cover(wire);
     return OK;
 }
 
