@@ -2,7 +2,6 @@
 #include "policy/rate.h"
 
 #include "base/check.h"
-#include "base/list.h"
 #include "base/map.h"
 
 #include <string.h>
@@ -31,16 +30,13 @@ bucket_take(struct bucket *b, struct rate r, int64_t now)
 }
 
 struct client_entry {
-    struct list idle;       /* in clients.idle while it has no session */
-    unsigned char key[17];  /* family and address, without port and scope */
-    uint32_t sessions;
-    struct bucket bucket;
+    unsigned char key[17]; /* family and address, without port and scope */
+    uint32_t sessions;     /* never 0 */
 };
 
 struct clients {
     struct mem *mem;
     struct map entries;
-    struct list idle; /* longest idle first */
     uint32_t entries_max;
 };
 
@@ -52,7 +48,6 @@ clients_new(struct mem *mem, uint64_t seed, uint32_t entries_max)
     c->mem = mem;
     c->entries_max = entries_max;
     map_init(&c->entries, mem, seed);
-    list_init(&c->idle);
     return c;
 }
 
@@ -85,82 +80,33 @@ find(const struct clients *c, const struct address *a)
     return map_get(&c->entries, entry_key(a, memory));
 }
 
-static void
-forget(struct clients *c, struct client_entry *e)
-{
-    CHECK(e->sessions == 0);
-    list_remove(&e->idle);
-    map_remove(&c->entries, str_new(e->key, sizeof e->key));
-    mem_free(c->mem, e, sizeof *e);
-}
-
-/* NULL: no room, because every client that we know is busy. The entry is in the idle list, at its end. */
-static struct client_entry *
-find_or_add(struct clients *c, const struct address *a)
+bool
+clients_enter(struct clients *c, const struct address *a, uint32_t sessions_max)
 {
     struct client_entry *e = find(c, a);
 
-    if (e)
-        return e;
-    if (c->entries.count >= c->entries_max) {
-        if (list_is_empty(&c->idle))
-            return NULL;
-        forget(c, container_of(c->idle.next, struct client_entry, idle));
-    }
-    e = mem_new(c->mem, struct client_entry);
-    map_put(&c->entries, entry_key(a, e->key), e);
-    list_push_back(&c->idle, &e->idle);
-    return e;
-}
-
-/* An idle entry with a full bucket says nothing that a new one would not. */
-static void
-went_idle(struct clients *c, struct client_entry *e, int64_t now)
-{
-    if (e->bucket.full_at <= now) {
-        forget(c, e);
-    } else {
-        list_remove(&e->idle);
-        list_push_back(&c->idle, &e->idle);
-    }
-}
-
-bool
-clients_enter(struct clients *c, const struct address *a, uint32_t sessions_max, int64_t now)
-{
-    struct client_entry *e = find_or_add(c, a);
-
-    if (!e)
+    if ((e ? e->sessions : 0) >= sessions_max)
         return false;
-    if (e->sessions >= sessions_max) {
-        if (e->sessions == 0)
-            went_idle(c, e, now);
-        return false;
+    if (!e) {
+        if (c->entries.count >= c->entries_max)
+            return false;
+        e = mem_new(c->mem, struct client_entry);
+        map_put(&c->entries, entry_key(a, e->key), e);
     }
-    list_remove(&e->idle);
     e->sessions++;
     return true;
 }
 
 void
-clients_leave(struct clients *c, const struct address *a, int64_t now)
+clients_leave(struct clients *c, const struct address *a)
 {
     struct client_entry *e = find(c, a);
 
     CHECK(e && e->sessions > 0);
-    if (--e->sessions == 0)
-        went_idle(c, e, now);
-}
-
-bool
-clients_take(struct clients *c, const struct address *a, struct rate r, int64_t now)
-{
-    struct client_entry *e = find_or_add(c, a);
-    bool ok = e && bucket_take(&e->bucket, r, now);
-
-    if (e && e->sessions == 0)
-        went_idle(c, e, now);
-    return ok;
+    if (--e->sessions > 0)
+        return;
+    map_remove(&c->entries, str_new(e->key, sizeof e->key));
+    mem_free(c->mem, e, sizeof *e);
 }
 
 uint32_t

@@ -1,5 +1,5 @@
 /*
- * rate - how often something may happen, and how much of it at once: token buckets, and counters for each client.
+ * rate - how often something may happen, and how much of it at once: token buckets, and sessions counted by client.
  *
  * Pure but for memory; times are monotonic ns that the caller passes.
  */
@@ -24,19 +24,16 @@ bool    bucket_take(struct bucket *, struct rate, int64_t now); /* false: empty,
 int64_t bucket_ready_at(const struct bucket *, struct rate);    /* from then on a take succeeds */
 
 /*
- * clients - what each client (IPv4 address, or IPv6 /64) has going, and how often it came. Bounded: at most
- * `entries_max` are known. The one that has been idle longest is forgotten first; one with an open session never is,
- * and if all have one, a stranger is refused.
+ * clients - how many sessions each client (IPv4 address, or IPv6 /64) has. Bounded: at most `entries_max` clients have any;
+ * a stranger beyond is refused.
  */
 struct clients;
 struct clients *clients_new(struct mem *, uint64_t seed, uint32_t entries_max);
 void clients_free(struct clients *);
 /* One more session, unless it would be more than sessions_max: then false, and nothing is counted. */
-bool clients_enter(struct clients *, const struct address *, uint32_t sessions_max, int64_t now);
+bool clients_enter(struct clients *, const struct address *, uint32_t sessions_max);
 /* The session that clients_enter() let in has ended. */
-void clients_leave(struct clients *, const struct address *, int64_t now);
-/* One more event of a kind that this table counts (one table for each kind). False: too often. */
-bool clients_take(struct clients *, const struct address *, struct rate, int64_t now);
+void clients_leave(struct clients *, const struct address *);
 uint32_t clients_sessions(const struct clients *, const struct address *);
 size_t clients_known(const struct clients *);
 

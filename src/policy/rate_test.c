@@ -56,25 +56,25 @@ sessions_are_counted_by_client(struct test *t)
                    far = ip("2001:db8:0:1::1");
 
     a.port = 1111;
-    EXPECT(t, clients_enter(c, &a, 2, 0));
+    EXPECT(t, clients_enter(c, &a, 2));
     a.port = 2222;
-    EXPECT(t, clients_enter(c, &a, 2, 0));
-    EXPECT(t, !clients_enter(c, &a, 2, 0));
-    EXPECT(t, clients_enter(c, &b, 2, 0));
-    clients_leave(c, &a, 0);
-    EXPECT(t, clients_enter(c, &a, 2, 0));
+    EXPECT(t, clients_enter(c, &a, 2));
+    EXPECT(t, !clients_enter(c, &a, 2));
+    EXPECT(t, clients_enter(c, &b, 2));
+    clients_leave(c, &a);
+    EXPECT(t, clients_enter(c, &a, 2));
     EXPECT_INT(t, clients_sessions(c, &a), 2);
-    EXPECT(t, clients_enter(c, &six, 1, 0));
-    EXPECT(t, !clients_enter(c, &near, 1, 0)); /* the same /64 */
-    EXPECT(t, clients_enter(c, &far, 1, 0));
+    EXPECT(t, clients_enter(c, &six, 1));
+    EXPECT(t, !clients_enter(c, &near, 1)); /* the same /64 */
+    EXPECT(t, clients_enter(c, &far, 1));
     EXPECT_INT(t, clients_known(c), 4);
-    clients_leave(c, &a, 0);
-    clients_leave(c, &a, 0);
-    clients_leave(c, &b, 0);
-    clients_leave(c, &near, 0);
-    clients_leave(c, &far, 0);
+    clients_leave(c, &a);
+    clients_leave(c, &a);
+    clients_leave(c, &b);
+    clients_leave(c, &near);
+    clients_leave(c, &far);
     EXPECT_INT(t, clients_known(c), 0);
-    EXPECT(t, !clients_enter(c, &a, 0, 0));
+    EXPECT(t, !clients_enter(c, &a, 0));
     EXPECT_INT(t, clients_known(c), 0);
     clients_free(c);
     EXPECT_INT(t, mem_in_use(&mem), 0);
@@ -85,28 +85,23 @@ memory_is_bounded(struct test *t)
 {
     struct mem mem = mem_libc();
     struct clients *c = clients_new(&mem, 1, 10);
-    struct rate hourly = { 1, 1, HOUR };
-    struct address first = ip("10.0.0.0"), busy = ip("10.9.9.9");
+    struct address stranger = ip("10.9.9.9");
 
-    EXPECT(t, clients_enter(c, &busy, 1, 0));
-    EXPECT(t, clients_take(c, &first, hourly, 0));
-    EXPECT(t, !clients_take(c, &first, hourly, 0));
-    for (uint8_t i = 1; i < 30; i++) {
-        struct address a = first;
-        a.ip[3] = i;
-        EXPECT(t, clients_take(c, &a, hourly, 0));
-        EXPECT(t, clients_known(c) <= 10);
+    for (uint8_t i = 0; i < 10; i++) {
+        struct address busy = ip("10.0.0.0");
+        busy.ip[3] = i;
+        EXPECT(t, clients_enter(c, &busy, 2));
     }
-    EXPECT(t, clients_take(c, &first, hourly, 0)); /* forgotten meanwhile */
-    EXPECT_INT(t, clients_sessions(c, &busy), 1);  /* never forgotten */
-    for (uint8_t i = 1; i < 10; i++) {
-        struct address a = first;
-        a.ip[2] = i;
-        EXPECT(t, clients_enter(c, &a, 1, 0));
-    }
-    EXPECT(t, !clients_enter(c, &first, 1, 0)); /* all ten are busy */
-    clients_leave(c, &busy, 0);
-    EXPECT(t, clients_enter(c, &first, 1, 0));
+    EXPECT(t, !clients_enter(c, &stranger, 2)); /* ten have sessions */
+    EXPECT_INT(t, clients_known(c), 10);
+    struct address first = ip("10.0.0.0");
+    EXPECT(t, clients_enter(c, &first, 2)); /* no stranger */
+    clients_leave(c, &first);
+    EXPECT(t, !clients_enter(c, &stranger, 2));
+    clients_leave(c, &first);
+    EXPECT(t, clients_enter(c, &stranger, 2));
+    EXPECT_INT(t, clients_sessions(c, &stranger), 1);
+    EXPECT_INT(t, clients_known(c), 10);
     clients_free(c);
     EXPECT_INT(t, mem_in_use(&mem), 0);
 }

@@ -138,7 +138,7 @@ admit(struct gate *g, struct peer *peer, struct link_message *m)
 
     if (m->call == 0 || !take_end(&t) || client.family == ADDRESS_NONE)
         return false;
-    if (clients_enter(g->clients, &client, most, rt_now(g->role->rt))) {
+    if (clients_enter(g->clients, &client, most)) {
         note_entry(g, peer->serial, &client, true);
         answer(g->role, peer->serial, m->call, m->type, 0, S(""), S(""));
     } else {
@@ -158,7 +158,7 @@ leave(struct gate *g, struct peer *peer, struct link_message *m)
         return false;
     /* A session that entered before this gate was started leaves nothing behind here. */
     if (note_entry(g, peer->serial, &client, false))
-        clients_leave(g->clients, &client, rt_now(g->role->rt));
+        clients_leave(g->clients, &client);
     return true;
 }
 
@@ -177,7 +177,7 @@ peer_down(struct role *role, struct peer *peer)
             continue;
         }
         while (e->sessions-- > 0)
-            clients_leave(g->clients, &e->client, rt_now(role->rt));
+            clients_leave(g->clients, &e->client);
         mem_free(rt_mem(role->rt), e, sizeof *e);
     }
     map_done(&g->entered);

@@ -260,7 +260,7 @@ exchange_free(struct exchange *x)
     struct gate_users *g = x->g;
 
     CHECK(!x->attempt.open);
-    clients_leave(g->open, &x->network, rt_now(g->rt));
+    clients_leave(g->open, &x->network);
     if (!x->gone)
         map_remove(&g->exchanges, str_new(x->key, EXCHANGE_KEY));
     list_remove(&x->age);
@@ -530,7 +530,7 @@ may_begin(struct gate_users *g, const struct border_auth *a, enum sasl_mechanism
     if (g->exchanges.count >= BORDER_EXCHANGES_MAX || !fiber_room(g->rt))
         return SASL_LATER;
     struct address network = throttle_network(&a->client);
-    return clients_enter(g->open, &network, NETWORK_EXCHANGES_MAX, rt_now(g->rt)) ? SASL_OK : SASL_LATER;
+    return clients_enter(g->open, &network, NETWORK_EXCHANGES_MAX) ? SASL_OK : SASL_LATER;
 }
 
 static bool
