@@ -264,3 +264,15 @@ ask_content(struct role *role, uint64_t store, struct message_id id, uint64_t of
     arena_done(&scratch);
     return e;
 }
+
+struct err
+ask_job_content(struct role *role, uint64_t store, const struct border_job *job, uint64_t offset, void *memory, size_t len,
+                int64_t until, size_t *out_len)
+{
+    if (str_is_absent(job->content))
+        return ask_content(role, store, job->id, offset, memory, len, until, out_len);
+    struct str part = str_slice(job->content, (size_t)offset, (size_t)offset + len);
+    memcpy(memory, part.ptr, part.len);
+    *out_len = part.len;
+    return OK;
+}

@@ -36,5 +36,9 @@ void ask_draft_abort(struct ask_draft *);
 /* Content of a message that a job is about, from the store it came from (a link's serial). *out_len 0: the end. */
 struct err ask_content(struct role *, uint64_t store, struct message_id, uint64_t offset, void *memory, size_t len,
                        int64_t until, size_t *out_len);
+struct border_job;
+/* Content of a job: what came with it, else as ask_content(). */
+struct err ask_job_content(struct role *, uint64_t store, const struct border_job *, uint64_t offset, void *memory,
+                           size_t len, int64_t until, size_t *out_len);
 
 #endif

@@ -41,15 +41,8 @@ static struct err
 read_content(void *arg, uint64_t offset, void *memory, size_t len, int64_t until, size_t *out_len)
 {
     struct task *t = arg;
-    struct role *role = t->mailbox->role;
 
-    if (!str_is_absent(t->job.content)) {
-        struct str part = str_slice(t->job.content, (size_t)offset, (size_t)offset + len);
-        memcpy(memory, part.ptr, part.len);
-        *out_len = part.len;
-        return OK;
-    }
-    return ask_content(role, t->store, t->job.id, offset, memory, len, until, out_len);
+    return ask_job_content(t->mailbox->role, t->store, &t->job, offset, memory, len, until, out_len);
 }
 
 /* The store that gave this job; another one gives it anew. */

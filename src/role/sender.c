@@ -52,7 +52,6 @@ struct task {
     const struct recipient *recipients; /* of the job, those that are under way: one policy is for all of them */
     size_t recipient_count;
     const struct promise *promise;      /* NULL: none was looked for */
-    struct str content; /* absent: READ it */
     size_t len;
     char body[];
 };
@@ -68,22 +67,11 @@ struct promise {
 /* ---- content ---- */
 
 static struct err
-read_from_store(struct task *t, uint64_t offset, void *memory, size_t len, int64_t until, size_t *out_len)
-{
-    return ask_content(t->sender->role, t->store, t->id, offset, memory, len, until, out_len);
-}
-
-static struct err
 read_content(void *arg, uint64_t offset, void *memory, size_t len, int64_t until, size_t *out_len)
 {
     struct task *t = arg;
 
-    if (str_is_absent(t->content))
-        return read_from_store(t, offset, memory, len, until, out_len);
-    struct str part = str_slice(t->content, (size_t)offset, (size_t)offset + len);
-    memcpy(memory, part.ptr, part.len);
-    *out_len = part.len;
-    return OK;
+    return ask_job_content(t->sender->role, t->store, &t->job, offset, memory, len, until, out_len);
 }
 
 static struct err
@@ -498,7 +486,6 @@ run_delivery(struct task *t, struct take *take)
         return false;
     const struct border_job job = t->job;
     t->id = job.id;
-    t->content = job.content;
 #ifdef POSTRIDER_PLANTED_CRASH /* for tests only: meson's option planted_crash */
     if (str_starts(job.content, S("X-Planted-Crash:")))
         __builtin_trap();
@@ -549,7 +536,7 @@ put_original(struct task *t, struct dsn_writer *w, const struct border_compose *
 
     notice_put(n, dsn_original(w, c->trace));
     for (uint64_t at = 0; !c->bare && got > 0 && n->len < LINK_MESSAGE_MAX / 2; at += got) {
-        TRY(read_from_store(t, at, memory, READ_PIECE, within(t->sender->role->rt, MINUTE), &got));
+        TRY(ask_content(t->sender->role, t->store, t->id, at, memory, READ_PIECE, within(t->sender->role->rt, MINUTE), &got));
         notice_put(n, dsn_original(w, str_new(memory, got)));
     }
     return OK;
