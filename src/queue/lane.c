@@ -286,7 +286,7 @@ lane_file(struct queue_lane *l, int64_t now)
     /* One that can still run keeps its place in the line, or the busiest would never be passed. */
     struct list *where = NULL;
     struct lane_limit *host = NULL;
-    if (l->ready == 0 || l->suspended || l->in_flight >= (l->dead ? 1 : l->window)) {
+    if (l->ready == 0 || l->in_flight >= (l->dead ? 1 : l->window)) {
         unrunnable(l);
         return;
     }
@@ -623,13 +623,6 @@ lane_set_reason(struct queue_lane *l, struct str reason)
 }
 
 void
-lane_suspend(struct queue_lane *l, bool suspended, int64_t now)
-{
-    l->suspended = suspended;
-    lane_file(l, now);
-}
-
-void
 lane_probe_now(struct queue_lane *l, int64_t now)
 {
     if (l->dead)
@@ -675,7 +668,7 @@ lanes_check(const struct lanes *ls)
                 ready++;
         }
         CHECK(ready == l->ready);
-        bool wants = l->ready > 0 && !l->suspended && l->in_flight < (l->dead ? 1 : l->window);
+        bool wants = l->ready > 0 && l->in_flight < (l->dead ? 1 : l->window);
         CHECK(wants == (list_is_linked(&l->link) || heap_has(&l->timer)));
         CHECK(!(list_is_linked(&l->link) && heap_has(&l->timer)));
         /* Who waits for another's end must have somebody to wait for. */

@@ -13,8 +13,7 @@
  * Submitters take turns in a lane (surplus round robin, by size), so that a newsletter does not stand before a letter.
  *
  * A lane with work is in one of: a runnable list; lanes->timers (dead, or over its rate); the waiting list of the
- * destination or host that is full; or nowhere, when its own window is full or an operator suspended it (then a job's
- * end, or the operator, puts it back).
+ * destination or host that is full; or nowhere, when its own window is full (then a job's end puts it back).
  */
 #ifndef QUEUE_LANE_H
 #define QUEUE_LANE_H
@@ -78,7 +77,7 @@ struct queue_lane {
     uint32_t in_flight;
     uint32_t window, successes;  /* successes: since the window last changed */
     bool fast_start;             /* nothing has failed yet: grow with every success */
-    bool suspended, dead;
+    bool dead;
     bool left;                   /* domains that have mail here left it: a sweep is due */
     bool runnable, runnable_busy; /* in lanes->runnable; in its list [1] */
     uint32_t failures;           /* in a row */
@@ -139,7 +138,6 @@ enum lane_result {
 void lane_end(struct queue_lane *, struct lane_limit *host, enum lane_result, int64_t started, uint64_t bytes,
               int64_t now);
 void lane_set_reason(struct queue_lane *, struct str);
-void lane_suspend(struct queue_lane *, bool, int64_t now);
 /* A dead lane may be probed at once. */
 void lane_probe_now(struct queue_lane *, int64_t now);
 

@@ -125,28 +125,12 @@ queue_start_domain(struct queue *q, struct moment t, struct str domain)
     return d->refs;
 }
 
-bool
-queue_suspend(struct queue *q, struct moment t, uint32_t lane, bool suspended)
-{
-    struct queue_lane *l = map_get(&q->lanes.by_number, str_new(&lane, sizeof lane));
-
-    if (l)
-        lane_suspend(l, suspended, t.now);
-    return l != NULL;
-}
-
 /* ---- looking ---------------------------------------------------------------------------------------------------- */
 
 static int64_t
 to_wall(struct moment t, int64_t due)
 {
     return t.wall + (due - t.now);
-}
-
-static struct str
-lane_reason(const struct queue_lane *l)
-{
-    return l->suspended ? S("suspended by an operator") : str_new(l->reason, l->reason_len);
 }
 
 static struct queue_recipient_view
@@ -173,7 +157,7 @@ view_recipient(const struct pending *p, struct moment t)
         view.lane = l->number;
         view.lane_key = l->key;
         if (p->place == PLACE_READY) {
-            view.reason = lane_reason(l);
+            view.reason = str_new(l->reason, l->reason_len);
             view.next_wall = l->dead ? to_wall(t, l->probe_at) : 0;
         }
     } else if (p->place == PLACE_UNRESOLVED) {
@@ -226,9 +210,8 @@ queue_lanes(const struct queue *q, struct moment t, size_t *at, struct queue_lan
             .in_flight = l->in_flight,
             .window = l->window,
             .dead = l->dead,
-            .suspended = l->suspended,
             .probe_wall = l->dead ? to_wall(t, l->probe_at) : 0,
-            .reason = lane_reason(l),
+            .reason = str_new(l->reason, l->reason_len),
         };
     }
     return count;

@@ -152,8 +152,6 @@ size_t queue_start_domain(struct queue *, struct moment, struct str domain);
 /* All that waits for a time now is tried as soon as queue_tick() comes to it. Mail that its user had held (RFC 4865)
  * waits on, here and there. */
 void queue_start_all(struct queue *, struct moment);
-/* A lane begins no more jobs until it is resumed. False: no such lane. Not kept over a restart. */
-bool queue_suspend(struct queue *, struct moment, uint32_t lane, bool);
 
 /* ---- looking ---------------------------------------------------------------------------------------------------- */
 
@@ -185,7 +183,7 @@ struct queue_lane_view {
     struct str key, destination;
     size_t ready;
     uint32_t in_flight, window;
-    bool dead, suspended;
+    bool dead;
     int64_t probe_wall;    /* dead: the next probe */
     struct str reason;
 };

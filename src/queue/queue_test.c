@@ -1104,25 +1104,6 @@ rates_are_kept(struct test *t)
     world_done(&w, t);
 }
 
-static void
-suspended_lanes_wait(struct test *t)
-{
-    struct world w;
-
-    world_init(&w, 1);
-    add(&w, (struct mail){ .to = "a@hub.test" });
-    struct queue_job job = next(&w, ANY);
-    add(&w, (struct mail){ .to = "b@hub.test" });
-    EXPECT(t, queue_suspend(w.q, w.t, job.lane, true));
-    EXPECT(t, !queue_suspend(w.q, w.t, 12345, true));
-    EXPECT(t, next(&w, ANY).number == 0);
-    finish(&w, job, &delivered); /* what is under way goes on */
-    EXPECT(t, next(&w, ANY).number == 0);
-    EXPECT(t, queue_suspend(w.q, w.t, job.lane, false));
-    EXPECT(t, next(&w, ANY).number > 0);
-    world_done(&w, t);
-}
-
 /* ---- notices ---------------------------------------------------------------------------------------------------- */
 
 static void
@@ -1911,10 +1892,9 @@ chaos_step(struct chaos *c)
         switch (dice(c, 8)) {
         case 0: queue_start_all(w->q, w->t); break;
         case 1: queue_start_domain(w->q, w->t, S("hub.test")); break;
-        case 2: queue_suspend(w->q, w->t, (uint32_t)dice(c, 20), dice(c, 3) == 0); break;
-        case 3: queue_host_down(w->q, w->t, S("p.test")); break;
-        case 4: queue_host_up(w->q, S("p.test")); break;
-        case 5: w->t.wall += (int64_t)dice(c, 2 * HOUR) - HOUR; break;
+        case 2: queue_host_down(w->q, w->t, S("p.test")); break;
+        case 3: queue_host_up(w->q, S("p.test")); break;
+        case 4: w->t.wall += (int64_t)dice(c, 2 * HOUR) - HOUR; break;
         default: break;
         }
         break;
@@ -1940,8 +1920,6 @@ chaos_drain(struct chaos *c, struct test *t)
     struct world *w = &c->w;
     struct spool_settle settle;
 
-    for (uint32_t lane = 0; lane < 10000; lane++)
-        queue_suspend(w->q, w->t, lane, false);
     for (int n = 0; n < 200000 && counts(w).messages > 0; n++) {
         while (c->question_count < QUEUE_QUESTIONS_MAX &&
                queue_next_question(w->q, w->t, &c->questions[c->question_count]))
@@ -2223,7 +2201,6 @@ TEST_MAIN({ "each recipient has its own fate", each_recipient_has_its_own_fate }
           { "limits hold for destination and host", limits_hold_for_destination_and_host },
           { "many go into Maildirs at once", many_go_into_maildirs_at_once },
           { "rates are kept", rates_are_kept },
-          { "suspended lanes wait", suspended_lanes_wait },
           { "failures share a notice", failures_share_a_notice },
           { "a due notice waits for a hand", a_due_notice_waits_for_a_hand },
           { "a notice waits only so long", a_notice_waits_only_so_long },
