@@ -447,6 +447,30 @@ lose(struct work *w)
     }
 }
 
+/* What the hand says became of them, and its attempts' figures, with zeros behind. NULL: it makes no sense. */
+static const struct outcome *
+take_outcomes(struct work *w, struct str reply, size_t asked, size_t *out_attempts,
+              struct delivery_figures **out_figures)
+{
+    struct take t = take_init(reply);
+    size_t attempts = take_u8(&t);
+
+    if (attempts == 0 || attempts > LIMIT_RCPT_PER_JOB)
+        return NULL;
+    struct delivery_figures *figures = arena_alloc(&w->arena, (attempts + 1) * sizeof *figures);
+    struct outcome *told = arena_alloc(&w->arena, asked * sizeof *told);
+    for (size_t i = 0; i < attempts; i++)
+        border_take_figures(&t, &figures[i]);
+    if (!border_take_outcomes(&t, &w->arena, told, asked))
+        return NULL;
+    for (size_t i = 0; i < asked; i++)
+        if (told[i].attempt >= attempts)
+            return NULL;
+    *out_attempts = attempts;
+    *out_figures = figures;
+    return told;
+}
+
 static void
 deliver(struct work *w, const struct spool_message *m)
 {
@@ -502,17 +526,10 @@ deliver(struct work *w, const struct spool_message *m)
         lose(w);
         return;
     }
-    struct outcome *told = arena_alloc(&w->arena, asked * sizeof *told);
-    struct take t = take_init(reply);
-    size_t attempts = take_u8(&t);
-    bool sound = attempts > 0 && attempts <= LIMIT_RCPT_PER_JOB;
-    struct delivery_figures *figures = arena_alloc(&w->arena, (attempts + 1) * sizeof *figures);
-    for (size_t i = 0; i < attempts && sound; i++)
-        border_take_figures(&t, &figures[i]);
-    sound = sound && border_take_outcomes(&t, &w->arena, told, asked);
-    for (size_t i = 0; i < asked && sound; i++)
-        sound = told[i].attempt < attempts;
-    if (!sound) {
+    struct delivery_figures *figures;
+    size_t attempts;
+    const struct outcome *told = take_outcomes(w, reply, asked, &attempts, &figures);
+    if (!told) {
         peer = role_peer_by_serial(s->role, w->peer);
         if (peer)
             link_close(peer->link, ERR(ERR_PROTOCOL, "outcomes make no sense"));
