@@ -40,15 +40,6 @@ struct command {
 
 /* ---- printing ---- */
 
-static struct str
-id_text(struct message_id id, char memory[MESSAGE_ID_TEXT])
-{
-    struct text text = text_init(memory, MESSAGE_ID_TEXT);
-
-    message_id_put(&text, id);
-    return text_str(&text);
-}
-
 /* "2026-01-31T12:00:00Z" */
 static void
 put_time(struct text *out, int64_t wall_ns)
@@ -89,7 +80,7 @@ print_listed_json(const struct border_listed *l)
     struct text t = text_init(line, sizeof line);
 
     text_put(&t, S("{\"version\":1"));
-    json_put_field(&t, "id", id_text(l->id, id));
+    json_put_field(&t, "id", message_id_text(l->id, id));
     json_put_number(&t, "size", (int64_t)l->size);
     json_time(&t, "accepted", l->accepted_wall);
     json_put_field(&t, "from", l->reverse_path);
@@ -116,7 +107,7 @@ print_listed(struct command *c, const struct border_listed *l)
     struct text t = text_init(line, sizeof line);
     struct arena *arena = operate_arena(c->o);
 
-    text_putf(&t, "%.*s  %.*s, %.*s ago, from <", STR_ARG(id_text(l->id, id)), STR_ARG(cli_size(l->size, arena)),
+    text_putf(&t, "%.*s  %.*s, %.*s ago, from <", STR_ARG(message_id_text(l->id, id)), STR_ARG(cli_size(l->size, arena)),
               STR_ARG(cli_span(rt_wall(c->rt) - l->accepted_wall, arena)));
     utf8_put_visible(&t, l->reverse_path);
     text_put(&t, S(">\n    to "));
@@ -196,7 +187,7 @@ print_shown_json(const struct border_shown *s)
     struct text t = text_init(line, sizeof line);
 
     text_put(&t, S("{\"version\":1"));
-    json_put_field(&t, "id", id_text(s->id, id));
+    json_put_field(&t, "id", message_id_text(s->id, id));
     json_put_number(&t, "size", (int64_t)s->size);
     json_time(&t, "accepted", s->accepted_wall);
     json_time(&t, "expires", s->expires_wall);
@@ -254,7 +245,7 @@ print_shown(struct command *c, const struct border_shown *s)
     char line[LINE_BYTES], id[MESSAGE_ID_TEXT];
     struct text t = text_init(line, sizeof line);
 
-    put_line(&t, "id", id_text(s->id, id));
+    put_line(&t, "id", message_id_text(s->id, id));
     text_put(&t, S("from       <"));
     utf8_put_visible(&t, s->reverse_path);
     text_putf(&t, ">\nsize       %llu bytes\naccepted   ", (unsigned long long)s->size);

@@ -54,6 +54,15 @@ message_id_put(struct text *t, struct message_id id)
     text_put(t, str_new(out, sizeof out));
 }
 
+struct str
+message_id_text(struct message_id id, char memory[MESSAGE_ID_TEXT])
+{
+    struct text t = text_init(memory, MESSAGE_ID_TEXT);
+
+    message_id_put(&t, id);
+    return text_str(&t);
+}
+
 /* Crockford's reading: either case, and the letters that people take for digits. */
 static int
 base32_value(char c)

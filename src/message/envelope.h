@@ -20,6 +20,7 @@ struct message_id {
 };
 enum { MESSAGE_ID_TEXT = 26 }; /* Crockford base32, lower case: the queue id in replies, logs and commands */
 void message_id_put(struct text *, struct message_id);
+struct str message_id_text(struct message_id, char memory[MESSAGE_ID_TEXT]);
 bool message_id_parse(struct str, struct message_id *out);
 static inline bool
 message_id_eq(struct message_id a, struct message_id b)

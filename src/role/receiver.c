@@ -509,11 +509,9 @@ log_message(void *ctx, const struct server_client *client, const struct server_m
     struct session *s = ctx;
     struct log_line line;
     char id[MESSAGE_ID_TEXT];
-    struct text text = text_init(id, sizeof id);
 
-    message_id_put(&text, m->id);
     log_begin(&line, s->r->role->rt, LOG_INFO, "accepted");
-    log_str(&line, "id", text_str(&text));
+    log_str(&line, "id", message_id_text(m->id, id));
     put_client(&line, s, client);
     log_str(&line, "from", m->envelope->reverse_path);
     log_int(&line, "bytes", (int64_t)m->envelope->size);

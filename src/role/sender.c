@@ -137,12 +137,10 @@ only_domain(const struct task *t)
 static void
 log_begin_tls(struct log_line *line, const struct task *t, const char *event, struct str host, const struct tls_policy *policy)
 {
-    char memory[MESSAGE_ID_TEXT];
-    struct text id = text_init(memory, sizeof memory);
+    char id[MESSAGE_ID_TEXT];
 
-    message_id_put(&id, t->id);
     log_begin(line, t->sender->role->rt, LOG_WARNING, event);
-    log_str(line, "id", text_str(&id));
+    log_str(line, "id", message_id_text(t->id, id));
     log_str(line, "host", host);
     log_str(line, "tls-policy", tls_level_name(policy->level));
     log_str(line, "tls-policy-by", tls_source_name(policy->source));
@@ -301,12 +299,10 @@ login_trouble(void *arg, struct str host, struct str mechanism, struct str why)
 {
     struct task *t = arg;
     struct log_line line;
-    char memory[MESSAGE_ID_TEXT];
-    struct text id = text_init(memory, sizeof memory);
+    char id[MESSAGE_ID_TEXT];
 
-    message_id_put(&id, t->id);
     log_begin(&line, t->sender->role->rt, LOG_WARNING, "login-failed");
-    log_str(&line, "id", text_str(&id));
+    log_str(&line, "id", message_id_text(t->id, id));
     log_str(&line, "host", host);
     log_str(&line, "user", t->job.login_user);
     log_str(&line, "mechanism", mechanism);

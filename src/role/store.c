@@ -412,9 +412,7 @@ log_damage(void *arg, const struct spool_report *report)
     }
     if (report->id.hi != 0 || report->id.lo != 0) {
         char id[MESSAGE_ID_TEXT];
-        struct text text = text_init(id, sizeof id);
-        message_id_put(&text, report->id);
-        log_str(&line, "id", text_str(&text));
+        log_str(&line, "id", message_id_text(report->id, id));
     }
     log_end(&line);
     if (s->spool) /* it may have broken while nobody waited for it: cleaning, a proof, lazy settles */

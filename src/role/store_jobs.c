@@ -211,15 +211,14 @@ log_attempts(struct work *w, const struct envelope *e, const struct delivery_fig
 {
     static const struct str names[] = { STR("delivered"), STR("relayed"), STR("deferred"), STR("failed") };
     struct store *s = w->s;
-    char id[MESSAGE_ID_TEXT];
-    struct text id_text = text_init(id, sizeof id);
+    char memory[MESSAGE_ID_TEXT];
+    struct str id = message_id_text(w->job.id, memory);
 
-    message_id_put(&id_text, w->job.id);
     for (size_t i = 0; i < w->job.count; i++) {
         const struct recipient *r = &e->recipients[w->job.recipients[i]];
         struct log_line line;
         log_begin(&line, s->rt, LOG_INFO, "attempt");
-        log_str(&line, "id", text_str(&id_text));
+        log_str(&line, "id", id);
         log_str(&line, "to", r->address);
         log_str(&line, "given", r->given);
         log_str(&line, "from", str_is_absent(r->reverse_path) ? e->reverse_path : r->reverse_path);
@@ -428,10 +427,8 @@ lose(struct work *w)
     if (!s->ending && crashed(w)) {
         struct log_line line;
         char id[MESSAGE_ID_TEXT];
-        struct text text = text_init(id, sizeof id);
-        message_id_put(&text, w->job.id);
         log_begin(&line, s->rt, LOG_ERROR, "process-crashed-with-message");
-        log_str(&line, "id", text_str(&text));
+        log_str(&line, "id", message_id_text(w->job.id, id));
         log_str(&line, "role", role_kind_name(w->kind));
         log_end(&line);
         if (w->job.notice) {
@@ -643,15 +640,12 @@ put_off(struct work *w, const struct border_compose *ask)
 static void
 log_notice(struct work *w, struct message_id id, const struct dsn *dsn)
 {
-    char memory[2 * MESSAGE_ID_TEXT];
-    struct text text = text_init(memory, sizeof memory);
+    char memory[MESSAGE_ID_TEXT], about[MESSAGE_ID_TEXT];
     struct log_line line;
 
-    message_id_put(&text, id);
-    message_id_put(&text, w->job.id);
     log_begin(&line, w->s->rt, LOG_INFO, "notice");
-    log_str(&line, "id", str_slice(text_str(&text), 0, MESSAGE_ID_TEXT));
-    log_str(&line, "about", str_from(text_str(&text), MESSAGE_ID_TEXT));
+    log_str(&line, "id", message_id_text(id, memory));
+    log_str(&line, "about", message_id_text(w->job.id, about));
     log_str(&line, "to", dsn->to);
     log_int(&line, "recipients", (int64_t)dsn->recipient_count);
     log_end(&line);
@@ -737,12 +731,10 @@ unreadable(struct work *w, struct err e)
     struct log_line line;
     struct spool_settle settle;
     char id[MESSAGE_ID_TEXT];
-    struct text text = text_init(id, sizeof id);
     bool lost = e.kind == ERR_CORRUPT || e.kind == ERR_NOT_FOUND;
 
-    message_id_put(&text, w->job.id);
     log_begin(&line, s->rt, LOG_ERROR, "message-unreadable");
-    log_str(&line, "id", text_str(&text));
+    log_str(&line, "id", message_id_text(w->job.id, id));
     log_err(&line, e);
     log_end(&line);
     if (w->job.notice && lost) {

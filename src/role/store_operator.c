@@ -264,8 +264,7 @@ answer_act(struct request *r, struct take *t)
     static const struct str names[] = { STR("retry"), STR("hold"), STR("release"), STR("bounce"), STR("rm"), STR("retry-all") };
     enum border_act what = (enum border_act)take_enum(t, ACT_LAST);
     struct message_id id = border_take_id(t);
-    char memory[MESSAGE_ID_TEXT];
-    struct text text = text_init(memory, sizeof memory);
+    char id_memory[MESSAGE_ID_TEXT];
     unsigned char answer[TEXT_MAX];
     struct put p = put_init(answer, sizeof answer);
 
@@ -275,8 +274,7 @@ answer_act(struct request *r, struct take *t)
     struct log_line line;
     log_begin(&line, r->s->rt, LOG_INFO, "operator");
     log_str(&line, "act", names[what]);
-    message_id_put(&text, id);
-    log_str(&line, "id", text_str(&text));
+    log_str(&line, "id", message_id_text(id, id_memory));
     log_bool(&line, "done", done);
     log_end(&line);
     put_u8(&p, done);

@@ -1498,8 +1498,7 @@ content_commit(struct session *s)
 {
     const struct server_hooks *h = s->hooks;
     struct transaction *t = &s->transaction;
-    char memory[MESSAGE_ID_TEXT];
-    struct text id = text_init(memory, sizeof memory);
+    char id[MESSAGE_ID_TEXT];
     struct envelope envelope = {
         .reverse_path = t->mail.address,
         .envid = t->mail.envid,
@@ -1534,8 +1533,7 @@ content_commit(struct session *s)
     if (h->log_message)
         h->log_message(h->ctx, s->client,
                        &(struct server_message){ t->id, &envelope, t->content.repaired, rt_now(s->rt) - t->began });
-    message_id_put(&id, t->id);
-    return reply_join(&s->scratch, 250, "2.0.0", S("Stored as "), text_str(&id));
+    return reply_join(&s->scratch, 250, "2.0.0", S("Stored as "), message_id_text(t->id, id));
 }
 
 /* Whatever the reply is, the transaction is over: section 4.1.1.4. */

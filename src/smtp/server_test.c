@@ -506,8 +506,7 @@ last_message(const struct peer *p)
 static void
 stores_envelopes(struct peer *p)
 {
-    char memory[MESSAGE_ID_TEXT];
-    struct text id = text_init(memory, sizeof memory);
+    char id[MESSAGE_ID_TEXT];
     const struct fake_message *m;
 
     p->site->reverse_name = S("host.client.test");
@@ -530,8 +529,7 @@ stores_envelopes(struct peer *p)
                S("sales@local.test/10/3 ok@local.test/1/0 v@local.test/8/2 list@local.test/0/3 "));
     EXPECT_INT(p->t, m->body, BODY_8BITMIME);
     EXPECT(p->t, m->smtputf8);
-    message_id_put(&id, m->id);
-    EXPECT(p->t, peer_said(p, text_str(&id)));
+    EXPECT(p->t, peer_said(p, message_id_text(m->id, id)));
     struct str trace = str_from_cstr(m->trace);
     EXPECT(p->t, str_starts(trace, S("Received: from client.test (host.client.test [192.0.2.7])")));
     EXPECT(p->t, str_find(trace, S("with UTF8SMTP")) < trace.len);

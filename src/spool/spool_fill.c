@@ -82,8 +82,8 @@ live_through(struct fixture *f, uint64_t i)
 static void
 print_message(struct fixture *f, struct message_id id)
 {
-    char id_text[MESSAGE_ID_TEXT], memory[8192];
-    struct text word = text_init(id_text, sizeof id_text), line = text_init(memory, sizeof memory);
+    char id_memory[MESSAGE_ID_TEXT], memory[8192];
+    struct text line = text_init(memory, sizeof memory);
     struct spool_message m;
     struct arena arena;
     size_t size = 0, got;
@@ -95,9 +95,8 @@ print_message(struct fixture *f, struct message_id id)
         must(f, f->ops->read(f->spool, id, size, content + size, (2 << 20) - size, FOREVER, &got));
         size += got;
     } while (got > 0);
-    message_id_put(&word, id);
     text_put_byte(&line, '{');
-    json_put_field(&line, "id", text_str(&word));
+    json_put_field(&line, "id", message_id_text(id, id_memory));
     json_put_field(&line, "reverse_path", m.envelope.reverse_path);
     json_put_number(&line, "content_size", (int64_t)size);
     json_put_name(&line, "content_hash");

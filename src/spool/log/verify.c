@@ -67,11 +67,9 @@ put_number(struct verify *v, const char *name, uint64_t value)
 static void
 put_id(struct verify *v, const char *name, struct message_id id)
 {
-    char memory[MESSAGE_ID_TEXT + 1];
-    struct text text = text_init(memory, sizeof memory);
+    char memory[MESSAGE_ID_TEXT];
 
-    message_id_put(&text, id);
-    put_word(v, name, text_str(&text));
+    put_word(v, name, message_id_text(id, memory));
 }
 
 static void
