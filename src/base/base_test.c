@@ -25,6 +25,8 @@ str_cuts(struct test *t)
     EXPECT_STR(t, str_cut_word(&words), S("RCPT"));
     EXPECT_STR(t, str_cut_word(&words), S("TO:<a>"));
     EXPECT_INT(t, str_cut_word(&words).len, 0);
+    EXPECT(t, !str_has_control(S(" ~\x80\xff")));
+    EXPECT(t, str_has_control(S("a\x1f")) && str_has_control(S("\x7f" "b")) && str_has_control(S("\0")));
 }
 
 static void

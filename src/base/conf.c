@@ -724,7 +724,7 @@ problem_add(struct conf_problems *problems, bool warning, struct conf_where wher
     CHECK(len >= 0);
     size_t kept = (size_t)len < sizeof memory ? (size_t)len : sizeof memory - 1;
     for (size_t i = 0; i < kept; i++) /* what a file says must not command a terminal */
-        if ((unsigned char)memory[i] < ' ' || memory[i] == 0x7f)
+        if (byte_is_control(memory[i]))
             memory[i] = '?';
     problems->items[problems->count++] = (struct conf_problem){
         .where = where,

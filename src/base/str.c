@@ -76,6 +76,15 @@ str_is_ascii(struct str s)
     return (high & UINT64_C(0x8080808080808080)) == 0;
 }
 
+bool
+str_has_control(struct str s)
+{
+    for (size_t i = 0; i < s.len; i++)
+        if (byte_is_control(s.ptr[i]))
+            return true;
+    return false;
+}
+
 size_t
 str_find_byte(struct str s, char c)
 {

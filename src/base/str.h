@@ -40,6 +40,7 @@ bool str_starts_nocase(struct str s, struct str prefix);
 bool str_ends(struct str s, struct str suffix);
 bool str_ends_nocase(struct str s, struct str suffix);
 bool str_is_ascii(struct str s);
+bool str_has_control(struct str s); /* a byte below the space, or DEL */
 
 /* Index of the first (last) byte c, or s.len if there is none. */
 size_t str_find_byte(struct str s, char c);
@@ -96,6 +97,11 @@ static inline bool
 byte_is_white(char c) /* CR and LF too */
 {
     return byte_is_space(c) || c == '\r' || c == '\n';
+}
+static inline bool
+byte_is_control(char c)
+{
+    return (unsigned char)c < ' ' || c == 0x7f;
 }
 static inline char
 byte_lower(char c)

@@ -169,8 +169,8 @@ put_address_list(struct text *t, struct str name, const struct str *addresses, s
     for (size_t i = 0; i < count; i++) {
         text_put(t, i == 0 ? name : S(",\r\n "));
         for (size_t k = 0; k < addresses[i].len; k++) { /* nothing in it may begin a line */
-            unsigned char c = (unsigned char)addresses[i].ptr[k];
-            text_put_byte(t, c < ' ' || c == 0x7f ? ' ' : (char)c);
+            char c = addresses[i].ptr[k];
+            text_put_byte(t, byte_is_control(c) ? ' ' : c);
         }
     }
     if (count > 0)

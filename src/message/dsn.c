@@ -153,7 +153,7 @@ put_words(struct text *t, struct str words, struct str indent, bool utf8)
         column = column == 0 || !fits ? indent.len + len : column + 1 + len;
         for (size_t i = 0; i < len; i++) {
             char c = words.ptr[i];
-            text_put_byte(t, (unsigned char)c < ' ' || c == 0x7f || (c & 0x80 && !keep) ? '?' : c);
+            text_put_byte(t, byte_is_control(c) || (c & 0x80 && !keep) ? '?' : c);
         }
         words = str_from(words, len);
     }

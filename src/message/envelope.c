@@ -128,10 +128,7 @@ notify_parse(struct str words, uint8_t *out_bits)
 static bool
 is_clean(struct str s, size_t max)
 {
-    for (size_t i = 0; i < s.len; i++)
-        if ((unsigned char)s.ptr[i] < ' ' || s.ptr[i] == 0x7f)
-            return false;
-    return s.len <= max;
+    return s.len <= max && !str_has_control(s);
 }
 
 /* Whole header lines only: what follows them must begin a line. */

@@ -100,7 +100,7 @@ header_skip_cfws(struct str *s)
 static char
 safe_byte(char c, bool utf8)
 {
-    if ((unsigned char)c < ' ' || c == 0x7f)
+    if (byte_is_control(c))
         return ' ';
     return c & 0x80 && !utf8 ? '?' : c;
 }

@@ -60,10 +60,8 @@ put_client(struct text *t, const struct received *r)
 static bool
 may_name_recipient(const struct received *r)
 {
-    for (size_t i = 0; i < r->recipient.len; i++)
-        if ((unsigned char)r->recipient.ptr[i] < ' ' || r->recipient.ptr[i] == 0x7f)
-            return false;
-    return r->recipient.len > 0 && r->recipient.len < 900 && (r->utf8 || str_is_ascii(r->recipient));
+    return r->recipient.len > 0 && r->recipient.len < 900 && !str_has_control(r->recipient) &&
+           (r->utf8 || str_is_ascii(r->recipient));
 }
 
 /* A line of its own for each clause: the longest, with a HELO name of LIMIT_HELO, stays far below 998. */

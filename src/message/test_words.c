@@ -43,13 +43,13 @@ take_encoded_word(struct str *s, struct text *out)
     if (!latin1 && !(utf8 && utf8_is_valid(decoded)))
         return false;
     for (size_t i = 0; i < decoded.len; i++) {
-        unsigned char c = (unsigned char)decoded.ptr[i];
-        if (c < ' ' || c == 0x7f)
+        char c = decoded.ptr[i];
+        if (byte_is_control(c))
             text_put_byte(out, ' ');
         else if (latin1)
-            utf8_put(out, c);
+            utf8_put(out, (unsigned char)c);
         else
-            text_put_byte(out, decoded.ptr[i]);
+            text_put_byte(out, c);
     }
     *s = str_from(rest, end + 2);
     return true;

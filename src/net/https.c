@@ -216,7 +216,7 @@ static void
 put_clean(struct text *out, struct str said)
 {
     for (size_t i = 0; i < said.len; i++)
-        text_put_byte(out, (unsigned char)said.ptr[i] < ' ' || said.ptr[i] == 0x7f ? '?' : said.ptr[i]);
+        text_put_byte(out, byte_is_control(said.ptr[i]) ? '?' : said.ptr[i]);
 }
 
 static enum https_status

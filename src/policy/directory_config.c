@@ -61,9 +61,8 @@ wrong_with_mailbox(struct str name)
         return "is longer than 64 bytes";
     if (str_find_byte(name, '/') < name.len || str_starts(name, S(".")))
         return "cannot be a mailbox: no \"/\", and no dot in front";
-    for (size_t i = 0; i < name.len; i++)
-        if ((unsigned char)name.ptr[i] < ' ' || name.ptr[i] == 0x7f)
-            return "has a control character";
+    if (str_has_control(name))
+        return "has a control character";
     return NULL;
 }
 

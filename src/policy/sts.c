@@ -115,7 +115,7 @@ static bool
 is_text(struct str s)
 {
     for (size_t i = 0; i < s.len; i++)
-        if (((unsigned char)s.ptr[i] < ' ' && s.ptr[i] != '\t') || s.ptr[i] == 0x7f)
+        if (byte_is_control(s.ptr[i]) && s.ptr[i] != '\t')
             return false;
     return true;
 }

@@ -121,12 +121,7 @@ client_is_usable(const struct client *c)
 bool
 client_can_say(struct str s)
 {
-    if (s.len > LIMIT_PATH)
-        return false;
-    for (size_t i = 0; i < s.len; i++)
-        if ((unsigned char)s.ptr[i] < ' ' || s.ptr[i] == 0x7f)
-            return false;
-    return true;
+    return s.len <= LIMIT_PATH && !str_has_control(s);
 }
 
 static void

@@ -364,7 +364,7 @@ parse_command(struct str line, struct str *out_verb, struct str *out_args)
     if (str_find_byte(line, '\0') < line.len)
         return &reply_nul;
     for (size_t i = 0; i < line.len; i++)
-        if (((unsigned char)line.ptr[i] < ' ' && line.ptr[i] != '\t') || line.ptr[i] == 0x7F)
+        if (byte_is_control(line.ptr[i]) && line.ptr[i] != '\t')
             return &reply_control_character;
     while (verb.len < rest.len && !byte_is_space(rest.ptr[verb.len]))
         verb.len++;
