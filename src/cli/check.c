@@ -326,8 +326,7 @@ struct check_options {
     bool json;
 };
 static const struct option check_table[] = {
-    {"--config", "FILE", OPTION_WORD, offsetof(struct check_options, config),
-     "instead of /etc/postrider/postrider.conf"},
+    {"--config", "FILE", OPTION_WORD, offsetof(struct check_options, config), "instead of " CLI_CONFIG},
     {"--network", "HOST", OPTION_WORD, offsetof(struct check_options, network),
      "ask the network too: have our addresses names, and does\nHOST, a mail host elsewhere, answer at port 25"},
     {"--json", NULL, OPTION_FLAG, offsetof(struct check_options, json), "the same for programs"},
@@ -362,7 +361,7 @@ check(struct rt *rt, const struct check_options *options, struct arena *arena)
 static int
 run_check(struct rt *rt, int argc, char **argv)
 {
-    struct check_options options = { .config = STR("/etc/postrider/postrider.conf") };
+    struct check_options options = { .config = STR(CLI_CONFIG) };
     struct words operands = { 0 };
     struct arena arena;
     int exit;

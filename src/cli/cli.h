@@ -14,6 +14,8 @@
 #include "runtime/rt.h"
 #include "runtime/terminal.h"
 
+#define CLI_CONFIG "/etc/postrider/postrider.conf" /* where no --config says another */
+
 enum exit_code {
     EXIT_WELL = 0,
     EXIT_FALSE = 1,         /* it worked, and the answer is no */

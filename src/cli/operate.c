@@ -49,7 +49,7 @@ socket_path(struct operate *o, const struct operate_settings *set, struct str *o
         *out = set->socket;
         return true;
     }
-    struct str config = str_is_absent(set->config) ? S("/etc/postrider/postrider.conf") : set->config;
+    struct str config = str_is_absent(set->config) ? S(CLI_CONFIG) : set->config;
     struct err e = load_basics(o->rt, config, &o->arena, &state, &hostname);
     if (err_is(e)) {
         cli_fail(o->verb, EXIT_CONFIG, "\"%.*s\" says where the server is, and cannot be read (or use --socket): %.*s",

@@ -14,7 +14,7 @@ struct operate_settings {
 };
 #define OPERATE_OPTIONS(type, field)                                                                                   \
     { "--config", "FILE", OPTION_WORD, offsetof(struct type, field.config),                                            \
-      "of the server that is meant (/etc/postrider/postrider.conf)" },                                                 \
+      "of the server that is meant (" CLI_CONFIG ")" },                                                                \
     { "--socket", "PATH", OPTION_WORD, offsetof(struct type, field.socket), "its control socket (STATE/control.sock)" }
 
 struct operate;

@@ -11,15 +11,14 @@ struct settings {
 };
 
 static const struct option options[] = {
-    { "--config", "FILE", OPTION_WORD, offsetof(struct settings, config),
-      "the configuration (/etc/postrider/postrider.conf)" },
+    { "--config", "FILE", OPTION_WORD, offsetof(struct settings, config), "the configuration (" CLI_CONFIG ")" },
     { 0 },
 };
 
 static int
 run(struct rt *rt, int argc, char **argv)
 {
-    struct settings set = { S("/etc/postrider/postrider.conf") };
+    struct settings set = { S(CLI_CONFIG) };
     struct words operands = { 0 };
     struct arena arena;
     int exit;

@@ -31,7 +31,6 @@ enum {
 #define PAUSE_MAX_NS (2 * SECOND)
 #define MESSAGE_MAX (SIZE_MAX / 8)
 
-static const char default_config[] = "/etc/postrider/postrider.conf";
 static const char default_state[] = "/var/lib/postrider";
 
 enum fate { PENDING, TAKEN, REFUSED };
@@ -283,7 +282,7 @@ read_config(struct mail *m)
     if (path.len == 0)
         path = host_env(m->rt, S("POSTRIDER_CONFIG"));
     if (path.len == 0)
-        path = str_from_cstr(default_config);
+        path = S(CLI_CONFIG);
     if (!err_is(load_basics(m->rt, path, &m->arena, &state, &m->host)) && !str_is_absent(state))
         m->state = state;
 }

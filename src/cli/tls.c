@@ -28,7 +28,7 @@ struct settings {
 };
 
 static const struct option options[] = {
-    { "--config", "FILE", OPTION_WORD, offsetof(struct settings, config), "instead of /etc/postrider/postrider.conf" },
+    { "--config", "FILE", OPTION_WORD, offsetof(struct settings, config), "instead of " CLI_CONFIG },
     { "--no-connect", NULL, OPTION_FLAG, offsetof(struct settings, no_connect), "only what the DNS says" },
     { "--json", NULL, OPTION_FLAG, offsetof(struct settings, json), "the same for programs" },
     { 0 },
@@ -618,7 +618,7 @@ run(struct rt *rt, int argc, char **argv)
     int exit;
 
     l->rt = rt;
-    l->set.config = S("/etc/postrider/postrider.conf");
+    l->set.config = S(CLI_CONFIG);
     arena_init(&l->arena, rt_mem(rt), 64 << 10, SIZE_MAX / 2);
     if (cli_parse(&verb_tls, argc, argv, &l->arena, &l->set, &operands, &exit)) {
         struct address literal;

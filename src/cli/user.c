@@ -25,7 +25,7 @@ struct settings {
 };
 static const struct option options[] = {
     { "--config", "FILE", OPTION_WORD, offsetof(struct settings, config),
-      "whose \"users file\" is meant\n(/etc/postrider/postrider.conf)" },
+      "whose \"users file\" is meant\n(" CLI_CONFIG ")" },
     { "--file", "FILE", OPTION_WORD, offsetof(struct settings, file), "this users file, whatever is configured" },
     { "--send-as", "ADDRESS", OPTION_WORDS, offsetof(struct settings, send_as),
       "add: who it also may write as: an address, @DOMAIN for all\nof a domain, or *; may be given again" },
@@ -58,7 +58,7 @@ fail(struct editing *e, int exit, const char *what, struct err why)
 static bool
 configured_path(struct editing *e, struct str *out)
 {
-    struct str config = str_is_absent(e->set->config) ? S("/etc/postrider/postrider.conf") : e->set->config;
+    struct str config = str_is_absent(e->set->config) ? S(CLI_CONFIG) : e->set->config;
     struct text problems = text_init(arena_alloc(e->arena, PROBLEMS_MAX), PROBLEMS_MAX);
     struct loaded loaded;
 
