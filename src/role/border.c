@@ -273,7 +273,7 @@ border_put_job(struct put *p, const struct border_job *j)
     put_u32(p, j->messages_per_connection);
     put_u8(p, j->tls);
     put_u8(p, j->smtps);
-    put_u8(p, j->mx_secure);
+    put_u8(p, j->hosts_secure);
     put_bytes(p, j->tls_ca);
     put_bytes(p, j->login_user);
     put_bytes(p, j->login_file);
@@ -353,7 +353,7 @@ border_take_job(struct take *t, struct arena *arena, struct border_job *out)
     out->messages_per_connection = take_u32(t);
     out->tls = (uint8_t)take_enum(t, ROUTE_TLS_OVERRIDE);
     out->smtps = take_bool(t);
-    out->mx_secure = take_bool(t);
+    out->hosts_secure = take_bool(t);
     out->tls_ca = arena_keep(arena, take_bytes(t, PATH_MAX_BYTES));
     out->login_user = arena_keep(arena, take_bytes(t, LIMIT_USER_NAME));
     out->login_file = arena_keep(arena, take_bytes(t, PATH_MAX_BYTES));

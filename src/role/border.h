@@ -178,7 +178,7 @@ struct border_job {
     uint32_t messages_per_connection;
     uint8_t tls;              /* enum route_tls */
     bool smtps;               /* TLS from the first byte */
-    bool mx_secure;           /* DNSSEC vouches for the hosts, or the configuration names them */
+    bool hosts_secure;        /* DNSSEC vouches for the hosts, or the configuration names them */
     struct str tls_ca;        /* as in struct route */
     struct str login_user, login_file; /* likewise: the secret itself is no matter of the store */
     bool login_token;

@@ -107,7 +107,7 @@ put_job_to(size_t host_count, void *memory, size_t cap)
     struct border_job job = {
         .id = id, .kind = DELIVERY_MAILDIR, .alone = true, .port = 25, .families = HOST_IPV4, .configured = true,
         .domain = S("example.org"), .helo = S("mx.local.test"), .messages_per_connection = 7,
-        .tls = ROUTE_TLS_VERIFY, .smtps = true, .mx_secure = true, .tls_ca = S("/ca.pem"), .login_user = S("u"),
+        .tls = ROUTE_TLS_VERIFY, .smtps = true, .hosts_secure = true, .tls_ca = S("/ca.pem"), .login_user = S("u"),
         .login_file = S("/p"), .login_token = true, .allow_private = prefixes, .allow_private_count = 1,
         .hosts = hosts, .host_count = host_count, .envelope = envelope, .indices = indices, .mailboxes = mailboxes,
         .base = S("anna /var/mail"), .quota = 1 << 20, .content = S("Subject: x\r\n\r\nx\r\n"),
@@ -139,7 +139,7 @@ take_job(struct str in, struct arena *arena, bool *out_same)
                 str_eq(j.hosts[1].name, S("192.0.2.7")) && j.hosts[1].fixed.family == ADDRESS_IPV4 &&
                 j.hosts[0].fixed.family == ADDRESS_NONE && same_envelope(&j.envelope, &envelope) && j.indices[2] == 70000 &&
                 j.mailboxes && str_eq(j.mailboxes[1], S("example.org/list")) && str_eq(j.base, S("anna /var/mail")) &&
-                j.quota == 1 << 20 && j.tls == ROUTE_TLS_VERIFY && j.smtps && j.mx_secure && str_eq(j.tls_ca, S("/ca.pem")) &&
+                j.quota == 1 << 20 && j.tls == ROUTE_TLS_VERIFY && j.smtps && j.hosts_secure && str_eq(j.tls_ca, S("/ca.pem")) &&
                 str_eq(j.login_user, S("u")) && str_eq(j.login_file, S("/p")) && j.login_token && j.messages_per_connection == 7 && j.allow_private_count == 1 && j.allow_private[0].bits == 8 &&
                 j.source_ipv4.family == ADDRESS_IPV4 && str_eq(j.content, S("Subject: x\r\n\r\nx\r\n"));
     return true;

@@ -186,7 +186,7 @@ policy_of_others(struct task *t, const struct delivery_host *host, const struct 
     struct str domain = job->configured ? (struct str){ NULL, 0 } : domain_to_ascii(only_domain(t), arena);
     const struct tls_candidate candidate = {
         .hop = { name_for_tls(host->name), addresses->canonical, addresses->secure, addresses->aliased, addresses->port, domain },
-        .minds_dane = job->kind == DELIVERY_SMTP && job->mx_secure,
+        .minds_dane = job->kind == DELIVERY_SMTP && job->hosts_secure,
         .promise_domain = p ? p->domain : (struct str){ NULL, 0 },
         .answer = p && p->known ? &p->answer : NULL,
         .optional = job->envelope.tls_optional,
@@ -207,7 +207,7 @@ is_vouched_for(const struct task *t, const struct delivery_host *host)
     const struct promise *p = t->promise;
     struct str domain = only_domain(t);
 
-    if (t->job.configured || t->job.mx_secure || (!str_is_absent(domain) && name_eq(domain, host->name)))
+    if (t->job.configured || t->job.hosts_secure || (!str_is_absent(domain) && name_eq(domain, host->name)))
         return true;
     return p && p->known && p->answer.found && p->answer.policy.mode != STS_NONE &&
            sts_policy_allows(&p->answer.policy, host->name);

@@ -368,7 +368,7 @@ describe(struct work *w, const struct spool_message *m, struct border_job *out)
         .connect_wait = route->connect_wait,
         .tls = route->tls,
         .smtps = route->implicit_tls,
-        .mx_secure = route->kind != ROUTE_MX || route->mx_secure,
+        .hosts_secure = route->kind != ROUTE_MX || route->mx_secure,
         .tls_ca = arena_keep(&w->arena, route->tls_ca),
         .login_user = arena_keep(&w->arena, route->login_user),
         .login_file = arena_keep(&w->arena, route->login_file),
