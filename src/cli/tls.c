@@ -97,7 +97,7 @@ prepare(struct look *l)
     if (site)
         settings = (struct resolver_settings){ .forwarders = site->forwarders, .forwarder_count = site->forwarder_count };
     settings.resolv_conf = read_or_empty(l, S("/etc/resolv.conf"));
-    struct str anchor = site && !str_is_absent(site->trust_anchor) ? site->trust_anchor : S("/usr/share/dns/root.key");
+    struct str anchor = site && !str_is_absent(site->trust_anchor) ? site->trust_anchor : S(SITE_TRUST_ANCHOR);
     settings.trust_anchor = read_or_empty(l, anchor);
     if (settings.trust_anchor.len == 0)
         cli_fail(&verb_tls, 0, "%.*s cannot be read: DNSSEC vouches for nothing", STR_ARG(anchor));
@@ -117,7 +117,7 @@ prepare(struct look *l)
         if (str_eq(site->authorities[i].path, l->route->tls_ca))
             authorities = site->authorities[i].pem;
     if (str_is_absent(authorities))
-        authorities = read_or_empty(l, S("/etc/ssl/certs/ca-certificates.crt"));
+        authorities = read_or_empty(l, S(SITE_AUTHORITIES));
     size_t count;
     l->trust = tls_trust_new(l->crypto, authorities, &count);
     return EXIT_WELL;
@@ -201,7 +201,7 @@ find_promise(struct look *l)
         return;
     l->promise_domain = domain;
     log_set_level(l->rt, LOG_ERROR); /* what went wrong is in the answer */
-    struct str authorities = read_or_empty(l, site ? site->mta_sts_ca : S("/etc/ssl/certs/ca-certificates.crt"));
+    struct str authorities = read_or_empty(l, site ? site->mta_sts_ca : S(SITE_AUTHORITIES));
     if (err_is(https_open(l->rt, authorities, &https, &why))) {
         cli_fail(&verb_tls, 0, "MTA-STS policies cannot be fetched: %.*s", STR_ARG(text_str(&why)));
     } else {

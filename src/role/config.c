@@ -524,7 +524,7 @@ static const struct setting resolver_table[] = {
       .help = STR("Which resolvers to ask; without this, those of the system, validating by ourselves") },
     { STR("trust-anchor"), STR("FILE"), SETTING_PATH, .offset = offsetof(struct site, trust_anchor),
       .help = STR("Keys that DNSSEC begins with, DS or DNSKEY records one on a line, instead of those of the root "
-                  "(/usr/share/dns/root.key)") },
+                  "(" SITE_TRUST_ANCHOR ")") },
 };
 static const struct setting_table resolver_settings = SETTING_TABLE(resolver_table);
 
@@ -815,7 +815,7 @@ static const struct setting route_table[] = {
                   "use of that is logged") },
     { STR("tls-ca"), STR("FILE"), SETTING_CUSTOM, .read = read_tls_ca,
       .help = STR("Who may vouch for certificates, PEM; without this, whom the system trusts "
-                  "(/etc/ssl/certs/ca-certificates.crt)") },
+                  "(" SITE_AUTHORITIES ")") },
     { STR("source"), STR("IP [IP] [helo NAME]"), SETTING_CUSTOM, .read = read_source,
       .help = STR("Our own address for these connections, one for each family, and the name that belongs to it") },
     { STR("family"), STR("any|ipv4|ipv6"), SETTING_CHOICE, IN_ROUTE(route.family), .choices = families,
@@ -992,7 +992,7 @@ static const struct setting site_table[] = {
          STR("Whether what other domains promise about encryption of mail to them (MTA-STS, RFC 8461) is looked up and "
              "kept to")},
     {STR("mta-sts-ca"), STR("FILE"), SETTING_PATH, .offset = offsetof(struct site, mta_sts_ca),
-     .fallback = STR("/etc/ssl/certs/ca-certificates.crt"),
+     .fallback = STR(SITE_AUTHORITIES),
      .help = STR("Who vouches for the web servers that their policies are fetched from, PEM")},
     {STR("users"), STR("file FILE | dovecot SOCKET"), SETTING_CUSTOM, .read = read_users, .block = &users_settings,
      .help = STR("Who may submit, and their passwords: a file that \"postrider user\" writes, or Dovecot's auth socket")},

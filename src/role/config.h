@@ -19,6 +19,10 @@
 #include "sasl/mechanism.h"
 #include "smtp/server.h"
 
+/* Debian's ca-certificates and dns-root-data: whom the system trusts, and what DNSSEC begins with. */
+#define SITE_AUTHORITIES "/etc/ssl/certs/ca-certificates.crt"
+#define SITE_TRUST_ANCHOR "/usr/share/dns/root.key"
+
 enum listener_kind { LISTENER_MX, LISTENER_SUBMISSION, LISTENER_SUBMISSIONS };
 
 struct site_listener {

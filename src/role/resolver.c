@@ -105,7 +105,7 @@ prepare(struct role *role)
     struct str own = role->site->trust_anchor;
 
     w->role = role;
-    w->trust_anchor_path = str_is_absent(own) ? S("/usr/share/dns/root.key") : own;
+    w->trust_anchor_path = str_is_absent(own) ? S(SITE_TRUST_ANCHOR) : own;
     role->ctx = w;
     scope_init(&w->queries, role->rt);
     arena_init(&w->arena, rt_mem(role->rt), 4096, 4 * FILE_MAX_BYTES);

@@ -16,7 +16,6 @@
 
 #include <string.h>
 
-#define AUTHORITIES "/etc/ssl/certs/ca-certificates.crt" /* Debian's ca-certificates */
 enum { AUTHORITIES_BYTES = 4 << 20 };
 enum { READ_PIECE = 56 << 10, ARENA_MAX = 64 << 20, DNS_CACHE_BYTES = 4 << 20, OWN_ADDRESSES_MAX = 64 };
 
@@ -110,7 +109,7 @@ trust_for(struct sender *s, const struct border_job *job)
     const struct site *site = s->role->site;
 
     if (job->tls_ca.len == 0)
-        return trust_of(s, &s->own_trust, s->authorities, S(AUTHORITIES));
+        return trust_of(s, &s->own_trust, s->authorities, S(SITE_AUTHORITIES));
     for (size_t i = 0; i < site->authorities_count; i++)
         if (str_eq(site->authorities[i].path, job->tls_ca))
             return trust_of(s, &s->own_route_trusts[i], site->authorities[i].pem, job->tls_ca);
@@ -622,7 +621,7 @@ prepare(struct role *role)
     CHECK(!err_is(e)); /* as in receiver.c */
     s->own_tls = tls_client_new(s->own_crypto);
     arena_init(&s->files, rt_mem(role->rt), 4096, 2 * AUTHORITIES_BYTES);
-    if (err_is(host_read_file(role->rt, S(AUTHORITIES), AUTHORITIES_BYTES, &s->files, FOREVER, &s->authorities)))
+    if (err_is(host_read_file(role->rt, S(SITE_AUTHORITIES), AUTHORITIES_BYTES, &s->files, FOREVER, &s->authorities)))
         s->authorities = S(""); /* which is said when somebody has to be verified */
     s->own_route_trusts =
         arena_alloc(&s->files, (role->site->authorities_count + 1) * sizeof(struct tls_trust *));
