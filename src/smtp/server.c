@@ -673,6 +673,7 @@ run_xclient(struct session *s, struct str args, int64_t until)
     if (s->admitted && h->leave)
         h->leave(h->ctx, s->client);
     begin_anew(s);
+    s->client->tls.client_name = (struct str){ 0 }; /* the certificate is the proxy's */
     s->auth_failures = 0;
     take_told(s, &x);
     h->told(h->ctx, s->client, x.addr == XCLIENT_KEPT || x.addr == XCLIENT_SAID);

@@ -1395,8 +1395,10 @@ speaks_for_others(struct peer *p)
     EXPECT_STR(p->t, p->client.helo, S("client.test"));
 
     test_case(p->t, "another client");
+    p->client.tls.client_name = S("proxy.test");
     peer_send(p, tell);
     peer_expect(p, S("220"));
+    EXPECT(p->t, str_is_absent(p->client.tls.client_name)); /* the certificate was the proxy's */
     EXPECT_INT(p->t, p->site->admitted, p->site->left + 1);
     EXPECT_INT(p->t, p->site->told, 1);
     EXPECT_INT(p->t, p->client.address.family, ADDRESS_IPV6);
