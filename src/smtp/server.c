@@ -462,7 +462,7 @@ answer(struct session *s, struct str line)
         return count_wrong(s, reply);
     if (c->run == run_mail || !(c->flags & CARRIES))
         s->mail_refused = c->run == run_mail && !reply_is_positive(reply);
-    if (!(c->flags & CARRIES) || s->mail_refused)
+    if (!(c->flags & CARRIES) || s->mail_refused || reply == &reply_no_valid_recipients)
         s->idle_commands += c->run != run_quit;
     return s->idle_commands > s->settings->idle_commands_max ? &reply_too_many_idle : reply;
 }
@@ -1549,6 +1549,7 @@ message_end(struct session *s, const struct reply *refusal)
 
     if (!reply_is_positive(reply) && s->phase != CHUNK_REFUSED) /* which was logged */
         log_refusal(s, reply);
+    s->idle_commands += !reply_is_positive(reply);
     transaction_end(s);
     return reply;
 }

@@ -691,6 +691,40 @@ holds_limits(struct peer *p)
     peer_expect(p, S("421 end"));
     peer_leave(p);
 
+    test_case(p->t, "the same with DATA and with chunks that no recipient is there for");
+    for (int i = 0; i < 2; i++) {
+        peer_connect(p);
+        peer_begin(p);
+        peer_send(p, S("MAIL FROM:<>\r\nRCPT TO:<nobody@local.test>\r\n"));
+        peer_expect(p, S("250 550"));
+        repeat(p, i ? S("BDAT 1 LAST\r\nx") : S("DATA\r\n"), 99, S("554"));
+        peer_send(p, i ? S("BDAT 1 LAST\r\nx") : S("DATA\r\n"));
+        peer_expect(p, S("421 end"));
+        peer_leave(p);
+    }
+
+    test_case(p->t, "and with messages that are all refused");
+    for (int i = 0; i < 2; i++) {
+        peer_connect(p);
+        peer_begin(p);
+        for (int j = 0; j < 100; j++) {
+            peer_send(p, S("MAIL FROM:<>\r\nRCPT TO:<ok@local.test>\r\n"));
+            peer_expect(p, S("250 250"));
+            peer_send(p, i ? S("BDAT 2 LAST\r\nx\n") : S("DATA\r\n"));
+            if (i == 0) {
+                peer_expect(p, S("354"));
+                peer_send(p, S("x\n\r\n.\r\n"));
+            }
+            if (!peer_expect(p, i && j == 99 ? S("421 end") : S("550")))
+                break;
+        }
+        if (i == 0) {
+            peer_send(p, S("MAIL FROM:<>\r\n"));
+            peer_expect(p, S("421 end"));
+        }
+        peer_leave(p);
+    }
+
     test_case(p->t, "20 refused recipients and none accepted, and one more");
     peer_connect(p);
     peer_begin(p);
