@@ -1045,6 +1045,7 @@ run_data(struct session *s, struct str args, int64_t until)
 /* ---- BDAT: RFC 3030 section 2 ------------------------------------------------------------------------------------ */
 
 static const struct reply *receive_chunk(struct session *, uint64_t size, bool store);
+static const struct reply *rate_refusal(struct session *);
 static void content_store(struct session *, const struct content_parts *);
 static const struct reply *content_refusal(struct session *);
 static void header_keep(struct session *, struct str part);
@@ -1083,6 +1084,8 @@ run_bdat(struct session *s, struct str args, int64_t until)
     refusal = args.len > 0 && !last ? &reply_bdat_word : chunk_refusal(s, until);
 
     const struct reply *gone = receive_chunk(s, size, !refusal);
+    if (!gone && !last)
+        gone = rate_refusal(s);
     if (gone)
         return gone;
     if (!refusal && last) {
@@ -1394,23 +1397,15 @@ header_complete(struct session *s)
 }
 
 /*
- * Waits for the next bytes of content. NULL: they are there. Whoever drips is not waited for: over each rate_window of
- * waiting (what we take ourselves does not count) rate_bytes a second must have come.
+ * Whoever drips is not waited for: over each rate_window of waiting, be it for content or for the next chunk (what we take
+ * ourselves does not count), rate_bytes a second must have come. NULL: they have.
  */
 static const struct reply *
-content_wait(struct session *s)
+rate_refusal(struct session *s)
 {
     const struct listener_settings *set = s->settings;
     struct transaction *t = &s->transaction;
-    int64_t began = rt_now(s->rt);
-    uint64_t bytes = s->in.bytes;
 
-    flush(s);
-    struct err e = input_fill(&s->in, began + set->block_wait);
-    if (err_is(e))
-        return lost(s, e, &reply_content_timeout);
-    t->waited += rt_now(s->rt) - began;
-    t->window_bytes += s->in.bytes - bytes;
     if (t->waited < set->rate_window)
         return NULL;
     bool too_slow = t->window_bytes < set->rate_bytes * (uint64_t)(t->waited / MILLISECOND) / 1000;
@@ -1420,6 +1415,23 @@ content_wait(struct session *s)
         return NULL;
     end(s, S("content came too slowly"));
     return &reply_content_too_slow;
+}
+
+/* Waits for the next bytes of content. NULL: they are there. */
+static const struct reply *
+content_wait(struct session *s)
+{
+    int64_t began = rt_now(s->rt);
+    const struct reply *refusal = rate_refusal(s);
+
+    if (refusal)
+        return refusal;
+    flush(s);
+    struct err e = input_fill(&s->in, began + s->settings->block_wait);
+    if (err_is(e))
+        return lost(s, e, &reply_content_timeout);
+    s->transaction.waited += rt_now(s->rt) - began;
+    return NULL;
 }
 
 /* All of a DATA message: returns the reply to its end. */
@@ -1436,6 +1448,7 @@ receive_content(struct session *s)
         size_t taken = content_scan(&t->content, input_here(&s->in), &parts);
         content_store(s, &parts);
         input_take(&s->in, taken);
+        t->window_bytes += taken;
     }
     return message_end(s, content_refusal(s));
 }
@@ -1459,6 +1472,7 @@ receive_chunk(struct session *s, uint64_t size, bool store)
             content_store(s, &parts);
         }
         input_take(&s->in, here.len);
+        t->window_bytes += here.len;
         size -= here.len;
     }
     return NULL;
@@ -1779,6 +1793,8 @@ flush(struct session *s)
 static struct err
 command_wait(struct session *s, int64_t until)
 {
+    int64_t began = rt_now(s->rt);
+
     flush(s);
     if (s->broken)
         return ERR(ERR_CLOSED, "write to the client");
@@ -1789,7 +1805,10 @@ command_wait(struct session *s, int64_t until)
         s->out_cap = 0;
         TRY(input_rest(&s->in, until));
     }
-    return input_fill(&s->in, until);
+    TRY(input_fill(&s->in, until));
+    if (s->phase & (CHUNKS | CHUNK_REFUSED))
+        s->transaction.waited += rt_now(s->rt) - began;
+    return OK;
 }
 
 static bool
