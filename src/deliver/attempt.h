@@ -65,7 +65,7 @@ struct attempt {
     bool only_521;                 /* every host so far said that it takes no mail: RFC 7504 */
     bool only_unfit;               /* no host so far, and none ever, has what the message needs: REQUIRETLS, RFC 8689 */
     bool only_absent;              /* every host so far authoritatively has no address */
-    bool tried;                    /* some host's turn came */
+    uint32_t own_preference;       /* our best in the MX list, NOBODY: we are not in it. Only better ones are tried */
     bool met_ourselves;            /* one that was tried calls itself as we do */
     struct trouble trouble;
 };

@@ -7,7 +7,7 @@
 #include "deliver/attempt.h"
 #include "message/domain.h"
 
-enum { RESOLVE_S = 60 };
+enum { RESOLVE_S = 60, NOBODY = UINT16_MAX + 1 };
 
 static const struct address *
 source_for(const struct attempt *a, const struct address *to)
@@ -209,6 +209,14 @@ is_own_name(const struct attempt *a, struct str name)
     return false;
 }
 
+/* Mail for a host that is no better than ourselves would come back to us: RFC 5321 section 5.1. */
+static void
+note_ourselves(struct attempt *a, const struct delivery_host *host)
+{
+    if (host->preference < a->own_preference)
+        a->own_preference = host->preference;
+}
+
 /*
  * We know our addresses only where listeners name them, and not what leads here from outside: a backup whose MX record has
  * another name of ours would be its own next hop, over and over, until the message had too many Received fields. Another
@@ -218,6 +226,7 @@ static void
 meet_ourselves(struct attempt *a, const struct target *to)
 {
     a->met_ourselves = true;
+    note_ourselves(a, to->host);
     a->only_521 = a->only_absent = a->only_unfit = false;
     if (!a->trouble.set) /* or a better host was tried: what is wrong with that one says more */
         attempt_trouble(a, to, OUTCOME_ABOUT_DESTINATION, S("4.4.6"),
@@ -414,7 +423,6 @@ target_text(struct attempt *a, struct str name, const struct address *to)
 struct targets {
     struct target list[LIMIT_MX_HOSTS * LIMIT_MX_ADDRESSES];
     size_t count;
-    bool own; /* one of the hosts is ourselves */
 };
 
 static void
@@ -429,7 +437,7 @@ targets_add(struct attempt *a, struct targets *targets, const struct delivery_ho
         return;
     }
     if (!a->job->configured && is_own_address(a, &to)) {
-        targets->own = true;
+        note_ourselves(a, host);
         return;
     }
     if (!a->job->configured && address_is_forbidden_target(&to) && !is_allowed_private(a, &to)) {
@@ -527,29 +535,32 @@ targets_add_resolved(struct attempt *a, struct targets *targets, const struct de
     a->only_521 = a->only_unfit = false;
 }
 
-/* All hosts of one preference. False: one of them is ourselves, so there is nothing to be had here or further on. */
-static bool
+/* All hosts of one preference whose turn it is. */
+static void
 try_preference(struct attempt *a, const struct delivery_host *const *hosts, size_t count)
 {
     struct targets *targets = arena_new(&a->own_job, struct targets);
 
     for (size_t i = 0; i < count && !a->stop; i++) {
-        if (!a->job->configured && is_own_name(a, hosts[i]->name))
-            targets->own = true;
-        else if (hosts[i]->fixed.family != ADDRESS_NONE)
+        if (hosts[i]->preference >= a->own_preference)
+            continue;
+        if (hosts[i]->fixed.family != ADDRESS_NONE)
             targets_add_fixed(a, targets, hosts[i]);
         else
             targets_add_resolved(a, targets, hosts[i]);
     }
-    if (targets->own)
-        return false;
-    a->tried = true;
-    for (size_t i = 0; i < targets->count && a->pending > 0 && !a->stop && !a->met_ourselves; i++)
-        try_target(a, &targets->list[i]);
-    return !a->met_ourselves;
+    for (size_t i = 0; i < targets->count && a->pending > 0 && !a->stop; i++)
+        if (targets->list[i].host->preference < a->own_preference)
+            try_target(a, &targets->list[i]);
 }
 
-/* By preference, equal ones in random order, every time: RFC 5321 section 5.1. */
+static bool
+goes_before(const struct delivery_host *a, const struct delivery_host *b)
+{
+    return a->turn != b->turn ? a->turn < b->turn : a->preference < b->preference;
+}
+
+/* In their turns, those of one by preference, equal ones in random order, every time: RFC 5321 section 5.1. */
 static const struct delivery_host **
 order_hosts(struct attempt *a)
 {
@@ -568,7 +579,7 @@ order_hosts(struct attempt *a)
         const struct delivery_host *host = hosts[i];
         size_t at = i;
 
-        for (; at > 0 && hosts[at - 1]->preference > host->preference; at--)
+        for (; at > 0 && goes_before(host, hosts[at - 1]); at--)
             hosts[at] = hosts[at - 1];
         hosts[at] = host;
     }
@@ -624,14 +635,33 @@ settle_all_pending(struct attempt *a, struct outcome outcome)
             attempt_settle(a, i, outcome);
 }
 
+/* A name of ours counts from the beginning, wherever the host stands; an address only once it is known. */
 static void
-settle_rest(struct attempt *a, bool loop)
+find_ourselves(struct attempt *a)
+{
+    a->own_preference = NOBODY;
+    for (size_t i = 0; i < a->job->host_count; i++)
+        if (!a->job->configured && is_own_name(a, a->job->hosts[i].name))
+            note_ourselves(a, &a->job->hosts[i]);
+}
+
+static bool
+are_best(const struct attempt *a)
+{
+    for (size_t i = 0; i < a->job->host_count; i++)
+        if (a->job->hosts[i].preference < a->own_preference)
+            return false;
+    return a->job->host_count > 0 && !a->met_ourselves;
+}
+
+static void
+settle_rest(struct attempt *a)
 {
     struct outcome *o = &a->trouble.outcome;
 
     if (a->pending == 0)
         return;
-    if (loop && !a->tried) {
+    if (are_best(a)) {
         settle_all_pending(a, attempt_outcome(a, NULL, OUTCOME_FAILED, OUTCOME_ABOUT_DESTINATION, S("5.4.6"),
                                               S("mail for this domain would come back to us: its MX list names us")));
         return;
@@ -654,7 +684,6 @@ smtp_deliver(struct rt *rt, const struct delivery_job *job, const struct deliver
              struct outcome *out_outcomes, struct delivery_figures *out_figures)
 {
     struct attempt *a = mem_new(rt_mem(rt), struct attempt);
-    bool loop = false;
 
     CHECK(job->recipient_count > 0);
     CHECK(job->recipient_count <= LIMIT_RCPT_PER_JOB);
@@ -675,16 +704,17 @@ smtp_deliver(struct rt *rt, const struct delivery_job *job, const struct deliver
     arena_init(&a->own_job, rt_mem(rt), 4096, (size_t)2 << 20);
     arena_init(&a->own_scratch, rt_mem(rt), 4096, (size_t)4 << 20);
     prepare_addressees(a);
+    find_ourselves(a);
 
     const struct delivery_host **hosts = order_hosts(a);
     size_t host_count = job->host_count < LIMIT_MX_HOSTS ? job->host_count : LIMIT_MX_HOSTS;
-    for (size_t from = 0, to; from < host_count && a->pending > 0 && !a->stop && !loop; from = to) {
+    for (size_t from = 0, to; from < host_count && a->pending > 0 && !a->stop; from = to) {
         to = from + 1;
-        while (to < host_count && hosts[to]->preference == hosts[from]->preference)
+        while (to < host_count && !goes_before(hosts[from], hosts[to]))
             to++;
-        loop = !try_preference(a, hosts + from, to - from);
+        try_preference(a, hosts + from, to - from);
     }
-    settle_rest(a, loop);
+    settle_rest(a);
     CHECK(a->pending == 0);
     arena_done(&a->own_scratch);
     arena_done(&a->own_job);

@@ -20,6 +20,7 @@ struct delivery_host {
     struct str name;       /* A-labels; for a fixed address what people should read ("localhost", "[192.0.2.1]") */
     uint16_t preference;
     struct address fixed;  /* ADDRESS_NONE: resolve the name and use settings.port. Else it has its port, or a path */
+    uint16_t turn;         /* lower ones first, whatever their preference: the queue's order. All 0: by preference */
 };
 
 struct delivery_job {

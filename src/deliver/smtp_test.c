@@ -706,6 +706,7 @@ struct lookup_case {
     struct str hosts;  /* "10 a=192.0.2.1; 20 b=none": none (NXDOMAIN), fail, or addresses */
     struct str wanted; /* kind, enhanced code */
     bool allow, lmtp, port_25;
+    bool as_listed; /* in the order of this list, as the queue may want it */
 };
 
 struct lookup {
@@ -774,8 +775,8 @@ run_lookup(struct rt *rt, void *arg)
         struct str one = str_trim(str_cut(&rest, ';'));
 
         EXPECT(t, str_to_u64(str_cut_word(&one), &preference));
-        hosts[count] = (struct delivery_host){ .name = str_trim(str_cut(&one, '=')), .preference = (uint16_t)preference
-          };
+        hosts[count] = (struct delivery_host){ .name = str_trim(str_cut(&one, '=')), .preference = (uint16_t)preference,
+                                                 .turn = world->c->as_listed ? (uint16_t)count : 0 };
     }
     arena_init(&arena, rt_mem(rt), 4096, (size_t)1 << 20);
     struct envelope envelope = { .reverse_path = S("a@a.example") };
@@ -820,11 +821,18 @@ chooses_hosts(struct test *t)
           STR("a F5.4.6"), .allow = true },
         { "the sixth is not", STR("10 a=127.0.0.1,127.0.0.1,127.0.0.1,127.0.0.1,127.0.0.1,192.0.2.25"),
           STR("a L4.4.1"), .allow = true },
-        { "we are among equals: a loop", STR("10 a=192.0.2.25; 10 ME.example.=none"), STR("a F5.4.6") },
+        { "we are among equals: a loop", STR("10 a=192.0.2.25; 10 ME.example.=none"), STR(" F5.4.6") },
         { "we are the second: only the better one", STR("10 a=fail; 20 me.example=fail; 30 c=fail"), STR("a L4.4.3") },
         { "own address further on", STR("10 a=fail; 20 b=192.0.2.25; 30 c=fail"), STR("ab L4.4.3") },
         { "LMTP keeps off port 25",
           STR("10 a=127.0.0.1"), STR("a L4.3.5"), .allow = true, .lmtp = true, .port_25 = true },
+        { "we are a backup, and the better one's turn is later", STR("20 me.example=fail; 10 a=fail"), STR("a L4.4.3"), .as_listed = true },
+        { "the same by address", STR("20 b=192.0.2.25; 10 a=fail; 30 c=fail"), STR("ba L4.4.3"), .as_listed = true },
+        { "nor its equals, and not what is behind us", STR("20 c=fail; 30 d=fail; 20 me.example=fail; 10 a=fail"), STR("a L4.4.3"),
+          .as_listed = true },
+        { "we are the best, though others come first", STR("20 b=fail; 10 me.example=fail"), STR(" F5.4.6"), .as_listed = true },
+        { "the same by address: the better one has no more to say", STR("20 b=none; 10 a=192.0.2.25"), STR("ba F5.4.6"),
+          .as_listed = true },
         { "one address of several is ours", STR("10 a=127.0.0.1,192.0.2.25"), STR("a F5.4.6"), .allow = true },
     };
 

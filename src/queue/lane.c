@@ -610,7 +610,7 @@ lane_order_hosts(struct queue_lane *l, const struct lane_limit *first, int64_t n
         sorted[at] = (struct sortable){ h, by };
     }
     for (size_t i = 0; i < count; i++)
-        out[i] = (struct mx_host){ sorted[i].host->limit->name, (uint16_t)i };
+        out[i] = (struct mx_host){ sorted[i].host->limit->name, sorted[i].host->rank };
     return count;
 }
 

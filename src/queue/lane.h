@@ -124,7 +124,7 @@ size_t lane_take(struct queue_lane *, size_t max, struct list *out);
 /* A job begins. Returns the host that it counts at, to be tried first; NULL for a lane without hosts. */
 struct lane_limit *lane_begin(struct queue_lane *, int64_t now);
 /* In the order to try them: those thought down last, then by preference, `first` before its equals, else by chance.
- * Their new preferences are 0, 1, 2, ...: the sender has no choice left. */
+ * Their preferences are their ranks, 0, 1, 2, ... by the MX records: where we are one of them, it is these that count. */
 size_t lane_order_hosts(struct queue_lane *, const struct lane_limit *first, int64_t now, struct mx_host *out,
                         size_t cap);
 

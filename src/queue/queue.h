@@ -90,7 +90,7 @@ struct queue_job { /* everything that it points to lives until the job's end */
     uint32_t lane;              /* give it to a hand that has a connection of this lane open, if there is one */
     struct str lane_key;
     const struct route *route;
-    struct mx_host hosts[LIMIT_MX_HOSTS]; /* ROUTE_MX: in the order to try them, which their preferences say too */
+    struct mx_host hosts[LIMIT_MX_HOSTS]; /* ROUTE_MX: in the order to try them; preference: their ranks */
     size_t host_count;
     uint16_t attempts;          /* most of any of its recipients, before this one */
 

@@ -625,7 +625,8 @@ equal_hosts_take_turns(struct test *t)
         struct queue_job job = next(&w, ANY);
         EXPECT_INT(t, job.host_count, 4);
         EXPECT_STR(t, job.hosts[3].name, S("c.test"));
-        EXPECT_INT(t, job.hosts[3].preference, 3);
+        EXPECT_INT(t, job.hosts[2].preference, 0);
+        EXPECT_INT(t, job.hosts[3].preference, 1);
         first[job.hosts[0].name.ptr[0] == 'a' ? 0 : job.hosts[0].name.ptr[0] == 'b' ? 1 : 2]++;
         finish(&w, job, &delivered);
     }
@@ -637,6 +638,8 @@ equal_hosts_take_turns(struct test *t)
     struct queue_job job = next(&w, ANY);
     EXPECT_STR(t, job.hosts[0].name, S("d.test"));
     EXPECT_STR(t, job.hosts[1].name, S("c.test"));
+    EXPECT_INT(t, job.hosts[1].preference, 1);
+    EXPECT_INT(t, job.hosts[2].preference, 0); /* later, and yet the better one */
     queue_job_returned(w.q, w.t, job.number);
     pass(&w, 2 * MINUTE);
     job = next(&w, ANY);

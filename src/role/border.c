@@ -287,6 +287,7 @@ border_put_job(struct put *p, const struct border_job *j)
     for (size_t i = 0; i < j->host_count; i++) {
         put_bytes(p, j->hosts[i].name);
         put_u16(p, j->hosts[i].preference);
+        put_u16(p, j->hosts[i].turn);
         border_put_address(p, &j->hosts[i].fixed);
     }
     envelope_put(p, &j->envelope);
@@ -309,6 +310,7 @@ take_hosts(struct take *t, struct arena *arena, struct border_job *out)
     for (size_t i = 0; i < out->host_count && !t->bad; i++) {
         out->hosts[i].name = arena_keep(arena, take_bytes(t, LIMIT_DOMAIN));
         out->hosts[i].preference = take_u16(t);
+        out->hosts[i].turn = take_u16(t);
         out->hosts[i].fixed = border_take_address(t);
     }
 }

@@ -101,7 +101,7 @@ put_job_to(size_t host_count, void *memory, size_t cap)
 {
     struct prefix prefixes[] = { { .bits = 8 } };
     struct delivery_host hosts[LIMIT_MX_HOSTS + 1] = { { .name = STR("mx1.example.org"), .preference = 10 },
-                                                       { .name = STR("192.0.2.7"), .preference = 20 } };
+                                                       { .name = STR("192.0.2.7"), .preference = 20, .turn = 1 } };
     struct str mailboxes[] = { S("example.org/anna"), S("example.org/list"), S("example.net/b") };
     uint32_t indices[] = { 3, 5, 70000 };
     struct border_job job = {
@@ -136,6 +136,7 @@ take_job(struct str in, struct arena *arena, bool *out_same)
     if (!border_take_job(&t, arena, &j))
         return false;
     *out_same = message_id_eq(j.id, id) && j.kind == DELIVERY_MAILDIR && j.alone && j.port == 25 && j.host_count == 2 &&
+                j.hosts[0].preference == 10 && j.hosts[0].turn == 0 && j.hosts[1].preference == 20 && j.hosts[1].turn == 1 &&
                 str_eq(j.hosts[1].name, S("192.0.2.7")) && j.hosts[1].fixed.family == ADDRESS_IPV4 &&
                 j.hosts[0].fixed.family == ADDRESS_NONE && same_envelope(&j.envelope, &envelope) && j.indices[2] == 70000 &&
                 j.mailboxes && str_eq(j.mailboxes[1], S("example.org/list")) && str_eq(j.base, S("anna /var/mail")) &&

@@ -306,6 +306,7 @@ put_hosts(struct work *w, struct border_job *out)
         struct delivery_host *host = &out->hosts[i];
         host->name = route->kind == ROUTE_MX ? w->job.hosts[i].name : route->host;
         host->preference = route->kind == ROUTE_MX ? w->job.hosts[i].preference : 0;
+        host->turn = (uint16_t)i;
         if (address_from_ip(host->name, &host->fixed) || domain_parse_literal(host->name, &host->fixed))
             host->fixed.port = route->port;
         if (route->kind != ROUTE_MX && route->path.len) {
