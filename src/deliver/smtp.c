@@ -122,7 +122,7 @@ try_tls(struct attempt *a, const struct target *to, struct client *client, bool 
         e = client_begin_tls(client, &tls, &reason);
     } else if (!client_has(client_features(client), CLIENT_STARTTLS)) {
         if (strict) {
-            go_without(a, to, TLS_RESULT_NO_STARTTLS, true, S("the host does not offer STARTTLS"));
+            go_without(a, to, TLS_RESULT_NO_STARTTLS, !client_by_helo(client), S("the host does not offer STARTTLS"));
             say_goodbye(a, client);
             return false;
         }

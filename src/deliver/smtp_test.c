@@ -412,6 +412,8 @@ follows_the_reply_table(struct test *t)
     run_cases(t, cases, sizeof cases / sizeof *cases);
 }
 
+#define LOST_AT_EHLO "S: 220 hi\nC: EHLO *\nH\n==\nS: 220 hi\nC: HELO me.example\nS: 250 hi\n"
+#define REFUSES_EHLO "S: 220 hi\nC: EHLO *\nS: 550 no\nC: HELO me.example\nS: 250 hi\n"
 #define BY_HI "S: 220 hi\nC: EHLO *\nS: 250-hi\nS: 250-DSN\nS: 250-DELIVERBY\nS: 250 PIPELINING\n"
 #define BY_REST RCPT0 RCPT1 "C: DATA\n" OK3 "S: 354 go\nD\nS: 250 ok\n" QUIT
 
@@ -435,6 +437,7 @@ keeps_to_what_is_offered(struct test *t)
         { "by, traced, and the next hop does not know it", { STR(HI TAKE QUIT) }, STR("R2.6.0+ h1, R2.6.0+ h1"), .by = "NT" },
         { "by, and the time is over", { STR(BY_HI "C: MAIL FROM:<a@a.example>\n" BY_REST) }, STR("R2.0.0+ h1, R2.0.0+ h1"), .by = "oN" },
         { "by or not at all, and the next hop does not know it", { STR(HI QUIT) }, STR("F5.4.7, F5.4.7"), .by = "R" },
+        { "nor was it asked", { STR(LOST_AT_EHLO QUIT), STR(REFUSES_EHLO QUIT) }, STR("L4.4.7, L4.4.7"), .by = "R" },
         { "by or not at all, and the time is over", { STR(BY_HI QUIT) }, STR("F5.4.7, F5.4.7"), .by = "oR" },
         { "a probe: no content", { STR(HI MAIL RCPT0 RCPT1 "S: 250 ok\nS: 250 2.1.5 yes\nS: 550 5.1.1 no\n" QUIT) },
           STR("D2.1.5+ h1, F5.1.1 h1"), .probe = true },
@@ -503,6 +506,16 @@ keeps_to_what_is_offered(struct test *t)
           "S: 250 ok\nC: DATA\nS: 354 go\nD\nS: 250 ok\n" QUIT) }, STR("D2.0.0 h1, D2.0.0 h1"), .rcpt =
             STR("b\xc3\xbc@b.example"),
           .smtputf8 = true },
+        { "local part in UTF-8, EHLO lost: that one waits", { STR(LOST_AT_EHLO MAIL "S: 250 ok\n" RCPT1 "S: 250 ok\nC: DATA\nS: 354 go\nD\n"
+          "S: 250 ok\n" QUIT) }, STR("L4.6.7, D2.0.0 h1"), .rcpt = STR("b\xc3\xbc@b.example"), .smtputf8 = true },
+        { "the same goes to the next host", { STR(REFUSES_EHLO QUIT), STR("S: 220 hi\nC: EHLO *\nS: 250-hi\nS: 250-8BITMIME\n"
+          "S: 250 SMTPUTF8\nC: MAIL FROM:<a@a.example> SMTPUTF8\nS: 250 ok\nC: RCPT TO:<b\xc3\xbc@b.example>\nS: 250 ok\n"
+          "C: DATA\nS: 354 go\nD\nS: 250 ok\n" QUIT) }, STR("D2.0.0 h2"), .rcpt = STR("b\xc3\xbc@b.example"), .smtputf8 = true,
+          .rcpt_count = 1 },
+        { "sender in UTF-8, EHLO refused: all wait", { STR(REFUSES_EHLO QUIT) }, STR("L4.6.7, L4.6.7"),
+          .reverse_path = STR("\xc3\xbc@a.example") },
+        { "8-bit content that may not be encoded, EHLO lost", { STR(LOST_AT_EHLO QUIT) }, STR("L4.6.3, L4.6.3"), .body = BODY_8BITMIME,
+          .content = STR("MIME-Version: 1.0\r\nContent-Type: message/partial; id=x; number=1\r\n\r\n\xe4\r\n") },
         { "sender in UTF-8: nobody", { STR(HI QUIT) }, STR("F5.6.7, F5.6.7"), .reverse_path = STR("\xc3\xbc@a.example")
           },
         { "no SMTPUTF8 without need", {
@@ -677,6 +690,8 @@ never_goes_in_clear_where_it_must_not(struct test *t)
           .tls = TLS_TESTED, .pool = true, .jobs = 2 },
         { "REQUIRETLS, and not offered: that stays so", { STR(NO_TLS) }, STR("F5.7.10"), .rcpt_count = 1, .tls = TLS_STRICT,
           .require_tls = true },
+        { "but not where HELO leaves it open", { STR("S: 220 h\nC: EHLO *\nS: 550 no\nC: HELO *\nS: 250 h\n" BYE) }, STR("L4.7.10"),
+          .rcpt_count = 1, .tls = TLS_STRICT, .require_tls = true },
         { "refused for good", { STR(OFFERS_TLS "S: 554 never\nW\n") }, STR("F5.7.10"), .rcpt_count = 1, .tls = TLS_STRICT,
           .require_tls = true },
         { "refused for now: it waits", { STR(OFFERS_TLS "S: 454 not now\nW\n") }, STR("L4.7.10"), .rcpt_count = 1,

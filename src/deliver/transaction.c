@@ -117,6 +117,7 @@ struct batch { /* the recipients of one transaction */
     const struct recipient *rcpt[LIMIT_RCPT_PER_JOB];
     size_t index[LIMIT_RCPT_PER_JOB]; /* in job->recipients */
     size_t count;
+    bool by_helo; /* nobody asked what the next hop takes */
     struct client_transaction t;
     struct source source;
     struct remote_reply rcpt_reply[LIMIT_RCPT_PER_JOB], final_reply[LIMIT_RCPT_PER_JOB];
@@ -200,12 +201,28 @@ stop_unreadable(struct attempt *a, struct err e)
         attempt_trouble(a, NULL, OUTCOME_ABOUT_MESSAGE, S("4.3.0"), reason);
 }
 
+/* What is not offered after HELO may be after EHLO, another time: the next host, and if there is none the mail waits. */
+static bool
+batch_wait(struct attempt *a, const struct target *to, struct str enhanced, struct str reason)
+{
+    enhanced = arena_printf(&a->own_scratch, "4%.*s", STR_ARG(str_from(enhanced, 1)));
+    attempt_trouble(a, to, OUTCOME_ABOUT_MESSAGE, enhanced, reason);
+    return false;
+}
+
 static bool
 batch_fail(struct attempt *a, const struct target *to, const struct batch *batch, struct str enhanced,
            struct str reason)
 {
     batch_settle(a, batch, attempt_outcome(a, to, OUTCOME_FAILED, OUTCOME_ABOUT_MESSAGE, enhanced, reason));
     return false;
+}
+
+/* The next hop lacks an extension that the message needs. */
+static bool
+batch_unfit(struct attempt *a, const struct target *to, const struct batch *batch, struct str enhanced, struct str reason)
+{
+    return batch->by_helo ? batch_wait(a, to, enhanced, reason) : batch_fail(a, to, batch, enhanced, reason);
 }
 
 /* The other form would be the need itself: RFC 6533 section 3. What no longer fits is left out. */
@@ -233,9 +250,9 @@ batch_fit_addresses(struct attempt *a, const struct target *to, struct batch *ba
     bool sender = !str_is_ascii(t->reverse_path);
 
     if (header && !takes_utf8)
-        return batch_fail(a, to, batch, S("5.6.9"), S("the next hop takes no internationalized header fields"));
+        return batch_unfit(a, to, batch, S("5.6.9"), S("the next hop takes no internationalized header fields"));
     if (sender && !takes_utf8)
-        return batch_fail(a, to, batch, S("5.6.7"), S("the next hop takes no internationalized sender address"));
+        return batch_unfit(a, to, batch, S("5.6.7"), S("the next hop takes no internationalized sender address"));
     t->smtputf8 = header || sender;
     for (size_t i = batch->count; i-- > 0;) {
         if (!a->addressees[batch->index[i]].needs_utf8)
@@ -244,9 +261,12 @@ batch_fit_addresses(struct attempt *a, const struct target *to, struct batch *ba
             t->smtputf8 = true;
             continue;
         }
-        attempt_settle(a, batch->index[i],
-                       attempt_outcome(a, to, OUTCOME_FAILED, OUTCOME_ABOUT_RECIPIENT, S("5.6.7"),
-                                       S("the next hop takes no internationalized addresses")));
+        static const struct str why = STR("the next hop takes no internationalized addresses");
+        if (batch->by_helo)
+            batch_wait(a, to, S("5.6.7"), why);
+        else
+            attempt_settle(a, batch->index[i],
+                           attempt_outcome(a, to, OUTCOME_FAILED, OUTCOME_ABOUT_RECIPIENT, S("5.6.7"), why));
         batch_drop(batch, i);
     }
     for (size_t i = 0; i < batch->count && !t->smtputf8; i++) {
@@ -279,8 +299,8 @@ batch_fit_body(struct attempt *a, const struct target *to, struct batch *batch, 
     case CONVERT_NOT_NEEDED:
         return true;
     case CONVERT_IMPOSSIBLE:
-        return batch_fail(a, to, batch, S("5.6.3"),
-                          S("the next hop takes no 8-bit content, and this cannot be converted"));
+        return batch_unfit(a, to, batch, S("5.6.3"),
+                           S("the next hop takes no 8-bit content, and this cannot be converted"));
     case CONVERT_NEEDED:
         break;
     }
@@ -536,26 +556,42 @@ attempt_use_connection(struct attempt *a, const struct target *to, struct client
 {
     const struct client_features *features = client_features(client);
     bool passes_on = client_has(features, CLIENT_REQUIRETLS) && client_is_encrypted(client);
+    bool by_helo = client_by_helo(client);
     enum next next = NEXT_CONNECTION;
 
     if (attempt_requires_tls(a) && !passes_on && !(a->settings->lmtp && stays_here(to))) {
         attempt_note_tls(a, to, client, a->tls_result);
-        attempt_unfit(a, to, S("4.7.30"), S("the message requires TLS on all of its way (REQUIRETLS), and the next hop does not offer that"));
+        static const struct str why =
+            STR("the message requires TLS on all of its way (REQUIRETLS), and the next hop does not offer that");
+        if (by_helo)
+            batch_wait(a, to, S("4.7.30"), why);
+        else
+            attempt_unfit(a, to, S("4.7.30"), why);
         return NEXT_HOST;
     }
     bool by = client_has(features, CLIENT_DELIVERBY);
     if (a->job->envelope->deliver_or_return && !a->settings->lmtp && (!by || seconds_left(a) == 0)) {
-        attempt_unfit(a, to, S("4.4.7"), by ? S("the time in which the message was to be delivered is over")
-                                            : S("the message is to be delivered in time or returned (DELIVERBY), and the next hop does not offer that"));
+        struct str why = by || seconds_left(a) == 0
+                             ? S("the time in which the message was to be delivered is over")
+                             : S("the message is to be delivered in time or returned (DELIVERBY), and the next hop does not offer that");
+        if (by_helo && seconds_left(a) > 0)
+            batch_wait(a, to, S("4.4.7"), why);
+        else
+            attempt_unfit(a, to, S("4.4.7"), why);
         return NEXT_HOST;
     }
     while (next == NEXT_CONNECTION && a->pending > 0 && !a->stop && client_is_usable(client)) {
         struct batch *batch = batch_new(a);
         bool reused = client_transactions(client) > 0;
+        size_t pending = a->pending;
 
+        batch->by_helo = by_helo;
         batch_gather(a, batch, features);
-        if (!batch_fit(a, to, batch, features))
+        if (!batch_fit(a, to, batch, features)) {
+            if (a->pending == pending) /* they wait for another host */
+                next = NEXT_HOST;
             continue;
+        }
         batch->t.rcpt_count = batch->count;
         batch->t.require_tls = a->job->envelope->require_tls && passes_on;
         batch->t.deliver_within = by ? seconds_left(a) : 0;

@@ -39,6 +39,7 @@ struct client {
     struct client_encryption encryption;
     size_t transactions;
     bool lost;       /* no more can be said */
+    bool by_helo;    /* the latest hello was a HELO */
     bool closing;    /* 421 came, or an early answer: no more transactions */
     bool owes_reset; /* the latest transaction failed after MAIL: RFC 5321 section 4.1.1.5 */
     size_t in_from, in_to;
@@ -92,6 +93,12 @@ const struct client_features *
 client_features(const struct client *c)
 {
     return &c->features;
+}
+
+bool
+client_by_helo(const struct client *c)
+{
+    return c->by_helo;
 }
 
 struct str
@@ -362,6 +369,7 @@ client_hello(struct client *c, struct arena *arena, struct remote_reply *out)
     *out = (struct remote_reply){ 0 };
     c->features = (struct client_features){ 0 };
     c->server_len = 0;
+    c->by_helo = false;
     if (c->settings.lmtp)
         TRY(say_and_read(c, S("LHLO "), name, timeout, arena, take_extension, out));
     else if (!c->settings.helo_only)
@@ -371,7 +379,8 @@ client_hello(struct client *c, struct arena *arena, struct remote_reply *out)
         c->server_len = 0;
     }
     /* Servers before RFC 1869 refuse EHLO: section 4.5 there. LMTP has no HELO. */
-    if (c->settings.helo_only || (!c->settings.lmtp && remote_reply_is_permanent(out) && !c->lost))
+    c->by_helo = c->settings.helo_only || (!c->settings.lmtp && remote_reply_is_permanent(out) && !c->lost);
+    if (c->by_helo)
         TRY(say_and_read(c, S("HELO "), name, timeout, arena, NULL, out));
     return OK;
 }
