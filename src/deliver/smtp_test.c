@@ -574,6 +574,9 @@ keeps_to_what_is_offered(struct test *t)
     }
 }
 
+#define ONE_EACH "S: 220 hi\nC: EHLO *\nS: 250-hi\nS: 250-LIMITS RCPTMAX=1\nS: 250 PIPELINING\n" MAIL
+#define ONE_TAKEN "C: DATA\nS: 250 ok\nS: 250 ok\nS: 354 go\nD\nS: 250 ok\n"
+
 static void
 uses_connections_again(struct test *t)
 {
@@ -587,6 +590,9 @@ uses_connections_again(struct test *t)
         { "RSET after a failed one", { STR(HI GROUP "S: 250 ok\nS: 550 no\nS: 550 no\nS: 503 no\nC: RSET\n" GROUP
           "S: 250 ok\n" OK3 "S: 354 go\nD\nS: 250 ok\n" QUIT) }, STR("F5.0.0 h1, F5.0.0 h1; D2.0.0+ h1, D2.0.0+ h1"),
           .pool = true, .jobs = 2 },
+        { "a reply too many: no other message there", { STR(ONE_EACH RCPT0 ONE_TAKEN "S: 250 what\nC: QUIT\nW\n==\n"
+          ONE_EACH RCPT1 ONE_TAKEN "S: 550 what\nC: QUIT\nW\n==\n" ONE_EACH RCPT0 ONE_TAKEN MAIL RCPT1 ONE_TAKEN QUIT) },
+          STR("D2.0.0 h1, D2.0.0 h1; D2.0.0 h1, D2.0.0 h1"), .pool = true, .jobs = 2 },
         { "as many messages as the route allows", { STR(HI TAKE TAKE QUIT "==\n" HI TAKE QUIT) },
           STR("D2.6.0+ h1, D2.6.0+ h1; D2.6.0+ h1, D2.6.0+ h1; D2.6.0+ h1, D2.6.0+ h1"),
           .pool = true, .jobs = 3, .messages_per_connection = 2 },

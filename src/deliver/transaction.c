@@ -603,7 +603,7 @@ attempt_use_connection(struct attempt *a, const struct target *to, struct client
         a->figures->transactions++;
         attempt_note_tls(a, to, client, a->tls_result);
         next = settle(a, to, batch, lost, reused);
-        if (err_is(lost))
+        if (err_is(lost) || !client_is_quiet(client)) /* what it says to nothing of ours would be the next command's reply */
             break;
     }
     return next;

@@ -1012,12 +1012,15 @@ send_chunks(struct client *c, struct client_transaction *t, struct outgoing *w, 
     size_t ahead = client_has(&c->features, CLIENT_PIPELINING) ? CHUNKS_AHEAD : 0;
     struct lines_repair repair = { 0 };
     size_t owed = 0;
+    bool gone;
 
     while (!w->ended && t->final.code == 0) {
         TRY(outgoing_fill(w));
         TRY(read_chunk_replies(c, t, arena, &owed, ahead));
         if (t->final.code != 0)
             break;
+        if (owed == 0 && has_spoken(c, &gone)) /* to nothing of ours: it would be taken for the reply to the next chunk */
+            return read_early_answer(c, t, arena, OK);
         struct str parts[3] = { S(""), str_new(w->raw, w->len), S("") };
         if (!binary) {
             parts[1] = lines_repair(&repair, parts[1], room);

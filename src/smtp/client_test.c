@@ -397,6 +397,10 @@ sends_content(struct test *t)
           STR("250 250,250 354 452 content"), STR("0123456789\r\n"), .repeat = 400000, .tiny = true },
         { "a 2xx before the end is nonsense", STR(PIPED GROUP ACCEPT "S: 250 done\nZ\n"),
           STR("250 250,250 354 0 content lost protocol"), STR("0123456789\r\n"), .repeat = 400000, .tiny = true },
+        { "chunk: nor is one before the first that is sent", STR(CHUNK MAIL RCPT0 RCPT1
+          "S: 250 ok\nS: 250 ok\nS: 250 ok\nS: 250 one too many\nZ\n"), STR("250 250,250 0 0 content lost protocol"), STR("a\r\n") },
+        { "chunk: a refusal before the first is an answer", STR(CHUNK MAIL RCPT0 RCPT1
+          "S: 250 ok\nS: 250 ok\nS: 250 ok\nS: 452 no room\nZ\n"), STR("250 250,250 0 452 content"), STR("a\r\n") },
         { "the server stops reading", STR(PIPED GROUP ACCEPT "N\n"), STR("250 250,250 354 0 content lost timeout"),
           STR("0123456789\r\n"), .repeat = 400000, .tiny = true },
         { "the source fails: the message must not end", STR(PIPED GROUP ACCEPT "Z\n"),
