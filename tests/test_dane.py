@@ -156,6 +156,8 @@ def world(tmp_path_factory):
     secure += ["mismatch MX 10 mx-bad", *records_for("mx-bad", AS_IT_SHOULD, bad)]
     secure += ["next MX 10 mx-bad", "next MX 20 mx-ee"]
     secure += ["rollover MX 10 mx-both", *records_for("mx-both", AS_IT_SHOULD, bad, ee)]
+    secure += ["junk MX 10 mx-junk"]
+    secure += records_for("mx-junk", AS_IT_SHOULD, "3 0 0 00")  # well-formed, but no certificate
     secure += ["stripped MX 10 mx-clear", *records_for("mx-clear", IN_CLEAR, ee)]
     secure += ["override MX 10 mx-clear"]
     secure += ["unsigned-host MX 10 host.plain.example."]
@@ -245,6 +247,7 @@ def test_all_shared_cases_were_there():
     ("alias", "delivered", {"tls": "verified", "tls-policy": "dane"}),
     ("next", "delivered", {"tls": "verified", "tls-policy": "dane"}),
     ("mismatch", "deferred", {"tls": "none", "tls-policy": "dane", "tls-result": "validation-failure"}),
+    ("junk", "delivered", {"tls": "unverified", "tls-policy": "dane", "tls-result": "tlsa-invalid"}),
     ("stripped", "deferred", {"tls": "none", "tls-policy": "dane", "tls-result": "starttls-not-supported"}),
     ("override", "delivered", {"tls": "none", "tls-policy": "may", "tls-policy-by": "rule"}),
     ("unsigned-host", "delivered", {"tls": "none", "tls-policy": "may", "tls-policy-by": "default"}),

@@ -170,7 +170,7 @@ CASES = {
     "verify-none": (["clear"], policy("none"), None, None, {}),
 }
 DOMAINS = [f"{name}.sts.test" for name in CASES]
-BOTH = ["dane-first.both.test", "dane-fails.both.test", "dane-alone.both.test"]
+BOTH = ["dane-first.both.test", "dane-fails.both.test", "dane-alone.both.test", "dane-junk.both.test"]
 
 
 def records(web_is_there=True, ids="1"):
@@ -191,7 +191,7 @@ def zones(certificates, **how):
         name = domain.split(".")[0]
         both += [f"mta-sts.{name} A {WEB}", f'_mta-sts.{name} TXT "v=STSv1; id=1"']
     both += ["dane-first MX 10 good", "dane-first MX 20 other", "dane-fails MX 10 wrong", "dane-fails MX 20 other",
-             "dane-alone MX 10 wrong"]
+             "dane-alone MX 10 wrong", "dane-junk MX 10 junk", f"junk A {HOSTS['good'][0]}", "_25._tcp.junk TLSA 3 0 0 00"]
     return {"sts.test": records(**how), "both.test": both, "local.test": ["mx A 192.0.2.1"]}
 
 
@@ -202,7 +202,7 @@ def world(tmp_path_factory):
     pages = {f"{name}.sts.test": page for name, (_, page, *_) in CASES.items()}
     pages["relay.sts.test"] = policy("enforce", "relay.sts.test")
     pages |= {"dane-first.both.test": policy("enforce", "other.both.test"), "dane-fails.both.test": policy("enforce", "other.both.test"),
-              "dane-alone.both.test": policy("enforce", "wrong.both.test")}
+              "dane-alone.both.test": policy("enforce", "wrong.both.test"), "dane-junk.both.test": policy("enforce", "junk.both.test")}
     with contextlib.ExitStack() as stack:
         stack.enter_context(own_network())
         dns = stack.enter_context(contextlib.ExitStack())
@@ -292,6 +292,7 @@ def test_a_smarthosts_own_policy(world):
     ("dane-first", "delivered", "good", {"tls-policy-by": "dane", "tls": "verified"}),  # although the policy does not name it
     ("dane-fails", "delivered", "other", {"tls-policy-by": "sts", "tls": "verified"}),
     ("dane-alone", "deferred", None, {"tls-policy-by": "dane"}),                        # although the policy names it
+    ("dane-junk", "deferred", None, {"tls-policy-by": "dane", "tls": "none", "tls-result": "tlsa-invalid"}),
 ])
 def test_a_domain_with_a_dane_host_and_an_mta_sts_host(world, domain, end, host, words):
     address = f"x@{domain}.both.test"

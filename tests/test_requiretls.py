@@ -65,7 +65,7 @@ def world(tmp_path_factory):
               f"_25._tcp.ee TLSA 3 1 1 {association(certificates, 'good', 1, 1)}",
               "kept MX 10 keeps", "dane MX 10 ee", "next MX 10 lacks", "next MX 20 keeps", "lacking MX 10 lacks", "stripped MX 10 clear",
               "misnamed MX 10 wrong", "by-postfix MX 10 postfix", "away MX 10 dead", "away MX 20 lacks", "mismatch MX 10 bad",
-              "dark A 192.0.2.42", f"_25._tcp.dark TLSA 3 1 1 {'00' * 32}", "raised MX 10 dark", "loose MX 10 dark"]
+              "junk MX 10 junk", "junk A 192.0.2.40", "_25._tcp.junk TLSA 3 0 0 00", "dark A 192.0.2.42", f"_25._tcp.dark TLSA 3 1 1 {'00' * 32}", "raised MX 10 dark", "loose MX 10 dark"]
     with contextlib.ExitStack() as stack:
         stack.enter_context(own_network())
         dns = folder / "nsd"
@@ -141,6 +141,13 @@ def test_it_is_passed_on(world, domain):
     assert line.endswith(" REQUIRETLS")
     assert attempt_to(world["server"], address)["tls"] == "verified"
     assert not mail_lines(world["lacks"], address)
+
+
+def test_it_waits_where_the_records_cannot_be_used(world):
+    address = "x@junk.req.test"
+    fate = fates(world["server"], send(world["server"], address))[address]
+    assert end_of(fate) == "deferred" and fate["reply"].startswith("4.7."), fate
+    assert attempt_to(world["server"], address)["tls-result"] == "tlsa-invalid" and not mail_lines(world["keeps"], address)
 
 
 @pytest.mark.parametrize("literal, peer", [("[192.0.2.40]", "keeps"), ("[IPv6:2001:db8::6]", "six")])

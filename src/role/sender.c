@@ -256,6 +256,17 @@ tls_policy(void *arg, const struct delivery_host *host, const struct delivery_ad
     return OK;
 }
 
+/* What can be asked of the host beside its TLSA records: if none of those can be used, that is not undone. */
+static bool
+asks_for_more(const struct task *t)
+{
+    const struct promise *p = t->promise;
+    bool promised = p && !str_is_absent(p->domain) &&
+                    (!p->known || (p->answer.found && p->answer.policy.mode == STS_ENFORCE));
+
+    return promised || (t->job.envelope.require_tls && t->job.envelope.reverse_path.len > 0);
+}
+
 static struct err
 start_tls(void *arg, struct str host, const struct tls_policy *policy, struct wire *wire, int64_t until,
           struct client_encryption *out, enum tls_result *out_result, struct text *reason)
@@ -273,6 +284,8 @@ start_tls(void *arg, struct str host, const struct tls_policy *policy, struct wi
     address_put(&resume, &peer);
     struct tls_expected expected = { .server_name = name_for_tls(host), .policy = policy, .resume = resume.full ? S("") : text_str(&resume) };
     TRY(tls_connect(t->sender->own_tls, wire, &expected, until, &tls, out_result, reason));
+    if (*out_result == TLS_RESULT_TLSA_INVALID && !policy->testing && asks_for_more(t))
+        return ERR(ERR_DENIED, "check a certificate by TLSA records that cannot be used");
     struct tls_facts facts = tls_facts(tls);
     *out = (struct client_encryption){ facts.protocol, facts.cipher, facts.resumed };
     return OK;
