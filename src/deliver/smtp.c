@@ -359,10 +359,12 @@ try_target(struct attempt *a, const struct target *to)
             client = connections_take(a->connections, &key);
         bool reused = client != NULL;
         a->tls_result = TLS_RESULT_OK; /* or it would not have been kept */
-        if (reused)
+        if (reused) {
+            client_set_times(client, &a->settings->times);
             note_host(a, to, true);
-        else
+        } else {
             client = open_connection(a, to, how, &next);
+        }
         if (!client) {
             how = next;
             continue;

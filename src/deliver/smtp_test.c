@@ -26,6 +26,7 @@ struct attempt_case {
     bool by_dns; /* and not the configuration names the hosts */
     uint8_t tls; /* enum tls */
     size_t jobs;       /* of the same kind, one after another; 0: 1 */
+    bool patient_first; /* the first job gives each reply minutes, where the others give it a second */
     uint8_t body, notify;
     const char *by;    /* "N", "RT": to be delivered within ten minutes, or of old: "oN" (RFC 2852) */
 };
@@ -234,9 +235,9 @@ run_case(struct rt *rt, void *arg)
         .connect = 2 * SECOND,
         .messages_per_connection = c->messages_per_connection,
         .smtps = c->tls == TLS_AT_ONCE,
-        .times = { .greeting = SECOND, .hello = SECOND, .mail = SECOND, .rcpt = SECOND, .data = SECOND, .block = SECOND,
-                   .final = SECOND, .quit = SECOND },
     };
+    const struct client_times times = { .greeting = SECOND, .hello = SECOND, .mail = SECOND, .rcpt = SECOND, .data = SECOND,
+                                        .block = SECOND, .final = SECOND, .quit = SECOND };
     struct delivery_hooks hooks = {
         .arg = &source, .addresses = no_addresses, .read = content_read, .tls_policy = tls_policy, .start_tls = start_tls, .tls_trouble = note_trouble,
     };
@@ -247,6 +248,7 @@ run_case(struct rt *rt, void *arg)
     for (size_t i = 0; i < (c->jobs ? c->jobs : 1); i++) {
         if (i > 0)
             text_put(&got, S("; "));
+        settings.times = c->patient_first && i == 0 ? client_times_default() : times;
         smtp_deliver(rt, &job, &settings, &hooks, pool, &arena, outcomes, &figures);
         for (; source.in_clear > 0; source.in_clear--)
             text_put(&got, S("clear "));
@@ -590,6 +592,8 @@ uses_connections_again(struct test *t)
         { "RSET after a failed one", { STR(HI GROUP "S: 250 ok\nS: 550 no\nS: 550 no\nS: 503 no\nC: RSET\n" GROUP
           "S: 250 ok\n" OK3 "S: 354 go\nD\nS: 250 ok\n" QUIT) }, STR("F5.0.0 h1, F5.0.0 h1; D2.0.0+ h1, D2.0.0+ h1"),
           .pool = true, .jobs = 2 },
+        { "who has it next waits as long as its own route says", { STR(HI TAKE GROUP "S: 250 ok\nZ\n") },
+          STR("D2.6.0+ h1, D2.6.0+ h1; L4.4.2, L4.4.2"), .pool = true, .jobs = 2, .patient_first = true },
         { "a reply too many: no other message there", { STR(ONE_EACH RCPT0 ONE_TAKEN "S: 250 what\nC: QUIT\nW\n==\n"
           ONE_EACH RCPT1 ONE_TAKEN "S: 550 what\nC: QUIT\nW\n==\n" ONE_EACH RCPT0 ONE_TAKEN MAIL RCPT1 ONE_TAKEN QUIT) },
           STR("D2.0.0 h1, D2.0.0 h1; D2.0.0 h1, D2.0.0 h1"), .pool = true, .jobs = 2 },

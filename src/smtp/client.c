@@ -77,9 +77,14 @@ client_new(struct stream *stream, const struct client_settings *settings)
     c->settings = *settings;
     text_put(&helo, settings->helo);
     c->settings.helo = text_str(&helo);
-    if (c->settings.times.greeting == 0)
-        c->settings.times = client_times_default();
+    client_set_times(c, &settings->times);
     return c;
+}
+
+void
+client_set_times(struct client *c, const struct client_times *times)
+{
+    c->settings.times = times->greeting == 0 ? client_times_default() : *times;
 }
 
 void

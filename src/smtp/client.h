@@ -101,6 +101,7 @@ struct err client_login(struct client *, const struct sasl_login *, struct arena
 bool client_is_encrypted(const struct client *);
 struct client_encryption client_encryption(const struct client *); /* absent strings: in clear */
 const struct client_features *client_features(const struct client *);
+void client_set_times(struct client *, const struct client_times *); /* of those who go on with it; zeroed: the default */
 bool client_by_helo(const struct client *); /* it was greeted by HELO, so nobody asked what it offers */
 struct str client_server_name(const struct client *); /* as its 250 to EHLO has it; empty: it gave none */
 static inline bool
