@@ -27,13 +27,22 @@ add_host(struct mx_result *r, struct str name, uint16_t preference)
     r->hosts[at] = (struct mx_host){ name, preference };
 }
 
-static bool
-has_host(const struct mx_result *r, struct str name)
+/* A host that is named twice is one host, where it is preferred most. */
+static void
+add_host_once(struct mx_result *r, struct str name, uint16_t preference)
 {
-    for (size_t i = 0; i < r->host_count; i++)
-        if (name_eq(r->hosts[i].name, name))
-            return true;
-    return false;
+    size_t at = 0;
+
+    while (at < r->host_count && !name_eq(r->hosts[at].name, name))
+        at++;
+    if (at < r->host_count) {
+        if (r->hosts[at].preference <= preference)
+            return;
+        r->host_count--;
+        for (; at < r->host_count; at++)
+            r->hosts[at] = r->hosts[at + 1];
+    }
+    add_host(r, name, preference);
 }
 
 static void
@@ -48,8 +57,8 @@ take_hosts(struct mx_result *r, const struct dns_answer *a, struct str domain, s
     r->hosts = arena_alloc(arena, a->count * sizeof *r->hosts);
     for (size_t i = 0; i < a->count; i++) {
         const struct dns_record *record = &a->records[i];
-        if (!str_is_absent(record->name) && !is_root(record->name) && !has_host(r, record->name))
-            add_host(r, record->name, record->preference);
+        if (!str_is_absent(record->name) && !is_root(record->name))
+            add_host_once(r, record->name, record->preference);
     }
     r->status = r->host_count ? MX_OK : MX_NO_ADDRESS;
     if (r->host_count == 0)
