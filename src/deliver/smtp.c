@@ -670,7 +670,8 @@ settle_rest(struct attempt *a)
     }
     if (!a->trouble.set)
         attempt_trouble(a, NULL, OUTCOME_ABOUT_DESTINATION, S("4.4.4"), S("there is no host to go to"));
-    if (a->only_521 || a->only_absent || a->only_unfit) {
+    bool all_seen = a->job->host_count < LIMIT_MX_HOSTS; /* else there may be more than the queue has listed */
+    if (all_seen && (a->only_521 || a->only_absent || a->only_unfit)) {
         o->kind = OUTCOME_FAILED;
         a->trouble.enhanced[0] = '5';
     }

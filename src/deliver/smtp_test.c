@@ -788,7 +788,7 @@ run_lookup(struct rt *rt, void *arg)
     char asked_memory[64], got_memory[64];
     struct text asked = text_init(asked_memory, sizeof asked_memory), got = text_init(got_memory, sizeof got_memory);
     struct lookup lookup = { .c = world->c, .asked = &asked };
-    struct delivery_host hosts[8];
+    struct delivery_host hosts[LIMIT_MX_HOSTS];
     size_t count = 0;
     struct arena arena;
     struct address own;
@@ -796,7 +796,7 @@ run_lookup(struct rt *rt, void *arg)
     uint64_t preference;
 
     EXPECT(t, address_from_ip(S("192.0.2.25"), &own) && prefix_parse(S("127.0.0.0/8"), &loopback));
-    for (struct str rest = world->c->hosts; !str_is_absent(rest) && count < 8; count++) {
+    for (struct str rest = world->c->hosts; !str_is_absent(rest) && count < LIMIT_MX_HOSTS; count++) {
         struct str one = str_trim(str_cut(&rest, ';'));
 
         EXPECT(t, str_to_u64(str_cut_word(&one), &preference));
@@ -832,11 +832,14 @@ run_lookup(struct rt *rt, void *arg)
 static void
 chooses_hosts(struct test *t)
 {
-    static_assert(LIMIT_MX_ADDRESSES == 5, "two of the cases count so far");
+    static_assert(LIMIT_MX_ADDRESSES == 5 && LIMIT_MX_HOSTS == 10, "some of the cases count so far");
+#define NINE_ABSENT "10 a=none; 11 b=none; 12 c=none; 13 d=none; 14 e=none; 15 f=none; 16 g=none; 17 h=none; 18 i=none"
     static const struct lookup_case cases[] = {
         { "by preference", STR("20 b=fail; 10 a=fail; 30 c=fail"), STR("abc L4.4.3") },
         { "nobody exists: fail", STR("10 a=none; 20 b=none"), STR("ab F5.4.4") },
         { "one may exist: defer", STR("10 a=none; 20 b=fail"), STR("ab L4.4.3") },
+        { "nor any of nine: fail", STR(NINE_ABSENT), STR("abcdefghi F5.4.4") },
+        { "nor any of ten, of which there may be more: defer", STR(NINE_ABSENT "; 19 j=none"), STR("abcdefghij L4.4.4") },
         { "refused connection: defer", STR("10 a=127.0.0.1"), STR("a L4.4.1"), .allow = true },
         { "loopback from DNS: never", STR("10 a=127.0.0.1"), STR("a L4.4.4") },
         { "zero network, IPv6 loopback, multicast: never", STR("10 a=0.1.2.3,::1,224.0.0.1"), STR("a L4.4.4") },
