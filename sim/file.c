@@ -518,11 +518,13 @@ dir_list(struct dir *dir, struct arena *arena, enum lane lane, int64_t until, st
 {
     struct file_job j = { .work = work_nothing, .call = CALL_OPEN };
     struct disk *d = dir->process->sim->disk;
-    size_t count = 0;
+    size_t count = 0, bytes = 0;
 
     TRY(run(&j, dir->process, lane, until));
     while (!str_is_absent(disk_name(d, dir->file->inode, count)))
-        count++;
+        bytes += disk_name(d, dir->file->inode, count++).len + 1;
+    if ((count + 1) * sizeof **out_names + bytes > arena->max - arena->used)
+        return ERR(ERR_LIMIT, "read a directory of so many names");
     *out_names = arena_alloc(arena, (count + 1) * sizeof **out_names);
     for (size_t i = 0; i < count; i++)
         (*out_names)[i] = arena_keep(arena, disk_name(d, dir->file->inode, i));

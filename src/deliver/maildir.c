@@ -434,7 +434,7 @@ box_add_sizes(struct box *box, struct str part, struct str except, uint64_t *sum
     TRY(box_open_part(box, part, &dir));
     arena_init(&names, rt_mem(box->rt), 64 << 10, (size_t)256 << 20);
     struct err e = dir_list(dir, &names, LANE_DELIVERY, box->until, &name, &count);
-    for (size_t i = 0; i < count && !err_is(e); i++) {
+    for (size_t i = 0; !err_is(e) && i < count; i++) {
         struct str rest = str_from(name[i], str_find(name[i], S(",S=")));
         struct file *file;
         uint64_t bytes = 0;

@@ -370,6 +370,8 @@ dir_list(struct dir *dir, struct arena *arena, enum lane lane, int64_t until, st
     struct file_job j = { .fd = dir->fd };
     struct err e = run(dir->rt, lane, &j, work_list, until);
 
+    if (!err_is(e) && (j.number + 1) * sizeof **out_names + j.len > arena->max - arena->used)
+        e = ERR(ERR_LIMIT, "read a directory of so many names");
     if (!err_is(e)) {
         *out_names = arena_alloc(arena, (j.number + 1) * sizeof **out_names);
         for (size_t i = 0; i < j.number; i++)

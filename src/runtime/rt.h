@@ -205,7 +205,7 @@ struct err dir_rename_sync(struct dir *from, struct str name, struct dir *to, st
 struct err dir_unlink(struct dir *, struct str name, enum lane, int64_t until);
 struct err dir_sync(struct dir *, enum lane, int64_t until);
 struct err dir_free_space(struct dir *, enum lane, int64_t until, uint64_t *out_bytes, uint64_t *out_inodes);
-/* Calls each(arg, name) for every entry but "." and "..", in byte order of the names. Names live in the arena. */
+/* The names of all entries but "." and "..", in byte order. They live in the arena; ERR_LIMIT: it has no room for them. */
 struct arena;
 struct err dir_list(struct dir *, struct arena *, enum lane, int64_t until, struct str **out_names, size_t *out_count);
 struct err dir_lock(struct dir *, struct str name, int64_t until, struct file **out); /* creates; ERR_BUSY: held */

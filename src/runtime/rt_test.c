@@ -1213,6 +1213,11 @@ WORLD_TEST(directories_list_in_byte_order)
         EXPECT_STR(t, got[3], S("aa"));
         EXPECT_STR(t, got[4], S("b"));
     }
+    struct arena small;
+    arena_init(&small, rt_mem(rt), 512, 100); /* less than the five names and their places */
+    EXPECT_INT(t, dir_list(p.dir, &small, LANE_POOL, FOREVER, &got, &count).kind, ERR_LIMIT);
+    EXPECT_INT(t, small.used, 0);
+    arena_done(&small);
     EXPECT(t, !err_is(dir_make(p.dir, S("sub"), 0700, LANE_POOL, FOREVER)));
     EXPECT_INT(t, dir_make(p.dir, S("sub"), 0700, LANE_POOL, FOREVER).kind, ERR_EXISTS);
     EXPECT(t, !err_is(dir_open_at(p.dir, S("sub"), LANE_POOL, FOREVER, &sub)));
