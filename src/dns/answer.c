@@ -310,6 +310,8 @@ decode(struct decoding *d)
     } else {
         if (!collect_records(d))
             return "a malformed record in a DNS answer";
+        if (a->count == 0 && a->cut) /* there are some: that is not none */
+            return "a DNS answer of records that are too large";
         a->status = a->count > 0 ? DNS_FOUND : DNS_NODATA;
     }
     if (a->status != DNS_FOUND)

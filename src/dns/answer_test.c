@@ -9,7 +9,7 @@
 /* ---- a writer of packets ---------------------------------------------------------------------------------------- */
 
 struct packet {
-    unsigned char bytes[8192];
+    unsigned char bytes[36 << 10];
     size_t len;
 };
 
@@ -343,6 +343,23 @@ too_many_records_are_cut(struct test *t)
 }
 
 static void
+too_large_is_not_none(struct test *t)
+{
+    static const char data[DNS_BYTES_MAX + 1] = { 3, 1, 0 };
+    struct mem mem = mem_libc();
+    struct arena arena;
+    struct packet p;
+
+    arena_init(&arena, &mem, 1024, DNS_ARENA_BYTES);
+    start(&p, FLAGS_OK, S("_25._tcp.m.example"), DNS_TLSA);
+    add_record(&p, false, S("_25._tcp.m.example"), DNS_TLSA, 60, str_new(data, sizeof data));
+    struct dns_answer a = decode(&p, S("_25._tcp.m.example"), DNS_TLSA, DNS_SECURE, &arena);
+    EXPECT_INT(t, a.status, DNS_TEMPORARY);
+    EXPECT_INT(t, a.count, 0);
+    arena_done(&arena);
+}
+
+static void
 goes_over_a_link(struct test *t)
 {
     static unsigned char frame[DNS_ANSWER_ENCODED_MAX];
@@ -412,5 +429,6 @@ believes_no_answer_that_is_not_one(struct test *t)
 TEST_MAIN({ "takes what was asked and no more", takes_what_was_asked_and_no_more }, { "each type", each_type },
           { "status of other packets", status_of_other_packets },
           { "survives cuts and changes", survives_cuts_and_changes },
-          { "too many records are cut", too_many_records_are_cut }, { "goes over a link", goes_over_a_link },
+          { "too many records are cut", too_many_records_are_cut },
+          { "too large is not none", too_large_is_not_none }, { "goes over a link", goes_over_a_link },
           { "believes no answer that is not one", believes_no_answer_that_is_not_one })
