@@ -181,6 +181,7 @@ def world(tmp_path_factory, network):
             "asked.test": ["@ MX 5 knows", "knows A 192.0.2.30", "@ MX 10 mx.local.test.", "@ MX 20 ten.backup.test."],
             "twin.test": ["@ MX 5 silent", "silent A 203.0.113.1", "@ MX 10 another-name", "another-name A 192.0.2.1"],
             "itself.test": ["@ MX 5 dead", "dead A 192.0.2.20", "@ MX 10 another-name", "another-name A 192.0.2.1"],
+            "second.test": ["@ MX 5 dead", "dead A 192.0.2.21", "@ MX 10 second.local.test."],
             "mute.test": ["@ MX 5 silent", "silent A 203.0.113.1", "@ MX 10 mx.local.test."],
         }, broken=["lame.test", "lame.mx.test"]))
         servers = {name: stack.enter_context(ScriptedServer(port=25, host=address)) for name, address in hosts.items()}
@@ -189,7 +190,8 @@ def world(tmp_path_factory, network):
         table = {name: [stack.enter_context(ScriptedServer(answers, port=25, host=host[1]))
                         for answers, host in zip((TABLE_ANSWERS[name], {}), TABLE_HOSTS[name].values())]
                  for name in TABLE_HOSTS}
-        server = stack.enter_context(Postrider(folder / "server", config=SITE))
+        second = "listen mx second {{ address 127.0.0.2:{port}; hostname second.local.test }}\n"
+        server = stack.enter_context(Postrider(folder / "server", config=SITE + second))
         sent = {}
         with smtplib.SMTP("127.0.0.1", server.port, timeout=60) as client:
             for domain, *_ in MX_CASES:
@@ -201,6 +203,12 @@ def world(tmp_path_factory, network):
 
 def got(server, address):
     return sum(any(f"<{address}>" in rcpt.lower() for rcpt in rcpts) for _, rcpts, _ in list(server.messages))
+
+
+def test_a_backup_by_a_listeners_name_waits_while_the_better_host_is_down(world):
+    for address in ("first@second.test", "next@second.test"):  # the second while the queue thinks that host down
+        fate = fates(world["server"], start_message(world["server"], address))[address]
+        assert end_of(fate) == "deferred" and fate["reply"].startswith("4.4.1"), fate
 
 
 # ---- the reply table -----------------------------------------------------------------------------------------------------
