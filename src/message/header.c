@@ -174,6 +174,10 @@ encoded_words_put(struct text *t, struct str bytes, size_t column)
         while (bytes.len) { /* a character is never cut apart: RFC 2047 section 5 */
             struct str rest = bytes;
             uint32_t point;
+            if (bytes.ptr[0] == '\r' || bytes.ptr[0] == '\n') { /* folding is no part of the value: RFC 5322 section 2.2.3 */
+                bytes = str_from(bytes, 1);
+                continue;
+            }
             if (!utf8 || !utf8_take(&rest, &point))
                 rest = str_from(bytes, 1);
             size_t len = bytes.len - rest.len;

@@ -116,7 +116,8 @@ without_quoted_pairs(struct str s, char *room)
     for (size_t i = 0; i < s.len; i++) {
         if (s.ptr[i] == '\\' && i + 1 < s.len)
             i++;
-        room[len++] = byte_is_white(s.ptr[i]) ? ' ' : s.ptr[i];
+        if (s.ptr[i] != '\r' && s.ptr[i] != '\n')
+            room[len++] = byte_is_white(s.ptr[i]) ? ' ' : s.ptr[i];
     }
     return str_new(room, len);
 }
