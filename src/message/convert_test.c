@@ -188,6 +188,15 @@ static const struct {
     { "folding within what is encoded", STR("Subject: \xc3\xa9\r\n \xc3\xa9\r\nTo: \"\xc3\xa9\r\n b\" <a@b.ex>\r\n\r\nx\r\n"),
       CONVERT_TO_7BIT, CONVERT_NEEDED,
       STR("Subject: =?utf-8?Q?=C3=A9_=C3=A9?=\r\nTo: =?utf-8?Q?=C3=A9_b?=\r\n <a@b.ex>\r\n\r\nx\r\n") },
+    { "white space between encoded words is said in them",
+      STR("From: J\xc3\xb6rg M\xc3\xbcller \"\xc3\xa9\" (\xc3\xa9) \xc3\xa9 B <j@x.ex>,\r\n"
+          " =?utf-8?Q?=C3=A9?= \xc3\xa9 =?utf-8?Q?=C3=A9?= \"\xc3\xa9\" <k@x.ex>\r\n"
+          "Subject: =?utf-8?Q?=C3=A9?= \xc3\xa9 \xc3\xa9 =?utf-8?Q?=C3=A9?= b\r\n\r\nx\r\n"),
+      CONVERT_TO_7BIT, CONVERT_NEEDED,
+      STR("From: =?utf-8?Q?J=C3=B6rg?= \r\n =?utf-8?Q?_M=C3=BCller?= \r\n =?utf-8?Q?_=C3=A9?=\r\n (=?utf-8?Q?=C3=A9?=) \r\n"
+          " =?utf-8?Q?=C3=A9?=\r\n B <j@x.ex>, =?utf-8?Q?=C3=A9?= =?utf-8?Q?_=C3=A9_?=\r\n =?utf-8?Q?=C3=A9?="
+          " =?utf-8?Q?_=C3=A9?=\r\n <k@x.ex>\r\n"
+          "Subject: =?utf-8?Q?=C3=A9?= =?utf-8?Q?_=C3=A9_=C3=A9_?=\r\n =?utf-8?Q?=C3=A9?= b\r\n\r\nx\r\n") },
     { "8-bit comment behind a boundary, which stays",
       STR("Content-Type: multipart/a; boundary=\"b\" (\xc3\xa4)\r\n\r\n--b\r\n\r\nx\r\n--b--\r\n"),
       CONVERT_TO_7BIT, CONVERT_NEEDED,

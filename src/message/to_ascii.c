@@ -25,13 +25,21 @@ to_ascii_substitute(struct str field)
 struct folder {
     struct text *out;
     size_t column;
-    bool space; /* one is due before the next word */
+    bool space;   /* one is due before the next word */
+    bool encoded; /* the word before is an encoded one: white space between two of these is not shown (RFC 2047 section 6.2) */
     char substitute;
 };
+
+static bool
+is_encoded_word(struct str word)
+{
+    return word.len > 4 && str_starts(word, S("=?")) && str_ends(word, S("?="));
+}
 
 static void
 fold_put(struct folder *f, struct str word)
 {
+    f->encoded = is_encoded_word(word);
     if (f->space) {
         bool fits = f->column + 1 + word.len <= FIELD_LINE;
         text_put(f->out, fits ? S(" ") : S("\r\n "));
@@ -53,9 +61,11 @@ fold_put_encoded(struct folder *f, struct str bytes)
     encoded_words_put(f->out, bytes, f->column);
     f->column = FIELD_LINE; /* not known: the next word begins a line */
     f->space = true;
+    f->encoded = true;
 }
 
-/* Text that has no structure: runs of words with 8-bit bytes become encoded words. */
+/* Text that has no structure: runs of words with 8-bit bytes become encoded words, with the white space between these and the
+ * encoded words that were there. */
 static void
 convert_text(struct folder *f, struct str value)
 {
@@ -65,6 +75,7 @@ convert_text(struct folder *f, struct str value)
         size_t len = 0;
         while (len < value.len && byte_is_white(value.ptr[len]))
             len++;
+        struct str white = str_slice(value, 0, len);
         bool space = len > 0;
         value = str_from(value, len);
         for (len = 0; len < value.len && !byte_is_white(value.ptr[len]);)
@@ -72,6 +83,8 @@ convert_text(struct folder *f, struct str value)
         struct str word = str_slice(value, 0, len);
         value = str_from(value, len);
         if (str_is_ascii(word)) {
+            if (run.len && is_encoded_word(word))
+                run.len = (size_t)(word.ptr - run.ptr);
             if (run.len)
                 fold_put_encoded(f, run);
             run = S("");
@@ -82,7 +95,7 @@ convert_text(struct folder *f, struct str value)
             run.len = (size_t)(word.ptr + word.len - run.ptr);
         } else {
             f->space |= space;
-            run = word;
+            run = f->encoded ? str_new(white.ptr, white.len + word.len) : word;
         }
     }
     if (run.len)
@@ -108,11 +121,14 @@ take_delimited(struct str *s)
     return inside;
 }
 
+/* With a space in front, if it is to have one: there is room for it where the quotation mark was. */
 static struct str
-without_quoted_pairs(struct str s, char *room)
+without_quoted_pairs(struct str s, bool space, char *room)
 {
     size_t len = 0;
 
+    if (space)
+        room[len++] = ' ';
     for (size_t i = 0; i < s.len; i++) {
         if (s.ptr[i] == '\\' && i + 1 < s.len)
             i++;
@@ -120,6 +136,19 @@ without_quoted_pairs(struct str s, char *room)
             room[len++] = byte_is_white(s.ptr[i]) ? ' ' : s.ptr[i];
     }
     return str_new(room, len);
+}
+
+/* Encoded words of a name, beside each other in `value`: the white space before and behind goes into this one. */
+static struct str
+with_white(const struct folder *f, struct str word, struct str behind)
+{
+    size_t white = 0;
+
+    if (f->encoded && byte_is_white(word.ptr[-1]))
+        word = str_new(word.ptr - 1, word.len + 1);
+    while (white < behind.len && byte_is_white(behind.ptr[white]))
+        white++;
+    return str_starts(str_from(behind, white), S("=?")) ? str_new(word.ptr, word.len + white) : word;
 }
 
 /* From, To and their kind: names and comments are encoded, addresses are not (RFC 2047 section 5). */
@@ -137,7 +166,7 @@ convert_addresses(struct folder *f, struct str value, char *room)
             if (str_is_ascii(inside))
                 fold_put(f, str_slice(before, 0, before.len - value.len));
             else
-                fold_put_encoded(f, without_quoted_pairs(inside, room));
+                fold_put_encoded(f, without_quoted_pairs(inside, f->encoded && byte_is_white(before.ptr[-1]), room));
         } else if (first == '(') {
             struct str inside = take_delimited(&value);
             f->space = true;
@@ -145,7 +174,7 @@ convert_addresses(struct folder *f, struct str value, char *room)
                 fold_put(f, str_slice(before, 0, before.len - value.len));
             } else {
                 fold_put(f, S("("));
-                fold_put_encoded(f, without_quoted_pairs(inside, room));
+                fold_put_encoded(f, without_quoted_pairs(inside, false, room));
                 f->space = false;
                 fold_put(f, S(")"));
             }
@@ -166,7 +195,7 @@ convert_addresses(struct folder *f, struct str value, char *room)
             if (str_is_ascii(word) || str_has_byte(word, '@'))
                 fold_put(f, word);
             else
-                fold_put_encoded(f, word);
+                fold_put_encoded(f, with_white(f, word, value));
         }
     }
 }
@@ -229,7 +258,7 @@ convert_parameters(struct folder *f, struct str value, char *room)
         if (content.len && content.ptr[0] == '"') {
             struct str inside = take_delimited(&content);
             rest = str_trim(content); /* a comment, or nothing that belongs here */
-            content = str_is_ascii(inside) ? inside : without_quoted_pairs(inside, room);
+            content = str_is_ascii(inside) ? inside : without_quoted_pairs(inside, false, room);
         }
         f->space = true;
         if (str_is_ascii(content) || !is_parameter_name(name)) {
