@@ -259,7 +259,7 @@ end_header(struct mime *m, struct str empty_line)
     if (opens_parts)
         m->entity.class = MIME_MULTIPART;
     else if (m->is_multipart)
-        m->entity.class = has_room ? MIME_TEXT : MIME_FIXED;
+        m->entity.class = MIME_FIXED; /* no parts that we could tell apart, and RFC 2045 section 6.4 lets us encode none as a whole */
     else if (m->is_message)
         m->entity.class = opens_message ? MIME_MESSAGE : has_room ? MIME_OTHER : MIME_FIXED;
     m->ended = m->entity;
