@@ -95,7 +95,7 @@ offers_auth(const struct mail_offers *offers)
     return offers->auth;
 }
 
-/* BY=seconds;mode[T]: RFC 2852 section 4. What is late already and is to come all the same (N) asks for nothing of us: its
+/* BY=[+-]seconds;mode[T]: RFC 2852 section 4. What is late already and is to come all the same (N) asks for nothing of us: its
  * sender was told by who held it up. */
 static const struct reply *
 take_by(struct parse *p, struct str value)
@@ -104,6 +104,8 @@ take_by(struct parse *p, struct str value)
     uint64_t seconds;
     bool minus = str_take_byte(&value, '-');
 
+    if (!minus)
+        str_take_byte(&value, '+');
     if (value.len == 0)
         return &reply_by_syntax;
     struct str digits = str_cut(&value, ';');

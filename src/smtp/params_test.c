@@ -159,6 +159,7 @@ without_ehlo(struct test *t)
     } by[] = {
         { STR("FROM:<> BY=60;R"), NULL, 60, true, false },         { STR("FROM:<> by=60;rt"), NULL, 60, true, true },
         { STR("FROM:<> BY=3600;N"), NULL, 3600, false, false },    { STR("FROM:<> BY=999999999;NT"), NULL, 999999999, false, true },
+        { STR("FROM:<> BY=+120;N"), NULL, 120, false, false },     { STR("FROM:<> BY=+-1;N"), &reply_by_syntax, 0, 0, 0 },
         { STR("FROM:<> BY=-10;NT"), NULL, 0, false, false },       { STR("FROM:<> BY=0;N"), NULL, 0, false, false },
         { STR("FROM:<> BY=0;R"), &reply_by_syntax, 0, 0, 0 },      { STR("FROM:<> BY=-1;R"), &reply_by_syntax, 0, 0, 0 },
         { STR("FROM:<> BY=1234567890;N"), &reply_by_syntax, 0, 0, 0 }, { STR("FROM:<> BY=1"), &reply_by_syntax, 0, 0, 0 },
