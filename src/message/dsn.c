@@ -306,7 +306,7 @@ put_typed(struct text *t, struct str field, struct str type, struct str value, b
 static void
 put_recipient_status(struct text *t, const struct dsn *d, const struct dsn_recipient *r)
 {
-    char memory[2 * LIMIT_ORCPT];
+    char memory[3 * LIMIT_ORCPT]; /* two bytes of a letter are six as \x{E4} */
     struct text orcpt = text_init(memory, sizeof memory);
     bool utf8 = has_utf8_recipient(d);
 
@@ -314,7 +314,8 @@ put_recipient_status(struct text *t, const struct dsn *d, const struct dsn_recip
     if (r->orcpt.len) {
         orcpt_put_decoded(&orcpt, r->orcpt, utf8);
         struct str address = text_str(&orcpt), type = str_cut(&address, ';');
-        put_typed(t, S("Original-Recipient"), type, address, utf8);
+        if (!orcpt.full) /* the field is optional, and half an address is another one */
+            put_typed(t, S("Original-Recipient"), type, address, utf8);
     }
     put_typed(t, S("Final-Recipient"), is_utf8_address(r->address) ? S("utf-8") : S("rfc822"), r->address, utf8);
     header_put(t, S("Action"), actions[r->action].name, false);

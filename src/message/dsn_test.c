@@ -222,6 +222,34 @@ utf8_addresses(struct test *t)
     expect_sound(t, &d, notice);
 }
 
+/* In a notice that is ASCII two bytes of a letter are six. */
+static void
+long_original_recipient(struct test *t)
+{
+    static char unfolded[64 << 10];
+    char orcpt_memory[LIMIT_ORCPT], want_memory[3 * LIMIT_ORCPT + 64];
+    struct text orcpt = text_init(orcpt_memory, sizeof orcpt_memory), want = text_init(want_memory, sizeof want_memory);
+
+    text_put(&orcpt, S("utf-8;"));
+    while (orcpt.cap - orcpt.len >= 2 + 5) {
+        text_put(&orcpt, S("\xc3\xa4"));
+        text_put(&want, S("\\x{E4}"));
+    }
+    text_put(&orcpt, S("@b.ex"));
+    text_put(&want, S("@b.ex"));
+    struct dsn_recipient r = { .action = DSN_FAILED, .address = S("a@b.ex"), .orcpt = text_str(&orcpt), .status = S("5.1.1") };
+    struct dsn d = example(&r, 1);
+    struct str notice = compose(t, &d, original, 0);
+    struct text whole = text_init(unfolded, sizeof unfolded);
+    expect_sound(t, &d, notice);
+    for (struct str rest = notice; rest.len > 0; rest = str_from(rest, 1))
+        if (!str_starts(rest, S("\r\n ")))
+            text_put_byte(&whole, rest.ptr[0]);
+        else
+            rest = str_from(rest, 2);
+    EXPECT(t, !orcpt.full && !want.full && !whole.full && str_find(text_str(&whole), text_str(&want)) < whole.len);
+}
+
 /* What we found wrong with a server is not put into its mouth. */
 static void
 our_own_words(struct test *t)
@@ -238,4 +266,5 @@ our_own_words(struct test *t)
 }
 
 TEST_MAIN({ "a failure", a_failure }, { "our own words", our_own_words }, { "what comes back", what_comes_back },
-          { "hostile values", hostile_values }, { "UTF-8 addresses", utf8_addresses })
+          { "hostile values", hostile_values }, { "UTF-8 addresses", utf8_addresses },
+          { "a long original recipient", long_original_recipient })
