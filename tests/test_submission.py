@@ -491,6 +491,7 @@ SENDERS = [
     (USER, USER, b"Resent-From: anna@local.test\r\nFrom: bob@local.test", REFUSED),
     (USER, "", b"From: \"anna@local.test\" <bob@local.test>", REFUSED),
     (USER, USER, b"From: a b c", (550, "5.6.0")),
+    (USER, USER, b"From: " + b"a" * 1024 + b"@local.test", (550, "5.6.0")),
     (USER, USER, b"From: " + b",\r\n ".join([b"anna@local.test"] * 100), 250),  # LIMIT_AUTHORS
     (USER, USER, b"From: " + b",\r\n ".join([b"anna@local.test"] * 101), (550, "5.6.0")),
     (USER, "anna@laptop", b"From: anna@local.test", (501, "5.1.8")),

@@ -1312,7 +1312,7 @@ check_authors(struct session *s, struct str value, struct arena *work, size_t *c
     struct mailbox m;
 
     for (enum addresses found; !refusal && (found = addresses_next(&value, work, &m)) != ADDRESSES_END; arena_reset(work))
-        refusal = found == ADDRESSES_BAD      ? &reply_author_unreadable
+        refusal = found == ADDRESSES_BAD || m.path.local.len + m.path.domain.len >= LIMIT_PATH ? &reply_author_unreadable
                   : ++*count > LIMIT_AUTHORS ? &reply_too_many_authors
                                               : check_author(s, m.path, work);
     return refusal;
