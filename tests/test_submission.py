@@ -68,7 +68,7 @@ class Site(Postrider):
         super().__init__(folder, config, place=folder, start=self.ports["587"], at_once=self.ports["465"], recipients=recipients,
                          **values)
         for user, options in ((USER, ()), ("carol@local.test", ("--send-as", "info@local.test", "--send-as", "@granted.test")),
-                              ("limited@local.test", ())):
+                              ("limited@local.test", ()), ("eva@b\u00fccher.test", ("--send-as", "info@b\u00fccher.test"))):
             self.add_user(user, *options)
 
     def add_user(self, user, *options, password=PASSWORD, verb="add"):
@@ -535,6 +535,21 @@ def test_what_is_missing_is_completed(server):
     for mail in server.mails("bob"):
         if parse(mail)["Subject"] == "chunks " + token:
             assert parse(mail)["From"] == USER and b"x@local.test" not in mail and mail.endswith(b"\n\nbody\n")
+
+
+def test_what_is_completed_stays_ascii(server):
+    """A user whose domain has letters of its own, and no SMTPUTF8: what is added to the header are A-labels."""
+    token = secrets.token_hex(4)
+    with server.connect() as client:
+        assert client.docmd("AUTH", "PLAIN " + base64.b64encode(f"\0eva@b\u00fccher.test\0{PASSWORD}".encode()).decode())[0] == 235
+        for sender, header in (("eva", b"To: bob"), ("", b"To: bob"), ("eva", b"From: eva@xn--bcher-kva.test"), ("info", b"From: info"),
+                               ("eva", "From: eva@b\u00fccher.test".encode())):
+            assert submit(client, sender, b"Subject: " + token.encode() + b"\r\n" + header)[0] == 250, header
+        assert submit(client, "eva", b"From: bob") == REFUSED
+    wait_until(lambda: [parse(m)["Subject"] for m in server.mails("bob")].count(token) == 5)
+    mails = [mail for mail in server.mails("bob") if parse(mail)["Subject"] == token]
+    assert [mail.isascii() for mail in mails].count(True) == 4
+    assert [parse(mail)["From"] for mail in mails].count("info@xn--bcher-kva.test") == 1
 
 
 # ---- FUTURERELEASE ----

@@ -3,12 +3,13 @@
 
 #include "base/check.h"
 #include "message/date.h"
+#include "message/domain.h"
 #include "role/border.h"
 #include "sasl/sender.h"
 
 #include <string.h>
 
-enum { GRANTS_MAX = LIMIT_USER_SENDERS * (LIMIT_PATH + 64) + 4096 };
+enum { GRANTS_MAX = LIMIT_USER_SENDERS * (2 * LIMIT_PATH + 4 * LIMIT_DOMAIN + 64) + 4096 }; /* each as it came, and with A-labels */
 
 void
 login_init(struct login *l, struct role *role)
@@ -24,6 +25,18 @@ login_done(struct login *l)
 }
 
 /* ---- AUTH ---- */
+
+/* As addresses are compared: with A-labels. `*` of send-as stays. */
+static struct str
+with_ascii_domain(struct str address, struct arena *arena)
+{
+    size_t at = str_find_last_byte(address, '@');
+    struct str domain = str_from(address, at + 1);
+
+    if (str_is_ascii(domain) || str_is_absent(domain = domain_to_ascii(domain, arena)))
+        return address;
+    return arena_join(arena, str_slice(address, 0, at + 1), domain);
+}
 
 struct binding { /* RFC 9266, RFC 5929 */
     unsigned char exporter_bytes[TLS_EXPORTER], end_point_bytes[TLS_END_POINT_MAX];
@@ -79,6 +92,8 @@ ask(struct login *l, uint16_t type, struct str body, struct arena *arena, int64_
     *out = (struct auth_answer){ .status = v.status, .bytes = v.bytes, .user = v.user };
     if (v.status != SASL_OK)
         return;
+    for (size_t i = 0; i < v.sender_count; i++)
+        v.senders[i] = with_ascii_domain(v.senders[i], &l->arena);
     l->senders = v.senders;
     l->sender_count = v.sender_count;
 }
@@ -131,7 +146,7 @@ is_his(const struct login *l, struct str user, struct str address)
 
 /* Nobody else's address is asked of a gateway here: what leads to him, the directory knows. */
 static bool
-leads_to(const struct login *l, const struct server_client *client, struct path path)
+leads_to(const struct login *l, const struct server_client *client, struct str user, struct path path)
 {
     struct directory_query query = { path, true, &client->local };
     struct directory_verdict v;
@@ -141,7 +156,7 @@ leads_to(const struct login *l, const struct server_client *client, struct path 
     arena_init(&work, rt_mem(l->role->rt), 1024, DIRECTORY_ANSWER_MAX + (64 << 10));
     directory_lookup(l->role->site->directory, &query, &work, &v);
     for (size_t i = 0; i < v.count && !found; i++)
-        found = v.recipients[i].origin != RECIPIENT_EXPANDED && is_his(l, client->user, v.recipients[i].address);
+        found = v.recipients[i].origin != RECIPIENT_EXPANDED && is_his(l, user, v.recipients[i].address);
     arena_done(&work);
     return found;
 }
@@ -149,10 +164,10 @@ leads_to(const struct login *l, const struct server_client *client, struct path 
 const struct reply *
 login_may_send(const struct login *l, const struct server_client *client, struct path path, struct arena *arena)
 {
-    struct str address = path_text(path, arena);
+    struct str address = path_text(path, arena), same = with_ascii_domain(address, arena);
+    struct str user = with_ascii_domain(client->user, arena);
 
-    if (is_his(l, client->user, address) || sasl_may_send_as(l->senders, l->sender_count, address) ||
-        leads_to(l, client, path))
+    if (is_his(l, user, same) || sasl_may_send_as(l->senders, l->sender_count, same) || leads_to(l, client, user, path))
         return NULL;
     return reply_make(arena, 550, "5.7.1", "<%.*s>: that address is not yours; you are logged in as %.*s", STR_ARG(address),
                       STR_ARG(client->user));

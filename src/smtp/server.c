@@ -15,6 +15,7 @@
 #include "message/addresses.h"
 #include "message/compose.h"
 #include "message/date.h"
+#include "message/domain.h"
 #include "message/header.h"
 #include "message/received.h"
 #include "smtp/content.h"
@@ -858,14 +859,18 @@ login_first(const struct session *s)
 
 /* ---- MAIL: section 4.1.1.2 --------------------------------------------------------------------------------------- */
 
-/* What an address means that says no domain: the user's own, or this host. RFC 6409 section 8.1 lets us say it. */
+/*
+ * What an address means that says no domain: the user's own, or this host. RFC 6409 section 8.1 lets us say it. In A-labels:
+ * what we add makes no mail internationalized that came without SMTPUTF8.
+ */
 static struct str
-home_domain(const struct session *s)
+home_domain(struct session *s)
 {
     struct str user = s->client->user;
     size_t at = str_find_last_byte(user, '@');
+    struct str domain = at < user.len ? domain_to_ascii(str_from(user, at + 1), &s->scratch) : S("");
 
-    return at < user.len ? str_from(user, at + 1) : s->settings->hostname;
+    return domain.len > 0 ? domain : s->settings->hostname;
 }
 
 static bool
@@ -1377,11 +1382,10 @@ header_complete(struct session *s)
     struct arena arena;
 
     arena_init(&arena, rt_mem(s->rt), 4096, HEADER_ARENA_MAX);
-    if (origin.address.len == 0)
-        origin.address = str_has_byte(s->client->user, '@')
-                             ? s->client->user
-                             : arena_printf(&arena, "%.*s@%.*s", STR_ARG(str_is_absent(s->client->user) ? S("postmaster") : s->client->user),
-                                            STR_ARG(origin.domain));
+    if (origin.address.len == 0) {
+        struct str user = str_slice(s->client->user, 0, str_find_last_byte(s->client->user, '@'));
+        origin.address = arena_printf(&arena, "%.*s@%.*s", STR_ARG(user.len > 0 ? user : S("postmaster")), STR_ARG(origin.domain));
+    }
     size_t cap = compose_header_size(body, &origin);
     struct text header = text_init(arena_alloc(&arena, cap), cap);
     compose_header(&header, &body, &origin, rt_mem(s->rt));
