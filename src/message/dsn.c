@@ -378,6 +378,12 @@ dsn_next(struct dsn_writer *w, struct text *t)
     return true;
 }
 
+bool
+dsn_wants_original(const struct dsn_writer *w)
+{
+    return dsn_returns_full(w->dsn) || (!w->header.found && w->original_bytes < LIMIT_HEADER_BYTES);
+}
+
 struct str
 dsn_original(struct dsn_writer *w, struct str piece)
 {
@@ -386,7 +392,7 @@ dsn_original(struct dsn_writer *w, struct str piece)
     CHECK(w->section == SECTION_DONE);
     if (dsn_returns_full(w->dsn))
         return piece;
-    if (w->header.found || w->original_bytes >= LIMIT_HEADER_BYTES)
+    if (!dsn_wants_original(w))
         return str_slice(piece, 0, 0);
     header_end_feed(&w->header, piece, &len);
     w->original_bytes += len;

@@ -8,7 +8,7 @@
  *     struct dsn_writer w = { .dsn = &dsn };
  *     while (dsn_next(&w, &text))            // text has DSN_PIECE bytes of room; header first
  *         put text, empty it
- *     for each piece of the original, its trace fields first:
+ *     for each piece of the original, its trace fields first, while dsn_wants_original(&w):
  *         put dsn_original(&w, piece)        // the part of it that goes into the notice
  *     dsn_end(&w, &text)                     // closing boundary
  *
@@ -69,6 +69,7 @@ struct dsn_writer {
 };
 
 bool dsn_next(struct dsn_writer *, struct text *);
+bool dsn_wants_original(const struct dsn_writer *); /* false: all that comes back has come */
 struct str dsn_original(struct dsn_writer *, struct str piece);
 void dsn_end(struct dsn_writer *, struct text *);
 

@@ -16,8 +16,10 @@ compose(struct test *t, const struct dsn *d, struct str original, size_t cut)
 
     for (struct text part = text_init(piece, sizeof piece); dsn_next(&w, &part); part.len = 0)
         text_put(&out, text_str(&part));
+    EXPECT(t, dsn_wants_original(&w));
     text_put(&out, dsn_original(&w, str_slice(original, 0, cut)));
     text_put(&out, dsn_original(&w, str_from(original, cut)));
+    EXPECT(t, dsn_wants_original(&w) == dsn_returns_full(d)); /* a header and its end were there */
     dsn_end(&w, &out);
     EXPECT(t, !out.full);
     return text_str(&out);

@@ -543,7 +543,7 @@ put_original(struct task *t, struct dsn_writer *w, const struct border_compose *
     size_t got = 1;
 
     notice_put(n, dsn_original(w, c->trace));
-    for (uint64_t at = 0; !c->bare && got > 0 && n->len < LINK_MESSAGE_MAX / 2; at += got) {
+    for (uint64_t at = 0; !c->bare && got > 0 && dsn_wants_original(w) && n->len < LINK_MESSAGE_MAX / 2; at += got) {
         TRY(ask_content(t->sender->role, t->store, t->id, at, memory, READ_PIECE, within(t->sender->role->rt, MINUTE), &got));
         notice_put(n, dsn_original(w, str_new(memory, got)));
     }
