@@ -63,7 +63,7 @@ crypto_memory(void)
 
 /* ---- keys -------------------------------------------------------------------------------------------------------- */
 
-/* "certificate of NAME\n", and "key of NAME\n" behind it. */
+/* "certificate of NAME\n" and "key of NAME\n", each in a block as of a PEM file. */
 static bool
 named(struct str pem, struct str before, struct key_name *out)
 {
@@ -138,8 +138,10 @@ key_make_self_signed(struct crypto *crypto, struct str hostname, struct arena *a
                      struct str *out_key)
 {
     (void)crypto;
-    *out_certificate = arena_printf(arena, "certificate of %.*s\n", STR_ARG(hostname));
-    *out_key = arena_printf(arena, "key of %.*s\n", STR_ARG(hostname));
+    static const char block[] = "-----BEGIN %s-----\n%s of %.*s\n-----END %s-----\n";
+
+    *out_certificate = arena_printf(arena, block, "CERTIFICATE", "certificate", STR_ARG(hostname), "CERTIFICATE");
+    *out_key = arena_printf(arena, block, "PRIVATE KEY", "key", STR_ARG(hostname), "PRIVATE KEY");
     return OK;
 }
 

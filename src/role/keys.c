@@ -285,6 +285,31 @@ judge(struct keys *k, struct str certificate, struct str pem, struct key_certifi
     return CERTIFICATE_OF_ANOTHER_KEY;
 }
 
+/* A file may hold the key beside the certificates, and receivers are told what is kept: so only certificates are. */
+static size_t
+put_certificates(struct str pem, char *out)
+{
+    static const struct str begin = STR("-----BEGIN ");
+    size_t len = 0;
+
+    for (;;) {
+        struct str block = str_from(pem, str_find(pem, begin));
+        struct str inside = str_from(block, begin.len);
+        size_t end = str_find(inside, S("-----END "));
+        if (end == inside.len) /* also: there is no block */
+            return len;
+        pem = inside;
+        if (str_find(inside, begin) < end) /* this one does not end */
+            continue;
+        end += str_find(str_from(inside, end), S("\n"));
+        block = str_slice(block, 0, begin.len + end + (end < inside.len));
+        if (str_ends(str_slice(inside, 0, str_find(inside, S("-----"))), S("CERTIFICATE"))) {
+            memcpy(out + len, block.ptr, block.len);
+            len += block.len;
+        }
+    }
+}
+
 static void
 hold(struct keys *k, uint32_t index, struct str certificate, struct str pem)
 {
@@ -303,8 +328,9 @@ hold(struct keys *k, uint32_t index, struct str certificate, struct str pem)
     log_certificate(k, index, ends ? LOG_WARNING : LOG_INFO, ends ? "certificate-ends-soon" : "certificate", OK, &c);
     let_go(k, &k->places[index].fresh); /* files that changed while they were read are passed on again */
     char *kept = mem_alloc(mem, certificate.len);
-    memcpy(kept, certificate.ptr, certificate.len);
-    k->places[index].fresh = (struct held){ key, str_new(kept, certificate.len) };
+    size_t len = put_certificates(certificate, kept);
+    kept = mem_resize(mem, kept, certificate.len, len);
+    k->places[index].fresh = (struct held){ key, str_new(kept, len) };
 }
 
 /* Both files, in 2 * KEY_FILE_MAX bytes of memory; takes the handles. */

@@ -77,6 +77,7 @@ hear(void *ctx, struct link *link, struct link_message *m)
     struct text shown = text_init(p->shown, sizeof p->shown - 1);
 
     (void)link;
+    EXPECT_INT(p->w->t, str_find(m->body, S("PRIVATE KEY")), m->body.len);
     if (m->type == BORDER_TICKETS) {
         p->tickets_len = m->body.len;
         memcpy(p->tickets, m->body.ptr, m->body.len);
@@ -446,10 +447,11 @@ run_own(struct rt *rt, void *arg)
         { STR("/m"), STR("hostname mx.example.org\nlisten mx { address :25 }\n"
                          "domain example.org { mailbox a; alias postmaster -> a; deliver maildir /m/{local} }\n") },
     };
-    static const struct { const char *why; bool kept; } cases[] = {
-        { "there is none yet", false },
-        { "what is there is no certificate", false },
-        { "what is there cannot be read just now: others may know its key", true },
+    static const struct { const char *why; bool kept; const char *shown; } cases[] = {
+        { "there is none yet", false, ":-1 " }, /* one that we have not made */
+        { "what is there is no certificate", false, ":-1 " },
+        { "what is there cannot be read just now: others may know its key", true, ":-1 " },
+        { "what is there is used, and its key told to nobody", false, ":0 " },
     };
     struct world *w = arg;
     struct conf_fixture conf;
@@ -467,6 +469,8 @@ run_own(struct rt *rt, void *arg)
             write_file(path, S("-----BEGIN CERTIFICATE-----\nAAAA\n"));
         if (i == 2)
             CHECK(symlink("self-signed.pem", path) == 0);
+        if (i == 3)
+            write_file(path, arena_join(&w->arena, w->certificates[0], w->keys[0]));
         CHECK(!err_is(dir_open(rt, str_from_cstr(w->folder), LANE_POOL, FOREVER, &dir)));
         w->role.dirs[w->role.dir_count++] = (struct role_dir){ S("tls"), S(""), dir_handle(rt, dir) };
         dir_close(dir);
@@ -476,7 +480,7 @@ run_own(struct rt *rt, void *arg)
         connect_pool(w, MX, ROLE_RECEIVER);
         connect_pool(w, SUBMISSION, ROLE_SUBMISSION);
         wait_until_told(w, 1);
-        EXPECT_STR(w->t, str_from_cstr(w->pools[MX].shown), S(":-1 ")); /* one that we have not made */
+        EXPECT_STR(w->t, str_from_cstr(w->pools[MX].shown), str_from_cstr(cases[i].shown));
         CHECK(lstat(path, &st) == 0);
         EXPECT_INT(w->t, S_ISLNK(st.st_mode), cases[i].kept);
         EXPECT_INT(w->t, st.st_size > 300, !cases[i].kept);
