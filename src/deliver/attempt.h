@@ -32,6 +32,7 @@ struct addressee { /* a recipient, prepared for the wire */
     struct str reverse_path;       /* the same for the sender */
     bool needs_utf8;               /* no way to say it in ASCII */
     bool pending;
+    bool waits;                    /* for another connection than the one at hand, whose server was not asked what it takes */
 };
 
 struct target {

@@ -157,14 +157,13 @@ batch_gather(struct attempt *a, struct batch *batch, const struct client_feature
     for (size_t i = 0; i < a->job->recipient_count; i++) {
         struct addressee *one = &a->addressees[i];
 
-        if (!one->pending || (batch->count > 0 && !str_eq(one->reverse_path, batch->t.reverse_path))
+        if (!one->pending || one->waits || (batch->count > 0 && !str_eq(one->reverse_path, batch->t.reverse_path))
             || !batch_has_room(batch, features, domain_of(one->recipient.address)))
             continue;
         batch->t.reverse_path = one->reverse_path;
         batch->rcpt[batch->count] = &one->recipient;
         batch->index[batch->count++] = i;
     }
-    CHECK(batch->count > 0);
 }
 
 static void
@@ -222,7 +221,11 @@ batch_fail(struct attempt *a, const struct target *to, const struct batch *batch
 static bool
 batch_unfit(struct attempt *a, const struct target *to, const struct batch *batch, struct str enhanced, struct str reason)
 {
-    return batch->by_helo ? batch_wait(a, to, enhanced, reason) : batch_fail(a, to, batch, enhanced, reason);
+    if (!batch->by_helo)
+        return batch_fail(a, to, batch, enhanced, reason);
+    for (size_t i = 0; i < batch->count; i++)
+        a->addressees[batch->index[i]].waits = true;
+    return batch_wait(a, to, enhanced, reason);
 }
 
 /* The other form would be the need itself: RFC 6533 section 3. What no longer fits is left out. */
@@ -262,6 +265,7 @@ batch_fit_addresses(struct attempt *a, const struct target *to, struct batch *ba
             continue;
         }
         static const struct str why = STR("the next hop takes no internationalized addresses");
+        a->addressees[batch->index[i]].waits = batch->by_helo;
         if (batch->by_helo)
             batch_wait(a, to, S("5.6.7"), why);
         else
@@ -580,18 +584,20 @@ attempt_use_connection(struct attempt *a, const struct target *to, struct client
             attempt_unfit(a, to, S("4.4.7"), why);
         return NEXT_HOST;
     }
+    for (size_t i = 0; i < a->job->recipient_count; i++)
+        a->addressees[i].waits = false;
     while (next == NEXT_CONNECTION && a->pending > 0 && !a->stop && client_is_usable(client)) {
         struct batch *batch = batch_new(a);
         bool reused = client_transactions(client) > 0;
-        size_t pending = a->pending;
 
         batch->by_helo = by_helo;
         batch_gather(a, batch, features);
-        if (!batch_fit(a, to, batch, features)) {
-            if (a->pending == pending) /* they wait for another host */
-                next = NEXT_HOST;
-            continue;
+        if (batch->count == 0) {
+            next = NEXT_HOST;
+            break;
         }
+        if (!batch_fit(a, to, batch, features))
+            continue;
         batch->t.rcpt_count = batch->count;
         batch->t.require_tls = a->job->envelope->require_tls && passes_on;
         batch->t.deliver_within = by ? seconds_left(a) : 0;

@@ -151,6 +151,20 @@ can_begin(const struct store *s)
 }
 
 static void
+settle_doomed(struct store *s)
+{
+    for (bool more = true; more;) {
+        struct arena arena;
+        struct spool_settle settle;
+        arena_init(&arena, rt_mem(s->rt), 4096, 64 << 20);
+        more = queue_next_settle(s->queue, store_moment(s), &arena, &settle);
+        if (more)
+            store_settle(s, &settle);
+        arena_done(&arena);
+    }
+}
+
+static void
 pump(struct store *s)
 {
     struct rt *rt = s->rt;
@@ -161,17 +175,7 @@ pump(struct store *s)
 
     if (queue_tick(s->queue, store_moment(s)))
         s->kicked = true; /* the rest of it after what can be done already */
-    for (;;) {
-        struct arena arena;
-        struct spool_settle settle;
-        arena_init(&arena, rt_mem(rt), 4096, 64 << 20);
-        bool more = queue_next_settle(s->queue, store_moment(s), &arena, &settle);
-        if (more)
-            store_settle(s, &settle);
-        arena_done(&arena);
-        if (!more)
-            break;
-    }
+    settle_doomed(s);
     while (queue_next_question(s->queue, store_moment(s), &domain)) {
         struct question *q = mem_new(rt_mem(rt), struct question);
         *q = (struct question){ s, domain };
@@ -464,6 +468,8 @@ run(struct role *role)
             break;
     s->ending = true;
     scope_end(&s->work);
+    if (!s->failed) /* what an operator removed while it was under way has come back now */
+        settle_doomed(s);
     store_intake_end(s);
     /* Also a broken one: its recovery would go on finding messages for a role that is gone. */
     s->ops->close(s->spool, within(role->rt, 10 * SECOND));

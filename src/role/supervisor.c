@@ -521,11 +521,12 @@ serves_others(enum role_kind kind)
 }
 
 static bool
-any_left(const struct supervisor *s, uint32_t up_to_generation, bool servants)
+any_left(const struct supervisor *s, uint32_t from_generation, uint32_t up_to_generation, bool servants)
 {
     list_each (node, &s->processes) {
         struct process *p = container_of(node, struct process, node);
-        if (p->kind != ROLE_STORE && p->generation <= up_to_generation && serves_others(p->kind) == servants)
+        if (p->kind != ROLE_STORE && p->generation >= from_generation && p->generation <= up_to_generation &&
+            serves_others(p->kind) == servants)
             return true;
     }
     return false;
@@ -547,11 +548,12 @@ tell_end(struct process *p, bool stop)
 }
 
 static void
-tell_all(struct supervisor *s, uint32_t up_to_generation, bool servants, bool stop)
+tell_all(struct supervisor *s, uint32_t from_generation, uint32_t up_to_generation, bool servants, bool stop)
 {
     list_each (node, &s->processes) {
         struct process *p = container_of(node, struct process, node);
-        if (p->kind != ROLE_STORE && p->generation <= up_to_generation && serves_others(p->kind) == servants)
+        if (p->kind != ROLE_STORE && p->generation >= from_generation && p->generation <= up_to_generation &&
+            serves_others(p->kind) == servants)
             tell_end(p, stop);
     }
 }
@@ -563,26 +565,30 @@ struct drain {
 
 /*
  * Not before there is another generation that has come up whole, be it of a later reload: one whose roles cannot start takes the
- * place of nobody.
+ * place of nobody. It gives its own to the next one at once, or there would be more and more of them.
  */
 static void
 run_drain(void *arg)
 {
     struct drain *drain = arg;
     struct supervisor *s = drain->s;
-    uint32_t generation = drain->generation;
+    uint32_t generation = drain->generation, first = 0;
 
     mem_free(rt_mem(s->rt), drain, sizeof *drain);
-    while ((s->reloading || !all_ready(s, s->generation)) && !s->stopping)
+    if (generation > s->whole)
+        first = s->whole + 1;
+    while (first == 0 && (s->reloading || !all_ready(s, s->generation)) && !s->stopping)
         if (err_is(event_wait(s->rt, &s->changed, FOREVER)))
             return;
     if (s->stopping) /* all are told */
         return;
-    tell_all(s, generation, false, false);
-    while (any_left(s, generation, false))
+    if (first == 0)
+        s->whole = s->generation;
+    tell_all(s, first, generation, false, false);
+    while (any_left(s, first, generation, false))
         if (err_is(event_wait(s->rt, &s->changed, FOREVER)))
             return;
-    tell_all(s, generation, true, true);
+    tell_all(s, first, generation, true, true);
 }
 
 /* Receivers and senders first, then those they ask, the store last: what was accepted is on disk by then. */
@@ -596,8 +602,8 @@ stop_everything(struct supervisor *s)
             link_post(p->control, CONTROL_DRAIN, S(""));
     }
     for (int servants = 0; servants < 2; servants++) {
-        tell_all(s, s->generation, servants, true);
-        while (any_left(s, s->generation, servants))
+        tell_all(s, 0, s->generation, servants, true);
+        while (any_left(s, 0, s->generation, servants))
             if (err_is(event_wait(s->rt, &s->changed, FOREVER)))
                 return;
     }
@@ -789,6 +795,8 @@ reload(struct supervisor *s, struct text *out_text)
             if (err_is(event_wait(s->rt, &s->changed, until)))
                 break;
         answer = all_ready(s, s->generation) ? RELOAD_DONE : s->stopping ? RELOAD_LATER : RELOAD_INCOMPLETE;
+        if (answer == RELOAD_LATER)
+            text_put(out_text, S("the server is stopping\n"));
         if (answer == RELOAD_INCOMPLETE)
             put_what_has_not_started(s, out_text);
         scope_start(&s->fibers, "drain", run_drain, drain);
@@ -944,7 +952,7 @@ int
 supervisor_main(struct rt *rt, struct str config_path)
 {
     static const int signals[] = { SIGTERM, SIGINT, SIGHUP };
-    struct supervisor s = { .rt = rt, .generation = 1 };
+    struct supervisor s = { .rt = rt, .generation = 1, .whole = 1 };
     char memory[8192];
     struct text text = text_init(memory, sizeof memory);
 

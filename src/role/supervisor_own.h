@@ -72,6 +72,7 @@ struct supervisor {
     struct list processes, sockets, ties;
     struct err certificates_unopened[SITE_CERTIFICATES_MAX]; /* of the site's, when they were passed on last */
     uint32_t generation, last_tie;
+    uint32_t whole;         /* the latest generation that has come up whole; until then the first */
     bool starting, reloading, stopping, stop_asked;
     struct event changed, site_taken;
 };

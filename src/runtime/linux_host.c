@@ -256,9 +256,11 @@ make_one(struct walk *walk, const char *name, bool last)
 {
     struct work *w = walk->w;
     struct stat st;
-    int fd = openat(walk->dir, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    int fd = openat(walk->dir, name, O_PATH | O_NOFOLLOW | O_DIRECTORY | O_CLOEXEC); /* mounts what is mounted on demand */
     bool made = false;
 
+    if (fd < 0 && errno == ENOTDIR) /* a link, or a file */
+        fd = openat(walk->dir, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0 && errno == ENOENT) {
         if (walk->foreign)
             return ERR(ERR_DENIED, "make a directory behind a link that is not root's");

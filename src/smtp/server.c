@@ -67,6 +67,7 @@ struct transaction {
     size_t header_len, header_cap;
     uint64_t header_gone, header_came; /* bytes of the client's, and what became of them */
     int64_t waited;              /* for content, in this window of the rate */
+    int64_t between;             /* waited for commands among chunks: judged when the next chunk is there */
     uint64_t window_bytes;
 };
 
@@ -1089,8 +1090,11 @@ run_bdat(struct session *s, struct str args, int64_t until)
     refusal = args.len > 0 && !last ? &reply_bdat_word : chunk_refusal(s, until);
 
     const struct reply *gone = receive_chunk(s, size, !refusal);
-    if (!gone && !last)
+    if (!gone && !last) {
+        t->waited += t->between;
+        t->between = 0;
         gone = rate_refusal(s);
+    }
     if (gone)
         return gone;
     if (!refusal && last) {
@@ -1811,7 +1815,7 @@ command_wait(struct session *s, int64_t until)
     }
     TRY(input_fill(&s->in, until));
     if (s->phase & (CHUNKS | CHUNK_REFUSED))
-        s->transaction.waited += rt_now(s->rt) - began;
+        s->transaction.between += rt_now(s->rt) - began;
     return OK;
 }
 

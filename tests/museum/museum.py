@@ -125,9 +125,10 @@ class World:
         return mail
 
     def arrives_far(self, mark, seconds=60):
-        """(mail line, [rcpt lines], content) at the host that takes everything."""
+        """(mail line, [rcpt lines], content) at the host that takes everything. The mark is a word: an id may have its letters within."""
+        word = re.compile(rb"(?<![0-9A-Za-z])" + re.escape(mark) + (rb"(?![0-9A-Za-z])" if mark[-1:].isalnum() else b""))
         def found():
-            return [message for message in self.far.messages if mark in message[2] or mark.decode() in message[0]]
+            return [message for message in self.far.messages if word.search(message[2]) or mark.decode() in message[0]]
         wait_until(found, seconds, f"{mark} at the far host; log:\n{self.server.log_text()[-3000:]}\n")
         (message,) = found()
         return message

@@ -35,6 +35,8 @@ import stat
 import subprocess
 import tempfile
 
+import pytest
+
 from harness import Postrider, wait_until
 from museum import Session, body_of
 
@@ -269,19 +271,19 @@ def test_l15_links_in_the_spool(tmp_path):
         assert not server.log_events("ready") and not server.crashes()
 
 
-def test_l15_links_in_the_folder_of_our_own_certificate(tmp_path):
-    """The server starts, as mail goes on without TLS; what is behind the links is neither read nor written."""
-    targets = {name: tmp_path / name for name in ("self-signed.pem", "self-signed.new")}
+@pytest.mark.parametrize("name, word", [("self-signed.pem", "certificate-not-read"), ("self-signed.new", "certificate-not-kept")])
+def test_l15_a_link_in_the_folder_of_our_own_certificate(tmp_path, name, word):
+    """The server starts, as mail goes on; what is behind the link is neither read nor written."""
     server = Postrider(tmp_path / "server", SMALL + "sandbox off\n")
     (server.state / "tls").mkdir(parents=True)
-    for name, target in targets.items():
-        target.write_text("canary\n")
-        (server.state / "tls" / name).symlink_to(target)
+    target = tmp_path / name
+    target.write_text("canary\n")
+    (server.state / "tls" / name).symlink_to(target)
     with server:
         server.send()
         server.wait_for_mail()
-        wait_until(lambda: server.log_events("certificate-not-kept"), 60, "a word about the links")
-    assert all(target.read_text() == "canary\n" for target in targets.values())
+        wait_until(lambda: server.log_events(word), 60, "a word about the link")
+    assert target.read_text() == "canary\n"
     assert not server.crashes()
 
 
