@@ -50,7 +50,7 @@ queue_release(struct queue *q, struct moment t, struct message_id id, struct spo
     if (!m)
         return false;
     bool ends = m->bounce || m->remove; /* when it comes back: until then the spool holds it */
-    *out = (struct spool_settle){ .id = id, .set_held = true, .held = ends, 
+    *out = (struct spool_settle){ .id = id, .set_held = true, .held = ends,
                                   .held_why = ends ? S("returned or removed by an operator while under way") : S("") };
     if (!m->held) /* what waits for its time waits on */
         return true;

@@ -439,7 +439,7 @@ what_came_before_it_ran_is_read(struct test *t)
     EXPECT(t, !err_is(rt_run(run_early, &w)));
 }
 
-/* Its state directory holds a file that it signed itself, or what is there instead; *out_kept: the same as before. */
+/* Its state directory holds a file that it signed itself, or what is there instead. */
 static void
 run_own(struct rt *rt, void *arg)
 {
