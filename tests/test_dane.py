@@ -286,8 +286,8 @@ def test_whom_mail_is_for_is_asked_in_clear_only_where_it_goes_in_clear(world, d
         assert [client.rcpt(f"{who}@{domain}")[0] for who in ("whoever", "another")] == [code, code]
     assert any(f"whoever@{domain}" in command for command in list(world["clear"].commands)) == asked
     told = [e["why"] for e in server.log_events("recipient-not-asked") if e["domain"] == domain]
-    # What a destination asks for is remembered; what is not known is looked up again.
-    assert len(told) == {None: 0, "encrypted only": 1, "cannot be known now": 2}[why], told
+    # What a destination asks for is remembered; what is not known is looked up again, unless that took longer than a second.
+    assert len(told) in {None: [0], "encrypted only": [1], "cannot be known now": [1, 2]}[why], told
     assert all(why in one for one in told), told
 
 

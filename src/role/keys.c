@@ -50,6 +50,7 @@ struct pool {
     size_t count;
     struct key *keys[(1 + FORMERS) * SHOWN_MAX]; /* to these, and to those before them */
     size_t key_count;
+    int64_t ours_until; /* so long the one that we signed ourselves may be used: FOREVER while it is shown; 0: not */
 };
 
 struct asking { /* a receiver's socket for signatures */
@@ -521,14 +522,34 @@ take_fresh(struct keys *k, struct place *place)
 }
 
 static void
+allow(struct pool *pool, const struct place *place)
+{
+    pool->keys[pool->key_count++] = place->now.own_key;
+    for (int i = 0; i < FORMERS && place->formers[i].held.own_key; i++)
+        pool->keys[pool->key_count++] = place->formers[i].held.own_key;
+}
+
+static void
 show(struct pool *pool, const struct place *place, struct str listener)
 {
     CHECK(pool->count < SHOWN_MAX);
     pool->pems[pool->count] = place->now.own_pem;
     pool->listeners[pool->count++] = listener;
-    pool->keys[pool->key_count++] = place->now.own_key;
-    for (int i = 0; i < FORMERS && place->formers[i].held.own_key; i++)
-        pool->keys[pool->key_count++] = place->formers[i].held.own_key;
+    allow(pool, place);
+}
+
+/* It stands in no more: handshakes that it began may still ask for it, as long as for one that was replaced. */
+static void
+leave_ours(struct keys *k, struct pool *pool)
+{
+    if (pool->ours_until == FOREVER) {
+        pool->ours_until = within(k->role->rt, former_time(k->role->site));
+        event_wake(k->role->rt, &k->replaced);
+    }
+    if (rt_now(k->role->rt) < pool->ours_until)
+        allow(pool, &k->places[OURS]);
+    else
+        pool->ours_until = 0;
 }
 
 /* All that are for this listener (empty: for the site). False: none can be used. */
@@ -550,7 +571,7 @@ static bool
 give_rights(struct keys *k)
 {
     const struct site *site = k->role->site;
-    bool fine = true, sites_shown[POOLS] = { false };
+    bool fine = true, sites_shown[POOLS] = { false }, ours_shown[POOLS] = { false };
 
     for (int i = 0; i < POOLS; i++)
         k->pools[i].count = k->pools[i].key_count = 0;
@@ -563,10 +584,18 @@ give_rights(struct keys *k)
         sites_shown[pool - k->pools] |= !l->own_certificates;
         if (show_those_of(k, pool, listener))
             continue;
-        if (k->places[OURS].now.own_key)
-            show(pool, &k->places[OURS], listener);
-        else
+        if (!k->places[OURS].now.own_key) {
             fine = false;
+            continue;
+        }
+        show(pool, &k->places[OURS], listener);
+        ours_shown[pool - k->pools] = true;
+    }
+    for (int i = 0; i < POOLS; i++) {
+        if (ours_shown[i])
+            k->pools[i].ours_until = FOREVER;
+        else
+            leave_ours(k, &k->pools[i]);
     }
     return fine;
 }
@@ -600,6 +629,12 @@ run_former(void *arg)
             }
             if (former->held.own_key && former->until < until)
                 until = former->until;
+        }
+        for (int i = 0; i < POOLS; i++) {
+            int64_t ours = k->pools[i].ours_until;
+            gone |= ours > 0 && rt_now(rt) >= ours;
+            if (ours > 0 && rt_now(rt) < ours && ours < until)
+                until = ours;
         }
         if (gone)
             (void)give_rights(k);

@@ -439,6 +439,72 @@ what_came_before_it_ran_is_read(struct test *t)
     EXPECT(t, !err_is(rt_run(run_early, &w)));
 }
 
+/* The role's state directory is the world's folder. */
+static void
+give_state(struct world *w)
+{
+    struct dir *dir;
+
+    CHECK(!err_is(dir_open(w->rt, str_from_cstr(w->folder), LANE_POOL, FOREVER, &dir)));
+    w->role.dirs[w->role.dir_count++] = (struct role_dir){ S("tls"), S(""), dir_handle(w->rt, dir) };
+    dir_close(dir);
+}
+
+static void
+run_stood_in(struct rt *rt, void *arg)
+{
+    static const struct conf_fake_file one[] = {
+        { STR("/m"), STR("hostname mx.example.org\nlisten mx { address :25; tls-wait 1s }\n"
+                         "listen submission { address :587; tls-wait 1s; tls { certificate 1; key 1 } }\n"
+                         "tls { certificate 0; key 0 }\nusers file /u\n"
+                         "domain example.org { mailbox a; alias postmaster -> a; deliver maildir /m/{local} }\n") },
+    };
+    struct world *w = arg;
+    struct conf_fixture conf;
+    struct scope scope;
+    char path[100];
+
+    w->rt = rt;
+    world_make(w, &conf, one);
+    snprintf(path, sizeof path, "%s/self-signed.pem", w->folder);
+    write_file(path, arena_join(&w->arena, w->certificates[FILES], w->keys[FILES]));
+    give_state(w);
+    test_case(w->t, "what we signed ourselves stands in for a certificate that cannot be opened now");
+    pass(w, 0, w->certificates[2], w->keys[2]); /* of the listener */
+    CHECK(w->role.ops->start(&w->role));
+    scope_init(&scope, rt);
+    scope_start(&scope, "keys", run_keys, w);
+    connect_pool(w, MX, ROLE_RECEIVER);
+    connect_pool(w, SUBMISSION, ROLE_SUBMISSION);
+    wait_until_told(w, 1);
+    EXPECT_STR(w->t, str_from_cstr(w->pools[MX].shown), S(":4 "));
+    expect_signed(w, MX, (bool[]){ false, false, false, false, true });
+    expect_signed(w, SUBMISSION, (bool[]){ false, false, true, false, false });
+
+    test_case(w->t, "once that is there, ours goes on to sign for handshakes that began with it");
+    pass(w, 1, w->certificates[0], w->keys[0]);
+    w->role.ops->certificates(&w->role);
+    wait_until_told(w, 2);
+    EXPECT_STR(w->t, str_from_cstr(w->pools[MX].shown), S(":0 "));
+    expect_signed(w, MX, (bool[]){ true, false, false, false, true });
+    expect_signed(w, SUBMISSION, (bool[]){ false, false, true, false, false });
+
+    test_case(w->t, "until none of those can be under way");
+    while (is_signed(w, MX, FILES))
+        CHECK(!err_is(rt_sleep(rt, within(rt, 50 * MILLISECOND))));
+    expect_signed(w, MX, (bool[]){ true, false, false, false, false });
+    CHECK(unlink(path) == 0);
+    world_end(w, &conf, &scope);
+}
+
+static void
+what_stood_in_signs_on(struct test *t)
+{
+    struct world w = { .t = t };
+
+    EXPECT(t, !err_is(rt_run(run_stood_in, &w)));
+}
+
 /* Its state directory holds a file that it signed itself, or what is there instead. */
 static void
 run_own(struct rt *rt, void *arg)
@@ -457,7 +523,6 @@ run_own(struct rt *rt, void *arg)
     struct conf_fixture conf;
     struct scope scope;
     struct stat st;
-    struct dir *dir;
     char path[100];
 
     w->rt = rt;
@@ -471,9 +536,7 @@ run_own(struct rt *rt, void *arg)
             CHECK(symlink("self-signed.pem", path) == 0);
         if (i == 3)
             write_file(path, arena_join(&w->arena, w->certificates[0], w->keys[0]));
-        CHECK(!err_is(dir_open(rt, str_from_cstr(w->folder), LANE_POOL, FOREVER, &dir)));
-        w->role.dirs[w->role.dir_count++] = (struct role_dir){ S("tls"), S(""), dir_handle(rt, dir) };
-        dir_close(dir);
+        give_state(w);
         CHECK(w->role.ops->start(&w->role));
         scope_init(&scope, rt);
         scope_start(&scope, "keys", run_keys, w);
@@ -507,4 +570,5 @@ rights_end_at_the_pool(struct test *t)
 
 TEST_MAIN({ "rights end at the pool", rights_end_at_the_pool },
           { "what came before it ran is read", what_came_before_it_ran_is_read },
+          { "what stood in signs on", what_stood_in_signs_on },
           { "its own key is kept", its_own_key_is_kept })
