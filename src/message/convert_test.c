@@ -201,6 +201,8 @@ static const struct {
           " =?utf-8?Q?=C3=A9?=\r\n B <j@x.ex>, =?utf-8?Q?=C3=A9?= =?utf-8?Q?_=C3=A9_?=\r\n =?utf-8?Q?=C3=A9?="
           " =?utf-8?Q?_=C3=A9?=\r\n <k@x.ex>\r\n"
           "Subject: =?utf-8?Q?=C3=A9?= =?utf-8?Q?_=C3=A9_=C3=A9_?=\r\n =?utf-8?Q?=C3=A9?= b\r\n\r\nx\r\n") },
+    { "also in one that was a quoted string", STR("From: \"\xc3\xa9\" =?utf-8?Q?=C3=A9?= <k@x.ex>\r\n\r\nx\r\n"),
+      CONVERT_TO_7BIT, CONVERT_NEEDED, STR("From: =?utf-8?Q?=C3=A9_?=\r\n =?utf-8?Q?=C3=A9?= <k@x.ex>\r\n\r\nx\r\n") },
     { "8-bit comment behind a boundary, which stays",
       STR("Content-Type: multipart/a; boundary=\"b\" (\xc3\xa4)\r\n\r\n--b\r\n\r\nx\r\n--b--\r\n"),
       CONVERT_TO_7BIT, CONVERT_NEEDED,

@@ -7,6 +7,7 @@ enum {
     LINE_WANTED = 78,      /* RFC 5322 section 2.1.1 */
     WORD_MAX = 900,        /* a longer one is broken, or the line would be over 998 */
     ENCODED_WORD_MAX = 75, /* RFC 2047 section 2 */
+    ENCODED_LINE_MAX = 76, /* the same: of a line that has such words */
 };
 
 bool
@@ -162,7 +163,7 @@ encoded_words_put(struct text *t, struct str bytes, size_t column)
     struct str open = utf8 ? S("=?utf-8?Q?") : S("=?unknown-8bit?Q?");
 
     do {
-        size_t room = column + open.len + 20 < LINE_WANTED ? LINE_WANTED - column : 0;
+        size_t room = column + open.len + 20 < ENCODED_LINE_MAX ? ENCODED_LINE_MAX - column : 0;
         room = room > ENCODED_WORD_MAX ? ENCODED_WORD_MAX : room;
         if (room == 0) {
             text_put(t, S("\r\n "));
@@ -194,7 +195,7 @@ encoded_words_put(struct text *t, struct str bytes, size_t column)
             bytes = rest;
         }
         text_put(t, S("?="));
-        column = LINE_WANTED; /* one word a line is enough */
+        column = ENCODED_LINE_MAX; /* one word a line is enough */
     } while (bytes.len);
 }
 

@@ -172,7 +172,11 @@ encoded_words_and_back(struct test *t)
     encoded_words_put(&out, text, 9);
     EXPECT_STR(t, test_words_decode(text_str(&out), &arena), text);
     for (struct str rest = text_str(&out); rest.len;)
-        EXPECT(t, str_cut(&rest, '\n').len <= 77);
+        EXPECT(t, str_cut(&rest, '\n').len <= 76 + 1); /* and the \r */
+    test_case(t, "one of ASCII alone is as long as a line may be, and no longer");
+    out.len = 0;
+    encoded_words_put(&out, S("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"), 9);
+    EXPECT_INT(t, 9 + str_find(text_str(&out), S("\r")), 76);
 
     test_case(t, "base64");
     for (size_t len = 0; len < 10; len++) {

@@ -121,13 +121,13 @@ take_delimited(struct str *s)
     return inside;
 }
 
-/* With a space in front, if it is to have one: there is room for it where the quotation mark was. */
+/* Between a space before and one behind, if it is to have them: there is room where the quotation marks were. */
 static struct str
-without_quoted_pairs(struct str s, bool space, char *room)
+without_quoted_pairs(struct str s, bool before, bool behind, char *room)
 {
     size_t len = 0;
 
-    if (space)
+    if (before)
         room[len++] = ' ';
     for (size_t i = 0; i < s.len; i++) {
         if (s.ptr[i] == '\\' && i + 1 < s.len)
@@ -135,20 +135,20 @@ without_quoted_pairs(struct str s, bool space, char *room)
         if (s.ptr[i] != '\r' && s.ptr[i] != '\n')
             room[len++] = byte_is_white(s.ptr[i]) ? ' ' : s.ptr[i];
     }
+    if (behind)
+        room[len++] = ' ';
     return str_new(room, len);
 }
 
-/* Encoded words of a name, beside each other in `value`: the white space before and behind goes into this one. */
-static struct str
-with_white(const struct folder *f, struct str word, struct str behind)
+/* How much white space is behind a word of a name and before an encoded one: it goes into what is made of that word. */
+static size_t
+white_before_encoded(struct str behind)
 {
     size_t white = 0;
 
-    if (f->encoded && byte_is_white(word.ptr[-1]))
-        word = str_new(word.ptr - 1, word.len + 1);
     while (white < behind.len && byte_is_white(behind.ptr[white]))
         white++;
-    return str_starts(str_from(behind, white), S("=?")) ? str_new(word.ptr, word.len + white) : word;
+    return str_starts(str_from(behind, white), S("=?")) ? white : 0;
 }
 
 /* From, To and their kind: names and comments are encoded, addresses are not (RFC 2047 section 5). */
@@ -158,6 +158,7 @@ convert_addresses(struct folder *f, struct str value, char *room)
     while (value.len) {
         char first = value.ptr[0];
         struct str before = value;
+        bool apart = f->encoded && byte_is_white(before.ptr[-1]); /* from the encoded word before it */
         if (byte_is_white(first)) {
             value = str_from(value, 1);
             f->space = true;
@@ -166,7 +167,7 @@ convert_addresses(struct folder *f, struct str value, char *room)
             if (str_is_ascii(inside))
                 fold_put(f, str_slice(before, 0, before.len - value.len));
             else
-                fold_put_encoded(f, without_quoted_pairs(inside, f->encoded && byte_is_white(before.ptr[-1]), room));
+                fold_put_encoded(f, without_quoted_pairs(inside, apart, white_before_encoded(value) > 0, room));
         } else if (first == '(') {
             struct str inside = take_delimited(&value);
             f->space = true;
@@ -174,7 +175,7 @@ convert_addresses(struct folder *f, struct str value, char *room)
                 fold_put(f, str_slice(before, 0, before.len - value.len));
             } else {
                 fold_put(f, S("("));
-                fold_put_encoded(f, without_quoted_pairs(inside, false, room));
+                fold_put_encoded(f, without_quoted_pairs(inside, false, false, room));
                 f->space = false;
                 fold_put(f, S(")"));
             }
@@ -195,7 +196,7 @@ convert_addresses(struct folder *f, struct str value, char *room)
             if (str_is_ascii(word) || str_has_byte(word, '@'))
                 fold_put(f, word);
             else
-                fold_put_encoded(f, with_white(f, word, value));
+                fold_put_encoded(f, str_new(word.ptr - apart, apart + word.len + white_before_encoded(value)));
         }
     }
 }
@@ -258,7 +259,7 @@ convert_parameters(struct folder *f, struct str value, char *room)
         if (content.len && content.ptr[0] == '"') {
             struct str inside = take_delimited(&content);
             rest = str_trim(content); /* a comment, or nothing that belongs here */
-            content = str_is_ascii(inside) ? inside : without_quoted_pairs(inside, false, room);
+            content = str_is_ascii(inside) ? inside : without_quoted_pairs(inside, false, false, room);
         }
         f->space = true;
         if (str_is_ascii(content) || !is_parameter_name(name)) {
