@@ -18,12 +18,10 @@ listen mx trusted {{ address 127.0.0.1:{trusted}; relay from 127.0.0.1 }}
 domain local.test {{
     mailbox ok u1 u2 u3 u4 u5
     alias postmaster -> ok
-    catch-all off
     deliver maildir {mail}/{{domain}}/{{local}}
 }}
 route default {{ via 127.0.0.1:{next_port}; tls off }}
 """
-SITE = SITE.replace("    catch-all off\n", "")
 
 
 @pytest.fixture(scope="module")

@@ -100,6 +100,8 @@ setting_read_hop(struct setting_reader *r, struct conf_word word, struct conf_ho
     if (conf_take_hop(word.text, out)) {
         out->host = str_is_absent(out->host) ? out->host : setting_fold(r->arena, out->host);
         out->path = arena_keep(r->arena, out->path);
+        if (out->kind == CONF_HOP_SMTP && out->port == 465)
+            conf_warn(r->problems, word.where, "port 465 is TLS from the first byte (RFC 8314): write smtps://HOST");
         return true;
     }
     for (size_t i = 0; i < sizeof schemes / sizeof *schemes; i++)

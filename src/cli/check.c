@@ -174,13 +174,20 @@ directory_writable(void *ctx, struct str path)
     return file.is_dir && (uid == 0 || (file.mode & bit)) ? OK : ERR(ERR_DENIED, NULL);
 }
 
-static bool
-readable_by_others(void *ctx, struct str path)
+static struct err
+look_at_file(void *ctx, struct str path, bool plain, bool *out_others)
 {
     struct machine *m = ctx;
-    struct host_file file;
+    struct handle handle = HANDLE_NONE;
+    struct host_file file = { 0 };
+    int64_t until = within(m->rt, 10 * SECOND);
 
-    return !err_is(host_stat(m->rt, path, within(m->rt, 10 * SECOND), &file)) && (file.mode & 0007);
+    struct err e = plain ? host_open_plain(m->rt, path, until, &handle, &file) : host_stat(m->rt, path, until, &file);
+    handle_close(m->rt, handle);
+    *out_others = file.mode & 0007;
+    if (e.kind == ERR_DENIED && e.os != 0) /* to us */
+        return OK;
+    return !err_is(e) && file.is_dir ? ERR(ERR_DENIED, "read a directory") : e;
 }
 
 /* As the role `keys` will see it: whatever is wrong is in *out. */
@@ -264,24 +271,26 @@ has_reverse_name(void *ctx, const struct address *address)
            answer.status == DNS_TEMPORARY; /* not known is no reason to warn */
 }
 
-static bool
+static struct err
 reaches_port_25(void *ctx)
 {
     struct machine *m = ctx;
     struct address addresses[4];
     size_t count = 0;
     struct stream *stream;
+    struct err e = terminal_addresses(m->rt, m->network, within(m->rt, 10 * SECOND), addresses, 4, &count);
 
-    if (err_is(terminal_addresses(m->rt, m->network, within(m->rt, 10 * SECOND), addresses, 4, &count)))
-        return false;
+    if (err_is(e) || count == 0)
+        return ERR(ERR_NOT_FOUND, "find a host to try");
     for (size_t i = 0; i < count; i++) {
         addresses[i].port = 25;
-        if (err_is(stream_connect(m->rt, &addresses[i], NULL, within(m->rt, 10 * SECOND), &stream)))
+        e = stream_connect(m->rt, &addresses[i], NULL, within(m->rt, 10 * SECOND), &stream);
+        if (err_is(e))
             continue;
         stream_close(stream);
-        return true;
+        return OK;
     }
-    return false;
+    return e.kind == ERR_NOT_FOUND ? ERR(ERR_UNREACHABLE, "reach port 25") : e;
 }
 
 static void
@@ -292,7 +301,7 @@ check_machine(struct machine *m, struct conf_problems *problems)
                                 .directory_writable = directory_writable,
                                 .has_user = has_user,
                                 .may_be_user = may_be_user,
-                                .readable_by_others = readable_by_others };
+                                .look_at_file = look_at_file };
 
     /* Without it nobody can encrypt, the daemon neither, and says so. */
     if (!err_is(crypto_open(m->rt, &m->crypto))) {
@@ -328,7 +337,7 @@ struct check_options {
 static const struct option check_table[] = {
     {"--config", "FILE", OPTION_WORD, offsetof(struct check_options, config), "instead of " CLI_CONFIG},
     {"--network", "HOST", OPTION_WORD, offsetof(struct check_options, network),
-     "ask the network too: have our addresses names, and does\nHOST, a mail host elsewhere, answer at port 25"},
+     "ask the network too: have the addresses that listeners name\nnames, and does HOST, a mail host elsewhere, answer at port 25"},
     {"--json", NULL, OPTION_FLAG, offsetof(struct check_options, json), "the same for programs"},
     {0},
 };
@@ -381,8 +390,8 @@ const struct verb verb_check = {
     .name = "check",
     .summary = "say what is wrong with a configuration",
     .arguments = "",
-    .about = "Errors (the daemon would not start, or postmaster would get no mail) end with exit code 78; warnings do "
-             "not.\n\n"
+    .about = "Errors (the daemon would not start, would leave out what the file asks for or use what others can read, or postmaster "
+             "would get no mail) end with exit code 78; warnings do not.\n\n"
              "  postrider check --config postrider.conf\n"
              "  postrider check --network mail.example.net\n",
     .options = check_table,

@@ -529,6 +529,11 @@ read_maildir(struct setting_reader *r, const struct conf_node *node, struct dire
         size_t option = setting_choice(r, node->words[i], "an option of a Maildir", options);
         if (str_is_absent(options[option]))
             return;
+        if (option == 0 ? !str_is_absent(route->user) : route->quota > 0) {
+            conf_error(r->problems, node->words[i].where, CONF_NO_SUGGESTION, "\"%.*s\" was given before",
+                       STR_ARG(options[option]));
+            return;
+        }
         if (i + 1 == node->count) {
             conf_error(r->problems, node->words[i].where, CONF_NO_SUGGESTION, "something is missing behind this");
             return;
@@ -606,12 +611,14 @@ static const struct setting domain_settings[] = {
      .read = read_forward,
      .help = STR("Who has moved: forward silently, forward and say so (251), or only say so (551)")},
     {STR("catch-all"), STR("-> ADDRESS ..."), SETTING_CUSTOM, .read = read_catch_all,
-     .help = STR("Who gets mail for names that nobody here has")},
+     .help = STR("Who gets mail for names that nobody here has; not beside recipients verify or any, where the next hop knows who "
+                 "there is")},
     {STR("subaddress"), STR("CHARACTERS"), SETTING_CUSTOM, .read = read_subaddress,
      .help = STR("With +, anna+x is anna unless anna+x itself is known")},
     {STR("deliver"), STR("maildir PATH [user NAME] [quota SIZE] | lmtp:/SOCKET | lmtp://HOST:PORT"), SETTING_CUSTOM,
      .read = read_deliver,
-     .help = STR("Where mailboxes are; {domain} and {local} in the path are the configured names")},
+     .help = STR("Where mailboxes are; {domain} and {local} in the path are the configured names. A quota counts all messages in "
+                 "new and cur of a Maildir: what would go over it waits, and comes back when it has waited too long")},
     {STR("recipients"), STR("verify | file FILE | any"), SETTING_CUSTOM, .read = read_recipients,
      .help = STR("Who exists behind a gateway, a backup or an LMTP server: ask it and remember, one name a line in a "
                  "file, or take all and bounce what it refuses. It is asked in clear: where its route says \"tls require\", or "
@@ -768,6 +775,9 @@ check_rules(struct setting_reader *r, struct rules *rules)
         conf_error(r->problems, rules->where, CONF_NO_SUGGESTION,
                    "who is asked for recipients must speak SMTP in clear or by STARTTLS, not smtps://: name them in \"recipients "
                    "file\"");
+    if (rules->catch_all && (rules->recipients == RECIPIENTS_VERIFY || rules->recipients == RECIPIENTS_ANY))
+        conf_error(r->problems, rules->catch_all->alias_where, CONF_NO_SUGGESTION,
+                   "nobody is left for catch-all: what is not named here goes to the next hop, unless \"recipients file\" says who is there");
     if (rules->recipients == RECIPIENTS_ANY)
         conf_warn(r->problems, rules->recipients_where,
                   "\"recipients any\" makes backscatter: what the next hop refuses is bounced to senders who are often "

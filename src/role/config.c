@@ -263,9 +263,9 @@ static const struct setting listener_table[] = {
       .help = STR("What to do with a bare CR or LF in content: refuse it from strangers and repair it from those who "
                   "may relay, unless this says otherwise for all") },
     { STR("vrfy"), STR("off|local|on"), SETTING_CHOICE, IN_LISTENER(settings.vrfy), .choices = offers,
-      .fallback = STR("off"), .help = STR("Who may ask whether a mailbox exists") },
+      .fallback = STR("off"), .help = STR("Who may ask whether a mailbox exists; local: this machine, and relay from") },
     { STR("expn"), STR("off|local|on"), SETTING_CHOICE, IN_LISTENER(settings.expn), .choices = offers,
-      .fallback = STR("off"), .help = STR("Who may ask for the members of a list") },
+      .fallback = STR("off"), .help = STR("Who may ask for the members of a list; local as with vrfy") },
     { STR("connections"), STR("NUMBER per-client"), SETTING_CUSTOM, .read = read_connections,
       .help = STR("Sessions of one IPv4 address or IPv6 /64 at a time, 50 if nothing is said") },
     { STR("relay"), STR("from NETWORK ..."), SETTING_CUSTOM, .read = read_relay_from,
@@ -449,8 +449,8 @@ read_mechanisms(struct setting_reader *r, const struct conf_node *node, void *ta
 static const struct setting users_table[] = {
     { STR("mechanisms"), STR("NAME ..."), SETTING_CUSTOM, .read = read_mechanisms,
       .help = STR("The ways to log in, all of them under TLS only; external, scram-sha-256-plus, scram-sha-256, plain and "
-                  "login if nothing is said; of Dovecot's plain and login. Those that are known beside these, scram-sha-1 "
-                  "and cram-md5, want \"postrider user add --legacy\"") },
+                  "login if nothing is said; of Dovecot's plain and login. Those that are known beside these, "
+                  "scram-sha-1-plus, scram-sha-1 and cram-md5, want \"postrider user add --legacy\"") },
     { STR("messages-per-day"), STR("NUMBER"), SETTING_COUNT, IN_USERS(messages_per_day), .fallback = STR("1000"),
       .help = STR("What one user may send within 24 hours; 0 is no limit") },
     { STR("recipients-per-day"), STR("NUMBER"), SETTING_COUNT, IN_USERS(recipients_per_day), .fallback = STR("5000"),
@@ -562,7 +562,7 @@ read_delay_notice(struct setting_reader *r, const struct conf_node *node, void *
 static const struct setting retry_table[] = {
     { STR("delay-notice"), STR("TIME|off"), SETTING_CUSTOM, .read = read_delay_notice,
       .help = STR("When senders are told, once, that their mail still waits: those who asked for it, and our own "
-                  "people; 4h if nothing is said") },
+                  "people; 1s to 60d, and 4h if nothing is said") },
 };
 static const struct setting_table retry_settings = SETTING_TABLE(retry_table);
 
@@ -1004,7 +1004,8 @@ static const struct setting site_table[] = {
     {STR("retry"), STR("TIME ... for TIME"), SETTING_CUSTOM, .read = read_retry, .block = &retry_settings,
      .help =
          STR("Waits between attempts, the last one again and again, and when to give up; 5m 15m 30m 1h 2h 4h for 5d "
-             "if nothing is said")},
+             "if nothing is said. Each wait, 1s to 7d, is made up to a tenth longer or shorter; the end may be 1m to 60d. Notices and all "
+             "else that comes from nobody (<>) is given up after a day, if that is sooner")},
     {STR("resolver"), STR(""), SETTING_CUSTOM, .read = read_resolver, .block = &resolver_settings,
      .help = STR("Who answers questions to the DNS")},
     {STR("state"), STR("DIRECTORY"), SETTING_PATH, .offset = offsetof(struct site, state),
@@ -1319,12 +1320,62 @@ check_listener_world(const struct site_listener *listener, const struct site_wor
     }
 }
 
+/* format: what is wrong with the path, and then why. */
+static void
+say_file(struct conf_problems *problems, struct conf_where where, struct str path, struct err e, const char *format)
+{
+    char memory[100];
+    struct text why = text_init(memory, sizeof memory);
+
+    err_text(e, &why);
+    conf_error(problems, where, CONF_NO_SUGGESTION, format, STR_ARG(path), STR_ARG(text_str(&why)));
+}
+
+/* False: it is not as it should be, and that is said by this format. */
+static bool
+check_file(const struct site_world *w, struct conf_problems *problems, struct conf_where where, struct str path,
+           const char *format, bool *out_others)
+{
+    *out_others = false;
+    if (str_is_absent(path) || !w->look_at_file)
+        return true;
+    struct err e = w->look_at_file(w->ctx, path, false, out_others);
+    if (err_is(e))
+        say_file(problems, where, path, e, format);
+    return !err_is(e);
+}
+
+static void
+say_others(struct conf_problems *problems, struct conf_where where, struct str path)
+{
+    conf_error(problems, where, CONF_NO_SUGGESTION, "others can read the secret file \"%.*s\": chmod o-rwx", STR_ARG(path));
+}
+
 static void
 check_secret(const struct site_world *w, struct conf_problems *problems, struct conf_where where, struct str path)
 {
-    if (!str_is_absent(path) && w->readable_by_others && w->readable_by_others(w->ctx, path))
-        conf_error(problems, where, CONF_NO_SUGGESTION, "others can read the secret file \"%.*s\": chmod o-rwx",
-                   STR_ARG(path));
+    bool others;
+
+    if (check_file(w, problems, where, path, "the secret file \"%.*s\" cannot be read: %.*s", &others) && others)
+        say_others(problems, where, path);
+}
+
+/* The first user makes it: "postrider user add". */
+static void
+check_users(const struct site_world *w, struct conf_problems *problems, const struct site_users *users)
+{
+    bool others = false;
+
+    if (users->kind != USERS_FILE || !w->look_at_file)
+        return;
+    struct err e = w->look_at_file(w->ctx, users->path, true, &others);
+    if (e.kind == ERR_NOT_FOUND)
+        conf_warn(problems, users->where, "there is no users file \"%.*s\": nobody can log in until \"postrider user add\" makes it",
+                  STR_ARG(users->path));
+    else if (err_is(e))
+        say_file(problems, users->where, users->path, e, "the users file \"%.*s\" cannot be used: %.*s");
+    else if (others)
+        say_others(problems, users->where, users->path);
 }
 
 static const char *
@@ -1334,16 +1385,6 @@ days(int64_t ns, char memory[32])
     return memory;
 }
 
-static void
-say_file(struct conf_problems *problems, const struct site_certificate *c, struct str path, struct err e, const char *format)
-{
-    char memory[100];
-    struct text why = text_init(memory, sizeof memory);
-
-    err_text(e, &why);
-    conf_error(problems, c->where, CONF_NO_SUGGESTION, format, STR_ARG(path), STR_ARG(text_str(&why)));
-}
-
 /* Whether its files are as they should be; what its dates say is told by the way. */
 static bool
 check_certificate(const struct site_certificate *c, const struct site_certificate_look *look, struct conf_problems *problems)
@@ -1351,13 +1392,13 @@ check_certificate(const struct site_certificate *c, const struct site_certificat
     char memory[32];
 
     if (err_is(look->certificate_read))
-        say_file(problems, c, c->certificate, look->certificate_read, "the certificate \"%.*s\" cannot be read: %.*s");
+        say_file(problems, c->where, c->certificate, look->certificate_read, "the certificate \"%.*s\" cannot be read: %.*s");
     else if (err_is(look->certificate_use))
         conf_error(problems, c->where, CONF_NO_SUGGESTION,
                    "there is no certificate in \"%.*s\": PEM is expected, \"-----BEGIN CERTIFICATE-----\"",
                    STR_ARG(c->certificate));
     if (err_is(look->key_read))
-        say_file(problems, c, c->key, look->key_read, "the key \"%.*s\" cannot be read: %.*s");
+        say_file(problems, c->where, c->key, look->key_read, "the key \"%.*s\" cannot be read: %.*s");
     else if (look->key_use.kind == ERR_SYNTAX)
         conf_error(problems, c->where, CONF_NO_SUGGESTION,
                    "there is no private key in \"%.*s\": PEM is expected, without a passphrase", STR_ARG(c->key));
@@ -1440,6 +1481,7 @@ site_check_world(const struct site *site, const struct site_world *w, struct con
 {
     struct conf_where where, nowhere = { 0 };
     struct directory_domain_info info;
+    bool others;
 
     for (size_t i = 0; i < site->listener_count; i++)
         check_listener_world(&site->listeners[i], w, problems);
@@ -1470,14 +1512,21 @@ site_check_world(const struct site *site, const struct site_world *w, struct con
             conf_error(problems, nowhere, CONF_NO_SUGGESTION, "the state directory \"%.*s\" cannot be written to",
                        STR_ARG(site->state));
     }
-    if (w->reaches_port_25 && !w->reaches_port_25(w->ctx))
+    struct err reached = w->reaches_port_25 ? w->reaches_port_25(w->ctx) : OK;
+    if (reached.kind == ERR_NOT_FOUND)
+        conf_warn(problems, nowhere, "the host that --network names has no address that can be found: nothing is known of port 25");
+    else if (err_is(reached))
         conf_warn(problems, nowhere,
                   "port 25 of other hosts cannot be reached: a provider may block it; \"route default { via "
                   "smtp://HOST:587 }\" goes another way");
     if (w->look_at_certificate)
         check_certificates(site, w, problems);
-    if (site->users.kind == USERS_FILE)
-        check_secret(w, problems, site->users.where, site->users.path);
+    check_users(w, problems, &site->users);
+    check_file(w, problems, nowhere, site->trust_anchor, "the trust-anchor \"%.*s\" cannot be read, so nothing is validated: %.*s",
+               &others);
+    if (site->mta_sts && !str_eq(site->mta_sts_ca, S(SITE_AUTHORITIES)))
+        check_file(w, problems, nowhere, site->mta_sts_ca, "the mta-sts-ca \"%.*s\" cannot be read, so no policy is believed: %.*s",
+                   &others);
     for (size_t i = 0; i < site->route_count; i++)
         check_route_secrets(w, problems, &site->routes[i]);
 }

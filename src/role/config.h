@@ -151,16 +151,19 @@ struct site_world {
     void *ctx;
     /* A PTR record exists for the address. */
     bool (*has_reverse_name)(void *ctx, const struct address *);
-    /* Port 25 of the world can be reached; asked only for `check --network`. */
-    bool (*reaches_port_25)(void *ctx);
+    /* Port 25 of the world can be reached; ERR_NOT_FOUND: there is no host to try it with. Asked only for `check --network`. */
+    struct err (*reaches_port_25)(void *ctx);
     /* family ADDRESS_NONE: there is none. */
     struct address (*default_gateway)(void *ctx, uint8_t family);
     /* OK, ERR_NOT_FOUND, ERR_DENIED: a directory that we can write to. */
     struct err (*directory_writable)(void *ctx, struct str path);
     /* The system knows the user, who is to deliver into Maildirs. */
     bool (*has_user)(void *ctx, struct str name);
-    /* The file exists and others than owner and group can read it. */
-    bool (*readable_by_others)(void *ctx, struct str path);
+    /*
+     * What the daemon will meet when it opens this file (a plain one: as host_open_plain() does): an error, or OK and whether others than
+     * owner and group can read it. A file that only those who check may not see is OK: the daemon has rights of its own.
+     */
+    struct err (*look_at_file)(void *ctx, struct str path, bool plain, bool *out_others);
     void (*look_at_certificate)(void *ctx, const struct site_certificate *, struct site_certificate_look *out);
     /* Asked only with the one above: of a PEM text, whether a certificate is in it, and whether it is for this host. */
     bool (*is_certificate)(void *ctx, struct str pem);

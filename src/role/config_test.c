@@ -363,6 +363,13 @@ static const struct {
     {"state of nothing", STR("state"), STR("/m:2:1: something is missing here: write \"state DIRECTORY\"")},
     {"sandbox of a mind", STR("sandbox requir"),
      STR("/m:2:9: \"requir\" is not a value here: it is one of try, require, off; did you mean \"require\"?")},
+    {"a Maildir with two quotas", STR("domain a.example { mailbox x; deliver maildir /{local} quota 1MiB user u quota 2MiB }"),
+     STR("/m:2:74: \"quota\" was given before")},
+    {"a Maildir of two users", STR("domain a.example { mailbox x; deliver maildir /{local} user u user u }"),
+     STR("/m:2:63: \"user\" was given before")},
+    {"nobody for catch-all", STR("domain a.example { relay mx; catch-all -> x@b.example }"),
+     STR("/m:2:30: nobody is left for catch-all: what is not named here goes to the next hop, unless \"recipients file\" says who is "
+         "there")},
     {"listen without a kind", STR("listen { address :25 }"),
      STR("/m:2:1: write \"listen mx|submission|submissions [NAME] { ... }\"")},
     {"listen without a block", STR("listen mx"),
@@ -655,6 +662,8 @@ warns(struct test *t)
         {"backscatter", STR(GOOD "listen mx { address :25 }\ndomain a.example { recipients any; relay mx }"),
          STR("/m:3:20: warning: \"recipients any\" makes backscatter: what the next hop refuses is bounced to senders "
              "who are often forged")},
+        {"TLS from the first byte, in clear", STR(GOOD "listen mx { address :25 }\nroute default { via h.example:465; tls require }"),
+         STR("/m:3:21: warning: port 465 is TLS from the first byte (RFC 8314): write smtps://HOST")},
         {"private targets", STR(GOOD "listen mx { address :25 }\nroute default { direct; allow-private 127.0.0.0/8 }"),
          STR("/m:3:25: warning: \"allow-private\" is for tests: whoever owns a domain can name addresses there")},
         {"a shared Maildir",
@@ -747,11 +756,18 @@ no_name(void *ctx, const struct address *a)
     return false;
 }
 
-static bool
+static struct err
 no_network(void *ctx)
 {
     (void)ctx;
-    return false;
+    return ERR(ERR_UNREACHABLE, NULL);
+}
+
+static struct err
+no_host(void *ctx)
+{
+    (void)ctx;
+    return ERR(ERR_NOT_FOUND, NULL);
 }
 
 static struct address
@@ -780,10 +796,26 @@ no_user(void *ctx, struct str name)
 }
 
 static bool
-open_to_all(void *ctx, struct str path)
+any_user(void *ctx, struct str name)
 {
-    (void)ctx, (void)path;
+    (void)ctx, (void)name;
     return true;
+}
+
+static struct err
+open_to_all(void *ctx, struct str path, bool plain, bool *out_others)
+{
+    (void)ctx, (void)path, (void)plain;
+    *out_others = true;
+    return OK;
+}
+
+/* Nothing is there, and the users file is a link. */
+static struct err
+no_file(void *ctx, struct str path, bool plain, bool *out_others)
+{
+    (void)ctx, (void)path, (void)out_others;
+    return plain && str_eq(path, S("/link")) ? ERR(ERR_DENIED, "open a link: this must be the file itself") : ERR(ERR_NOT_FOUND, "look at");
 }
 
 static void
@@ -826,13 +858,51 @@ checks_the_world(struct test *t)
     if (f.site)
         site_check_world(f.site, &silent, &f.conf.problems);
     EXPECT_INT(t, f.conf.problems.count, 1); /* postmaster, which needs no world */
-    static const struct site_world not_root = { .has_user = open_to_all, .may_be_user = no_user };
+    static const struct site_world lost = { .reaches_port_25 = no_host };
+    f.conf.problems = problems;
+    if (f.site)
+        site_check_world(f.site, &lost, &f.conf.problems);
+    expect_problem(t, &f, 1,
+                   S("warning: the host that --network names has no address that can be found: nothing is known of port 25"));
+    static const struct site_world not_root = { .has_user = any_user, .may_be_user = no_user };
     f.conf.problems = problems;
     if (f.site)
         site_check_world(f.site, &not_root, &f.conf.problems);
     EXPECT_INT(t, f.conf.problems.errors, 1);
     expect_problem(t, &f, 1, S("/m:3:31: warning: only root can deliver as user \"u\": who checks this could not start the server"));
     fixture_done(t, &f);
+}
+
+static void
+looks_for_its_files(struct test *t)
+{
+    static const struct conf_fake_file files[] = {
+        { STR("/m"), STR(GOOD "resolver { trust-anchor /t }\nmta-sts-ca /c\nusers file /u\n"
+                              "route default { via smtp://h.example { user u; password-file /p } }\n") },
+        { STR("/m"), STR(GOOD "mta-sts-ca /c\nmta-sts off\nusers file /link\n") },
+    };
+    static const struct str wanted[][4] = {
+        { STR("/m:4:1: warning: there is no users file \"/u\": nobody can log in until \"postrider user add\" makes it"),
+          STR("the trust-anchor \"/t\" cannot be read, so nothing is validated: look at: not found"),
+          STR("the mta-sts-ca \"/c\" cannot be read, so no policy is believed: look at: not found"),
+          STR("/m:5:1: the secret file \"/p\" cannot be read: look at: not found") },
+        { STR("/m:4:1: the users file \"/link\" cannot be used: open a link: this must be the file itself: permission denied") },
+    };
+    static const struct site_world empty = { .look_at_file = no_file };
+    struct fixture f;
+
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        size_t count = 0;
+        fixture_init(&f, &files[i], 1);
+        EXPECT(t, f.site != NULL);
+        conf_problems_init(&f.conf.problems, &f.conf.arena);
+        if (f.site)
+            site_check_world(f.site, &empty, &f.conf.problems);
+        for (; count < 4 && wanted[i][count].len; count++)
+            expect_problem(t, &f, 1 + count, wanted[i][count]); /* behind what postmaster wants */
+        EXPECT_INT(t, f.conf.problems.count, 1 + count);
+        fixture_done(t, &f);
+    }
 }
 
 /* The list in the manual page is the one that these tables print. */
@@ -866,5 +936,5 @@ TEST_MAIN({"small site", small_site}, {"large site", large_site}, {"test site", 
           {"calls itself by A-labels", calls_itself_by_a_labels},
           {"needs a name and a file", needs_a_name_and_a_file}, {"warns", warns},
           {"survives mangled lines", survives_mangled_lines}, {"survives every cut", survives_every_cut},
-          {"checks the world", checks_the_world },
+          {"checks the world", checks_the_world }, { "looks for its files", looks_for_its_files },
           {"manual page agrees", manual_page_agrees})
