@@ -290,6 +290,16 @@ def test_a_certificate_that_could_not_be_opened_just_then(tmp_path):
         assert server.log_events("certificate-signed-by-ourselves")
 
 
+def test_a_key_that_others_can_read(tmp_path):
+    """It is used, and said; check calls it an error."""
+    want = {name: make_certificate(tmp_path, name) for name in ("mx", "closed")}
+    (tmp_path / "mx.key").chmod(0o644)
+    (tmp_path / "closed.key").chmod(0o640)
+    with Postrider(tmp_path, SITE, more=tls_blocks(tmp_path, *want)) as server:
+        assert shown(server) == want["mx"]
+        assert {e["path"] for e in server.log_events("secret-open-to-others")} == {f"{tmp_path}/mx.key"}
+
+
 def core_of(pid, folder):
     """As the kernel would write it: gdb's gcore."""
     said = subprocess.run(["gcore", "-o", folder / "core", str(pid)], capture_output=True, text=True, timeout=120, check=False)

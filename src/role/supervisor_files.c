@@ -22,6 +22,21 @@ log_file(struct supervisor *s, const char *what, struct str path, struct err e)
     log_end(&line);
 }
 
+/* It is used all the same: mail goes on, and whoever could read it has done so. */
+static void
+warn_if_others_read(struct supervisor *s, struct str secret)
+{
+    struct host_file file;
+    struct log_line line;
+
+    if (err_is(host_stat(s->rt, secret, FOREVER, &file)) || !(file.mode & 07))
+        return;
+    log_begin(&line, s->rt, LOG_WARNING, "secret-open-to-others");
+    log_str(&line, "path", secret);
+    log_str(&line, "advice", S("chmod o-rwx, and replace it if others were here"));
+    log_end(&line);
+}
+
 /* ---- certificates: opened here, with our rights, and read by the role `keys` alone ---- */
 
 static struct err
@@ -75,6 +90,7 @@ send_certificates(struct process *p, bool missing)
         }
         s->certificates_unopened[i] = e;
         if (!err_is(e)) {
+            warn_if_others_read(s, c->key);
             failed = send_certificate(p, (uint32_t)i, handles, 2);
             any = true;
         }
@@ -370,6 +386,7 @@ send_secret(struct process *p, struct str path, struct arena *scratch)
         log_file(s, "secret-not-read", path, e);
         return OK;
     }
+    warn_if_others_read(s, path);
     size_t size = path.len + bytes.len + 16;
     unsigned char *memory = arena_alloc(scratch, size);
     struct put put = put_init(memory, size);
