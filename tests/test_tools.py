@@ -378,6 +378,25 @@ def test_sendmail_keeps_what_was_refused(submission):
     assert submission.envelopes()[0]["rcpt"] == ["TO:<b@y.test>"]
 
 
+LONG = "x" * 1100 + "@y.test"
+
+
+@pytest.mark.parametrize("words, header, code, lost", [
+    (["-t", "one@y.test"], "Bcc: a@y.test, bad<\nBcc: c@y.test\n", 67, ["one@y.test", "a@y.test", "bad<", "c@y.test"]),
+    (["b@y.test,", "two at once", "c@y.test"], "", 67, ["b@y.test", "two at once", "c@y.test"]),
+    (["-t"], f"Bcc: a@y.test, {LONG}, c@y.test\n", 67, ["a@y.test", LONG, "c@y.test"]),
+    (["-t", "-f", LONG], "Bcc: a@y.test\n", 64, ["a@y.test"]),
+], ids=["bad in Bcc", "bad word", "too long", "sender too long"])
+def test_sendmail_keeps_all_of_what_it_refuses_itself(submission, words, header, code, lost):
+    said = sendmail(submission, *words, stdin=f"{header}Subject: s\n\nbody\n".encode())
+    assert said.returncode == code and b"nothing was sent" in said.stderr, said
+    (saved,) = submission.home.glob("postrider-unsent-*")
+    text = saved.read_bytes().decode()
+    assert str(saved) in said.stderr.decode() and submission.messages() == []
+    assert [line.partition(": ")[2] for line in text.splitlines() if line.startswith("X-Postrider-Unsent-To")] == [f"<{a}>" for a in lost]
+    assert header.replace("\n", "\r\n") in text and text.endswith("\r\n\r\nbody\n")
+
+
 @pytest.mark.parametrize("words,stdin,code", [
     (["-t"], b"Subject: nobody\n\n", 64), ([], b"x", 64), (["-t"], b"To: not an address at all\n\n", 67),
     (["-bd"], b"", 64), (["-N", "often", "b@y"], b"", 64), (["-N", "never,delay", "b@y"], b"", 64), (["-R", "x", "b@y"], b"", 64), (["-Z"], b"", 64),

@@ -15,6 +15,7 @@
 #include "message/header.h"
 #include "message/lines.h"
 #include "message/path.h"
+#include "message/utf8.h"
 #include "message/xtext.h"
 #include "role/load.h"
 #include "runtime/host.h"
@@ -97,8 +98,9 @@ static const char help[] =
     "\n"
     "  sendmail -t -i <message.eml\n"
     "\n"
-    "Exit codes: 75 the daemon is not there, or cannot take it now; 67 a recipient was refused for good.\n"
-    "In both cases the message lies in the file that is named, with those who did not get it.\n";
+    "Exit codes: 75 the daemon is not there, or cannot take it now; 67 a recipient was refused for good, or is\n"
+    "no address (then nothing is sent); 64 there is no recipient, or the sender's address is too long.\n"
+    "In these cases the message lies in the file that is named, with those who did not get it.\n";
 
 static int
 set_mode(struct mail *m, struct str mode)
@@ -368,20 +370,34 @@ add_target(struct mail *m, struct str address)
     m->targets[m->target_count++] = (struct target){ .recipient = { .address = address, .notify = m->notify } };
 }
 
-/* "root" is somebody of this host. */
+static struct str
+visible(struct mail *m, struct str s)
+{
+    struct text t = text_init(arena_alloc(&m->arena, s.len), s.len);
+
+    utf8_put_visible(&t, s);
+    return text_str(&t);
+}
+
+/* "root" is somebody of this host. What is no address is a target too: nothing is sent then, and it is saved. */
 static int
 add_address(struct mail *m, enum addresses found, const struct mailbox *mailbox)
 {
     struct path path = mailbox->path;
 
-    if (found == ADDRESSES_BAD || path_is_null(path))
-        return cli_fail(&verb_sendmail, EXIT_NO_USER, "\"%.*s\" is not an address", STR_ARG(mailbox->text));
+    if (found == ADDRESSES_BAD || path_is_null(path)) {
+        struct str text = visible(m, mailbox->text);
+        add_target(m, text);
+        return cli_fail(&verb_sendmail, EXIT_NO_USER, "\"%.*s\" is not an address", STR_ARG(text));
+    }
     if (path.domain.len == 0)
         path.domain = m->host;
-    add_target(m, path_text(path, &m->arena));
-    return EXIT_WELL;
+    struct str address = path_text(path, &m->arena);
+    add_target(m, address);
+    return client_can_say(address) ? EXIT_WELL : cli_fail(&verb_sendmail, EXIT_NO_USER, "a recipient's address is too long");
 }
 
+/* All of them, also behind a bad one: whoever gets no mail is to be named where it is saved. */
 static int
 collect_recipients(struct mail *m)
 {
@@ -390,28 +406,26 @@ collect_recipients(struct mail *m)
     enum addresses found;
     int exit = EXIT_WELL;
 
-    for (size_t i = 0; i < m->words.count; i++) {
-        struct str list = m->words.word[i];
-        while (exit == EXIT_WELL && (found = addresses_next(&list, &m->arena, &mailbox)) != ADDRESSES_END)
-            exit = add_address(m, found, &mailbox);
-    }
-    while (m->from_header && exit == EXIT_WELL &&
-           (found = compose_next_recipient(&named, &m->arena, &mailbox)) != ADDRESSES_END)
-        exit = add_address(m, found, &mailbox);
-    if (exit == EXIT_WELL && m->target_count == 0)
+    for (size_t i = 0; i < m->words.count; i++)
+        for (struct str list = m->words.word[i]; (found = addresses_next(&list, &m->arena, &mailbox)) != ADDRESSES_END;)
+            exit = add_address(m, found, &mailbox) == EXIT_WELL ? exit : EXIT_NO_USER;
+    while (m->from_header && (found = compose_next_recipient(&named, &m->arena, &mailbox)) != ADDRESSES_END)
+        exit = add_address(m, found, &mailbox) == EXIT_WELL ? exit : EXIT_NO_USER;
+    if (m->target_count == 0)
         return cli_fail(&verb_sendmail, EXIT_USAGE, "no recipients%s", m->from_header ? " in the header" : " (-t?)");
     return exit;
 }
 
-/* The header gets what it lacks and loses Bcc; everything else stays as it came. */
+/* The header gets what it lacks and loses Bcc, unless it is to be kept; everything else stays as it came. */
 static void
-make_content(struct mail *m)
+make_content(struct mail *m, bool keeps_bcc)
 {
     struct compose_origin origin = {
         .address = m->sender.len ? m->sender : arena_printf(&m->arena, "postmaster@%.*s", STR_ARG(m->host)),
         .name = m->full_name,
         .hostname = m->host,
         .domain = m->host,
+        .keeps_bcc = keeps_bcc,
         .id = { rt_random(m->rt), rt_random(m->rt) },
         .wall = rt_wall(m->rt),
     };
@@ -586,6 +600,18 @@ save_unsent(struct mail *m)
     return S("");
 }
 
+/* Says where the message lies now. */
+static void
+leave_message(struct mail *m, const char *prefix)
+{
+    struct str path = save_unsent(m);
+
+    if (path.len > 0)
+        cli_fail(&verb_sendmail, 0, "%sthe message lies in %.*s", prefix, STR_ARG(path));
+    else
+        cli_fail(&verb_sendmail, 0, "%sthe message could not be saved either", prefix);
+}
+
 static int
 report(struct mail *m)
 {
@@ -600,11 +626,7 @@ report(struct mail *m)
     if (pending > 0)
         cli_fail(&verb_sendmail, 0, "cannot hand the message over at %.*s for %zu of %zu recipients: %.*s",
                  STR_ARG(m->socket), pending, m->target_count, STR_ARG(m->trouble));
-    struct str path = save_unsent(m);
-    if (path.len > 0)
-        cli_fail(&verb_sendmail, 0, "the message lies in %.*s", STR_ARG(path));
-    else
-        cli_fail(&verb_sendmail, 0, "the message could not be saved either");
+    leave_message(m, "");
     return pending > 0 ? EXIT_AGAIN : EXIT_NO_USER;
 }
 
@@ -685,17 +707,14 @@ send_message(struct mail *m)
     } else if (m->sender.len > 0 && str_find_last_byte(m->sender, '@') == m->sender.len) {
         m->sender = arena_printf(&m->arena, "%.*s@%.*s", STR_ARG(m->sender), STR_ARG(m->host));
     }
-    make_content(m);
     int exit = collect_recipients(m);
-    if (exit != EXIT_WELL) {
-        struct str path = save_unsent(m);
-        return cli_fail(&verb_sendmail, exit, "nothing was sent; the message lies in %.*s", STR_ARG(path));
-    }
-    for (size_t i = 0; i < m->target_count; i++)
-        if (!client_can_say(m->targets[i].recipient.address))
-            return cli_fail(&verb_sendmail, EXIT_NO_USER, "a recipient's address is too long");
     if (!client_can_say(m->sender) || !client_can_say(m->host))
-        return cli_fail(&verb_sendmail, EXIT_USAGE, "the sender's address is too long");
+        exit = cli_fail(&verb_sendmail, EXIT_USAGE, "the sender's address is too long");
+    make_content(m, exit != EXIT_WELL);
+    if (exit != EXIT_WELL) {
+        leave_message(m, "nothing was sent; ");
+        return exit;
+    }
     hand_over(m);
     return report(m);
 }

@@ -317,7 +317,7 @@ compose_header(struct text *t, struct str *message, const struct compose_origin 
     bool qualifies = o->domain.len > 0 && !is_signed(rest);
     arena_init(&work, mem, 512, 8 * message->len + (64 << 10));
     while (header_take(&rest, &field)) {
-        if (str_eq_nocase(field.name, S("Bcc")) || str_eq_nocase(field.name, S("Resent-Bcc")))
+        if (!o->keeps_bcc && (str_eq_nocase(field.name, S("Bcc")) || str_eq_nocase(field.name, S("Resent-Bcc"))))
             continue;
         has_from |= str_eq_nocase(field.name, S("From"));
         has_date |= str_eq_nocase(field.name, S("Date"));

@@ -14,6 +14,7 @@ struct compose_origin {
     struct str name;      /* full name, or empty */
     struct str hostname;  /* for the Message-ID */
     struct str domain;    /* for addresses of the header that have none; absent: they stay so */
+    bool keeps_bcc;       /* the header is for the sender's own eyes */
     struct message_id id; /* random */
     int64_t wall;
 };
@@ -40,8 +41,8 @@ size_t compose_size(const struct compose *);
 void compose_put(struct text *, const struct compose *);
 
 /*
- * A message with a header: its fields without Bcc and Resent-Bcc, and with From, Date and Message-ID where they are
- * missing; then the empty line. Addresses without a domain get the origin's, unless a signature (DKIM) may cover them.
+ * A message with a header: its fields without Bcc and Resent-Bcc (unless kept), and with From, Date and Message-ID where
+ * they are missing; then the empty line. Addresses without a domain get the origin's, unless a signature (DKIM) may cover them.
  * *message is left at the body. A "From " line of mbox is dropped; lines end with CRLF. The text needs
  * compose_header_size().
  */

@@ -244,6 +244,20 @@ completes_headers(struct test *t)
 }
 
 static void
+keeps_bcc(struct test *t)
+{
+    struct str in = S("From: x@y.ex\nDate: now\nMessage-ID: <1>\nBcc: c@d.ex,\n bad<\nResent-Bcc: e@f.ex\n\nb");
+    struct compose_origin at = origin;
+    struct mem mem = mem_libc();
+    char memory[96 << 10];
+    struct text out = text_init(memory, sizeof memory);
+
+    at.keeps_bcc = true;
+    compose_header(&out, &in, &at, &mem);
+    EXPECT_STR(t, text_str(&out), S("From: x@y.ex\r\nDate: now\r\nMessage-ID: <1>\r\nBcc: c@d.ex,\r\n bad<\r\nResent-Bcc: e@f.ex\r\n\r\n"));
+}
+
+static void
 gives_addresses_a_domain(struct test *t)
 {
     static const struct { const char *why; struct str in, out; } cases[] = {
@@ -288,4 +302,4 @@ gives_addresses_a_domain(struct test *t)
 
 TEST_MAIN({ "reads address lists", reads_address_lists }, { "finds Delivered-To", finds_delivered_to },
           { "composes", composes }, { "lets no address begin a line", lets_no_address_begin_a_line },
-          { "completes headers", completes_headers }, { "gives addresses a domain", gives_addresses_a_domain })
+          { "completes headers", completes_headers }, { "keeps Bcc where it is told", keeps_bcc }, { "gives addresses a domain", gives_addresses_a_domain })
