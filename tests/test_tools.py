@@ -369,6 +369,22 @@ def test_sendmail_qualifies_and_names_the_sender(submission):
     assert submission.envelopes()[1]["mail"].startswith("FROM:<>")
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts another /etc/passwd")
+@pytest.mark.parametrize("words, name", [(["sendmail"], "EXAMPLE\\anna"), (["send", "--server", "SINK", "--to"], "EXAMPLE\\anna"),
+                                         (["sendmail", "-f", "\"a@b\""], None)])
+def test_a_login_name_that_wants_quotes_gets_them(submission, words, name):
+    """As winbind and sssd have them. The sink takes anything; a real server says 501 to a bare backslash."""
+    passwd = submission.home / "passwd"
+    passwd.write_text(f"{name or 'root'}:x:0:0::/:/bin/sh\n")
+    said = subprocess.run(["unshare", "--mount", "sh", "-c", 'mount --bind "$0" /etc/passwd && exec "$@"', passwd, POSTRIDER,
+                           *[submission.at if word == "SINK" else word for word in words], "b@y.test"], input=b"Subject: s\n\nx\n",
+                          capture_output=True, env=os.environ | submission.env, timeout=60, check=False)
+    assert said.returncode == 0, said
+    (envelope,) = submission.envelopes()
+    local = '"EXAMPLE\\\\anna"' if name else '"a@b"'
+    assert envelope["mail"].split()[0] == f"FROM:<{local}@{envelope['helo'].lower()}>"
+
+
 def test_sendmail_keeps_what_was_refused(submission):
     said = sendmail(submission, "-f", "a@x.test", "550-x@y.test", "b@y.test", stdin=b"Subject: s\n\nbody\n")
     assert said.returncode == 67 and b"<550-x@y.test> was refused: 550" in said.stderr

@@ -200,7 +200,7 @@ make_envelope(struct send *s)
         struct str name = S("postmaster");
         uint32_t gid;
         host_user_by_id(s->rt, host_my_uid(s->rt), FOREVER, &s->arena, &name, &gid);
-        s->sender = arena_printf(&s->arena, "%.*s@%.*s", STR_ARG(name), STR_ARG(s->host));
+        s->sender = path_text((struct path){ name, s->host }, &s->arena); /* it may want quotes: EXAMPLE\anna */
     } else if (s->set.from.len > 0 && !str_eq(s->set.from, S("<>"))) {
         exit = parse_address(s, s->set.from, &s->sender);
     }

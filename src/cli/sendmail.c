@@ -47,13 +47,14 @@ struct mail {
     /* what was asked for */
     bool from_header, keep_dots, verbose, talk, show_queue, nothing_to_do;
     bool has_sender;
-    struct str sender, full_name, socket, config, envid;
+    struct path from;        /* its domain may be empty */
+    struct str full_name, socket, config, envid;
     uint8_t notify, ret, body;
     struct words words;      /* recipients on the command line */
     int64_t patience;        /* ns */
     /* where */
     struct address daemon;
-    struct str state, host;
+    struct str state, host, sender;
     struct dialog dialog;
     /* the message */
     struct str input, content;
@@ -122,17 +123,10 @@ set_mode(struct mail *m, struct str mode)
 static int
 set_sender(struct mail *m, struct str word)
 {
-    struct path path = { 0 };
-
     word = str_trim(word);
     m->has_sender = true;
-    if (word.len == 0 || str_eq(word, S("<>"))) {
-        m->sender = S("");
-        return EXIT_WELL;
-    }
-    if (!path_parse(word, &m->arena, &path))
+    if (!path_parse(word.len > 0 ? word : S("<>"), &m->arena, &m->from))
         return cli_fail(&verb_sendmail, EXIT_USAGE, "-f: \"%.*s\" is not an address", STR_ARG(word));
-    m->sender = path_text(path, &m->arena);
     return EXIT_WELL;
 }
 
@@ -703,10 +697,11 @@ send_message(struct mail *m)
         uint32_t gid;
         if (err_is(host_user_by_id(m->rt, host_my_uid(m->rt), FOREVER, &m->arena, &name, &gid)) || name.len == 0)
             name = arena_printf(&m->arena, "uid%u", host_my_uid(m->rt));
-        m->sender = arena_printf(&m->arena, "%.*s@%.*s", STR_ARG(name), STR_ARG(m->host));
-    } else if (m->sender.len > 0 && str_find_last_byte(m->sender, '@') == m->sender.len) {
-        m->sender = arena_printf(&m->arena, "%.*s@%.*s", STR_ARG(m->sender), STR_ARG(m->host));
+        m->from.local = name; /* may want quotes: EXAMPLE\anna */
     }
+    if (m->from.local.len > 0 && m->from.domain.len == 0)
+        m->from.domain = m->host;
+    m->sender = path_text(m->from, &m->arena);
     int exit = collect_recipients(m);
     if (!client_can_say(m->sender) || !client_can_say(m->host))
         exit = cli_fail(&verb_sendmail, EXIT_USAGE, "the sender's address is too long");
