@@ -3,6 +3,7 @@
 #include "base/arena.h"
 #include "base/codec.h"
 #include "base/heap.h"
+#include "base/json.h"
 #include "base/list.h"
 #include "base/map.h"
 #include "base/prng.h"
@@ -274,7 +275,17 @@ addresses(struct test *t)
     EXPECT(t, prefix_parse(S("::/0"), &prefix) && address_from_ip(S("2001:db8::1"), &a) && prefix_has(&prefix, &a));
 }
 
-TEST_MAIN({ "str: cuts", str_cuts }, { "str: numbers", str_numbers },
+static void
+json_escapes(struct test *t)
+{
+    char memory[100];
+    struct text out = text_init(memory, sizeof memory);
+
+    json_put_str(&out, S("a\"\\\x1b\x7f\xc2\x9b\xc2\xa0\xc3\xa4\x9b"));
+    EXPECT_STR(t, text_str(&out), S("\"a\\\"\\\\\\u001b\\u007f\\u009b\xc2\xa0\xc3\xa4\xef\xbf\xbd\""));
+}
+
+TEST_MAIN({ "str: cuts", str_cuts }, { "json: escapes", json_escapes }, { "str: numbers", str_numbers },
           { "text: remembers what did not fit", text_remembers_what_did_not_fit },
           { "codec: bounds every field", codec_bounds_every_field },
           { "heap: gives the earliest, then the first inserted", heap_gives_the_earliest_then_the_first_inserted },

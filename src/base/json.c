@@ -30,6 +30,8 @@ json_put_inside(struct text *out, struct str s)
             text_putf(out, "\\%c", c);
         else if (c < 0x20 || c == 0x7f)
             text_putf(out, "\\u%04x", c);
+        else if (len == 2 && c == 0xc2 && (unsigned char)s.ptr[at + 1] < 0xa0) /* U+009B steers a terminal as ESC does */
+            text_putf(out, "\\u%04x", (unsigned char)s.ptr[at + 1]);
         else if (len == 0)
             text_put(out, S("\xef\xbf\xbd"));
         else

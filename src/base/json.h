@@ -1,5 +1,6 @@
 /*
- * json - writing JSON text (RFC 8259) by hand: strings escaped, numbers plain. Bytes that are no UTF-8 become U+FFFD.
+ * json - writing JSON text (RFC 8259) by hand: strings escaped, numbers plain. Bytes that are no UTF-8 become U+FFFD;
+ * control characters are escaped, those of U+0080 to U+009F too: whoever looks at it has a terminal.
  */
 #ifndef BASE_JSON_H
 #define BASE_JSON_H
