@@ -113,6 +113,29 @@ def world(tmp_path_factory, certificates):
         yield server, servers
 
 
+@pytest.mark.parametrize("json_too", [False, True])
+def test_the_command_shows_a_strangers_certificate_as_text(tmp_path, json_too):
+    """Its names steer no terminal, and no certificate cuts the report."""
+    (tmp_path / "extensions").write_text("[req]\ndistinguished_name=dn\n[dn]\n[v3]\nsubjectAltName=DNS:a\x1b]0;x\x07b.test," +
+                                         ",".join(f"DNS:host-{n:04}.example" for n in range(1000)) + "\n")
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", "odd.key",
+                    "-out", "odd.pem", "-days", "30", "-utf8", "-subj", "/CN=red\x1b[31m\u009b1m", "-config", "extensions",
+                    "-extensions", "v3"], cwd=tmp_path, check=True, capture_output=True)
+    with TlsServer(tmp_path, "odd") as server:
+        config = tmp_path / "postrider.conf"
+        config.write_text(f"hostname mx.local.test\nroute odd.test {{ via smtp://localhost:{server.port}; family ipv4 }}\n")
+        words = ["--json"] if json_too else []
+        done = subprocess.run([os.environ["POSTRIDER_SANITIZED"], "tls", "--config", config, *words, "odd.test"],
+                              capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done
+    assert not [c for c in done.stdout if c != "\n" and (c < " " or "\x7f" <= c < "\xa0")], done.stdout
+    if json_too:
+        [host] = json.loads(done.stdout)["hosts"]
+        assert host["certificate-issuer"] == "red\x1b[31m\x9b1m" and host["certificate-names"].startswith("a\x1b]0;x\x07b.test, host-0000")
+    else:
+        assert "certificate  for a?]0;x?b.test, host-0000.example, " in done.stdout and ", ...; by red?[31m?1m; until" in done.stdout
+
+
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case[0])
 def test_routes(world, case):
     server, servers = world

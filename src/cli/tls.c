@@ -10,6 +10,7 @@
 #include "dns/resolver.h"
 #include "message/date.h"
 #include "message/domain.h"
+#include "message/utf8.h"
 #include "net/tls.h"
 #include "policy/sts_policies.h"
 #include "role/load.h"
@@ -20,7 +21,15 @@
 
 #include <stddef.h>
 
-enum { FILE_MAX = 4 << 20, REPORT_MAX = 256 << 10, LOOKUP_S = 60, CONNECT_S = 15, REPLY_S = 30 };
+enum {
+    FILE_MAX = 4 << 20,
+    /* Of a host: addresses, TLSA records, names and issuer of its certificate, and why; in JSON a byte may become six. */
+    HOST_MAX = 2 * DNS_RECORDS_MAX * 50 + DNS_RECORDS_MAX * 160 + 6 * (TLS_CERTIFICATE_NAMES + TLS_COMMON_NAME + LIMIT_REPLY_TEXT) + 8192,
+    REPORT_MAX = LIMIT_MX_HOSTS * HOST_MAX + STS_BODY_MAX + 8192,
+    LOOKUP_S = 60,
+    CONNECT_S = 15,
+    REPLY_S = 30,
+};
 
 struct settings {
     struct str config;
@@ -407,7 +416,8 @@ put_seen(struct text *t, const struct look *l, const struct seen *h)
 {
     struct str level = tls_level_name(h->policy.level), source = tls_source_name(h->policy.source);
 
-    text_putf(t, "\n%.*s", STR_ARG(h->name));
+    text_put_byte(t, '\n');
+    utf8_put_visible(t, h->name);
     if (l->direct)
         text_putf(t, " (%u)", h->preference);
     text_putf(t, ", port %u\n", h->port);
@@ -432,7 +442,11 @@ put_seen(struct text *t, const struct look *l, const struct seen *h)
         text_putf(t, ": %s\n", h->offers ? "STARTTLS is offered, and fails" : "no TLS");
     }
     if (h->certificate.pem.len > 0) {
-        text_putf(t, "  certificate  for %.*s; by %.*s; until ", STR_ARG(h->certificate.names), STR_ARG(h->certificate.issuer));
+        text_put(t, S("  certificate  for "));
+        utf8_put_visible(t, h->certificate.names);
+        text_put(t, S("; by "));
+        utf8_put_visible(t, h->certificate.issuer);
+        text_put(t, S("; until "));
         date_put_rfc3339(t, h->key.until);
         text_put(t, S("\n               as a TLSA record: 3 1 1 "));
         put_key(t, &h->key);
@@ -446,8 +460,10 @@ put_seen(struct text *t, const struct look *l, const struct seen *h)
                                                       : "mail goes there in clear");
     if (h->result != TLS_RESULT_OK)
         text_putf(t, " (%.*s)", STR_ARG(tls_result_name(h->result)));
-    if (h->why.len > 0)
-        text_putf(t, ": %.*s", STR_ARG(h->why));
+    if (h->why.len > 0) {
+        text_put(t, S(": "));
+        utf8_put_visible(t, h->why);
+    }
     text_put_byte(t, '\n');
 }
 
@@ -468,8 +484,10 @@ put_promise(struct text *t, const struct look *l)
     } else {
         text_put(t, l->promise_known ? S("no policy") : S("not known now"));
     }
-    if (l->promise.result != TLS_RESULT_OK)
-        text_putf(t, " (%.*s): %.*s", STR_ARG(tls_result_name(l->promise.result)), STR_ARG(l->promise.why));
+    if (l->promise.result != TLS_RESULT_OK) {
+        text_putf(t, " (%.*s): ", STR_ARG(tls_result_name(l->promise.result)));
+        utf8_put_visible(t, l->promise.why);
+    }
     text_put_byte(t, '\n');
 }
 
@@ -593,6 +611,7 @@ look_at(struct look *l)
         put_json(&report, l);
     else
         put_text(&report, l);
+    CHECK(!report.full);
     return err_is(terminal_write(TERMINAL_OUT, text_str(&report))) ? EXIT_IO : goes ? EXIT_WELL : EXIT_FALSE;
 }
 

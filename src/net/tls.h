@@ -95,9 +95,10 @@ struct tls_facts tls_facts(const struct tls *);
 /* The certificate that a server showed, for people; not of a resumed session in every case. False: there is none. */
 struct tls_certificate {
     struct str pem;
-    struct str names;  /* "mx.example.org, *.example.net": what it is for */
+    struct str names;  /* "mx.example.org, *.example.net": what it is for; "..." stands for what is too much */
     struct str issuer; /* "Some Authority" */
 };
+enum { TLS_CERTIFICATE_NAMES = 4096, TLS_COMMON_NAME = 256 }; /* bytes of names, and of issuer: anybody makes them, of any bytes */
 bool tls_certificate(const struct tls *, struct arena *, struct tls_certificate *out);
 /* Channel bindings for SASL: tls-exporter (RFC 9266), only where it is safe: TLS 1.3, or 1.2 with the extended master
  * secret; and tls-server-end-point (RFC 5929 section 4). False: not to be had. */

@@ -212,7 +212,7 @@ common_name(const X509_NAME *name, struct arena *arena)
         at = X509_NAME_get_index_by_NID(name, NID_organizationName, -1);
     unsigned char *utf8 = NULL;
     int len = at < 0 ? -1 : ASN1_STRING_to_UTF8(&utf8, X509_NAME_ENTRY_get_data(X509_NAME_get_entry(name, at)));
-    struct str text = len > 0 ? arena_keep(arena, str_new((const char *)utf8, (size_t)len)) : S("");
+    struct str text = len > 0 ? arena_keep(arena, str_slice(str_new((const char *)utf8, (size_t)len), 0, TLS_COMMON_NAME)) : S("");
 
     OPENSSL_free(utf8);
     return text;
@@ -223,17 +223,24 @@ static struct str
 names_of(const X509 *x, struct arena *arena)
 {
     GENERAL_NAMES *names = X509_get_ext_d2i(x, NID_subject_alt_name, NULL, NULL);
-    struct str all = S("");
+    const struct str more = S("..."), comma = S(", ");
+    struct text all = text_init(arena_alloc(arena, TLS_CERTIFICATE_NAMES), TLS_CERTIFICATE_NAMES);
 
     for (int i = 0; i < sk_GENERAL_NAME_num(names); i++) {
         int type;
         const ASN1_IA5STRING *dns = GENERAL_NAME_get0_value(sk_GENERAL_NAME_value(names, i), &type);
-        if (type == GEN_DNS)
-            all = arena_printf(arena, "%.*s%s%.*s", STR_ARG(all), all.len ? ", " : "", ASN1_STRING_length(dns),
-                               (const char *)ASN1_STRING_get0_data(dns));
+        if (type != GEN_DNS || ASN1_STRING_length(dns) == 0)
+            continue;
+        struct str name = str_new((const char *)ASN1_STRING_get0_data(dns), (size_t)ASN1_STRING_length(dns));
+        text_put(&all, all.len > 0 ? comma : S(""));
+        if (name.len > TLS_CERTIFICATE_NAMES - all.len - comma.len - more.len) { /* room for what may come behind it */
+            text_put(&all, more);
+            break;
+        }
+        text_put(&all, name);
     }
     GENERAL_NAMES_free(names);
-    return all.len > 0 ? all : common_name(X509_get_subject_name(x), arena);
+    return all.len > 0 ? text_str(&all) : common_name(X509_get_subject_name(x), arena);
 }
 
 bool

@@ -16,7 +16,7 @@
 #include <openssl/x509v3.h>
 #include <string.h>
 
-enum { KIND_EC, KIND_RSA, TEXT_MAX = 8192 };
+enum { KIND_EC, KIND_RSA, TEXT_MAX = 32 << 10 };
 
 struct world {
     struct test *t;
@@ -1029,6 +1029,42 @@ WORLD_TEST(a_server_makes_its_first_certificate)
     }
 }
 
+/* A stranger's certificate may have as many as its size allows. */
+WORLD_TEST(a_certificates_names_are_bounded)
+{
+    enum { MANY = 600 };
+    static char list[MANY * 24];
+    static struct pair many;
+    struct text names = text_init(list, sizeof list);
+    struct tls_certificate certificate;
+    struct arena arena;
+    struct echo e = { .server = tls_server_new(w->crypto, S("many"), &w->signer) };
+    struct tls_server *server = e.server;
+    char memory[TLS_REASON];
+    struct text reason = text_init(memory, sizeof memory);
+    const struct tls *tls;
+    size_t bad;
+
+    for (int i = 0; i < MANY; i++)
+        text_putf(&names, "%sDNS:host-%03d.example", i ? "," : "", i);
+    make_pair(KIND_EC, text_cstr(&names), &many);
+    hold_key(w, &many);
+    CHECK(!err_is(tls_server_set_certificates(server, &many.certificate_pem, 1, &bad)));
+    struct wire wire = wire_in_clear(start_echo(w, &e));
+    EXPECT(w->t, !err_is(connect_to(w, &wire, S("host-001.example"), &tls, &reason)));
+    arena_init(&arena, rt_mem(w->rt), 4096, 64 << 10);
+    EXPECT(w->t, tls_certificate(tls, &arena, &certificate));
+    EXPECT(w->t, str_starts(certificate.names, S("host-000.example, host-001.example, ")));
+    EXPECT(w->t, str_ends(certificate.names, S(".example, ...")) && certificate.names.len <= TLS_CERTIFICATE_NAMES);
+    EXPECT(w->t, certificate.names.len > TLS_CERTIFICATE_NAMES - 30);
+    arena_done(&arena);
+    wire_shut_down(&wire);
+    end_echo(&e);
+    wire_close(&wire);
+    tls_server_free(server);
+    key_free(w->keys[--w->table.count]);
+}
+
 TEST_MAIN({ "both versions and kinds of keys", both_versions_and_kinds_of_keys },
           { "no extended master secret, no exporter", no_extended_master_secret_no_exporter },
           { "older versions and plain ciphers are refused", older_versions_and_plain_ciphers_are_refused },
@@ -1048,4 +1084,5 @@ TEST_MAIN({ "both versions and kinds of keys", both_versions_and_kinds_of_keys }
           { "keys are read", keys_are_read },
           { "nobody is asked for a passphrase", nobody_is_asked_for_a_passphrase },
           { "keys sign what is theirs", keys_sign_what_is_theirs },
-          { "a server makes its first certificate", a_server_makes_its_first_certificate })
+          { "a server makes its first certificate", a_server_makes_its_first_certificate },
+          { "a certificate's names are bounded", a_certificates_names_are_bounded })
