@@ -126,6 +126,13 @@ def test_the_queue_of_a_next_hop_that_comes_up_again_drains_on_retry(tmp_path):
             first.wait_until_empty()
 
 
+@pytest.mark.parametrize("words", [["queue", "rm", "not-an-id"], ["status", "now"], ["spool", "verify"]], ids=" ".join)
+def test_a_long_command_line_is_no_bug(down, words):
+    result = run(down, *words, *[UNKNOWN] * 33000, check=False) if words[0] != "spool" else \
+        down.cli(*words, *[UNKNOWN] * 33000, check=False)
+    assert result.returncode == 64, result.stderr[-1000:]
+
+
 @pytest.mark.parametrize(("words", "code", "says"), [
     (["queue", "show", UNKNOWN], 1, "no such message"),
     (["queue", "hold", UNKNOWN], 1, "no such message"),

@@ -145,7 +145,7 @@ call_plainly(struct rt *rt, const struct verb *verb, uint16_t type, int argc, ch
     struct str reply;
     int exit;
 
-    arena_init(&arena, rt_mem(rt), 4096, 1 << 20);
+    arena_init(&arena, rt_mem(rt), 4096, SIZE_MAX / 2); /* bounded by the command line */
     if (!cli_parse(verb, argc, argv, &arena, &set, &operands, &exit) || !cli_no_operands(verb, &operands, &exit))
         return exit;
     struct operate *o = operate_open(rt, verb, &set.operate, &exit);
@@ -316,7 +316,7 @@ run_status(struct rt *rt, int argc, char **argv)
     struct str reply;
     int exit;
 
-    arena_init(&arena, rt_mem(rt), 4096, 1 << 20);
+    arena_init(&arena, rt_mem(rt), 4096, SIZE_MAX / 2); /* bounded by the command line */
     if (!cli_parse(&verb_status, argc, argv, &arena, &set, &operands, &exit) ||
         !cli_no_operands(&verb_status, &operands, &exit))
         return exit;

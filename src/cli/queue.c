@@ -311,6 +311,7 @@ show(struct command *c)
         struct message_id id;
         struct str reply;
 
+        arena_reset(operate_arena(c->o));
         if (!parse_id(c, c->operands.word[i], &id))
             return EXIT_USAGE;
         border_put_id(&p, id);
@@ -413,7 +414,7 @@ run_as(struct rt *rt, const struct verb *verb, bool mailq, int argc, char **argv
     struct arena arena;
     int exit;
 
-    arena_init(&arena, rt_mem(rt), 4096, 1 << 20);
+    arena_init(&arena, rt_mem(rt), 4096, SIZE_MAX / 2); /* bounded by the command line */
     if (cli_parse(verb, argc, argv, &arena, &c.set, &c.operands, &exit)) {
         struct str word = mailq || c.operands.count == 0 ? S("list") : c.operands.word[0];
         if (!mailq && c.operands.count > 0) {

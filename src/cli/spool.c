@@ -48,7 +48,7 @@ run(struct rt *rt, int argc, char **argv)
     struct arena arena;
     int exit;
 
-    arena_init(&arena, rt_mem(rt), 4096, 1 << 20);
+    arena_init(&arena, rt_mem(rt), 4096, SIZE_MAX / 2); /* bounded by the command line */
     if (!cli_parse(&verb_spool, argc, argv, &arena, &set, &operands, &exit))
         return exit;
     struct str word = operands.count ? operands.word[0] : S("");
