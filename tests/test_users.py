@@ -186,6 +186,15 @@ def test_mistakes_are_said(server, words, password, code, said):
     assert not (server.folder / "users.new").exists()
 
 
+def test_nobody_is_left_of_a_user_who_is_removed(tmp_path):
+    """Of two lines of one name the gate takes the first: without it, the second would be the user's."""
+    path = tmp_path / "users"
+    path.write_bytes(b"# all\nanna:*\nbob:*:off\nanna:$y$old\r\nann:*\n#anna:*\nanna:*")
+    path.chmod(0o600)
+    subprocess.run([binary(), "user", "rm", "Anna", "--file", path], timeout=60, check=True)
+    assert path.read_bytes() == b"# all\nbob:*:off\nann:*\n#anna:*\n"
+
+
 def test_a_link_is_not_followed(tmp_path):
     """Root may change the users of somebody whose folder it is: what the file leads to is not read, nor written."""
     secret, link = tmp_path / "secret", tmp_path / "users"

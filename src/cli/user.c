@@ -16,7 +16,7 @@
 #include <stddef.h>
 #include <string.h>
 
-enum { PROBLEMS_MAX = 16 << 10, ARENA_MAX = 3 * USERS_BYTES_MAX, LINE_BYTES = 4096 };
+enum { PROBLEMS_MAX = 16 << 10, ARENA_MAX = 4 * USERS_BYTES_MAX, LINE_BYTES = 4096 };
 
 struct settings {
     struct str config, file;
@@ -221,6 +221,22 @@ find_line(const struct editing *e, struct str name, struct str *out_before, stru
         }
     }
     return false;
+}
+
+/* The text without the lines of that user: of several the server takes the first, and must not find a second now. */
+static struct str
+without(const struct editing *e, struct str name)
+{
+    struct text out = text_init(arena_alloc(e->arena, e->text.len), e->text.len);
+    struct editing rest = *e;
+    struct str before, line, after;
+
+    while (find_line(&rest, name, &before, &line, &after)) {
+        text_put(&out, before);
+        rest.text = after;
+    }
+    text_put(&out, rest.text);
+    return text_str(&out);
 }
 
 static bool
@@ -433,7 +449,7 @@ edit(struct editing *e, struct str what, struct words operands)
         return add(e, name) ? EXIT_WELL : e->exit;
     if (!find_line(e, name, &before, &line, &after))
         return cli_fail(&verb_user, EXIT_NO_USER, "%.*s: there is no user \"%.*s\"", STR_ARG(e->path), STR_ARG(name));
-    bool done = changes ? passwd(e, before, line, after) : write_file(e, before, S(""), after);
+    bool done = changes ? passwd(e, before, line, after) : write_file(e, without(e, name), S(""), S(""));
     return done ? EXIT_WELL : e->exit;
 }
 
