@@ -49,7 +49,7 @@ struct mail {
     bool has_sender;
     struct path from;        /* its domain may be empty */
     struct str full_name, socket, config, envid;
-    uint8_t notify, ret, body;
+    uint8_t notify, ret;
     struct words words;      /* recipients on the command line */
     int64_t patience;        /* ns */
     /* where */
@@ -172,9 +172,6 @@ set_letter(struct mail *m, char letter, struct str value)
             return cli_fail(&verb_sendmail, EXIT_USAGE, "-V: that cannot be an envelope id");
         break;
     }
-    case 'B':
-        m->body = str_eq_nocase(value, S("8bitmime")) ? BODY_8BITMIME : BODY_7BIT;
-        break;
     case 'C':
         m->config = value;
         break;
@@ -184,7 +181,7 @@ set_letter(struct mail *m, char letter, struct str value)
     case 'q': /* the queue needs no pushing */
         m->nothing_to_do = true;
         break;
-    default: /* known, and without meaning here */
+    default: /* known, and without meaning here: what the body is (-B), we see */
         break;
     }
     return EXIT_WELL;
