@@ -173,6 +173,14 @@ def test_lmtp_answers_for_each_recipient(tmp_path):
         assert sink.end()["recipients"] == 2  # it ends of itself
 
 
+def test_a_chunk_that_lmtp_refuses_is_refused_for_all(tmp_path):
+    """There is one reply then, and none for each recipient."""
+    with Sink(tmp_path / "kept", "--lmtp", "--refuse", "data=554 5.6.0 Not this") as sink:
+        sent = run("send", "--lmtp", "--server", sink.at, "--from", "a@x.test", "--to", "b@y.test", "--to", "c@y.test", "-",
+                   stdin=(b"x" * 70 + b"\n") * 10000)
+    assert sent.returncode == 69 and sent.stderr.count(b"was not accepted: 554 5.6.0 Not this") == 2, sent
+
+
 @pytest.mark.parametrize("words", [
     ["--refuse", "rcpt=99"], ["--refuse", "nowhere=550"], ["--defer", "101%"], ["--delay", "dot=x"],
     ["--stall", "dot=1"], ["--without", "FOO"], ["--listen", "nowhere"], ["--nonsense"], ["operand"], ["--count"],

@@ -253,7 +253,7 @@ conclude(struct send *s, const struct client_transaction *t)
         if (!remote_reply_is_positive(&t->mail) && t->mail.code)
             r = &t->mail;
         else if (remote_reply_is_positive(r))
-            r = t->data.code && t->data.code != 354 ? &t->data : s->set.lmtp ? &t->final_reply[i] : &t->final;
+            r = t->data.code && t->data.code != 354 ? &t->data : t->final_reply[i].code ? &t->final_reply[i] : &t->final;
         taken += remote_reply_is_positive(r);
         refused += remote_reply_is_permanent(r);
         if (!remote_reply_is_positive(r))
