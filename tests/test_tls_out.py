@@ -136,6 +136,12 @@ def test_the_command_shows_a_strangers_certificate_as_text(tmp_path, json_too):
         assert "certificate  for a?]0;x?b.test, host-0000.example, " in done.stdout and ", ...; by red?[31m?1m; until" in done.stdout
 
 
+def test_the_command_does_not_pass_over_a_configuration_that_is_not_there(tmp_path):
+    done = subprocess.run([os.environ["POSTRIDER_SANITIZED"], "tls", "--config", tmp_path / "none", "--no-connect", "[127.0.0.1]"],
+                          capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 78 and not done.stdout and str(tmp_path / "none") in done.stderr, done
+
+
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case[0])
 def test_routes(world, case):
     server, servers = world

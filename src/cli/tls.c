@@ -32,7 +32,7 @@ enum {
 };
 
 struct settings {
-    struct str config;
+    struct str config; /* absent: the usual one, if it is there */
     bool json, no_connect;
 };
 
@@ -99,8 +99,10 @@ prepare(struct look *l)
     struct resolver_settings settings = { 0 };
     struct str why;
 
-    bool there = !err_is(host_stat(l->rt, l->set.config, within(l->rt, 10 * SECOND), &file));
-    if (there && !load_file(l->rt, l->set.config, &l->site, &problems))
+    bool named = !str_is_absent(l->set.config);
+    struct str config = named ? l->set.config : S(CLI_CONFIG);
+    bool none = !named && host_stat(l->rt, config, within(l->rt, 10 * SECOND), &file).kind == ERR_NOT_FOUND;
+    if (!none && !load_file(l->rt, config, &l->site, &problems))
         return cli_fail(&verb_tls, EXIT_CONFIG, "%.*s", STR_ARG(str_trim(text_str(&problems))));
     const struct site *site = l->site.site;
     if (site)
@@ -637,7 +639,6 @@ run(struct rt *rt, int argc, char **argv)
     int exit;
 
     l->rt = rt;
-    l->set.config = S(CLI_CONFIG);
     arena_init(&l->arena, rt_mem(rt), 64 << 10, SIZE_MAX / 2);
     if (cli_parse(&verb_tls, argc, argv, &l->arena, &l->set, &operands, &exit)) {
         struct address literal;
