@@ -38,7 +38,7 @@ struct settings {
 
 static const struct option options[] = {
     { "--config", "FILE", OPTION_WORD, offsetof(struct settings, config), "instead of " CLI_CONFIG },
-    { "--no-connect", NULL, OPTION_FLAG, offsetof(struct settings, no_connect), "only what the DNS says" },
+    { "--no-connect", NULL, OPTION_FLAG, offsetof(struct settings, no_connect), "to no mail host: only what the DNS and the MTA-STS policy say" },
     { "--json", NULL, OPTION_FLAG, offsetof(struct settings, json), "the same for programs" },
     { 0 },
 };
