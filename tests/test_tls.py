@@ -290,6 +290,26 @@ def test_a_certificate_that_could_not_be_opened_just_then(tmp_path):
         assert server.log_events("certificate-signed-by-ourselves")
 
 
+def test_a_stop_while_files_are_looked_at(tmp_path):
+    """The supervisor looks every other second whether they changed; the disk takes its time, and the stop comes meanwhile."""
+    make_certificate(tmp_path, "mx")
+    slow = ["strace", "-D", "-f", "-qq", "-o", str(tmp_path / "trace"), "-P", f"{tmp_path}/mx.pem", "-e", "trace=newfstatat",
+            "-e", "inject=newfstatat:delay_enter=4000000"]
+    held = collections.Counter()
+
+    def is_held(pid):
+        """strace holds a thread in that call: other calls it lets go at once."""
+        for task in pathlib.Path(f"/proc/{pid}/task").iterdir():
+            with contextlib.suppress(OSError):
+                held[task.name] = held[task.name] + 1 if "\nState:\tt" in (task / "status").read_text() else 0
+        return max(held.values()) >= 10
+
+    with Postrider(tmp_path, SITE, more=tls_blocks(tmp_path, "mx"), command=slow) as server:
+        wait_until(lambda: is_held(server.process.pid), what="a look at the certificate")
+        assert server.stop() == 0
+    assert server.log_events("stopped")
+
+
 def test_a_key_that_others_can_read(tmp_path):
     """It is used, and said; check calls it an error."""
     want = {name: make_certificate(tmp_path, name) for name in ("mx", "closed")}

@@ -247,13 +247,14 @@ waits_for_some_certificate(const struct supervisor *s)
     return false;
 }
 
-/* Until it is time to look again, at the latest when a reload has named other files. False: we end. */
+/* Until it is time to look again, at the latest when a reload has named other files. False: we end. Whoever looked when this fiber
+ * was cancelled has heard of that, and here there is only no time left. */
 static bool
 pause_before_looking(struct supervisor *s, bool anything)
 {
     struct err e = event_wait(s->rt, &s->site_taken, anything ? within(s->rt, WATCH_NS) : FOREVER);
 
-    return !err_is(e) || e.kind == ERR_TIMEOUT;
+    return !s->stopping && (!err_is(e) || e.kind == ERR_TIMEOUT);
 }
 
 /* Whoever renews certificates only replaces files. */
