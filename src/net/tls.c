@@ -19,6 +19,9 @@ enum {
     RECORD = SSL3_RT_MAX_PLAIN_LENGTH,
     OUT_FIRST = 4096,
     OUT_MAX = 128 << 10, /* a record and what reads have to answer: more is a peer that asks and does not listen */
+    /* OpenSSL goes on reading while what comes is no data, and nobody else has a turn meanwhile: key updates by the hundred
+     * thousand, say. A handshake with the longest chain that OpenSSL takes fits in. */
+    WITHOUT_DATA_MAX = 192 << 10,
 };
 #define GROUPS "X25519:P-256:P-384:P-521"
 
@@ -40,6 +43,11 @@ bio_read(BIO *bio, char *memory, size_t cap, size_t *out_len)
         t->read_lost = e;
         return 0;
     }
+    t->without_data += len;
+    if (t->without_data > WITHOUT_DATA_MAX) {
+        t->read_lost = ERR(ERR_LIMIT, "read from a TLS peer that sends no data");
+        return 0;
+    }
     if (len == 0)
         BIO_set_retry_read(bio);
     t->drained = len < cap;
@@ -57,6 +65,11 @@ keep_out(struct tls *t, struct str bytes)
     if (t->out_end - t->out_begin + bytes.len > OUT_MAX) {
         t->write_lost = ERR(ERR_LIMIT, "answer a TLS peer that does not read");
         return;
+    }
+    if (t->out_end + bytes.len > t->out_cap && t->out_begin > 0) {
+        t->out_end -= t->out_begin;
+        memmove(t->own_out, t->own_out + t->out_begin, t->out_end);
+        t->out_begin = 0;
     }
     if (t->out_end + bytes.len > t->out_cap) {
         size_t cap = t->out_cap ? t->out_cap : OUT_FIRST;
@@ -259,6 +272,8 @@ try_read(struct tls *t, void *memory, size_t cap, bool peek, size_t *out_len)
         return OVER;
     forget_errors();
     int result = peek ? SSL_peek_ex(t->own_ssl, memory, cap, out_len) : SSL_read_ex(t->own_ssl, memory, cap, out_len);
+    if (result > 0)
+        t->without_data = 0;
     return step(t, result, NULL);
 }
 

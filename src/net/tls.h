@@ -38,6 +38,9 @@ void tls_server_forget(struct tls_server *);
  * which kind is the client's choice. On an error nothing changes, and *out_bad says which one it was.
  */
 struct err tls_server_set_certificates(struct tls_server *, const struct str *pems, size_t count, size_t *out_bad);
+enum { TLS_CHAIN_MAX = 16 }; /* of those behind it as many are read and shown */
+/* Whether a server could show it: what can be read may be weaker than OpenSSL allows, or its chain (SHA-1, RSA of 1024 bits). */
+bool tls_certificate_can_be_shown(struct crypto *, struct str pem);
 bool tls_server_has_certificate(const struct tls_server *);
 /* Seals with the first and opens with all of them. None: no resumption. */
 struct tls_ticket_key {

@@ -33,6 +33,7 @@ struct tls {
     int wrong;                 /* X509_V_ERR_...: what was wrong first, or X509_V_OK */
     char *own_out;             /* encrypted, and not with the kernel */
     size_t out_begin, out_end, out_cap;
+    size_t without_data;       /* bytes that came since the last that were data */
     struct err read_lost;      /* the stream's; reads say so when all that came before is read */
     struct err write_lost;
     struct err dead;           /* nothing can be read or written any more */

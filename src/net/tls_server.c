@@ -15,7 +15,6 @@
 #include <string.h>
 
 enum {
-    CHAIN_MAX = 16,      /* certificates in one PEM text */
     KINDS = 2,           /* of keys: EC, RSA */
     SESSIONS_NAME = 32,
 };
@@ -126,7 +125,7 @@ certificate_init(const struct tls_server *s, struct str pem, struct certificate 
 
     if (bio && c.own_chain)
         c.own_leaf = openssl_read_certificate(s->side.crypto, bio);
-    while (c.own_leaf && sk_X509_num(c.own_chain) < CHAIN_MAX && (next = openssl_read_certificate(s->side.crypto, bio)) != NULL)
+    while (c.own_leaf && sk_X509_num(c.own_chain) < TLS_CHAIN_MAX && (next = openssl_read_certificate(s->side.crypto, bio)) != NULL)
         if (sk_X509_push(c.own_chain, next) == 0)
             X509_free(next);
     BIO_free(bio);
@@ -193,6 +192,17 @@ tls_server_set_certificates(struct tls_server *s, const struct str *pems, size_t
     s->own_certificates = fresh.own_certificates;
     s->certificate_count = fresh.certificate_count;
     return OK;
+}
+
+bool
+tls_certificate_can_be_shown(struct crypto *crypto, struct str pem)
+{
+    struct tls_server *s = tls_server_new(crypto, S(""), NULL); /* nothing is signed */
+    size_t bad;
+
+    bool can = !err_is(tls_server_set_certificates(s, &pem, 1, &bad));
+    tls_server_free(s);
+    return can;
 }
 
 bool

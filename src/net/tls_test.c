@@ -15,6 +15,7 @@
 #include <openssl/ui.h>
 #include <openssl/x509v3.h>
 #include <string.h>
+#include <sys/socket.h>
 
 enum { KIND_EC, KIND_RSA, TEXT_MAX = 32 << 10 };
 
@@ -161,6 +162,7 @@ struct echo {
     size_t end_point_len, bytes;
     bool has_exporter, done;
     struct fiber *fiber;
+    bool mute; /* only reads; and the kernel keeps little of what it has to answer */
 };
 
 static struct str
@@ -193,7 +195,7 @@ run_echo(void *arg)
             e->end_point_len = 0;
         while (!err_is(e->ended = wire_read(&e->wire, bytes, sizeof bytes, FOREVER, &len)) && len > 0) {
             e->bytes += len;
-            if (err_is(wire_write(&e->wire, str_new(bytes, len), FOREVER)))
+            if (!e->mute && err_is(wire_write(&e->wire, str_new(bytes, len), FOREVER)))
                 break;
         }
         wire_shut_down(&e->wire);
@@ -211,8 +213,9 @@ start_echo(struct world *w, struct echo *e)
     struct tls_server *server = e->server ? e->server : w->server;
     int64_t until = e->until ? e->until : soon(w);
 
-    *e = (struct echo){ .w = w, .server = server, .until = until };
+    *e = (struct echo){ .w = w, .server = server, .until = until, .mute = e->mute };
     CHECK(!err_is(stream_pair(w->rt, ends)));
+    CHECK(!e->mute || setsockopt(ends[1].number, SOL_SOCKET, SO_SNDBUF, &(int){ 4096 }, sizeof(int)) == 0);
     CHECK(!err_is(stream_from_handle(w->rt, ends[0], &near)) && !err_is(stream_from_handle(w->rt, ends[1], &far)));
     e->wire = wire_in_clear(far);
     scope_init(&e->scope, w->rt);
@@ -733,28 +736,94 @@ WORLD_TEST(nobody_renegotiates)
     end_echo(&e);
 }
 
+static void
+update_key(struct peer *p, int type)
+{
+    CHECK(SSL_key_update(p->ssl, type) == 1);
+    SSL_do_handshake(p->ssl);
+}
+
 /* A peer that asks for new keys again and again and does not listen to the answers. */
 WORLD_TEST(key_updates_are_answered_within_bounds)
 {
     for (int many = 0; many < 2; many++) {
-        struct echo e = { 0 };
+        struct echo e = { .mute = many };
         struct peer p;
+        char byte = 'x';
         test_case(w->t, many ? "too many" : "more than the kernel takes");
         peer_init(&p, w, start_echo(w, &e), TLS1_3_VERSION);
-        EXPECT(w->t, peer_do(&p, HANDSHAKE, NULL, 0) == 1 && peer_echoes(&p));
+        EXPECT(w->t, peer_do(&p, HANDSHAKE, NULL, 0) == 1);
         for (int i = 0; i < (many ? 20000 : 2000); i++) {
-            CHECK(SSL_key_update(p.ssl, SSL_KEY_UPDATE_REQUESTED) == 1);
-            SSL_do_handshake(p.ssl);
+            update_key(&p, SSL_KEY_UPDATE_REQUESTED);
+            if (many && i % 1000 == 0)
+                CHECK(SSL_write(p.ssl, &byte, 1) == 1);
             EXPECT(w->t, peer_push(&p));
             fiber_yield(w->rt);
         }
         EXPECT_INT(w->t, wire_has_unsent(&e.wire), !many);
-        EXPECT_INT(w->t, peer_echoes(&p), !many);
-        if (!many)
+        if (many) {
+            stream_shut_down(p.stream);
+        } else {
+            EXPECT(w->t, peer_echoes(&p));
             peer_says_goodbye(&p);
+        }
         end_echo(&e);
+        EXPECT_INT(w->t, e.bytes, many ? 20 : 5);
         peer_done(&p);
     }
+}
+
+/* While OpenSSL reads what is no data nobody else has a turn. */
+WORLD_TEST(what_is_no_data_has_a_bound)
+{
+    struct echo e = { 0 };
+    struct peer p;
+
+    test_case(w->t, "data between: as many as it likes");
+    peer_init(&p, w, start_echo(w, &e), TLS1_3_VERSION);
+    EXPECT(w->t, peer_do(&p, HANDSHAKE, NULL, 0) == 1);
+    for (int i = 0; i < 12000; i++) {
+        update_key(&p, SSL_KEY_UPDATE_NOT_REQUESTED);
+        if (i % 4000 == 0)
+            EXPECT(w->t, peer_push(&p) && peer_echoes(&p));
+    }
+    test_case(w->t, "none: it is over");
+    for (int i = 0; i < 8000; i++)
+        update_key(&p, SSL_KEY_UPDATE_NOT_REQUESTED);
+    EXPECT(w->t, !peer_push(&p) || !peer_echoes(&p));
+    end_echo(&e);
+    EXPECT_INT(w->t, e.bytes, 3 * 5);
+    EXPECT_INT(w->t, e.ended.kind, ERR_LIMIT);
+    peer_done(&p);
+}
+
+/* A peer that listens, but late: what it has taken is not kept. */
+WORLD_TEST(what_waits_for_a_slow_peer_has_a_bound)
+{
+    struct echo e = { .mute = true };
+    struct peer p;
+    char byte = 'x', answers[27];
+    size_t len, before, most = 0;
+
+    peer_init(&p, w, start_echo(w, &e), TLS1_3_VERSION);
+    EXPECT(w->t, peer_do(&p, HANDSHAKE, NULL, 0) == 1);
+    before = mem_in_use(rt_mem(w->rt));
+    for (int i = 0; i < 15000; i++) {
+        update_key(&p, SSL_KEY_UPDATE_REQUESTED);
+        if (i % 1000 == 0)
+            CHECK(SSL_write(p.ssl, &byte, 1) == 1);
+        EXPECT(w->t, peer_push(&p));
+        fiber_yield(w->rt);
+        if (i >= 2000)
+            EXPECT(w->t, !err_is(stream_read(p.stream, answers, sizeof answers, soon(w), &len)));
+        most = mem_in_use(rt_mem(w->rt)) > most ? mem_in_use(rt_mem(w->rt)) : most;
+    }
+    EXPECT(w->t, wire_has_unsent(&e.wire));
+    EXPECT(w->t, most - before < 300 << 10);
+    stream_shut_down(p.stream);
+    end_echo(&e);
+    EXPECT_INT(w->t, e.bytes, 15);
+    peer_done(&p);
 }
 
 /* ---- our own client ---------------------------------------------------------------------------------------------- */
@@ -1078,6 +1147,8 @@ TEST_MAIN({ "both versions and kinds of keys", both_versions_and_kinds_of_keys }
           { "only a goodbye is an end", only_a_goodbye_is_an_end },
           { "nobody renegotiates", nobody_renegotiates },
           { "key updates are answered within bounds", key_updates_are_answered_within_bounds },
+          { "what is no data has a bound", what_is_no_data_has_a_bound },
+          { "what waits for a slow peer has a bound", what_waits_for_a_slow_peer_has_a_bound },
           { "our two sides talk both ways at once", our_two_sides_talk_both_ways_at_once },
           { "what was taken leaves", what_was_taken_leaves },
           { "an idle connection holds little", an_idle_connection_holds_little },
