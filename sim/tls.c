@@ -185,6 +185,15 @@ tls_server_set_certificates(struct tls_server *s, const struct str *pems, size_t
 }
 
 bool
+tls_certificate_can_be_shown(struct crypto *crypto, struct str pem)
+{
+    struct key_name name;
+
+    (void)crypto;
+    return named(pem, S("certificate of "), &name);
+}
+
+bool
 tls_server_has_certificate(const struct tls_server *s)
 {
     return s->certificates > 0;

@@ -119,8 +119,9 @@ def test_in_a_file_that_is_included(tmp_path):
     assert 'did you mean "direct"?' in result.stdout + result.stderr
 
 
-def make_certificate(folder, name, days=90, key=("ec", "-pkeyopt", "ec_paramgen_curve:P-256"), host="mx.example.org", issuer=None):
-    subprocess.run(["openssl", "req", "-x509", "-newkey", *key, "-nodes", "-subj", "/CN=x", "-addext", f"subjectAltName=DNS:{host}",
+def make_certificate(folder, name, days=90, key=("ec", "-pkeyopt", "ec_paramgen_curve:P-256"), host="mx.example.org", issuer=None,
+                     digest="sha256"):
+    subprocess.run(["openssl", "req", "-x509", f"-{digest}", "-newkey", *key, "-nodes", "-subj", "/CN=x", "-addext", f"subjectAltName=DNS:{host}",
                     *(["-CA", folder / f"{issuer}.pem", "-CAkey", folder / f"{issuer}.key"] if issuer else []), "-days", "90", "-keyout", folder / f"{name}.key", "-out", folder / f"{name}.pem"], check=True, capture_output=True)
     if days != 90:
         subprocess.run(["openssl", "x509", "-in", folder / f"{name}.pem", "-signkey", folder / f"{name}.key", "-days", str(days),
@@ -139,6 +140,8 @@ CERTIFICATES = [
     ("a file that is no key", "tls { certificate good.pem; key good.pem }", "there is no private key in", True),
     ("a key with a passphrase", "tls { certificate good.pem; key locked.key }", "without a passphrase", True),
     ("a key too short", "tls { certificate short.pem; key short.key }", "cannot be used: EC on P-256", True),
+    ("a certificate signed with SHA-1", "tls { certificate sha1.pem; key sha1.key }", "sha1.pem\", or one behind it, is too weak", True),
+    ("a weak certificate behind it", "tls { certificate chain.pem; key good.key }", "chain.pem\", or one behind it, is too weak", True),
     ("a key that others can read", "tls { certificate open.pem; key open.key }", "others can read the secret file", True),
     ("a key of another certificate", "tls { certificate good.pem; key other.key }", "other.key\" is not the key of the certificate", True),
     ("a certificate that has ended", "tls { certificate ended.pem; key ended.key }", "ended 1 day ago", False),
@@ -166,6 +169,8 @@ def certificates(tmp_path_factory):
     make_certificate(folder, "signed", issuer="other")
     (folder / "users").touch(0o600)
     make_certificate(folder, "short", key=("rsa:1024",))
+    make_certificate(folder, "sha1", issuer="other", digest="sha1")
+    (folder / "chain.pem").write_bytes((folder / "good.pem").read_bytes() + (folder / "short.pem").read_bytes())
     make_certificate(folder, "ended", days=-1)
     make_certificate(folder, "soon", days=13)
     subprocess.run(["openssl", "pkey", "-in", folder / "good.key", "-aes128", "-passout", "pass:x", "-out", folder / "locked.key"],

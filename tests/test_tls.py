@@ -310,6 +310,19 @@ def test_a_stop_while_files_are_looked_at(tmp_path):
     assert server.log_events("stopped")
 
 
+def test_a_certificate_too_weak_to_be_shown(tmp_path):
+    """It can be read, and is its key's; OpenSSL shows none that is signed with SHA-1. The others are shown all the same."""
+    make_certificate(tmp_path, "authority", host="authority.test")
+    want = make_certificate(tmp_path, "mx")
+    subprocess.run(["openssl", "req", "-x509", "-sha1", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=mx.local.test", "-days", "30",
+                    "-CA", tmp_path / "authority.pem", "-CAkey", tmp_path / "authority.key",
+                    "-keyout", tmp_path / "weak.key", "-out", tmp_path / "weak.pem"], check=True, capture_output=True)
+    with Postrider(tmp_path, SITE, more=tls_blocks(tmp_path, "weak", "mx")) as server:
+        assert shown(server) == want
+        assert {e["file"] for e in server.log_events("certificate-unusable")} == {f"{tmp_path}/weak.pem"}
+        assert not server.log_events("link-violated")
+
+
 def test_a_key_that_others_can_read(tmp_path):
     """It is used, and said; check calls it an error."""
     want = {name: make_certificate(tmp_path, name) for name in ("mx", "closed")}

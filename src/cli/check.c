@@ -220,6 +220,8 @@ look_at_certificate(void *ctx, const struct site_certificate *c, struct site_cer
     struct key_name name = key_name(key);
     out->fits = found_one && memcmp(&name, &found.key, sizeof name) == 0;
     key_free(key);
+    if (out->fits && !tls_certificate_can_be_shown(m->crypto, out->pem))
+        out->certificate_use = ERR(ERR_DENIED, "show a certificate");
 }
 
 static bool

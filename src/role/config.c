@@ -1393,6 +1393,11 @@ check_certificate(const struct site_certificate *c, const struct site_certificat
 
     if (err_is(look->certificate_read))
         say_file(problems, c->where, c->certificate, look->certificate_read, "the certificate \"%.*s\" cannot be read: %.*s");
+    else if (look->certificate_use.kind == ERR_DENIED)
+        conf_error(problems, c->where, CONF_NO_SUGGESTION,
+                   "the certificate \"%.*s\", or one behind it, is too weak to be shown: none may be signed with SHA-1, or have RSA of "
+                   "less than 2048 bits",
+                   STR_ARG(c->certificate));
     else if (err_is(look->certificate_use))
         conf_error(problems, c->where, CONF_NO_SUGGESTION,
                    "there is no certificate in \"%.*s\": PEM is expected, \"-----BEGIN CERTIFICATE-----\"",

@@ -27,7 +27,12 @@ enum {
     TICKETS_KEPT = 2,
     POOLS = 2,                    /* of receivers */
     SHOWN_MAX = SITE_CERTIFICATES_MAX + LIMIT_LISTEN_ADDRESSES,
+    KEPT_MAX = 48 << 10,          /* bytes of a certificate and its chain */
+    OURS_MAX = 8 << 10,           /* of the one that we sign ourselves, which each listener may show */
 };
+static_assert(SITE_CERTIFICATES_MAX * (KEPT_MAX + LIMIT_LISTENER_NAME + 8) +
+                      LIMIT_LISTEN_ADDRESSES * (OURS_MAX + LIMIT_LISTENER_NAME + 8) + 2 <= LINK_MESSAGE_MAX,
+              "all that a pool shows is one message");
 static const enum role_kind pool_roles[POOLS] = { ROLE_RECEIVER, ROLE_SUBMISSION };
 
 struct held { /* a certificate with its key; own_key NULL: none */
@@ -270,7 +275,7 @@ let_go(struct keys *k, struct held *h)
     *h = (struct held){ NULL, { NULL, 0 } };
 }
 
-/* Whether a certificate and its key, both read already, are one that can be shown: then *out_key is the caller's. */
+/* Whether a certificate and its key, both read already, are one that receivers can show: then *out_key is the caller's. */
 static enum certificate_fault
 judge(struct keys *k, struct str certificate, struct str pem, struct key_certificate *out, struct key **out_key, struct err *why)
 {
@@ -280,24 +285,28 @@ judge(struct keys *k, struct str certificate, struct str pem, struct key_certifi
     if (err_is(*why))
         return CERTIFICATE_UNUSABLE;
     struct key_name name = key_name(*out_key);
-    if (memcmp(&name, &out->key, sizeof name) == 0)
+    bool fits = memcmp(&name, &out->key, sizeof name) == 0;
+    if (fits && tls_certificate_can_be_shown(k->own_crypto, certificate))
         return CERTIFICATE_GOOD;
     key_free(*out_key);
-    return CERTIFICATE_OF_ANOTHER_KEY;
+    if (fits)
+        *why = ERR(ERR_DENIED, "show a certificate that is so weak, or has such a chain");
+    return fits ? CERTIFICATE_UNUSABLE : CERTIFICATE_OF_ANOTHER_KEY;
 }
 
-/* A file may hold the key beside the certificates, and receivers are told what is kept: so only certificates are. */
+/* A file may hold the key beside the certificates, or all authorities of the system behind them, and receivers are told what is
+ * kept: so only certificates are, as many as are shown. */
 static size_t
-put_certificates(struct str pem, char *out)
+put_certificates(struct str pem, size_t most, char *out)
 {
     static const struct str begin = STR("-----BEGIN ");
-    size_t len = 0;
+    size_t len = 0, count = 0;
 
     for (;;) {
         struct str block = str_from(pem, str_find(pem, begin));
         struct str inside = str_from(block, begin.len);
         size_t end = str_find(inside, S("-----END "));
-        if (end == inside.len) /* also: there is no block */
+        if (end == inside.len || count > TLS_CHAIN_MAX) /* also: there is no block */
             return len;
         pem = inside;
         if (str_find(inside, begin) < end) /* this one does not end */
@@ -305,8 +314,11 @@ put_certificates(struct str pem, char *out)
         end += str_find(str_from(inside, end), S("\n"));
         block = str_slice(block, 0, begin.len + end + (end < inside.len));
         if (str_ends(str_slice(inside, 0, str_find(inside, S("-----"))), S("CERTIFICATE"))) {
+            if (len + block.len > most)
+                return len;
             memcpy(out + len, block.ptr, block.len);
             len += block.len;
+            count++;
         }
     }
 }
@@ -325,12 +337,18 @@ hold(struct keys *k, uint32_t index, struct str certificate, struct str pem)
                         fault == CERTIFICATE_UNUSABLE ? "certificate-unusable" : "certificate-of-another-key", e, NULL);
         return;
     }
+    char *kept = mem_alloc(mem, certificate.len);
+    size_t len = put_certificates(certificate, index == OURS ? OURS_MAX : KEPT_MAX, kept);
+    if (len == 0) {
+        mem_free(mem, kept, certificate.len);
+        key_free(key);
+        log_certificate(k, index, LOG_ERROR, "certificate-unusable", ERR(ERR_LIMIT, "keep a certificate so long"), NULL);
+        return;
+    }
     bool ends = c.until < rt_wall(k->role->rt) + CERTIFICATE_SOON_NS;
     log_certificate(k, index, ends ? LOG_WARNING : LOG_INFO, ends ? "certificate-ends-soon" : "certificate", OK, &c);
-    let_go(k, &k->places[index].fresh); /* files that changed while they were read are passed on again */
-    char *kept = mem_alloc(mem, certificate.len);
-    size_t len = put_certificates(certificate, kept);
     kept = mem_resize(mem, kept, certificate.len, len);
+    let_go(k, &k->places[index].fresh); /* files that changed while they were read are passed on again */
     k->places[index].fresh = (struct held){ key, str_new(kept, len) };
 }
 

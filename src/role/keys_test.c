@@ -38,7 +38,7 @@ struct pool { /* a receiver's ends of the links to `keys`, and what it heard */
     struct peer peer;
     struct link *link, *signatures;
     char shown[200]; /* "inner:1 :0 " */
-    size_t told;
+    size_t told, bytes; /* times, and how much the last time */
     unsigned char tickets[ROLE_TICKETS_MAX]; /* as they were told last */
     size_t tickets_len;
 };
@@ -90,6 +90,7 @@ hear(void *ctx, struct link *link, struct link_message *m)
     }
     CHECK(take_end(&t) && text_cstr(&shown));
     p->told++;
+    p->bytes = m->body.len;
     event_wake(p->w->rt, &p->w->heard);
     return true;
 }
@@ -398,6 +399,16 @@ run_rights(struct rt *rt, void *arg)
     w->role.ops->certificates(&w->role);
     wait_until_told(w, 7);
     expect_signed(w, SUBMISSION, (bool[]){ true, false, true, true, true });
+
+    test_case(w->t, "of a file with all authorities behind the certificate as many are told as are shown");
+    struct text bundle = text_init(arena_alloc(&w->arena, KEY_FILE_MAX), KEY_FILE_MAX);
+    text_put(&bundle, w->certificates[FILES]);
+    while (bundle.len + w->certificates[0].len < bundle.cap)
+        text_put(&bundle, w->certificates[0]);
+    pass(w, 1, text_str(&bundle), w->keys[FILES]);
+    w->role.ops->certificates(&w->role);
+    wait_until_told(w, 8);
+    EXPECT(w->t, w->pools[SUBMISSION].bytes > 17 * w->certificates[0].len && w->pools[SUBMISSION].bytes < 19 * w->certificates[0].len);
 
     test_case(w->t, "until none of those can be under way");
     while (is_signed(w, SUBMISSION, 2) || is_signed(w, SUBMISSION, 0)) /* by the real clock: other threads read files for this role */

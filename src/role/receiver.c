@@ -798,17 +798,25 @@ struct shown { /* certificates, and which listener each is for; empty: all that 
     size_t count;
 };
 
-/* `keys` has looked at each certificate: one that cannot be read is none of theirs. */
-static bool
-front_show(struct front *front, const struct shown *all)
+/* `keys` has looked at each certificate. One that we cannot show all the same is left out, not the others with it. */
+static void
+front_show(struct rt *rt, struct front *front, const struct shown *all)
 {
     struct str pems[SHOWN_MAX], listener = front->site->own_certificates ? front->site->name : S("");
     size_t count = 0, bad;
+    struct err e;
 
     for (size_t i = 0; i < all->count; i++)
         if (str_eq(all->listeners[i], listener))
             pems[count++] = all->pems[i];
-    return !err_is(tls_server_set_certificates(front->own_tls, pems, count, &bad));
+    while (err_is(e = tls_server_set_certificates(front->own_tls, pems, count, &bad))) {
+        struct log_line line;
+        log_begin(&line, rt, LOG_ERROR, "certificate-left-out");
+        log_str(&line, "listener", front->site->name);
+        log_err(&line, e);
+        log_end(&line);
+        memmove(&pems[bad], &pems[bad + 1], (--count - bad) * sizeof *pems);
+    }
 }
 
 static bool
@@ -826,8 +834,7 @@ take_certificates(struct receiver *r, struct link_message *m)
     if (!take_end(&t))
         return false;
     for (size_t i = 0; i < r->front_count; i++)
-        if (!front_show(&r->fronts[i], &all))
-            return false;
+        front_show(r->role->rt, &r->fronts[i], &all);
     return true;
 }
 

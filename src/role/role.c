@@ -574,7 +574,8 @@ role_main(struct rt *rt, const struct role_ops *ops)
 
     list_init(&role.peers);
     event_init(&role.changed);
-    arena_init(&role.arena, rt_mem(rt), 4096, 1 << 20);
+    arena_init(&role.arena, rt_mem(rt), 4096,
+               (1 << 20) + SITE_SECRETS_MAX * (sizeof(struct role_secret) + LIMIT_CONF_PATH + SASL_SECRET_MAX + 16));
     int exit = run_role(&role);
     end_links(&role);
     return exit;
