@@ -351,7 +351,7 @@ say(struct client *c, struct str verb, struct str argument, int64_t timeout)
 
 /*
  * A write that fails need not be the end of the story: the server may have said why it goes, and closed. Then its words
- * are the answer. RFC 5321 section 3.8.
+ * are the answer, if they refuse. RFC 5321 section 3.8.
  */
 static struct err
 say_and_read(struct client *c, struct str verb, struct str argument, int64_t timeout, struct arena *arena,
@@ -362,7 +362,10 @@ say_and_read(struct client *c, struct str verb, struct str argument, int64_t tim
     if (written.kind == ERR_CANCELLED)
         return written;
     TRY(read_reply_lines(c, err_is(written) ? c->settings.times.quit : timeout, arena, each, out));
-    return expect_answer(c, out);
+    if (!err_is(written) || out->code >= 400)
+        return expect_answer(c, out);
+    *out = (struct remote_reply){ 0 }; /* of a command that it cannot have got whole */
+    return written;
 }
 
 struct err
@@ -398,7 +401,6 @@ client_start_tls(struct client *c, const struct client_tls *tls, struct arena *a
 {
     CHECK(client_has(&c->features, CLIENT_STARTTLS));
     TRY(say_and_read(c, S("STARTTLS"), S(""), c->settings.times.hello, arena, NULL, out));
-    TRY(expect_answer(c, out));
     if (!remote_reply_is_positive(out))
         return OK;
     /* What lies behind the 220 somebody put there who wants it to be believed later: CVE-2011-0411's other side. */

@@ -340,6 +340,12 @@ survives_an_end_anywhere(struct test *t)
             struct dialog d = { why, text_str(&s), text_str(&w), STR("a\r\n") };
             run_dialogs(t, &d, 1);
         }
+
+    static const struct dialog gone[] = {
+        { "gone before EHLO: what it said earlier is no answer", STR("S: 220 a\nS: 250 b\nH\n"), STR("hello 0 lost gone") },
+        { "but it may have said why", STR("S: 220 a\nS: 554 b\nH\n"), STR("hello 554") },
+    };
+    run_dialogs(t, gone, sizeof gone / sizeof *gone);
 }
 
 static void
