@@ -251,6 +251,27 @@ client_is_quiet(struct client *c)
     return !has_spoken(c, &gone) && !gone;
 }
 
+/*
+ * Words that wait before we speak answer nothing of ours: taken for a reply, they would shift all that follow, and MAIL's
+ * 250 would be that of a recipient. A refusal says why the server goes (RFC 5321 section 3.8): it is in *out, and the
+ * connection is done with. Code 0: nothing was said.
+ */
+static struct err
+hear_unasked(struct client *c, struct arena *arena, struct remote_reply *out)
+{
+    bool gone;
+
+    *out = (struct remote_reply){ 0 };
+    if (!has_spoken(c, &gone)) /* and who is gone is met by the next write or read */
+        return OK;
+    TRY(read_reply(c, c->settings.times.quit, arena, out));
+    c->closing = true;
+    if (out->code >= 400)
+        return OK;
+    *out = (struct remote_reply){ 0 };
+    return lose(c, ERR(ERR_PROTOCOL, "a reply to nothing"));
+}
+
 /* ---- greeting and hello --------------------------------------------------------------------------------------- */
 
 struct err
@@ -357,8 +378,10 @@ static struct err
 say_and_read(struct client *c, struct str verb, struct str argument, int64_t timeout, struct arena *arena,
              void (*each)(struct client *, struct str words), struct remote_reply *out)
 {
+    TRY(hear_unasked(c, arena, out));
+    if (out->code != 0)
+        return OK;
     struct err written = say(c, verb, argument, timeout);
-
     if (written.kind == ERR_CANCELLED)
         return written;
     TRY(read_reply_lines(c, err_is(written) ? c->settings.times.quit : timeout, arena, each, out));
@@ -387,7 +410,7 @@ client_hello(struct client *c, struct arena *arena, struct remote_reply *out)
         c->server_len = 0;
     }
     /* Servers before RFC 1869 refuse EHLO: section 4.5 there. LMTP has no HELO. */
-    c->by_helo = c->settings.helo_only || (!c->settings.lmtp && remote_reply_is_permanent(out) && !c->lost);
+    c->by_helo = c->settings.helo_only || (!c->settings.lmtp && remote_reply_is_permanent(out) && !c->lost && !c->closing);
     if (c->by_helo)
         TRY(say_and_read(c, S("HELO "), name, timeout, arena, NULL, out));
     return OK;
@@ -539,6 +562,9 @@ client_login(struct client *c, const struct sasl_login *login, struct arena *are
         return OK;
     }
     *out_mechanism = sasl_client_name(mechanism);
+    TRY(hear_unasked(c, arena, out));
+    if (out->code != 0)
+        return OK;
     for (size_t i = 0; i < sizeof nonce; i++)
         nonce[i] = digits[rt_random(c->rt) % (sizeof digits - 1)];
     struct login *l = mem_new(rt_mem(c->rt), struct login);
@@ -1097,6 +1123,9 @@ client_send(struct client *c, struct client_transaction *t, struct arena *arena)
     t->dsn_passed_on = client_has(&c->features, CLIENT_DSN);
     c->transactions++;
 
+    TRY(hear_unasked(c, arena, &t->mail));
+    if (t->mail.code != 0)
+        return OK;
     if (client_has(&c->features, CLIENT_PIPELINING))
         TRY(envelope_pipelined(c, t, arena));
     else

@@ -342,10 +342,18 @@ survives_an_end_anywhere(struct test *t)
         }
 
     static const struct dialog gone[] = {
-        { "gone before EHLO: what it said earlier is no answer", STR("S: 220 a\nS: 250 b\nH\n"), STR("hello 0 lost gone") },
+        { "gone before EHLO: what it said earlier is no answer", STR("S: 220 a\nS: 250 b\nH\n"), STR("hello 0 lost protocol") },
         { "but it may have said why", STR("S: 220 a\nS: 554 b\nH\n"), STR("hello 554") },
     };
     run_dialogs(t, gone, sizeof gone / sizeof *gone);
+
+    static const struct dialog unasked[] = {
+        { "a second greeting", STR("S: 220 a\nS: 220 b\nW\n"), STR("hello 0 lost protocol") },
+        { "a reply too many to EHLO", STR(CHUNK "S: 250 more\nW\n"), STR("0 0,0 0 0 mail lost protocol"), STR("a\r\n") },
+        { "and without PIPELINING", STR(PLAIN "S: 250 more\nW\n"), STR("0 0,0 0 0 mail lost protocol"), STR("a\r\n") },
+        { "but 421 may come by itself", STR(PIPED "S: 421 bye\nW\n"), STR("421 0,0 0 0 mail"), STR("a\r\n") },
+    };
+    run_dialogs(t, unasked, sizeof unasked / sizeof *unasked);
 }
 
 static void
@@ -429,8 +437,8 @@ pipelines_without_deadlock(struct test *t)
           "P 1000\nC: DATA\nS: 354 go\nD\nS: 250 ok\n" QUIT), STR("250 250,250,250,250 354 250 end"), STR("a\r\n"),
           .rcpt_count = 1000, .tiny = true },
         { "1000 recipients, answers first", STR(PIPED
-          "S: 250 ok\nS# 250-xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx 90\nS: 250 ok\n"
-          MAIL "P 999\nC: RCPT TO:<u999@b.example>\nC: DATA\nS: 354 go\nD\nS: 250 ok\n" QUIT),
+          MAIL "S: 250 ok\nS# 250-xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx 90\nS: 250 ok\n"
+          "P 999\nC: RCPT TO:<u999@b.example>\nC: DATA\nS: 354 go\nD\nS: 250 ok\n" QUIT),
           STR("250 250,250,250,250 354 250 end"), STR("a\r\n"), .rcpt_count = 1000, .tiny = true },
         { "1000 recipients by LMTP, answered one by one", STR("S: 220 hi\nC: LHLO me.example\nS: 250-hi\n"
           "S: 250 PIPELINING\n" MAIL "S# 250-xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx 90\nS: 250 ok\n"
