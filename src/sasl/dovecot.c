@@ -49,7 +49,7 @@ read_line(struct dovecot *d, int64_t until, struct str *out)
 static void
 put_unescaped(struct text *out, struct str s)
 {
-    static const struct str letters = STR("01trl"), bytes = STR("\0\001\t\r\n");
+    static const struct str letters = STR("01trn"), bytes = STR("\0\001\t\r\n");
 
     for (size_t i = 0; i < s.len; i++) {
         char c = s.ptr[i];
