@@ -315,6 +315,7 @@ run_cases(struct test *t, const struct attempt_case *cases, size_t count)
 #define MIME(type, encoding)                                                                                           \
     "MIME-Version: 1.0\r\nContent-Type: " type "\r\nContent-Transfer-Encoding: " encoding "\r\n\r\n"
 #define TRACE "Received: x\r\n"
+#define MESSAGE "C: MAIL *\nS: 250 ok\nC: RCPT *\nS: 250 ok\nC: DATA\nS: 354 go\nD\nS: 250 ok\n"
 #define NOT_REACHED STR("")
 
 /* Each row of the decided table, standards 5.2, for a host alone and for one with a better behind it. */
@@ -600,6 +601,8 @@ uses_connections_again(struct test *t)
         { "as many messages as the route allows", { STR(HI TAKE TAKE QUIT "==\n" HI TAKE QUIT) },
           STR("D2.6.0+ h1, D2.6.0+ h1; D2.6.0+ h1, D2.6.0+ h1; D2.6.0+ h1, D2.6.0+ h1"),
           .pool = true, .jobs = 3, .messages_per_connection = 2 },
+        { "greeted by HELO: the next asks by EHLO", { STR(LOST_AT_EHLO MESSAGE QUIT "==\n" HI MAIL RCPT0 ONE_TAKEN QUIT) },
+          STR("D2.0.0 h1; D2.0.0+ h1"), .rcpt_count = 1, .pool = true, .jobs = 2 },
     };
 
     run_cases(t, cases, sizeof cases / sizeof *cases);
@@ -630,7 +633,6 @@ says_which_hosts_serve(struct test *t)
  * whole. */
 #define OFFERS_TLS "S: 220 h\nC: EHLO me.example\nS: 250-h\nS: 250-PIPELINING\nS: 250 STARTTLS\nC: STARTTLS\n"
 #define IN_CLEAR "S: 220 h\nC: EHLO me.example\nS: 250-h\nS: 250 STARTTLS\n"
-#define MESSAGE "C: MAIL *\nS: 250 ok\nC: RCPT *\nS: 250 ok\nC: DATA\nS: 354 go\nD\nS: 250 ok\n"
 #define BYE "C: QUIT\nS: 221 bye\n"
 
 static void
