@@ -375,9 +375,17 @@ follows_the_reply_table(struct test *t)
         { "RCPT 552 with 5.5.3 counts as 452", { STR(HI GROUP
           "S: 250 ok\nS: 552 5.5.3 many\nS: 552 5.5.3 many\nS: 503 no\n" QUIT) },
           STR("L4.5.3 h1, L4.5.3 h1") },
-        { "RCPT 552 without a code, under 100: fail", { STR(HI GROUP
-          "S: 250 ok\nS: 250 ok\nS: 552 full\nS: 354 go\nD\nS: 250 ok\n"
-          QUIT) }, STR("D2.0.0+ h1, F5.3.4 h1") },
+        { "RCPT 552 without a code: fail", { STR(HI GROUP
+          "S: 250 ok\nS: 552 full\nS: 250 ok\nS: 354 go\nD\nS: 250 ok\n" QUIT) }, STR("F5.3.4 h1, D2.0.0+ h1") },
+        { "RCPT 552 without a code behind one that was taken: once more", { STR(HI GROUP
+          "S: 250 ok\nS: 250 ok\nS: 552 many\nS: 354 go\nD\nS: 250 ok\n" MAIL RCPT1 "C: DATA\n"
+          "S: 250 ok\nS: 250 ok\nS: 354 go\nD\nS: 250 ok\n" QUIT) }, STR("D2.0.0+ h1, D2.0.0+ h1") },
+        { "RCPT 552 without a code, and again: fail", { STR(HI GROUP
+          "S: 250 ok\nS: 250 ok\nS: 552 full\nS: 354 go\nD\nS: 250 ok\n" MAIL RCPT1 "C: DATA\n"
+          "S: 250 ok\nS: 552 full\nS: 503 none\n" QUIT) }, STR("D2.0.0+ h1, F5.3.4 h1") },
+        { "RCPT 452 without a code, and again: defer", { STR(HI GROUP
+          "S: 250 ok\nS: 250 ok\nS: 452 full\nS: 354 go\nD\nS: 250 ok\n" MAIL RCPT1 "C: DATA\n"
+          "S: 250 ok\nS: 452 full\nS: 503 none\n" QUIT) }, STR("D2.0.0+ h1, L4.3.1 h1") },
         { "every RCPT refused", { STR(HI GROUP "S: 250 ok\nS: 550 5.1.1 no\nS: 450 4.2.1 no\nS: 554 none\n" QUIT),
           NOT_REACHED },
           STR("F5.1.1 h1, L4.2.1 h1") },
@@ -444,6 +452,9 @@ keeps_to_what_is_offered(struct test *t)
         { "by or not at all, and the time is over", { STR(BY_HI QUIT) }, STR("F5.4.7, F5.4.7"), .by = "oR" },
         { "a probe: no content", { STR(HI MAIL RCPT0 RCPT1 "S: 250 ok\nS: 250 2.1.5 yes\nS: 550 5.1.1 no\n" QUIT) },
           STR("D2.1.5+ h1, F5.1.1 h1"), .probe = true },
+        { "a probe: too many, and the rest in another",
+          { STR(HI MAIL RCPT0 RCPT1 "S: 250 ok\nS: 250 2.1.5 yes\nS: 552 many\nC: RSET\n" MAIL RCPT1 "S: 250 ok\nS: 250 ok\n"
+                "S: 250 2.1.5 yes\n" QUIT) }, STR("D2.1.5+ h1, D2.1.5+ h1"), .probe = true },
         { "a probe: greylisted",
           { STR(HI MAIL RCPT0 RCPT1 "S: 250 ok\nS: 451 4.7.1 later\nS: 451 4.7.1 later\n" QUIT) },
           STR("L4.7.1 h1, L4.7.1 h1"), .probe = true },

@@ -9,7 +9,6 @@
 #include "message/xtext.h"
 
 enum {
-    TOO_MANY_AT = 100, /* a 552 or 452 that says no more counts as "too many" from here on: standards 5.2 */
     RAW_BYTES = 16 << 10, /* of content, on its way through a conversion or a scan */
 };
 
@@ -335,7 +334,10 @@ batch_fit(struct attempt *a, const struct target *to, struct batch *batch, const
     return t->probe || batch_fit_body(a, to, batch, features);
 }
 
-/* "Too many recipients": for the rest, another transaction. RFC 5321 section 4.5.3.1.10 on 552. */
+/*
+ * "Too many recipients": for the rest, another transaction. RFC 5321 section 4.5.3.1.10 on 552. Without an enhanced code it
+ * may be about that one (no room), which will be said again where nobody comes before it.
+ */
 static bool
 is_too_many(const struct remote_reply *r, size_t accepted_before)
 {
@@ -343,7 +345,7 @@ is_too_many(const struct remote_reply *r, size_t accepted_before)
         return false;
     if (r->enhanced.len > 0)
         return str_eq(str_from(r->enhanced, 1), S(".5.3"));
-    return accepted_before >= TOO_MANY_AT;
+    return accepted_before > 0;
 }
 
 /*
@@ -400,10 +402,11 @@ settle_rcpt(struct attempt *a, const struct target *to, const struct batch *batc
         const struct remote_reply *r = &batch->rcpt_reply[i];
         bool too_many = is_too_many(r, accepted_before);
 
+        accepted_before += remote_reply_is_positive(r);
         if (remote_reply_is_positive(r) && batch->t.probe)
             attempt_settle(a, batch->index[i], outcome_of_success(a, to, batch, i, r));
         else if (remote_reply_is_positive(r))
-            accepted_before++;
+            continue;
         else if (r->code == 0 || r->code == 421 || (too_many && batch->t.accepted > 0))
             continue;
         else
