@@ -2,18 +2,16 @@
 #include "message/received.h"
 
 #include "message/date.h"
-#include "message/utf8.h"
 
-/* Names come from strangers: what has a meaning in a structured field, or none in a name, becomes "?". */
+/* Names come from strangers: what has a meaning in a structured field, or none in a name, becomes "?". So does what
+ * is not ASCII, in mail with SMTPUTF8 too: it may go on without, and then the field must be ASCII (RFC 6531 section 3.7.3). */
 static void
-put_name(struct text *t, struct str name, size_t max, bool utf8)
+put_name(struct text *t, struct str name, size_t max)
 {
-    bool keep_utf8 = utf8 && utf8_is_valid(name);
-
-    name = keep_utf8 ? utf8_cut(name, max) : str_slice(name, 0, max);
+    name = str_slice(name, 0, max);
     for (size_t i = 0; i < name.len; i++) {
         char c = name.ptr[i];
-        bool safe = c & 0x80 ? keep_utf8 : byte_is_alnum(c) || str_has_byte(S("-._:[]!#$%&'*+/=^`{|}~"), c);
+        bool safe = byte_is_alnum(c) || str_has_byte(S("-._:[]!#$%&'*+/=^`{|}~"), c);
         text_put_byte(t, safe ? c : '?');
     }
     if (name.len == 0)
@@ -51,7 +49,7 @@ put_client(struct text *t, const struct received *r)
         put_comment(t, r->local, 64);
         return;
     }
-    put_name(t, r->rdns, LIMIT_DOMAIN, false);
+    put_name(t, r->rdns, LIMIT_DOMAIN);
     text_put_byte(t, ' ');
     address_put_literal(t, &r->client);
 }
@@ -61,7 +59,7 @@ static bool
 may_name_recipient(const struct received *r)
 {
     return r->recipient.len > 0 && r->recipient.len < 900 && !str_has_control(r->recipient) &&
-           (r->utf8 || str_is_ascii(r->recipient));
+           str_is_ascii(r->recipient);
 }
 
 /* A line of its own for each clause: the longest, with a HELO name of LIMIT_HELO, stays far below 998. */
@@ -69,11 +67,11 @@ void
 received_put(struct text *t, const struct received *r)
 {
     text_put(t, S("Received: from "));
-    put_name(t, r->helo, LIMIT_HELO, r->utf8);
+    put_name(t, r->helo, LIMIT_HELO);
     text_put(t, S(" ("));
     put_client(t, r);
     text_put(t, S(")\r\n\tby "));
-    put_name(t, r->by, LIMIT_DOMAIN, r->utf8);
+    put_name(t, r->by, LIMIT_DOMAIN);
     text_put(t, S(" with "));
     text_put(t, received_protocol(r));
     text_put(t, S("\r\n\tid "));

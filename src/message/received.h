@@ -1,6 +1,6 @@
 /*
  * received - the Received field that we add (RFC 5321 section 4.4, standards of names after "with": RFC 3848, RFC 6531
- * section 4.3), and counting those that are there, for loops (section 6.3).
+ * section 4.3), and counting those that are there, for loops (section 6.3). The field is ASCII, whatever it is given.
  */
 #ifndef MESSAGE_RECEIVED_H
 #define MESSAGE_RECEIVED_H
@@ -18,7 +18,7 @@ struct received {
     bool lmtp, tls, authenticated, utf8;
     struct str tls_version;   /* "TLSv1.3 with cipher ..."; absent: not said */
     struct message_id id;
-    struct str recipient;     /* the forward-path if there is just one, so that none is given away; else absent */
+    struct str recipient;     /* the forward-path if there is just one, so that none is given away, else absent; left out unless ASCII */
     int64_t wall;
 };
 

@@ -37,6 +37,17 @@ puts_the_field(struct test *t)
                  "\tid 00000000000000000000000000;\r\n"
                  "\tThu, 01 Jan 1970 00:00:00 +0000\r\n"));
 
+    test_case(t, "ASCII, for it may go on without SMTPUTF8");
+    r = (struct received){ .helo = S("b\xc3\xbc" "cher.example"), .by = S("mx.example.org"), .smtp_extended = true, .utf8 = true,
+                           .recipient = S("x@b\xc3\xbc" "cher.example"), .local = S("uid 1000") };
+    text.len = 0;
+    received_put(&text, &r);
+    EXPECT_STR(t, text_str(&text),
+               S("Received: from b??cher.example (uid 1000)\r\n"
+                 "\tby mx.example.org with UTF8SMTP\r\n"
+                 "\tid 00000000000000000000000000;\r\n"
+                 "\tThu, 01 Jan 1970 00:00:00 +0000\r\n"));
+
     test_case(t, "no line over 998");
     for (size_t i = 0; i < sizeof line; i++)
         line[i] = 'x';
