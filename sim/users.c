@@ -133,13 +133,11 @@ users_add_faults(struct run *run)
 
 /* ---- what an answer says about the daemon ------------------------------------------------------------------------ */
 
-/* What was changed must be known now. */
+/* What was changed must have been known when he was asked: the answer may have been on its way for as long as a partition. */
 static bool
-is_settled(const struct run *run, const struct user_of_site *u)
+is_settled(const struct run *run, const struct user_of_site *u, int64_t asked)
 {
-    int64_t now = run->sim->now;
-
-    return u->changed_at == 0 || (run->calm && now - run->healed_at > SETTLED && now - u->changed_at > SETTLED);
+    return u->changed_at == 0 || (run->calm && asked - run->healed_at > SETTLED && asked - u->changed_at > SETTLED);
 }
 
 static bool
@@ -151,17 +149,17 @@ ever_was(const struct user_of_site *u, const char *password)
     return false;
 }
 
-/* u: NULL: there is nobody of that name. */
+/* u: NULL: there is nobody of that name. asked: when this login began. */
 static void
-judge_login(struct run *run, const struct user_of_site *u, const char *password, unsigned code)
+judge_login(struct run *run, const struct user_of_site *u, const char *password, int64_t asked, unsigned code)
 {
     bool right = u && strcmp(passwords[u->password], password) == 0;
 
     run->counts.logins += code == 235;
     run->counts.logins_refused += code == 535 || code == 454;
-    if (code == 235 && (!u || (!right && (is_settled(run, u) || !ever_was(u, password)))))
+    if (code == 235 && (!u || (!right && (is_settled(run, u, asked) || !ever_was(u, password)))))
         sim_fail(run->sim, "%s is let in with a password that is not right", u ? u->name : "somebody who does not exist");
-    if (code == 535 && right && is_settled(run, u))
+    if (code == 535 && right && is_settled(run, u, asked))
         sim_fail(run->sim, "%s is refused with the right password", u->name);
 }
 
@@ -319,6 +317,7 @@ user_enters(const struct user_session *s)
 {
     struct sim *sim = s->run->sim;
     const char *password = passwords[s->user->password];
+    int64_t asked = sim->now;
     unsigned code = 0;
 
     if (!say_ehlo(s) || (!s->plain && !try_too_early(s, !s->tls_first)))
@@ -329,7 +328,7 @@ user_enters(const struct user_session *s)
         code = log_in(s->run, s->conn, s->user->name, wrong_passwords[0], (enum way)dice_below(sim, WAYS),
                       dice_chance(sim, 300) ? CANCELS : GOES_ON);
         if (s->sound)
-            judge_login(s->run, s->user, wrong_passwords[0], code);
+            judge_login(s->run, s->user, wrong_passwords[0], asked, code);
         if (code == 0 || code == 421)
             return false;
     }
@@ -337,7 +336,7 @@ user_enters(const struct user_session *s)
     code = log_in(s->run, s->conn, s->user->name, password, way, GOES_ON);
     /* It may have been changed while this was under way. */
     if (s->sound && strcmp(password, passwords[s->user->password]) == 0)
-        judge_login(s->run, s->user, password, code);
+        judge_login(s->run, s->user, password, asked, code);
     return code == 235;
 }
 
@@ -440,8 +439,9 @@ guess(struct run *run, struct conn *c)
 
     if (password[0] == '\0' && way != BY_LOGIN) /* an empty answer is none: "=" */
         password = wrong_passwords[1];
+    int64_t asked = sim->now;
     unsigned code = log_in(run, c, u ? u->name : "nobody", password, way, dice_chance(sim, 100) ? CANCELS : GOES_ON);
-    judge_login(run, u, password, code);
+    judge_login(run, u, password, asked, code);
     return code != 0 && code != 421 && code != 235 && !sim->failed;
 }
 
@@ -513,7 +513,8 @@ outlive_reload(struct run *run, struct rt *rt)
     if (conn_reply(&conn, &code, NULL) && code == 220 && say_ehlo(&s) && change_password(run, rt, u)) {
         reload(run->sim);
         (void)rt_sleep(rt, within(rt, SETTLED + SECOND));
-        judge_login(run, u, tried, log_in(run, &conn, u->name, tried, PLAIN_AT_ONCE, GOES_ON));
+        int64_t asked = run->sim->now;
+        judge_login(run, u, tried, asked, log_in(run, &conn, u->name, tried, PLAIN_AT_ONCE, GOES_ON));
     }
     conn_close(&conn);
 }
