@@ -402,18 +402,18 @@ settle_rcpt(struct attempt *a, const struct target *to, const struct batch *batc
         const struct remote_reply *r = &batch->rcpt_reply[i];
         bool too_many = is_too_many(r, accepted_before);
 
-        accepted_before += remote_reply_is_positive(r);
-        if (remote_reply_is_positive(r) && batch->t.probe)
-            attempt_settle(a, batch->index[i], outcome_of_success(a, to, batch, i, r));
-        else if (remote_reply_is_positive(r))
+        if (remote_reply_is_positive(r)) {
+            accepted_before++;
+            if (batch->t.probe)
+                attempt_settle(a, batch->index[i], outcome_of_success(a, to, batch, i, r));
             continue;
-        else if (r->code == 0 || r->code == 421 || (too_many && batch->t.accepted > 0))
+        }
+        if (r->code == 0 || r->code == 421 || (too_many && batch->t.accepted > 0))
             continue;
-        else
-            attempt_settle(a, batch->index[i],
-                           attempt_outcome_of_reply(
-                               a, to, r, remote_reply_is_permanent(r) && !too_many ? OUTCOME_FAILED : OUTCOME_DEFERRED,
-                               OUTCOME_ABOUT_RECIPIENT));
+        attempt_settle(a, batch->index[i],
+                       attempt_outcome_of_reply(
+                           a, to, r, remote_reply_is_permanent(r) && !too_many ? OUTCOME_FAILED : OUTCOME_DEFERRED,
+                           OUTCOME_ABOUT_RECIPIENT));
     }
 }
 
