@@ -15,7 +15,7 @@ import tempfile
 import pytest
 
 from harness import Postrider, free_port, wait_until, without_trace
-from peers import Sink, can_connect
+from peers import ScriptedServer, Sink, can_connect
 
 SITE = """
 hostname mx.local.test
@@ -369,6 +369,17 @@ def test_dovecot_knows_its_users(tmp_path, way):
         wait_until(lambda: len(dovecot.mails("anna")) == 2, 60, "the delivery when Dovecot is up again")
         server.wait_until_empty()
         assert rcpt_codes(server, ["dora@inside.test"]) in ([550], [450], [451])
+
+
+@pytest.mark.parametrize("word", ["554 5.3.0 closing", "421 4.3.2 closing", "250 2.1.5 yes"])
+def test_a_word_too_early_says_nothing_of_a_mailbox(tmp_path, word):
+    """Behind the answer to MAIL, in one piece with it: nobody has named a mailbox then."""
+    site = ("hostname mx.local.test\nstate {state}\nlisten mx {{ address 127.0.0.1:{port} }}\n"
+            "domain inside.test {{ recipients verify; relay via smtp://127.0.0.1:{inside} }}\n")
+    with ScriptedServer({"MAIL": f"250 2.1.0 ok\r\n{word}"}) as inside, Postrider(tmp_path, config=site, inside=inside.port) as server:
+        assert rcpt_codes(server, ["anna@inside.test"]) == [450]
+        inside.answers.clear()
+        assert rcpt_codes(server, ["anna@inside.test"]) == [250]
 
 
 ZONE = """$ORIGIN backup.test.

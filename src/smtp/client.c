@@ -595,8 +595,9 @@ client_probe(struct client *c, struct str forward_path, struct arena *arena, boo
     text_put_byte(&argument, '<');
     text_put(&argument, forward_path);
     text_put_byte(&argument, '>');
-    *out_asked = true;
-    return say_and_read(c, S("RCPT TO:"), text_str(&argument), c->settings.times.rcpt, arena, NULL, out);
+    struct err e = say_and_read(c, S("RCPT TO:"), text_str(&argument), c->settings.times.rcpt, arena, NULL, out);
+    *out_asked = client_is_usable(c); /* or it says why it goes, and nothing of that mailbox */
+    return e;
 }
 
 /* ---- the envelope --------------------------------------------------------------------------------------------- */
