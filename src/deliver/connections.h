@@ -4,7 +4,8 @@
  *
  * A connection is only used again for the same place by the same way: everything in struct connection_key. It is kept
  * for settings.idle, then ended with QUIT by the pool's own fiber; so is what the pool will not keep. Connections with
- * a dialog hook are never kept, nor those greeted by HELO: what comes next may need what only EHLO offers.
+ * a dialog hook are never kept, nor those greeted by HELO as EHLO was lost: what comes next may need what
+ * only EHLO offers.
  */
 #ifndef DELIVER_CONNECTIONS_H
 #define DELIVER_CONNECTIONS_H

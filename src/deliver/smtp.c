@@ -372,7 +372,8 @@ try_target(struct attempt *a, const struct target *to)
         next = attempt_use_connection(a, to, client);
         if (next == NEXT_CONNECTION && a->pending == pending && !reused)
             next = NEXT_HOST;
-        bool asks_anew = client_by_helo(client); /* what waits, or comes next, may need what only EHLO offers */
+        /* What waits, or comes next, may need what only EHLO offers; where that was refused it will be refused again. */
+        bool asks_anew = client_by_helo(client) && (how == NEXT_CONNECTION_HELO || a->pending > 0);
         if (!client_is_usable(client) || !client_is_quiet(client) || asks_anew)
             say_goodbye(a, client);
         else if (a->connections && !a->settings->dialog && a->tls_result == TLS_RESULT_OK)

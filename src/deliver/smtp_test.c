@@ -614,6 +614,8 @@ uses_connections_again(struct test *t)
           .pool = true, .jobs = 3, .messages_per_connection = 2 },
         { "greeted by HELO: the next asks by EHLO", { STR(LOST_AT_EHLO MESSAGE QUIT "==\n" HI MAIL RCPT0 ONE_TAKEN QUIT) },
           STR("D2.0.0 h1; D2.0.0+ h1"), .rcpt_count = 1, .pool = true, .jobs = 2 },
+        { "EHLO refused: the next goes there as well", { STR(REFUSES_EHLO MESSAGE MESSAGE QUIT) }, STR("D2.0.0 h1; D2.0.0 h1"),
+          .rcpt_count = 1, .pool = true, .jobs = 2 },
     };
 
     run_cases(t, cases, sizeof cases / sizeof *cases);
