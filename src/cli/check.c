@@ -175,7 +175,7 @@ directory_writable(void *ctx, struct str path)
 }
 
 static struct err
-look_at_file(void *ctx, struct str path, bool plain, bool *out_others)
+look_at_file(void *ctx, struct str path, bool plain, uint32_t *out_mode)
 {
     struct machine *m = ctx;
     struct handle handle = HANDLE_NONE;
@@ -184,7 +184,7 @@ look_at_file(void *ctx, struct str path, bool plain, bool *out_others)
 
     struct err e = plain ? host_open_plain(m->rt, path, until, &handle, &file) : host_stat(m->rt, path, until, &file);
     handle_close(m->rt, handle);
-    *out_others = file.mode & 0007;
+    *out_mode = file.mode;
     if (e.kind == ERR_DENIED && e.os != 0) /* to us */
         return OK;
     return !err_is(e) && file.is_dir ? ERR(ERR_DENIED, "read a directory") : e;

@@ -1334,12 +1334,12 @@ say_file(struct conf_problems *problems, struct conf_where where, struct str pat
 /* False: it is not as it should be, and that is said by this format. */
 static bool
 check_file(const struct site_world *w, struct conf_problems *problems, struct conf_where where, struct str path,
-           const char *format, bool *out_others)
+           const char *format, uint32_t *out_mode)
 {
-    *out_others = false;
+    *out_mode = 0;
     if (str_is_absent(path) || !w->look_at_file)
         return true;
-    struct err e = w->look_at_file(w->ctx, path, false, out_others);
+    struct err e = w->look_at_file(w->ctx, path, false, out_mode);
     if (err_is(e))
         say_file(problems, where, path, e, format);
     return !err_is(e);
@@ -1354,27 +1354,38 @@ say_others(struct conf_problems *problems, struct conf_where where, struct str p
 static void
 check_secret(const struct site_world *w, struct conf_problems *problems, struct conf_where where, struct str path)
 {
-    bool others;
+    uint32_t mode;
 
-    if (check_file(w, problems, where, path, "the secret file \"%.*s\" cannot be read: %.*s", &others) && others)
+    if (check_file(w, problems, where, path, "the secret file \"%.*s\" cannot be read: %.*s", &mode) && (mode & 07))
         say_others(problems, where, path);
+}
+
+/* Nothing secret is in these: roles open them themselves, with few rights. */
+static void
+check_public(const struct site_world *w, struct conf_problems *problems, struct str path, const char *format)
+{
+    struct conf_where nowhere = { 0 };
+    uint32_t mode;
+
+    if (check_file(w, problems, nowhere, path, format, &mode) && mode != 0 && !(mode & 044))
+        conf_warn(problems, nowhere, "only its owner can read \"%.*s\", and the server's roles are not root: chmod a+r", STR_ARG(path));
 }
 
 /* The first user makes it: "postrider user add". */
 static void
 check_users(const struct site_world *w, struct conf_problems *problems, const struct site_users *users)
 {
-    bool others = false;
+    uint32_t mode = 0;
 
     if (users->kind != USERS_FILE || !w->look_at_file)
         return;
-    struct err e = w->look_at_file(w->ctx, users->path, true, &others);
+    struct err e = w->look_at_file(w->ctx, users->path, true, &mode);
     if (e.kind == ERR_NOT_FOUND)
         conf_warn(problems, users->where, "there is no users file \"%.*s\": nobody can log in until \"postrider user add\" makes it",
                   STR_ARG(users->path));
     else if (err_is(e))
         say_file(problems, users->where, users->path, e, "the users file \"%.*s\" cannot be used: %.*s");
-    else if (others)
+    else if (mode & 07)
         say_others(problems, users->where, users->path);
 }
 
@@ -1486,7 +1497,6 @@ site_check_world(const struct site *site, const struct site_world *w, struct con
 {
     struct conf_where where, nowhere = { 0 };
     struct directory_domain_info info;
-    bool others;
 
     for (size_t i = 0; i < site->listener_count; i++)
         check_listener_world(&site->listeners[i], w, problems);
@@ -1527,11 +1537,9 @@ site_check_world(const struct site *site, const struct site_world *w, struct con
     if (w->look_at_certificate)
         check_certificates(site, w, problems);
     check_users(w, problems, &site->users);
-    check_file(w, problems, nowhere, site->trust_anchor, "the trust-anchor \"%.*s\" cannot be read, so nothing is validated: %.*s",
-               &others);
+    check_public(w, problems, site->trust_anchor, "the trust-anchor \"%.*s\" cannot be read, so nothing is validated: %.*s");
     if (site->mta_sts && !str_eq(site->mta_sts_ca, S(SITE_AUTHORITIES)))
-        check_file(w, problems, nowhere, site->mta_sts_ca, "the mta-sts-ca \"%.*s\" cannot be read, so no policy is believed: %.*s",
-                   &others);
+        check_public(w, problems, site->mta_sts_ca, "the mta-sts-ca \"%.*s\" cannot be read, so no policy is believed: %.*s");
     for (size_t i = 0; i < site->route_count; i++)
         check_route_secrets(w, problems, &site->routes[i]);
 }

@@ -160,10 +160,10 @@ struct site_world {
     /* The system knows the user, who is to deliver into Maildirs. */
     bool (*has_user)(void *ctx, struct str name);
     /*
-     * What the daemon will meet when it opens this file (a plain one: as host_open_plain() does): an error, or OK and whether others than
-     * owner and group can read it. A file that only those who check may not see is OK: the daemon has rights of its own.
+     * What whoever opens this file will meet (a plain one: as host_open_plain() does): an error, or OK and the permission bits. A file
+     * that only those who check may not see is OK, without any: the daemon has rights of its own.
      */
-    struct err (*look_at_file)(void *ctx, struct str path, bool plain, bool *out_others);
+    struct err (*look_at_file)(void *ctx, struct str path, bool plain, uint32_t *out_mode);
     void (*look_at_certificate)(void *ctx, const struct site_certificate *, struct site_certificate_look *out);
     /* Asked only with the one above: of a PEM text, whether a certificate is in it, and whether it is for this host. */
     bool (*is_certificate)(void *ctx, struct str pem);

@@ -803,18 +803,18 @@ any_user(void *ctx, struct str name)
 }
 
 static struct err
-open_to_all(void *ctx, struct str path, bool plain, bool *out_others)
+open_to_all(void *ctx, struct str path, bool plain, uint32_t *out_mode)
 {
     (void)ctx, (void)path, (void)plain;
-    *out_others = true;
+    *out_mode = 0644;
     return OK;
 }
 
 /* Nothing is there, and the users file is a link. */
 static struct err
-no_file(void *ctx, struct str path, bool plain, bool *out_others)
+no_file(void *ctx, struct str path, bool plain, uint32_t *out_mode)
 {
-    (void)ctx, (void)path, (void)out_others;
+    (void)ctx, (void)path, (void)out_mode;
     return plain && str_eq(path, S("/link")) ? ERR(ERR_DENIED, "open a link: this must be the file itself") : ERR(ERR_NOT_FOUND, "look at");
 }
 
@@ -873,6 +873,14 @@ checks_the_world(struct test *t)
     fixture_done(t, &f);
 }
 
+static struct err
+for_its_owner(void *ctx, struct str path, bool plain, uint32_t *out_mode)
+{
+    (void)ctx, (void)path, (void)plain;
+    *out_mode = 0600;
+    return OK;
+}
+
 static void
 looks_for_its_files(struct test *t)
 {
@@ -903,6 +911,15 @@ looks_for_its_files(struct test *t)
         EXPECT_INT(t, f.conf.problems.count, 1 + count);
         fixture_done(t, &f);
     }
+    static const struct site_world closed = { .look_at_file = for_its_owner };
+    fixture_init(&f, &files[0], 1);
+    conf_problems_init(&f.conf.problems, &f.conf.arena);
+    if (f.site)
+        site_check_world(f.site, &closed, &f.conf.problems);
+    EXPECT_INT(t, f.conf.problems.count, 3);
+    expect_problem(t, &f, 1, S("warning: only its owner can read \"/t\", and the server's roles are not root: chmod a+r"));
+    expect_problem(t, &f, 2, S("warning: only its owner can read \"/c\", and the server's roles are not root: chmod a+r"));
+    fixture_done(t, &f);
 }
 
 /* The list in the manual page is the one that these tables print. */
