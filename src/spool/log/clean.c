@@ -808,7 +808,7 @@ keep_once(struct spool *sp, bool *out_did, int64_t until)
     TRY(quarantine_all(sp, until));
     TRY(keep_free(sp, out_did, until));
     victim = left_over(sp);
-    if (!victim && (sp->starved || much_is_dead(sp)))
+    if (!victim && ((sp->starved && !is_in_vain(sp)) || much_is_dead(sp)))
         victim = choose_victim(sp);
     if (!victim)
         return OK;
