@@ -799,6 +799,20 @@ keep_free(struct spool *sp, bool *out_did, int64_t until)
     return OK;
 }
 
+/*
+ * What was counted in a segment that was never sealed stands in no last header: where the current one did not begin behind it, that
+ * goes with it. Where a full disk leaves no room for a CHECKPOINT, space is worth more.
+ */
+static struct err
+keep_counts(struct spool *sp)
+{
+    if (sp->counts_kept)
+        return OK;
+    struct err e = checkpoint_wait(sp);
+    sp->counts_kept = !err_is(e);
+    return e.kind == ERR_NO_SPACE ? OK : e;
+}
+
 static struct err
 keep_once(struct spool *sp, bool *out_did, int64_t until)
 {
@@ -808,6 +822,8 @@ keep_once(struct spool *sp, bool *out_did, int64_t until)
     TRY(quarantine_all(sp, until));
     TRY(keep_free(sp, out_did, until));
     victim = left_over(sp);
+    if (victim)
+        TRY(keep_counts(sp));
     if (!victim && ((sp->starved && !is_in_vain(sp)) || much_is_dead(sp)))
         victim = choose_victim(sp);
     if (!victim)

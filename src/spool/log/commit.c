@@ -471,6 +471,17 @@ checkpoint_queue(struct spool *sp)
     queue_put(sp, make_checkpoint(sp), true);
 }
 
+struct err
+checkpoint_wait(struct spool *sp)
+{
+    struct append *a = make_checkpoint(sp);
+
+    a->finish = append_done;
+    struct err e = append_wait(sp, a);
+    append_drop(sp, a);
+    return e;
+}
+
 /* What must be left is made first, if the keeper is late with it. ERR_NO_SPACE: it cannot be. */
 static struct err
 keep_left(struct spool *sp, uint32_t count, enum need need)

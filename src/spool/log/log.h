@@ -232,6 +232,7 @@ struct spool {
     bool commit_ended, broken, recovering, read_only;
     bool starved;                    /* what is queued waits for the keeper to free a segment */
     bool hopeless;                   /* and it has found nothing to free */
+    bool counts_kept;                /* a CHECKPOINT of ours is on disk: what segments count that were never sealed is in it */
     struct str *own_parts;
     size_t part_cap;
     unsigned char proof_head[RECORD_HEADER + PROOF_BODY + RECORD_CHECK];
@@ -341,6 +342,7 @@ void spool_break(struct spool *, struct err);
 bool commit_is_stuck(const struct spool *);
 
 void checkpoint_queue(struct spool *); /* before what waits already; rides with the next batch */
+struct err checkpoint_wait(struct spool *);
 /* What a record changes in the counters, from its body alone: also used by recovery. */
 void tally_settle(struct tally *, struct take *);
 void tally_accept(struct tally *, struct str body);

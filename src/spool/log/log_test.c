@@ -1582,6 +1582,39 @@ CASE(a_segment_that_was_just_begun_takes_the_counters)
     free(begun);
 }
 
+/* A crash cut the last batch, so the segment is not used on; nothing in it lives, and it is free before anything is written. */
+CASE(a_segment_that_a_crash_cut_leaves_its_counters)
+{
+    struct fixture *cut = malloc(sizeof *cut), *after = malloc(sizeof *after);
+    struct spool_counters before, c;
+
+    fixture_open(f);
+    fixture_commit(f, 1);
+    FIXTURE_OK(f, fixture_settle(f, 1, STATE_DELIVERED, S("250"), false));
+    until_kept(f);
+    fixture_commit(f, 2);
+    copy_begin(cut, f);
+    flip_bit(cut, f->spool->current->number, message_find(f->spool, fixture_id(2))->base.offset + RECORD_HEADER);
+    fixture_open(cut);
+    EXPECT(f->t, !cut->spool->current);
+    cut->ops->counters(cut->spool, &before);
+    EXPECT_INT(f->t, before.delivered, fixture_recipient_count(1));
+    until_kept(cut);
+    EXPECT_INT(f->t, cut->spool->messages.count, 0);
+    copy_begin(after, cut);
+    fixture_open(after);
+    after->ops->counters(after->spool, &c);
+    EXPECT_INT(f->t, c.accepted, before.accepted);
+    EXPECT_INT(f->t, c.delivered, before.delivered);
+    fixture_close(after);
+    fixture_close(cut);
+    fixture_close(f);
+    fixture_done_with(after);
+    fixture_done_with(cut);
+    free(after);
+    free(cut);
+}
+
 TEST_MAIN({ "cut anywhere", cut_anywhere }, { "recovery writes nothing", recovery_writes_nothing },
           { "killed under load", killed_under_load }, { "flip each byte of a record", flip_each_byte_of_a_record },
           { "flip each byte of a sealed record", flip_each_byte_of_a_sealed_record },
@@ -1591,6 +1624,7 @@ TEST_MAIN({ "cut anywhere", cut_anywhere }, { "recovery writes nothing", recover
           { "nothing is answered before its sync", nothing_is_answered_before_its_sync },
           { "each sync fails in turn", each_sync_fails_in_turn }, { "each write fails in turn", each_write_fails_in_turn },
           { "what was found is synced before it is believed", what_was_found_is_synced_before_it_is_believed },
+          { "a segment that a crash cut leaves its counters", a_segment_that_a_crash_cut_leaves_its_counters },
           { "a segment is synced before it says so", a_segment_is_synced_before_it_says_so },
           { "small batches write ahead", small_batches_write_ahead },
           { "nothing is written ahead in recycled segments", nothing_is_written_ahead_in_recycled_segments },
