@@ -135,7 +135,8 @@ take_user(struct dovecot *d, struct str fields)
             put_unescaped(&user, field);
     }
     d->user_len = user.len;
-    return user.len > 0 && !user.full ? SASL_OK : SASL_LATER;
+    /* Dovecot may be told to let in any name; one with a line end or the like has no place in an envelope, nor in a log. */
+    return user.len > 0 && !user.full && !str_has_control(text_str(&user)) ? SASL_OK : SASL_LATER;
 }
 
 /* "temp" is Dovecot's own trouble, or that of what it asks. */

@@ -22,8 +22,8 @@ struct script {
 
 static const struct script scripts[] = {
     { "a password that is right", STR(HELLO), { STR("OK\t1\tuser=anna\tx=y\n") }, true, SASL_OK, SASL_OK, STR("anna") },
-    { "a name with an escape", STR(HELLO), { STR("OK\t1\tuser=a\001tb\n") }, true, SASL_OK, SASL_OK, STR("a\tb") },
-    { "and with the others", STR(HELLO), { STR("OK\t1\tuser=a\0011\001r\001nb\n") }, true, SASL_OK, SASL_OK, STR("a\001\r\nb") },
+    { "a name with a tab", STR(HELLO), { STR("OK\t1\tuser=a\001tb\n") }, true, SASL_LATER, SASL_OK, STR("") },
+    { "a name with a line end", STR(HELLO), { STR("OK\t1\tuser=a\001nb\n") }, true, SASL_LATER, SASL_OK, STR("") },
     { "wrong", STR(HELLO), { STR("FAIL\t1\tuser=anna\n") }, true, SASL_REFUSED, SASL_OK, STR("") },
     { "not now", STR(HELLO), { STR("FAIL\t1\tuser=anna\ttemp\n") }, true, SASL_LATER, SASL_OK, STR("") },
     { "not now, in newer words", STR(HELLO), { STR("FAIL\t1\tcode=temp_fail\n") }, true, SASL_LATER, SASL_OK, STR("") },
