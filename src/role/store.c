@@ -192,7 +192,7 @@ run_pump(void *arg)
 {
     struct store *s = arg;
 
-    while (!s->failed) {
+    while (!s->failed && !s->ending) { /* whether this was cancelled a settle may have heard, not the wait here */
         s->kicked = false;
         pump(s);
         if (s->kicked)
