@@ -57,6 +57,7 @@ struct transaction {
     struct str trace;
     int64_t began;
     uint32_t rcpt_commands, accepted, refused, rejected, chunks; /* refused: 4xx and 5xx; rejected: 5xx */
+    uint32_t looked_up;          /* whom all RCPTs stand for, also those that came twice */
     bool has_draft;              /* begun, and neither committed nor aborted */
     void *draft;
     const struct reply *failed;  /* the content could not be stored: said when the client has sent it */
@@ -917,6 +918,8 @@ run_mail(struct session *s, struct str args, int64_t until)
 
 /* ---- RCPT: section 4.1.1.3 --------------------------------------------------------------------------------------- */
 
+enum { MANY = 256 }; /* recipients behind one RCPT: then others have a turn */
+
 static const struct reply *
 take_recipient(struct session *s, struct str args, int64_t until)
 {
@@ -932,7 +935,13 @@ take_recipient(struct session *s, struct str args, int64_t until)
         return &reply_too_many_recipients;
     if (is_over_budget(s))
         return &reply_no_memory_now;
+    /* A list stands for thousands, each time anew: who names it again and again would have the time of all others. */
+    if (t->looked_up > 2 * LIMIT_RCPT_EXPANDED)
+        return &reply_too_many_recipients;
     s->hooks->rcpt(s->hooks->ctx, s->client, &request, &s->scratch, until, &verdict);
+    t->looked_up += (uint32_t)verdict.count;
+    if (verdict.count > MANY)
+        fiber_yield(s->rt);
     if (verdict.reply && !reply_is_positive(verdict.reply))
         return verdict.reply;
     CHECK(!verdict.reply || verdict.reply->code / 10 == 25);

@@ -104,6 +104,12 @@ rcpt(void *ctx, const struct server_client *client, const struct rcpt_request *r
         *out = (struct rcpt_verdict){ NULL, members, 3 };
     } else if (str_eq(local, S("sales"))) {
         *out = (struct rcpt_verdict){ NULL, sellers, 3 };
+    } else if (str_eq(local, S("crowd"))) {
+        struct recipient *crowd = arena_alloc(arena, FAKE_CROWD * sizeof *crowd);
+        for (int i = 0; i < FAKE_CROWD; i++)
+            crowd[i] = (struct recipient){ .address = arena_printf(arena, "c%d@local.test", i), .origin = RECIPIENT_MEMBER };
+        f->crowd_asked++;
+        *out = (struct rcpt_verdict){ NULL, crowd, FAKE_CROWD };
     } else if (str_eq(local, S("fwd"))) {
         *out = (struct rcpt_verdict){ &forwarded, &forward, 1 };
     } else if (str_eq(local, S("moved"))) {

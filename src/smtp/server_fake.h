@@ -5,6 +5,7 @@
  *     fwd      251, goes to fwd@partner.test              moved    551
  *     list     members ok and v, owner owner-list         sales    an alias to ok and v
  *     busy     450                                        bye      421
+ *     crowd    FAKE_CROWD members, c0 and so on
  *     slow     250, when the test has woken `slow`; 450 if that is not in time
  *
  * Nobody else is known (550 5.1.1), and elsewhere is relayed to for trusted clients only (550 5.7.1).
@@ -15,7 +16,7 @@
 
 #include "smtp/server.h"
 
-enum { FAKE_MESSAGES = 64, FAKE_REFUSALS = 160 };
+enum { FAKE_MESSAGES = 64, FAKE_REFUSALS = 160, FAKE_CROWD = 4000 };
 
 struct fake_message {
     struct message_id id;
@@ -46,6 +47,7 @@ struct fake_site {
     struct rt *rt;         /* of `slow` */
     struct event slow;
     size_t slow_asked;
+    size_t crowd_asked;
     int64_t commit_takes;  /* ns */
     struct str reverse_name;
 

@@ -503,6 +503,22 @@ last_message(const struct peer *p)
     return &p->site->messages[p->site->committed - 1];
 }
 
+/* Each time all members are looked up again, for recipients that it had already. */
+static void
+looks_a_list_up_only_so_often(struct peer *p)
+{
+    static const struct step many = { STR("RCPT TO:<crowd@local.test>\r\n"), STR("250") };
+    static const struct step more = { STR("RCPT TO:<crowd@local.test>\r\nRCPT TO:<ok@local.test>\r\n"), STR("452 452") };
+
+    peer_connect(p);
+    peer_begin(p);
+    peer_play(p, (struct step[]){{STR("MAIL FROM:<a@client.test>\r\n"), STR("250")}, many, many, many, many, many, many, more}, 8);
+    EXPECT_INT(p->t, p->site->crowd_asked, 6);
+    peer_play(p, (struct step[]){{STR("RSET\r\nMAIL FROM:<a@client.test>\r\n"), STR("250 250")}, many}, 2);
+    EXPECT_INT(p->t, p->site->crowd_asked, 7);
+    peer_leave(p);
+}
+
 static void
 stores_envelopes(struct peer *p)
 {
@@ -559,6 +575,7 @@ stores_envelopes(struct peer *p)
 static void
 envelopes_test(struct test *t)
 {
+    in_world(t, looks_a_list_up_only_so_often);
     in_world(t, stores_envelopes);
 }
 
