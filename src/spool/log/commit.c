@@ -477,7 +477,10 @@ checkpoint_wait(struct spool *sp)
     struct append *a = make_checkpoint(sp);
 
     a->finish = append_done;
-    struct err e = append_wait(sp, a);
+    queue_put(sp, a, true);
+    while (!a->done)
+        event_wait_firmly(sp->rt, &a->finished);
+    struct err e = a->err;
     append_drop(sp, a);
     return e;
 }
