@@ -326,6 +326,24 @@ world_end(struct world *w, struct conf_fixture *conf, struct scope *scope)
 /* ---- tests ------------------------------------------------------------------------------------------------------- */
 
 static void
+in_world(struct test *t, void (*run)(struct rt *, void *))
+{
+    struct world w = { .t = t };
+
+    EXPECT(t, !err_is(rt_run(run, &w)));
+}
+
+/* The role runs, and both pools are linked to it. */
+static void
+begin(struct world *w, struct scope *scope)
+{
+    scope_init(scope, w->rt);
+    scope_start(scope, "keys", run_keys, w);
+    connect_pool(w, MX, ROLE_RECEIVER);
+    connect_pool(w, SUBMISSION, ROLE_SUBMISSION);
+}
+
+static void
 expect_signed(struct world *w, int pool, const bool want[FILES + 1])
 {
     for (int key = 0; key <= FILES; key++)
@@ -341,10 +359,7 @@ run_rights(struct rt *rt, void *arg)
 
     w->rt = rt;
     world_begin(w, &conf);
-    scope_init(&scope, rt);
-    scope_start(&scope, "keys", run_keys, w);
-    connect_pool(w, MX, ROLE_RECEIVER);
-    connect_pool(w, SUBMISSION, ROLE_SUBMISSION);
+    begin(w, &scope);
     wait_until_told(w, 1);
 
     EXPECT(w->t, tickets_told(w) > 0);
@@ -433,10 +448,7 @@ run_early(struct rt *rt, void *arg)
         pass_all(w);
     EXPECT_INT(w->t, w->role.certificate_count, FILES);
     EXPECT(w->t, !role_add_certificate(&w->role, (struct role_certificate){ SITE_CERTIFICATES_MAX, HANDLE_NONE, HANDLE_NONE }));
-    scope_init(&scope, rt);
-    scope_start(&scope, "keys", run_keys, w);
-    connect_pool(w, MX, ROLE_RECEIVER);
-    connect_pool(w, SUBMISSION, ROLE_SUBMISSION);
+    begin(w, &scope);
     while (!str_eq(str_from_cstr(w->pools[MX].shown), S(":0 inner:1 ")))
         CHECK(!err_is(event_wait(rt, &w->heard, within(rt, 100 * SECOND))));
     world_end(w, &conf, &scope);
@@ -445,9 +457,7 @@ run_early(struct rt *rt, void *arg)
 static void
 what_came_before_it_ran_is_read(struct test *t)
 {
-    struct world w = { .t = t };
-
-    EXPECT(t, !err_is(rt_run(run_early, &w)));
+    in_world(t, run_early);
 }
 
 /* The role's state directory is the world's folder. */
@@ -483,10 +493,7 @@ run_stood_in(struct rt *rt, void *arg)
     test_case(w->t, "what we signed ourselves stands in for a certificate that cannot be opened now");
     pass(w, 0, w->certificates[2], w->keys[2]); /* of the listener */
     CHECK(w->role.ops->start(&w->role));
-    scope_init(&scope, rt);
-    scope_start(&scope, "keys", run_keys, w);
-    connect_pool(w, MX, ROLE_RECEIVER);
-    connect_pool(w, SUBMISSION, ROLE_SUBMISSION);
+    begin(w, &scope);
     wait_until_told(w, 1);
     EXPECT_STR(w->t, str_from_cstr(w->pools[MX].shown), S(":4 "));
     expect_signed(w, MX, (bool[]){ false, false, false, false, true });
@@ -511,9 +518,7 @@ run_stood_in(struct rt *rt, void *arg)
 static void
 what_stood_in_signs_on(struct test *t)
 {
-    struct world w = { .t = t };
-
-    EXPECT(t, !err_is(rt_run(run_stood_in, &w)));
+    in_world(t, run_stood_in);
 }
 
 /* Its state directory holds a file that it signed itself, or what is there instead. */
@@ -549,10 +554,7 @@ run_own(struct rt *rt, void *arg)
             write_file(path, arena_join(&w->arena, w->certificates[0], w->keys[0]));
         give_state(w);
         CHECK(w->role.ops->start(&w->role));
-        scope_init(&scope, rt);
-        scope_start(&scope, "keys", run_keys, w);
-        connect_pool(w, MX, ROLE_RECEIVER);
-        connect_pool(w, SUBMISSION, ROLE_SUBMISSION);
+        begin(w, &scope);
         wait_until_told(w, 1);
         EXPECT_STR(w->t, str_from_cstr(w->pools[MX].shown), str_from_cstr(cases[i].shown));
         CHECK(lstat(path, &st) == 0);
@@ -566,17 +568,13 @@ run_own(struct rt *rt, void *arg)
 static void
 its_own_key_is_kept(struct test *t)
 {
-    struct world w = { .t = t };
-
-    EXPECT(t, !err_is(rt_run(run_own, &w)));
+    in_world(t, run_own);
 }
 
 static void
 rights_end_at_the_pool(struct test *t)
 {
-    struct world w = { .t = t };
-
-    EXPECT(t, !err_is(rt_run(run_rights, &w)));
+    in_world(t, run_rights);
 }
 
 TEST_MAIN({ "rights end at the pool", rights_end_at_the_pool },
