@@ -205,6 +205,14 @@ class Postrider:
                 events.append(entry)
         return events
 
+    def logged(self, event, count=1, seconds=30, **members):
+        """The lines of one event that have these members, once there are so many. A role writes its log at the end of its turn:
+        who was answered may look before."""
+        def found():
+            lines = [line for line in self.log_events(event) if members.items() <= line.items()]
+            return lines if len(lines) >= count else None
+        return wait_until(found, seconds, f"{count} lines {event} {members or ''} in the log")
+
     def cli(self, *words, check=True, text=True, **options):
         """`postrider WORDS`, with this daemon's configuration for the verbs that want it."""
         result = subprocess.run(

@@ -211,7 +211,7 @@ def test_mail_waits(world, name):
     server.send(to=f"x@{name}.test")
     line = attempt_of(server, name)
     assert line["result"] == "deferred" and line["status"].startswith("4."), line
-    [failed] = [e for e in server.log_events("login-failed") if e["id"] == line["id"]]
+    [failed] = server.logged("login-failed", id=line["id"])
     assert why in failed["why"] and failed.get("mechanism") == mechanism and failed["user"] == "u", failed
     assert [c.split(" ")[1] for c in next_hop.commands if c.startswith("AUTH ")] == ([said] if said else [])
     assert not any(c.startswith("MAIL") for c in next_hop.commands)
@@ -230,8 +230,8 @@ def test_a_file_that_is_not_there(world):
     server = world["server"]
     server.send(to="x@fileless.test")
     assert attempt_of(server, "fileless")["result"] == "deferred"
-    assert any(e["path"].endswith("/nowhere") for e in server.log_events("secret-not-read"))
-    assert any("its file is missing" in e["why"] for e in server.log_events("login-failed"))
+    assert any(e["path"].endswith("/nowhere") for e in server.logged("secret-not-read"))
+    wait_until(lambda: any("its file is missing" in e["why"] for e in server.log_events("login-failed")), what="why in the log")
 
 
 def test_connections_belong_to_a_login(world):
@@ -250,7 +250,7 @@ def test_a_wrong_password_is_mended(world):
     server.send(to="x@wrong.test")
     line = attempt_of(server, "wrong")
     assert line["result"] == "deferred" and line["status"] == "4.7.8", line
-    [failed] = [e for e in server.log_events("login-failed") if e["id"] == line["id"]]
+    [failed] = server.logged("login-failed", id=line["id"])
     assert "535" in failed["why"] and failed["see"] == str(world["wrong"])
     secret_file(world["wrong"], SECRET)
     server.cli("reload", "--config", str(server.config_path))

@@ -336,7 +336,7 @@ def test_what_was_fetched_outlives_a_restart_and_a_web_that_is_gone(world):
         fate = fates(server, start_message(server, address), 100)[address]
         assert end_of(fate) == "deferred" and "MTA-STS" in fate["reply"], fate
         assert got(world, address) == set() and web.asked["kept.sts.test"] == asked
-        [told] = [e for e in server.log_events("mta-sts-not-fetched") if e["domain"] == "kept.sts.test"]
+        [told] = server.logged("mta-sts-not-fetched", domain="kept.sts.test")
         assert told["result"] == "sts-policy-fetch-error" and "kept-until" in told
-        assert [e["domain"] for e in server.log_events("mta-sts-file-damaged")] == ["enforce.sts.test"]
+        assert [e["domain"] for e in server.logged("mta-sts-file-damaged")] == ["enforce.sts.test"]
         assert not damaged.exists() and kept.exists()

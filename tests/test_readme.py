@@ -110,7 +110,7 @@ def test_from_the_file_to_mail_by_password(tmp_path):
         curl[curl.index("--mail-from") + 1] = "bob@example.org"
         with pytest.raises(AssertionError, match="exit 55"):
             server.run(curl, cwd=tmp_path)
-        assert "that address is not yours" in server.log_events("refused")[-1]["refusal"]
+        assert "that address is not yours" in server.logged("refused")[-1]["refusal"]
 
 
 def test_the_line_with_a_certificate(tmp_path):

@@ -379,9 +379,9 @@ def test_a_message_that_crashes_a_sender_is_held_after_two_deaths(tmp_path):
             shown = server.queue_show(held["id"])
             assert shown["deaths"] == 2, shown
             assert "crash" in shown["held-why"] or "died" in shown["held-why"], shown["held-why"]
-            assert len(server.log_events("process-crashed-with-message")) >= 2
+            server.logged("process-crashed-with-message", 2)
             assert server.figures()["balanced"] == 1
-            deaths = [e for e in server.log_events("role-ended") if e["role"] == "sender"]
+            deaths = server.logged("role-ended", 2, role="sender")
             assert len(deaths) == 2, deaths
             # It stays held over a restart; released, one more death holds it again.
             server.stop()

@@ -158,7 +158,7 @@ def test_a_receiver_that_crashes_takes_nobody_with_it(tmp_path, pretend):
         if pretend and "landlock=0" in pretend:
             assert all("landlock 0" in role["sandbox"] or "no landlock" in role["sandbox"].lower()
                        for role in status["roles"]), status["roles"][0]["sandbox"]
-            assert server.log_events("sandbox-weak")
+            server.logged("sandbox-weak")
         else:
             assert all("seccomp" in role["sandbox"] for role in status["roles"])
 
@@ -193,7 +193,7 @@ def test_a_role_that_breaks_the_rules_of_its_control_link_starts_anew(tmp_path):
             wait_until(lambda: server.role_pids().get(role) not in (None, pid), what="a new process")  # noqa: B023
             wait_until(lambda: {r["state"] for r in server.status()["roles"]} == {"running"}, what="all roles")
             server.send()
-        assert [e["role"] for e in server.log_events("role-violated-control")] == ["gate", "store"]
+        assert [e["role"] for e in server.logged("role-violated-control", 2)] == ["gate", "store"]
         server.wait_for_mail(count=2)
 
 

@@ -85,7 +85,7 @@ def test_tls_from_the_first_minute(tmp_path, version):
         assert f"({protocol} with cipher ".encode() in mail
         session = wait_until(lambda: server.log_events("session"))[0]
         assert session["tls"] == protocol and session["cipher"] and session["helo"] == "after.client.test"
-        [told] = server.log_events("certificate-signed-by-ourselves")
+        [told] = server.logged("certificate-signed-by-ourselves")
         assert "tls {" in told["advice"]
         first = shown(server)
     with server:
@@ -286,8 +286,8 @@ def test_a_certificate_that_could_not_be_opened_just_then(tmp_path):
               "-e", "inject=openat:error=EMFILE:when=1"]
     with Postrider(tmp_path, SITE, more=tls_blocks(tmp_path, "mx"), command=scarce) as server:
         wait_until(lambda: shown(server) == want, what="the certificate")
-        assert {e["path"] for e in server.log_events("certificate-not-opened")} == {f"{tmp_path}/mx.pem"}
-        assert server.log_events("certificate-signed-by-ourselves")
+        assert {e["path"] for e in server.logged("certificate-not-opened")} == {f"{tmp_path}/mx.pem"}
+        server.logged("certificate-signed-by-ourselves")
 
 
 def test_a_stop_while_files_are_looked_at(tmp_path):
@@ -319,7 +319,7 @@ def test_a_certificate_too_weak_to_be_shown(tmp_path):
                     "-keyout", tmp_path / "weak.key", "-out", tmp_path / "weak.pem"], check=True, capture_output=True)
     with Postrider(tmp_path, SITE, more=tls_blocks(tmp_path, "weak", "mx")) as server:
         assert shown(server) == want
-        assert {e["file"] for e in server.log_events("certificate-unusable")} == {f"{tmp_path}/weak.pem"}
+        assert {e["file"] for e in server.logged("certificate-unusable")} == {f"{tmp_path}/weak.pem"}
         assert not server.log_events("link-violated")
 
 
@@ -330,7 +330,7 @@ def test_a_key_that_others_can_read(tmp_path):
     (tmp_path / "closed.key").chmod(0o640)
     with Postrider(tmp_path, SITE, more=tls_blocks(tmp_path, *want)) as server:
         assert shown(server) == want["mx"]
-        assert {e["path"] for e in server.log_events("secret-open-to-others")} == {f"{tmp_path}/mx.key"}
+        assert {e["path"] for e in server.logged("secret-open-to-others")} == {f"{tmp_path}/mx.key"}
 
 
 def core_of(pid, folder):
@@ -983,8 +983,8 @@ def test_mail_leaves_encrypted(tmp_path):
         assert all(b"from mx.a.test" in mail and b"with ESMTPS\n" in mail and b"x" * 70000 in mail for mail in mails)
         server.wait_until_empty()
         assert not server.log_events("tls-failed")
-        assert {e["tls"] for e in server.log_events("attempt")} == {"unverified"}
-        accepted = next_hop.log_events("accepted")
+        assert {e["tls"] for e in server.logged("attempt", 3)} == {"unverified"}
+        accepted = next_hop.logged("accepted", 3)
         assert {e["tls"] for e in accepted} == {"TLSv1.3"}
 
 
@@ -996,9 +996,9 @@ def test_without_tls_mail_leaves_all_the_same(tmp_path, how):
         assert len(next_hop.messages) == 1
         assert next_hop.sessions[0][:2] == ["EHLO", "STARTTLS"] and "MAIL" not in next_hop.sessions[0]
         assert "STARTTLS" not in next_hop.sessions[1] and "MAIL" in next_hop.sessions[1]
-        [told] = server.log_events("tls-failed")
+        [told] = server.logged("tls-failed")
         assert told["why"] and told["so"] == "once more in clear"
-        assert [e["tls"] for e in server.log_events("attempt")] == ["none"]
+        assert [e["tls"] for e in server.logged("attempt")] == ["none"]
 
 
 def test_where_the_route_says_off_nothing_is_encrypted(tmp_path):

@@ -164,7 +164,7 @@ def test_sessions_are_resumed(tmp_path, certificates):
             for i in range(6):
                 server.send(to=f"x{i}@resume.test")
             server.wait_until_empty()
-            lines = server.log_events("attempt")
+            lines = server.logged("attempt", 6)
             assert {line["tls"] for line in lines} == {"verified"}
             resumed = sum(line.get("tls-resumed") == "yes" for line in lines)
             assert next_hop.sessions == 6 and resumed == next_hop.resumed > 0

@@ -422,7 +422,7 @@ def test_dovecot_knows_the_users(tmp_path, dovecot):
         assert server.login("anna@local.test", "secret") == 235  # from home
         (dovecot / "auth").rename(dovecot / "gone")
         assert server.login("anna@local.test", "secret") == 454
-        assert server.log_events("dovecot-not-reached")
+        server.logged("dovecot-not-reached")
         (dovecot / "gone").rename(dovecot / "auth")
         assert server.login("anna@local.test", "secret") == 235
 
