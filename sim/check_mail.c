@@ -292,6 +292,22 @@ ledger_refused(struct ledger *l, uint32_t token, struct str address)
         t->refusals++;
 }
 
+static struct str
+domain_of(struct str address)
+{
+    return str_from(address, str_find_byte(address, '@'));
+}
+
+void
+ledger_waited(struct ledger *l, struct str address)
+{
+    for (size_t i = 0; i < l->count; i++)
+        for (size_t k = 0; k < l->mails[i]->target_count; k++) {
+            struct target *t = &l->mails[i]->targets[k];
+            t->waited |= t->deliveries == 0 && str_eq(domain_of(str_from_cstr(t->address)), domain_of(address));
+        }
+}
+
 /* ---- Maildirs ---------------------------------------------------------------------------------------------------- */
 
 static void
@@ -336,7 +352,8 @@ is_never(const struct target *t)
 static bool
 may_have_expired(const struct ledger *l, const struct mail *m, const struct target *t)
 {
-    return l->sim->now - m->begun_at >= l->lifetime - l->slack && (is_never(t) || t->deferred > 0 || t->doubts > 0 || l->thin);
+    return l->sim->now - m->begun_at >= l->lifetime - l->slack &&
+           (is_never(t) || t->deferred > 0 || t->doubts > 0 || t->waited || l->thin);
 }
 
 static bool

@@ -32,6 +32,7 @@ struct target {
     uint32_t deferred;      /* times that a server said 4xx for its name's sake */
     int64_t deferred_at;    /* the latest of them */
     uint32_t hurries;       /* tries that came too soon after it */
+    bool waited;            /* behind a message that its server said nothing about for minutes */
     uint32_t failed_notices, delay_notices; /* each notice counted once */
 };
 
@@ -82,6 +83,8 @@ void ledger_notice(struct ledger *, struct str to, struct str content);
 void ledger_doubt(struct ledger *, uint32_t token, struct str address, bool known);
 void ledger_deferred(struct ledger *, struct target *);
 void ledger_refused(struct ledger *, uint32_t token, struct str address);
+/* This one's server says nothing for minutes: whoever else has mail for it may wait for that. */
+void ledger_waited(struct ledger *, struct str address);
 uint32_t ledger_token_in(struct str content);
 
 /* All promises, at the end, Maildirs read. sim_fail() with the first that is broken. */

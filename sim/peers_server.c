@@ -182,6 +182,7 @@ final_reply(struct session *s, size_t i)
         return false;
     }
     if (s->mood == MUTE_AFTER_DOT) {
+        ledger_waited(&run->ledger, address);
         (void)rt_sleep(rt_of(s), within(rt_of(s), 12 * MINUTE));
         return false;
     }

@@ -680,17 +680,19 @@ space_presses(const struct spool *sp)
     return sp->free_count < RESERVE_SEGMENTS || space_for_mail(sp) < 2 * sp->settings.segment_bytes;
 }
 
-/* As it was when cleaning last won a segment: what lives, in how many segments. */
+/* As it was when cleaning last won a segment: little has died of what lived then, and little came. A round moves all that lives:
+ * what is little goes by that. */
 static bool
 is_as_it_was(const struct spool *sp)
 {
-    uint64_t live = sp->live_bytes, then = sp->cleaned_live_bytes, change = live > then ? live - then : then - live;
+    uint64_t live = sp->live_bytes, then = sp->cleaned_live_bytes, size = sp->settings.segment_bytes;
+    uint64_t died = then > live ? then - live : 0, little = (then > size ? then : size) / 16;
 
-    return change < sp->settings.segment_bytes / 16 && sp->segment_count <= sp->cleaned_segments + 1;
+    return died < little && sp->came_bytes - sp->cleaned_came_bytes < little;
 }
 
 /*
- * Each batch takes whole blocks, so many small records that are moved one by one may fill as much as is freed. A round
+ * Each batch takes whole blocks, so many small records that are moved one by one may fill as much as is freed, or more. A round
  * through all segments that has not won a single one is not begun again before something has changed.
  */
 static bool
@@ -709,6 +711,7 @@ note_cleaned(struct spool *sp)
     sp->cleaned_in_vain = 0;
     sp->cleaned_segments = sp->segment_count;
     sp->cleaned_live_bytes = sp->live_bytes;
+    sp->cleaned_came_bytes = sp->came_bytes;
 }
 
 static bool

@@ -23,7 +23,7 @@ struct batch {
     uint64_t bytes, ahead; /* of zeros behind it */
     uint32_t records, entries;
     uint64_t first_lsn;
-    bool sync;
+    bool sync, news; /* some of it is no cleaning */
     struct list appends;
 };
 
@@ -227,6 +227,7 @@ batch_add(struct spool *sp, struct batch *b, struct append *a)
     b->records++;
     b->entries += a->type == RECORD_ACCEPT ? 2 : 1;
     b->sync |= a->sync;
+    b->news |= a->need != NEED_CLEAN;
     list_push_back(&b->appends, &a->link);
 }
 
@@ -338,6 +339,7 @@ batch_write(struct spool *sp, struct batch *b)
         seg->last_lsn = last_lsn;
         sp->counters.batches++;
         sp->counters.bytes_written += b->bytes + b->ahead;
+        sp->came_bytes += b->news ? b->bytes : 0;
         sp->counters.syncs += b->sync;
         if (b->sync)
             sp->synced_lsn = last_lsn;

@@ -144,7 +144,7 @@ struct draft {
  * cleaning's until there is another.
  */
 enum need {
-    NEED_CLEAN = 0,                /* it frees more than it takes */
+    NEED_CLEAN = 0,                /* cleaning, which frees more than it takes, and CHECKPOINTs */
     NEED_DRAIN = 1,                /* settles and notices leave one for cleaning, and wait for it */
     NEED_MAIL = RESERVE_SEGMENTS,
 };
@@ -250,8 +250,9 @@ struct spool {
     uint64_t draft_bytes;            /* promised to drafts */
     size_t draft_memory;
     uint64_t live_bytes, open_recipients;
-    uint64_t cleaned_live_bytes; /* when cleaning last won a segment; and how many were left, how often in vain since */
-    uint32_t cleaned_segments, cleaned_in_vain;
+    uint64_t came_bytes;             /* written since start, but for what cleaning moved */
+    uint64_t cleaned_live_bytes, cleaned_came_bytes; /* when cleaning last won a segment; and how many were left, how often */
+    uint32_t cleaned_segments, cleaned_in_vain;      /* in vain since */
     struct message_id *own_ended;    /* a ring */
     struct ids ended;
     size_t ended_count;

@@ -72,6 +72,7 @@ log_open(struct rt *rt, struct dir *dir, const struct spool_settings *settings, 
     }
     sp->read_only = settings->read_only;
     sp->opened_at = rt_now(rt);
+    sp->cleaned_segments = UINT32_MAX; /* whatever cleaning leaves is fewer */
     scope_init(&sp->fibers, rt);
     scope_init(&sp->helpers, rt);
     list_init(&sp->free);
