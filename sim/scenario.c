@@ -8,6 +8,7 @@
 #include "base/check.h"
 #include "base/conf.h"
 
+#include <errno.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -779,6 +780,11 @@ run_fault(struct scenario *sc, struct str word, struct str rest)
             int64_t time;
             return conf_take_time(str_cut_word(&rest), &time) &&
                    inject(sc, (struct fault){ .kind = FAULT_DISK_STALL, .lasts = time });
+        }
+        if (take_word(&rest, "refuses") && take_word(&rest, "writes")) { /* and can be read */
+            int64_t time;
+            return conf_take_time(str_cut_word(&rest), &time) &&
+                   inject(sc, (struct fault){ .kind = FAULT_DISK_ERROR, .error = EIO, .which = CALL_WRITE, .lasts = time });
         }
         disk_set_capacity(sim->disk, sim->disk_capacity);
         return take_word(&rest, "has") && take_word(&rest, "room");

@@ -27,7 +27,7 @@
  *     kill store | everything            SIGKILL; everything comes back after 5 seconds
  *     lose power                         of what was not synced some is lost; back after 20 seconds
  *     dns is out, dns is back
- *     disk is full, disk has room, disk stalls TIME
+ *     disk is full, disk has room, disk stalls TIME, disk refuses writes TIME
  *     clock leaps [back] TIME
  *     folder /PATH is away, is back      a file stands in its place
  *     operator holds everything          `postrider queue hold` of all that waits; or releases, bounces, removes, retries

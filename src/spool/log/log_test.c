@@ -380,9 +380,9 @@ CASE(recovery_writes_nothing)
     copy_begin(copy, f);
     flip_bit(copy, message(f, 58)->base.segment->number, message(f, 58)->base.offset + 60);
     fixture_close(f);
-    copy_again(f, copy); /* the damaged one, twice */
     FIXTURE_OK(f, dir_open(f->rt, str_from_cstr(copy->path), LANE_BACKGROUND, FOREVER, &copy->dir));
     FIXTURE_OK(f, f->ops->open(f->rt, copy->dir, &copy->settings, &copy->spool, FOREVER));
+    copy_again(f, copy); /* the damaged one, twice; opening wrote a CHECKPOINT */
     FIXTURE_OK(f, f->ops->recover(copy->spool, check_files_unchanged, snapshot_done, &s, FOREVER));
     while (!copy->recovered)
         FIXTURE_OK(f, event_wait(f->rt, &copy->recovered_event, FOREVER));

@@ -55,6 +55,34 @@ forget_all(struct spool *sp)
     mem_free(sp->mem, sp, sizeof *sp);
 }
 
+static void
+log_close(struct spool *sp, int64_t until)
+{
+    (void)until; /* what is under way ends when the disk does */
+    CHECK(list_is_empty(&sp->drafts));
+    sp->stopping = true;
+    scope_end(&sp->helpers);
+    sp->ending = true;
+    event_wake(sp->rt, &sp->work);
+    while (!sp->commit_ended)
+        event_wait_firmly(sp->rt, &sp->written);
+    scope_end(&sp->fibers);
+    forget_all(sp);
+}
+
+/*
+ * A disk that can be read but not written: what is delivered could not be written down, and would be delivered again by each process
+ * that starts meanwhile. So nothing of before is known to anybody until something was written. A CHECKPOINT is, since the counters go
+ * with older segments where a crash came before this one's.
+ */
+static struct err
+prove_written(struct spool *sp)
+{
+    struct err e = checkpoint_wait(sp);
+
+    return e.kind == ERR_NO_SPACE ? OK : e; /* what lives can be read, and cleaning may make room */
+}
+
 static struct err
 log_open(struct rt *rt, struct dir *dir, const struct spool_settings *settings, struct spool **out, int64_t until)
 {
@@ -105,10 +133,15 @@ log_open(struct rt *rt, struct dir *dir, const struct spool_settings *settings, 
                                                                          : LIMIT_CONTENT_INLINE;
     sp->commit_ended = sp->read_only;
     sp->recovering = true;
-    if (!sp->read_only)
+    if (!sp->read_only) {
         scope_start(&sp->fibers, "commit", commit_run, sp);
-    if (sp->current && sp->current->used == BLOCK) /* a crash came before its CHECKPOINT: the counters would go with older segments */
-        checkpoint_queue(sp);
+        if (sp->current)
+            e = prove_written(sp);
+    }
+    if (err_is(e)) {
+        log_close(sp, until);
+        return e;
+    }
     *out = sp;
     return OK;
 }
@@ -138,21 +171,6 @@ log_recover(struct spool *sp, void (*found)(void *arg, const struct spool_messag
     sp->found_arg = arg;
     scope_start(&sp->helpers, "spool recovery", helper_run, sp);
     return OK;
-}
-
-static void
-log_close(struct spool *sp, int64_t until)
-{
-    (void)until; /* what is under way ends when the disk does */
-    CHECK(list_is_empty(&sp->drafts));
-    sp->stopping = true;
-    scope_end(&sp->helpers);
-    sp->ending = true;
-    event_wake(sp->rt, &sp->work);
-    while (!sp->commit_ended)
-        event_wait_firmly(sp->rt, &sp->written);
-    scope_end(&sp->fibers);
-    forget_all(sp);
 }
 
 /* ---- drafts ------------------------------------------------------------------------------------------------------ */
