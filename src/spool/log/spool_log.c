@@ -71,9 +71,9 @@ log_close(struct spool *sp, int64_t until)
 }
 
 /*
- * A disk that can be read but not written: what is delivered could not be written down, and would be delivered again by each process
- * that starts meanwhile. So nothing of before is known to anybody until something was written. A CHECKPOINT is, since the counters go
- * with older segments where a crash came before this one's.
+ * What is delivered from a disk that can only be read could not be written down, and would be delivered again by each
+ * process that starts meanwhile: so nothing is known to anybody before something was written. It is a CHECKPOINT, since
+ * where a crash came before that of a new segment the counters would go with the older ones.
  */
 static struct err
 prove_written(struct spool *sp)
