@@ -281,8 +281,8 @@ restate_once(struct spool *sp, struct message_id id, struct segment *from, struc
     return e;
 }
 
-struct err
-message_restate(struct spool *sp, struct message_id id, struct segment *from, int64_t until)
+static struct err
+restate(struct spool *sp, struct message_id id, struct segment *from, int64_t until)
 {
     struct arena arena;
     struct err e;
@@ -293,14 +293,32 @@ message_restate(struct spool *sp, struct message_id id, struct segment *from, in
         e = restate_once(sp, id, from, &arena, until);
     } while (e.kind == ERR_BUSY);
     arena_done(&arena);
+    return e;
+}
+
+struct err
+message_restate(struct spool *sp, struct message_id id, struct segment *from, int64_t until)
+{
+    struct message *m = message_find(sp, id);
+
+    if (m && m->restating) { /* once will do; who asked looks again */
+        while ((m = message_find(sp, id)) != NULL && m->restating)
+            TRY(event_wait(sp->rt, &sp->written, until));
+        return OK;
+    }
+    if (m)
+        m->restating = true;
+    struct err e = restate(sp, id, from, until);
+    if ((m = message_find(sp, id)) != NULL)
+        m->restating = false;
+    event_wake(sp->rt, &sp->written);
     if (e.kind == ERR_CORRUPT) { /* its head is lost, and with it the message; the bytes are in quarantine */
-        struct message *m = message_find(sp, id);
         if (m && m->unwritten == 0 && !m->ending)
             message_retire(sp, m);
     }
     if (e.kind != ERR_CORRUPT && e.kind != ERR_NOT_FOUND)
         return e;
-    for (struct message *m; (m = message_find(sp, id)) != NULL && m->ending && !sp->broken;) /* until that is on disk */
+    while ((m = message_find(sp, id)) != NULL && m->ending && !sp->broken) /* until that is on disk */
         TRY(event_wait(sp->rt, &sp->written, until));
     return OK;
 }
@@ -802,20 +820,6 @@ keep_free(struct spool *sp, bool *out_did, int64_t until)
     return OK;
 }
 
-/*
- * What was counted in a segment that was never sealed stands in no last header: where the current one did not begin behind it, that
- * goes with it. Where a full disk leaves no room for a CHECKPOINT, space is worth more.
- */
-static struct err
-keep_counts(struct spool *sp)
-{
-    if (sp->counts_kept)
-        return OK;
-    struct err e = checkpoint_wait(sp);
-    sp->counts_kept = !err_is(e);
-    return e.kind == ERR_NO_SPACE ? OK : e;
-}
-
 static struct err
 keep_once(struct spool *sp, bool *out_did, int64_t until)
 {
@@ -826,7 +830,7 @@ keep_once(struct spool *sp, bool *out_did, int64_t until)
     TRY(keep_free(sp, out_did, until));
     victim = left_over(sp);
     if (victim)
-        TRY(keep_counts(sp));
+        TRY(checkpoint_first(sp));
     if (!victim && ((sp->starved && !is_in_vain(sp)) || much_is_dead(sp)))
         victim = choose_victim(sp);
     if (!victim)

@@ -473,7 +473,7 @@ checkpoint_queue(struct spool *sp)
     queue_put(sp, make_checkpoint(sp), true);
 }
 
-struct err
+static struct err
 checkpoint_wait(struct spool *sp)
 {
     struct append *a = make_checkpoint(sp);
@@ -485,6 +485,22 @@ checkpoint_wait(struct spool *sp)
     struct err e = a->err;
     append_drop(sp, a);
     return e;
+}
+
+/*
+ * What is delivered from a disk that can only be read could not be written down, and would be delivered again by each
+ * process that starts meanwhile: nothing is known to anybody before this was written. And what was counted in a segment
+ * that was never sealed stands in no last header: it would go with that segment. Where a full disk leaves no room,
+ * cleaning makes some, and asks again.
+ */
+struct err
+checkpoint_first(struct spool *sp)
+{
+    if (sp->began)
+        return OK;
+    struct err e = checkpoint_wait(sp);
+    sp->began = !err_is(e);
+    return e.kind == ERR_NO_SPACE ? OK : e;
 }
 
 /* What must be left is made first, if the keeper is late with it. ERR_NO_SPACE: it cannot be. */

@@ -117,6 +117,7 @@ struct message { /* as little as can be, because there may be a million */
     bool ending : 1;             /* its DONE is in a batch */
     bool covered : 1;            /* recovery: older settles say nothing any more */
     bool moving : 1;             /* a STATE is in a batch */
+    bool restating : 1;          /* somebody reads it to write one */
 };
 static_assert(LIMIT_ENVELOPE_RECIPIENTS <= UINT16_MAX, "recipients fit");
 static_assert(offsetof(struct message, id) == 0 && sizeof(struct message) <= 128, "a million messages fit");
@@ -232,7 +233,7 @@ struct spool {
     bool commit_ended, broken, recovering, read_only;
     bool starved;                    /* what is queued waits for the keeper to free a segment */
     bool hopeless;                   /* and it has found nothing to free */
-    bool counts_kept;                /* a CHECKPOINT of ours is on disk: what segments count that were never sealed is in it */
+    bool began;                      /* a CHECKPOINT of ours is on disk: it can be written, and what unsealed segments count is in it */
     struct str *own_parts;
     size_t part_cap;
     unsigned char proof_head[RECORD_HEADER + PROOF_BODY + RECORD_CHECK];
@@ -343,7 +344,7 @@ void spool_break(struct spool *, struct err);
 bool commit_is_stuck(const struct spool *);
 
 void checkpoint_queue(struct spool *); /* before what waits already; rides with the next batch */
-struct err checkpoint_wait(struct spool *);
+struct err checkpoint_first(struct spool *); /* once it was written it is OK at once; OK too while there is no room for it */
 /* What a record changes in the counters, from its body alone: also used by recovery. */
 void tally_settle(struct tally *, struct take *);
 void tally_accept(struct tally *, struct str body);
@@ -432,7 +433,8 @@ struct segment *free_take(struct spool *);  /* there must be one */
 struct err segment_make(struct spool *, enum lane); /* a free one more, a new file; ERR_NO_SPACE: too little is left */
 uint64_t space_for_mail(const struct spool *);      /* bytes that new mail may still use */
 struct err space_look(struct spool *, int64_t until);
-/* Writes all of the message as one STATE; content that lies in `from` moves along, other content is referred to. */
+/* Writes all of the message as one STATE; content that lies in `from` moves along, other content is referred to. OK too when
+ * somebody else has just done so, for whatever `from`: look again. */
 struct err message_restate(struct spool *, struct message_id, struct segment *from, int64_t until);
 
 #endif

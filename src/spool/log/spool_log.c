@@ -70,19 +70,6 @@ log_close(struct spool *sp, int64_t until)
     forget_all(sp);
 }
 
-/*
- * What is delivered from a disk that can only be read could not be written down, and would be delivered again by each
- * process that starts meanwhile: so nothing is known to anybody before something was written. It is a CHECKPOINT, since
- * where a crash came before that of a new segment the counters would go with the older ones.
- */
-static struct err
-prove_written(struct spool *sp)
-{
-    struct err e = checkpoint_wait(sp);
-
-    return e.kind == ERR_NO_SPACE ? OK : e; /* what lives can be read, and cleaning may make room */
-}
-
 static struct err
 log_open(struct rt *rt, struct dir *dir, const struct spool_settings *settings, struct spool **out, int64_t until)
 {
@@ -135,8 +122,8 @@ log_open(struct rt *rt, struct dir *dir, const struct spool_settings *settings, 
     sp->recovering = true;
     if (!sp->read_only) {
         scope_start(&sp->fibers, "commit", commit_run, sp);
-        if (sp->current)
-            e = prove_written(sp);
+        if (sp->segment_count > 0)
+            e = checkpoint_first(sp);
     }
     if (err_is(e)) {
         log_close(sp, until);
