@@ -500,7 +500,7 @@ checkpoint_first(struct spool *sp)
         return OK;
     struct err e = checkpoint_wait(sp);
     sp->began = !err_is(e);
-    return e.kind == ERR_NO_SPACE ? OK : e;
+    return e.kind == ERR_NO_SPACE && !sp->broken ? OK : e;
 }
 
 /* What must be left is made first, if the keeper is late with it. ERR_NO_SPACE: it cannot be. */
