@@ -33,11 +33,17 @@ directory_find_domain(const struct directory *d, struct str name)
 
 /* A list whose file is empty is nobody. */
 static const struct entry *
-find_name(const struct rules *rules, struct str local, struct arena *arena)
+find_folded(const struct rules *rules, struct str folded)
 {
-    const struct entry *entry = map_get(&rules->names, directory_fold(arena, local));
+    const struct entry *entry = map_get(&rules->names, folded);
 
     return entry && (entry->mailbox || entry->listed || entry->target_count > 0) ? entry : NULL;
+}
+
+static const struct entry *
+find_name(const struct rules *rules, struct str local, struct arena *arena)
+{
+    return find_folded(rules, directory_fold(arena, local));
 }
 
 /* Could the host behind us take this local part for a route to elsewhere? */
@@ -372,14 +378,13 @@ directory_answer_bytes(const struct directory *d)
 
 /* ---- VRFY and EXPN --------------------------------------------------------------------------------------------- */
 
-/* Where `what` is found. Without a domain every domain of ours is asked: then *out_all may name several. */
+/* Where `what` is found. Without a domain every domain of ours is asked. FOUND_NOBODY: *out says why. */
 static struct found
 find_what(const struct directory *d, struct str what, struct arena *arena, struct directory_verdict *out)
 {
     struct directory_query q = { 0 };
     struct found found = { FOUND_NOBODY, NULL, NULL };
     enum directory_answer answer;
-    size_t count = 0, places = 0;
 
     *out = (struct directory_verdict){ .answer = DIRECTORY_UNKNOWN };
     if (!path_parse(str_trim(what), arena, &q.path) || q.path.local.len == 0)
@@ -391,23 +396,18 @@ find_what(const struct directory *d, struct str what, struct arena *arena, struc
         out->answer = (uint8_t)answer;
         return found;
     }
-    for (const struct domain *at = d->first; at; at = at->next)
-        places++;
-    out->recipients = arena_alloc(arena, places * sizeof *out->recipients);
+    struct str folded = directory_fold(arena, q.path.local);
     for (const struct domain *at = d->first; at; at = at->next) {
-        const struct entry *entry = at->same_as ? NULL : find_name(at->rules, q.path.local, arena);
-        if (!entry)
-            continue;
-        found = (struct found){ FOUND_ENTRY, at, entry };
-        out->recipients[count++] = (struct recipient){ .address = entry_address(arena, &found) };
+        const struct entry *entry = at->same_as ? NULL : find_folded(at->rules, folded);
+        if (entry && found.kind == FOUND_ENTRY) {
+            out->answer = DIRECTORY_AMBIGUOUS;
+            return (struct found){ FOUND_NOBODY, NULL, NULL };
+        }
+        if (entry)
+            found = (struct found){ FOUND_ENTRY, at, entry };
     }
-    if (count == 0 && path_is_postmaster(q.path) && d->home)
+    if (found.kind == FOUND_NOBODY && path_is_postmaster(q.path) && d->home)
         return directory_find(d, d->home, q.path.local, arena);
-    if (count > 1) {
-        out->answer = DIRECTORY_AMBIGUOUS;
-        out->count = count;
-        found.kind = FOUND_NOBODY;
-    }
     return found;
 }
 

@@ -65,7 +65,7 @@ void directory_lookup(const struct directory *, const struct directory_query *, 
 enum { DIRECTORY_ANSWER_MAX = 48 << 20 };
 size_t directory_answer_bytes(const struct directory *); /* For tests: what it is with this directory. */
 
-/* The argument of VRFY: the recipients are the mailbox meant (never expanded), or on AMBIGUOUS all that might be. */
+/* The argument of VRFY: the recipient is the mailbox meant, never expanded. */
 void directory_vrfy(const struct directory *, struct str what, struct arena *, struct directory_verdict *out);
 /* The argument of EXPN: the recipients are the members of an alias or list, one level down; a mailbox is its own
  * member. */

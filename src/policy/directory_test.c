@@ -376,8 +376,7 @@ answers_vrfy_and_expn(struct test *t)
           STR("accept given:dave@example.net") },
         { "an alias is not expanded", STR("abuse@example.net"), STR("accept given:abuse@example.net"),
           STR("accept member:anna@example.net") },
-        { "in two domains", STR("dave"), STR("ambiguous given:dave@example.org given:dave@example.net"),
-          STR("ambiguous given:dave@example.org given:dave@example.net") },
+        { "in two domains", STR("dave"), STR("ambiguous"), STR("ambiguous") },
         { "in one", STR("eva"), STR("accept given:eva@xn--bcher-kva.example"),
           STR("accept given:eva@xn--bcher-kva.example") },
         { "nobody", STR("nobody@example.org"), STR("unknown"), STR("unknown") },
@@ -718,6 +717,33 @@ refuses_what_no_answer_could_hold(struct test *t)
     mem_free(&mem, list.ptr, MEMBERS * LINE);
 }
 
+/* A receiver answers within an arena, however many domains are asked for a bare name. */
+static void
+vrfy_takes_no_memory_for_each_domain(struct test *t)
+{
+    enum { DOMAINS = 3000, LINE = 100 };
+    struct mem mem = mem_libc();
+    struct text site = text_init(mem_alloc(&mem, DOMAINS * LINE), DOMAINS * LINE);
+    struct directory_verdict v;
+    struct arena arena;
+    struct fixture f;
+
+    for (int i = 0; i < DOMAINS; i++)
+        text_putf(&site, "domain d%d.example { mailbox u%d; alias postmaster -> u%d; deliver maildir /m/{local} }\n", i, i, i);
+    struct conf_fake_file files[] = { { STR("/m"), text_str(&site) } };
+    fixture_init(&f, files, 1);
+    EXPECT_INT(t, f.conf.problems.errors, 0);
+    arena_init(&arena, &mem, 4096, 64 << 10);
+    directory_vrfy(f.d, S("postmaster"), &arena, &v);
+    EXPECT_INT(t, v.answer, DIRECTORY_AMBIGUOUS);
+    directory_vrfy(f.d, S("u2999"), &arena, &v);
+    EXPECT_INT(t, v.answer, DIRECTORY_ACCEPT);
+    EXPECT_STR(t, v.recipients[0].address, S("u2999@d2999.example"));
+    arena_done(&arena);
+    fixture_done(&f);
+    mem_free(&mem, site.ptr, DOMAINS * LINE);
+}
+
 static void
 empty_list_is_nobody(struct test *t)
 {
@@ -738,6 +764,7 @@ empty_list_is_nobody(struct test *t)
 }
 
 TEST_MAIN({"answers RCPT", answers_rcpt}, {"is no open relay", is_no_open_relay}, {"needs a domain", needs_a_domain},
+          {"vrfy takes no memory for each domain", vrfy_takes_no_memory_for_each_domain},
           {"answers VRFY and EXPN", answers_vrfy_and_expn}, {"knows where mail goes", knows_where_mail_goes},
           {"refuses", refuses}, {"passwd-file gives names", passwd_file_gives_names},
           {"postmaster is looked for", postmaster_is_looked_for}, {"bears many names", bears_many_names},
