@@ -18,7 +18,7 @@ listen mx outside {{ address 127.0.0.1:{port}; vrfy on; expn on }}
 listen mx inside {{ address 127.0.0.1:{inside}; relay from 127.0.0.1; line-ends repair }}
 listen mx shy {{ address 127.0.0.1:{shy}; hostname shy.local.test; max-size 64KiB; connections 2 per-client }}
 domain local.test alt.test {{
-    mailbox anna bob carl
+    mailbox anna bob carl jürgen
     mailbox file {boxes}
     alias postmaster abuse -> anna
     alias sales -> anna, bob, carol@elsewhere.test
@@ -80,7 +80,8 @@ def rcpt(port, address, options=()):
 def say(port, line, source="127.0.0.1"):
     with smtplib.SMTP("127.0.0.1", port, timeout=30, source_address=(source, 0)) as client:
         client.ehlo("client.test")
-        code, text = client.docmd(line)
+        client.sock.sendall(line.encode() + b"\r\n")
+        code, text = client.getreply()
         return code, text.decode()
 
 
@@ -175,6 +176,7 @@ def test_a_gateway_goes_on_while_the_host_behind_is_down(site):
     ("EXPN u1@gateway.test", 252, "u1@gateway.test"), ("EXPN x@all.test", 250, "<one@all.test>"),
     ("EXPN list-dev@local.test", 250, "carl@alt.test"), ("EXPN sales@local.test", 250, "carol@elsewhere.test"),
     ("EXPN nobody@local.test", 550, ""), ("EXPN", 501, ""),
+    ("VRFY jürgen@local.test SMTPUTF8", 252, "2.6.8"), ("EXPN jürgen@local.test", 252, "2.6.8"),
 ])
 def test_vrfy_and_expn_where_they_are_on(site, line, code, says):
     got, text = say(site.port, line)

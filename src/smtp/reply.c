@@ -123,6 +123,7 @@ REPLY(too_many_chunks, 554, "5.5.0", "Too many chunks for one message; send larg
 
 /* The others. */
 REPLY(vrfy_off, 252, "2.0.0", "Addresses are not verified here; send the message, and RCPT will tell");
+REPLY(needs_utf8, 252, "2.6.8", "The answer needs UTF-8, which our replies do not have; send the message, and RCPT will tell");
 REPLY(needs_address, 501, "5.5.4", "Which address?");
 REPLY(etrn_syntax, 501, "5.5.4", "Say ETRN example.org");
 REPLY(no_such_help, 504, "5.5.4", "No help on that; HELP alone lists the commands");

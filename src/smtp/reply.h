@@ -147,6 +147,7 @@ extern const struct reply reply_too_many_chunks;
 
 /* ---- the others ------------------------------------------------------------------------------------------------- */
 extern const struct reply reply_vrfy_off;
+extern const struct reply reply_needs_utf8;          /* VRFY, EXPN: RFC 6531 section 3.7.4.2 */
 extern const struct reply reply_needs_address;       /* VRFY, EXPN with nothing behind */
 extern const struct reply reply_etrn_syntax;
 extern const struct reply reply_no_such_help;

@@ -1145,12 +1145,18 @@ run_noop(struct session *s, struct str args, int64_t until)
     return &reply_ok;
 }
 
-/* RFC 6531 section 3.7.4.2: the parameter only says that the client can read the answer. */
+/* RFC 6531 section 3.7.4.2: the parameter only says that the client can read the answer. Ours are ASCII all the same. */
 static struct str
 without_smtputf8(struct str args)
 {
     return str_ends_nocase(args, S(" SMTPUTF8")) ? str_trim_end(str_slice(args, 0, args.len - sizeof " SMTPUTF8" + 1))
                                                  : args;
+}
+
+static const struct reply *
+in_ascii(const struct reply *r)
+{
+    return reply_is_positive(r) && !str_is_ascii(r->text) ? &reply_needs_utf8 : r;
 }
 
 static const struct reply *
@@ -1162,7 +1168,7 @@ run_vrfy(struct session *s, struct str args, int64_t until)
         return &reply_needs_address;
     if (!is_offered(s, command_find(S("VRFY"))))
         return &reply_vrfy_off; /* section 3.5.3: 252 where there is no verdict, never a false 250 */
-    return s->hooks->vrfy(s->hooks->ctx, s->client, without_smtputf8(args), &s->scratch, until);
+    return in_ascii(s->hooks->vrfy(s->hooks->ctx, s->client, without_smtputf8(args), &s->scratch, until));
 }
 
 static const struct reply *
@@ -1174,7 +1180,7 @@ run_expn(struct session *s, struct str args, int64_t until)
         return &reply_known_but_off;
     if (args.len == 0)
         return &reply_needs_address;
-    return s->hooks->expn(s->hooks->ctx, s->client, without_smtputf8(args), &s->scratch, until);
+    return in_ascii(s->hooks->expn(s->hooks->ctx, s->client, without_smtputf8(args), &s->scratch, until));
 }
 
 static const struct reply *
