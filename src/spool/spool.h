@@ -82,7 +82,8 @@ struct spool_place {
 struct spool_ops {
     /*
      * Opens (or makes) the spool below dir, which stays the caller's, and open. When this returns the spool takes new
-     * messages, and the disk what is written; those of before are not known yet. ERR_BUSY: another process has it.
+     * messages; those of before are not known yet. Where there is a spool the disk has taken a record, if it has room:
+     * what could not be written down is not delivered. ERR_BUSY: another process has it.
      * ERR_READ_ONLY: it was written by a newer version; only read_only opens it.
      */
     struct err (*open)(struct rt *, struct dir *, const struct spool_settings *, struct spool **out, int64_t until);

@@ -312,10 +312,8 @@ message_restate(struct spool *sp, struct message_id id, struct segment *from, in
     if ((m = message_find(sp, id)) != NULL)
         m->restating = false;
     event_wake(sp->rt, &sp->written);
-    if (e.kind == ERR_CORRUPT) { /* its head is lost, and with it the message; the bytes are in quarantine */
-        if (m && m->unwritten == 0 && !m->ending)
-            message_retire(sp, m);
-    }
+    if (e.kind == ERR_CORRUPT && m && m->unwritten == 0 && !m->ending)
+        message_retire(sp, m); /* its head is lost, and with it the message; the bytes are in quarantine */
     if (e.kind != ERR_CORRUPT && e.kind != ERR_NOT_FOUND)
         return e;
     while ((m = message_find(sp, id)) != NULL && m->ending && !sp->broken) /* until that is on disk */
@@ -698,13 +696,13 @@ space_presses(const struct spool *sp)
     return sp->free_count < RESERVE_SEGMENTS || space_for_mail(sp) < 2 * sp->settings.segment_bytes;
 }
 
-/* As it was when cleaning last won a segment: little has died of what lived then, and little came. A round moves all that lives:
- * what is little goes by that. */
+/* As it was when cleaning last won a segment: little has died of what lived then, and little came. A round moves all that lives, so
+ * what is little goes by that; but where space presses each segment counts, or the queue could not drain. */
 static bool
 is_as_it_was(const struct spool *sp)
 {
     uint64_t live = sp->live_bytes, then = sp->cleaned_live_bytes, size = sp->settings.segment_bytes;
-    uint64_t died = then > live ? then - live : 0, little = (then > size ? then : size) / 16;
+    uint64_t died = then > live ? then - live : 0, little = (then > size && !space_presses(sp) ? then : size) / 16;
 
     return died < little && sp->came_bytes - sp->cleaned_came_bytes < little;
 }

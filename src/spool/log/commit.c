@@ -21,9 +21,10 @@ struct batch {
     struct segment *segment;
     size_t parts;
     uint64_t bytes, ahead; /* of zeros behind it */
+    uint64_t news;         /* of bytes: no cleaning */
     uint32_t records, entries;
     uint64_t first_lsn;
-    bool sync, news; /* some of it is no cleaning */
+    bool sync;
     struct list appends;
 };
 
@@ -227,7 +228,7 @@ batch_add(struct spool *sp, struct batch *b, struct append *a)
     b->records++;
     b->entries += a->type == RECORD_ACCEPT ? 2 : 1;
     b->sync |= a->sync;
-    b->news |= a->need != NEED_CLEAN;
+    b->news += a->need == NEED_CLEAN ? 0 : append_size(a);
     list_push_back(&b->appends, &a->link);
 }
 
@@ -339,7 +340,7 @@ batch_write(struct spool *sp, struct batch *b)
         seg->last_lsn = last_lsn;
         sp->counters.batches++;
         sp->counters.bytes_written += b->bytes + b->ahead;
-        sp->came_bytes += b->news ? b->bytes : 0;
+        sp->came_bytes += (b->news + BLOCK - 1) / BLOCK * BLOCK;
         sp->counters.syncs += b->sync;
         if (b->sync)
             sp->synced_lsn = last_lsn;
@@ -490,8 +491,8 @@ checkpoint_wait(struct spool *sp)
 /*
  * What is delivered from a disk that can only be read could not be written down, and would be delivered again by each
  * process that starts meanwhile: nothing is known to anybody before this was written. And what was counted in a segment
- * that was never sealed stands in no last header: it would go with that segment. Where a full disk leaves no room,
- * cleaning makes some, and asks again.
+ * that was never sealed stands in no last header: it would go with that segment. Where a full disk leaves no room it is
+ * asked for again before such a segment is freed; whether there is hope, the keeper has yet to find out.
  */
 struct err
 checkpoint_first(struct spool *sp)
@@ -500,7 +501,10 @@ checkpoint_first(struct spool *sp)
         return OK;
     struct err e = checkpoint_wait(sp);
     sp->began = !err_is(e);
-    return e.kind == ERR_NO_SPACE && !sp->broken ? OK : e;
+    if (e.kind != ERR_NO_SPACE || sp->broken)
+        return e;
+    sp->hopeless = false;
+    return OK;
 }
 
 /* What must be left is made first, if the keeper is late with it. ERR_NO_SPACE: it cannot be. */

@@ -145,7 +145,7 @@ struct draft {
  * cleaning's until there is another.
  */
 enum need {
-    NEED_CLEAN = 0,                /* cleaning, which frees more than it takes, and CHECKPOINTs */
+    NEED_CLEAN = 0,                /* cleaning, folding, CHECKPOINTs: to free more than they take */
     NEED_DRAIN = 1,                /* settles and notices leave one for cleaning, and wait for it */
     NEED_MAIL = RESERVE_SEGMENTS,
 };
@@ -233,7 +233,7 @@ struct spool {
     bool commit_ended, broken, recovering, read_only;
     bool starved;                    /* what is queued waits for the keeper to free a segment */
     bool hopeless;                   /* and it has found nothing to free */
-    bool began;                      /* a CHECKPOINT of ours is on disk: it can be written, and what unsealed segments count is in it */
+    bool began;                      /* a CHECKPOINT of ours is on disk, with what unsealed segments count */
     struct str *own_parts;
     size_t part_cap;
     unsigned char proof_head[RECORD_HEADER + PROOF_BODY + RECORD_CHECK];
@@ -252,8 +252,9 @@ struct spool {
     size_t draft_memory;
     uint64_t live_bytes, open_recipients;
     uint64_t came_bytes;             /* written since start, but for what cleaning moved */
-    uint64_t cleaned_live_bytes, cleaned_came_bytes; /* when cleaning last won a segment; and how many were left, how often */
-    uint32_t cleaned_segments, cleaned_in_vain;      /* in vain since */
+    uint64_t cleaned_live_bytes, cleaned_came_bytes; /* when cleaning last won a segment */
+    uint32_t cleaned_segments;       /* that were left then */
+    uint32_t cleaned_in_vain;        /* segments since */
     struct message_id *own_ended;    /* a ring */
     struct ids ended;
     size_t ended_count;
@@ -434,7 +435,7 @@ struct err segment_make(struct spool *, enum lane); /* a free one more, a new fi
 uint64_t space_for_mail(const struct spool *);      /* bytes that new mail may still use */
 struct err space_look(struct spool *, int64_t until);
 /* Writes all of the message as one STATE; content that lies in `from` moves along, other content is referred to. OK too when
- * somebody else has just done so, for whatever `from`: look again. */
+ * somebody else has just tried, for whatever `from`: look again. */
 struct err message_restate(struct spool *, struct message_id, struct segment *from, int64_t until);
 
 #endif

@@ -1608,7 +1608,7 @@ CASE(a_segment_that_was_just_begun_takes_the_counters)
     free(begun);
 }
 
-/* A crash cut the last batch, so the segment is not used on; nothing in it lives, and it is free before anything is written. */
+/* A crash cut the last batch, so the segment is not used on; nothing in it lives, and it is free soon. */
 CASE(a_segment_that_a_crash_cut_leaves_its_counters)
 {
     struct fixture *cut = malloc(sizeof *cut), *after = malloc(sizeof *after);
@@ -1640,6 +1640,31 @@ CASE(a_segment_that_a_crash_cut_leaves_its_counters)
     free(cut);
 }
 
+/* Where a process dies before it has cleaned, again and again, each takes a block, and not a segment. */
+CASE(starts_beside_a_cut_segment_share_the_next)
+{
+    struct fixture *cut = malloc(sizeof *cut);
+
+    fixture_open(f);
+    fixture_commit(f, 1);
+    fixture_commit(f, 2);
+    copy_begin(cut, f);
+    flip_bit(cut, f->spool->current->number, message_find(f->spool, fixture_id(2))->base.offset + RECORD_HEADER);
+    for (int life = 0; life < 4; life++) {
+        FIXTURE_OK(f, dir_open(f->rt, str_from_cstr(cut->path), LANE_BACKGROUND, FOREVER, &cut->dir));
+        FIXTURE_OK(f, f->ops->open(f->rt, cut->dir, &cut->settings, &cut->spool, FOREVER));
+        EXPECT_INT(f->t, cut->spool->segment_count, 2);
+        f->ops->close(cut->spool, FOREVER);
+        dir_close(cut->dir);
+    }
+    fixture_open(cut);
+    EXPECT(f->t, fixture_is_whole(cut, 1));
+    fixture_close(cut);
+    fixture_close(f);
+    fixture_done_with(cut);
+    free(cut);
+}
+
 TEST_MAIN({ "cut anywhere", cut_anywhere }, { "recovery writes nothing", recovery_writes_nothing },
           { "killed under load", killed_under_load }, { "flip each byte of a record", flip_each_byte_of_a_record },
           { "flip each byte of a sealed record", flip_each_byte_of_a_sealed_record },
@@ -1650,6 +1675,7 @@ TEST_MAIN({ "cut anywhere", cut_anywhere }, { "recovery writes nothing", recover
           { "each sync fails in turn", each_sync_fails_in_turn }, { "each write fails in turn", each_write_fails_in_turn },
           { "what was found is synced before it is believed", what_was_found_is_synced_before_it_is_believed },
           { "a segment that a crash cut leaves its counters", a_segment_that_a_crash_cut_leaves_its_counters },
+          { "starts beside a cut segment share the next", starts_beside_a_cut_segment_share_the_next },
           { "a segment is synced before it says so", a_segment_is_synced_before_it_says_so },
           { "small batches write ahead", small_batches_write_ahead },
           { "nothing is written ahead in recycled segments", nothing_is_written_ahead_in_recycled_segments },

@@ -1,5 +1,6 @@
 /*
- * recover - from files to live messages. It writes nothing, so a crash in the middle of it changes nothing.
+ * recover - from files to live messages. It writes nothing, so a crash in the middle of it changes nothing; but log_open()
+ * proves, once the walk is over, that the disk can be written.
  *
  * When the spool is opened: the headers of all segments; a sync, then a walk over each unsealed one (one, but after
  * damage). Then new mail may come. Beside it: the indexes of all segments, newest record first, so that an end is seen
@@ -518,7 +519,7 @@ open_segments(struct spool *sp, struct list *used, int64_t until)
 }
 
 static struct err
-walk_all_unsealed(struct spool *sp, struct recovery *r, bool *out_damaged, int64_t until)
+walk_all_unsealed(struct spool *sp, struct recovery *r, int64_t until)
 {
     uint64_t newest_sealed = 0;
 
@@ -540,7 +541,6 @@ walk_all_unsealed(struct spool *sp, struct recovery *r, bool *out_damaged, int64
         keep_index(sp, r, seg);
         if (seg->last_lsn >= sp->next_lsn)
             sp->next_lsn = seg->last_lsn + 1;
-        *out_damaged |= seg->damaged;
     }
     return OK;
 }
@@ -550,7 +550,6 @@ recover_open(struct spool *sp, int64_t until)
 {
     struct recovery *r = mem_new(sp->mem, struct recovery);
     struct list used;
-    bool damaged = false;
 
     sp->own_recovery = r;
     list_init(&r->orphans);
@@ -566,14 +565,16 @@ recover_open(struct spool *sp, int64_t until)
     if (sp->settings.segment_bytes == 0)
         TRY(choose_size(sp, until));
     TRY(drop_other_sizes(sp, until));
-    TRY(walk_all_unsealed(sp, r, &damaged, until));
+    TRY(walk_all_unsealed(sp, r, until));
     report_lost_files(sp);
+    /* An older one that is damaged was the last when this one began, above all numbers that were lost there. */
+    struct segment *last = sp->segment_count ? sp->own_segments[sp->segment_count - 1] : NULL;
+    bool damaged = last && last->state == SEGMENT_OPEN && last->damaged;
     if (damaged) /* what was lost may have had numbers that we never saw */
         sp->next_lsn += 1 << 20;
     r->lsn = sp->next_lsn;
-    struct segment *last = sp->segment_count ? sp->own_segments[sp->segment_count - 1] : NULL;
     sp->synced_lsn = last ? last->last_lsn : 0;
-    if (!last || last->state != SEGMENT_OPEN || last->damaged || damaged || sp->read_only ||
+    if (!last || last->state != SEGMENT_OPEN || damaged || sp->read_only ||
         last->header.bytes != sp->settings.segment_bytes || last->used > segment_room_end(sp, last, 0)) {
         sp->proof_lsn = sp->synced_lsn;
         return OK;
