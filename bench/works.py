@@ -104,6 +104,7 @@ class Bench:
 
     def accept(self, peer, cell, *words, warm=True, clients=1, **more):
         """Sends for the time that is told, and notes how much was taken."""
+        self.disk.forget()
         if warm:
             self.load("--sessions", 5, "--messages", 20)
         with self.accounts(peer) as spent:
@@ -310,6 +311,7 @@ def long_queue(bench, peer, cell, count):
         before = peer.group.memory()[0]
         fill = bench.load(*crowd, "--messages", count, timeout=1200)
         now, most = peer.group.memory()
+        bench.disk.forget()  # as the server's disk was, empty
         full = [bench.load("--sessions", 20, "--seconds", bench.seconds) for _ in range(3)]
         began = time.monotonic()
         listed = len(peer.page().splitlines()) if hasattr(peer, "page") else None
