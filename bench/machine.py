@@ -89,6 +89,14 @@ def add_user(name):
         sh("useradd", "-r", "-M", "-d", "/nonexistent", "-s", "/usr/sbin/nologin", "-g", name, name)
 
 
+def forget():
+    """What was written before is on the disk and no longer in the machine's memory: or the next would wait for its writing, and
+    whoever came after a heavy work would pay for it. The page cache would also grow into memory that a virtual machine has to
+    get back from its host: nearly seven times as dear as other memory, and the rate falls by two fifths."""
+    os.sync()
+    pathlib.Path("/proc/sys/vm/drop_caches").write_text("5", encoding="ascii")  # 1, and 4: without a line in the kernel's log
+
+
 class Disk:
     """A journalled ext4 on a loop device. Without a journal, ext4 looks through the inodes deleted in the last minutes whenever
     it makes a file: queues of one file a message would suffer from that, and from nothing that happens in production."""
@@ -111,17 +119,9 @@ class Disk:
                     os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         new.rename(self.image)
 
-    @staticmethod
-    def forget():
-        """What was written before is on the disk and no longer in the machine's memory: or the next would wait for its writing, and
-        whoever came after a heavy work would pay for it. The page cache would also grow into memory that a virtual machine has to
-        get back from its host: nearly seven times as dear as other memory, and the rate falls by two fifths."""
-        os.sync()
-        pathlib.Path("/proc/sys/vm/drop_caches").write_text("5", encoding="ascii")  # 1, and 4: without a line in the kernel's log
-
     @contextlib.contextmanager
     def fresh(self):
-        self.forget()
+        forget()
         # Nothing is discarded, or the image would become sparse and grow under the work; nothing is initialised in the background.
         sh("mkfs.ext4", "-q", "-F", "-E", "nodiscard,lazy_itable_init=1,lazy_journal_init=1", self.image)
         sh("mount", "-o", "loop,noinit_itable", self.image, self.at)

@@ -104,7 +104,7 @@ class Bench:
 
     def accept(self, peer, cell, *words, warm=True, clients=1, **more):
         """Sends for the time that is told, and notes how much was taken."""
-        self.disk.forget()
+        machine.forget()
         if warm:
             self.load("--sessions", 5, "--messages", 20)
         with self.accounts(peer) as spent:
@@ -304,7 +304,7 @@ def long_queue(bench, peer, cell, count):
     crowd = ["--sessions", 100, "--size", 1024 if count >= 1000000 else 10240]
     with bench.server(peer, "defer") as at:
         bench.load("--sessions", 20, "--seconds", bench.seconds)  # its memory was used before, as it is when the queue is long
-        bench.disk.forget()
+        machine.forget()
         empty = [bench.load("--sessions", 20, "--seconds", bench.seconds) for _ in range(3)]
         # What is always there, what so many sessions take and what is kept of the newest mail is there before, too: what is
         # counted is what each more takes.
@@ -312,7 +312,7 @@ def long_queue(bench, peer, cell, count):
         before = peer.group.memory()[0]
         fill = bench.load(*crowd, "--messages", count, timeout=1200)
         now, most = peer.group.memory()
-        bench.disk.forget()  # the page cache is empty, as it was before the first looks
+        machine.forget()  # the page cache is empty, as it was before the first looks
         full = [bench.load("--sessions", 20, "--seconds", bench.seconds) for _ in range(3)]
         began = time.monotonic()
         listed = len(peer.page().splitlines()) if hasattr(peer, "page") else None
