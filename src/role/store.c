@@ -240,6 +240,8 @@ recovered(void *arg, struct err e)
     struct spool_counters c;
     struct log_line line;
 
+    if (s->ending) /* closing the spool ended it early */
+        return;
     s->ops->counters(s->spool, &c);
     log_begin(&line, s->rt, err_is(e) ? LOG_ERROR : LOG_INFO, "spool-recovered");
     log_int(&line, "messages", (int64_t)c.messages);

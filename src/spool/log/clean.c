@@ -230,6 +230,19 @@ status_is_new(const struct recipient_status *s)
            s->last_remote.len == 0;
 }
 
+/* What remotes said is for people to read: where all of it does not fit a record, each gets the same share of it. */
+static void
+shorten_replies(struct spool_settle *state, struct recipient_status *statuses, size_t room)
+{
+    for (size_t longest = LIMIT_REPLY_TEXT; settle_size(state) > room && longest > 0;) {
+        longest /= 2;
+        for (size_t i = 0; i < state->count; i++) {
+            statuses[i].last_reply = str_slice(statuses[i].last_reply, 0, longest);
+            statuses[i].last_remote = str_slice(statuses[i].last_remote, 0, longest);
+        }
+    }
+}
+
 static struct err
 write_state(struct spool *sp, const struct loaded *l, struct restate *r, struct str data, struct arena *arena)
 {
@@ -241,12 +254,14 @@ write_state(struct spool *sp, const struct loaded *l, struct restate *r, struct 
     for (size_t i = 0; i < m->envelope.recipient_count; i++)
         if (!status_is_new(&m->statuses[i]))
             statuses[state.count++] = m->statuses[i];
+    size_t rest = BASE_FIXED + r->extent_count * EXTENT_SIZE + l->base.envelope.len;
+    struct record without = { .body = str_new(NULL, rest), .data_size = (uint32_t)data.len };
+    shorten_replies(&state, statuses, record_size_max(sp) - record_size(&without));
     struct base_head head = l->base.head;
     head.extent_count = r->extent_count;
     head.state_size = (uint32_t)settle_size(&state);
     head.settles_size = 0;
-    append_init(&r->append, sp, RECORD_STATE, m->id,
-                BASE_FIXED + r->extent_count * EXTENT_SIZE + head.state_size + l->base.envelope.len);
+    append_init(&r->append, sp, RECORD_STATE, m->id, rest + head.state_size);
     r->append.data = data;
     r->append.data_hash = record_hash_data(data);
     r->append.prepare = prepare_state;

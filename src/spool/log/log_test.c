@@ -1455,6 +1455,106 @@ CASE(who_writes_a_message_anew_does_it_for_all_who_want_it)
     fixture_close(f);
 }
 
+/* One recipient after the other: the remote's words are as long as we keep them. */
+static void
+defer_each(struct fixture *f, uint64_t number, size_t recipients)
+{
+    char reply[LIMIT_REPLY_TEXT];
+
+    memset(reply, 'x', sizeof reply);
+    for (size_t i = 0; i < recipients; i++) {
+        snprintf(reply, 12, "450 no. %3zu", i);
+        reply[11] = ' ';
+        struct recipient_status one = { .index = (uint32_t)i, .state = STATE_PENDING, .attempts = 1,
+                                        .last_reply = str_new(reply, sizeof reply), .last_remote = S("mx.example [192.0.2.1]:25") };
+        struct spool_settle settle = { .id = fixture_id(number), .statuses = &one, .count = 1 };
+        FIXTURE_OK(f, f->ops->settle(f->spool, &settle, false, FOREVER));
+    }
+}
+
+static void
+expect_all_deferred(struct fixture *f, uint64_t number, size_t recipients, size_t reply_min)
+{
+    struct spool_message m;
+    struct arena arena;
+    char reply[12];
+
+    arena_init(&arena, rt_mem(f->rt), 64 << 10, 16 << 20);
+    FIXTURE_OK(f, f->ops->get(f->spool, fixture_id(number), &arena, FOREVER, &m));
+    EXPECT_INT(f->t, m.envelope.recipient_count, recipients);
+    for (size_t i = 0; i < recipients; i++) {
+        struct str found = m.statuses[i].last_reply;
+        snprintf(reply, sizeof reply, "450 no. %3zu", i);
+        EXPECT_INT(f->t, m.statuses[i].attempts, 1);
+        EXPECT(f->t, found.len >= reply_min);
+        EXPECT_STR(f->t, str_slice(found, 0, sizeof reply - 1), str_slice(str_from_cstr(reply), 0, found.len));
+    }
+    arena_done(&arena);
+}
+
+/* The words of 150 remotes are more than half a segment: what is written anew has a share of each. */
+CASE(long_replies_of_many_are_cut_so_that_all_fit)
+{
+    fixture_open(f);
+    fixture_commit(f, 49);
+    defer_each(f, 49, 150);
+    FIXTURE_OK(f, message_restate(f->spool, fixture_id(49), message(f, 49)->base.segment, FOREVER));
+    expect_all_deferred(f, 49, 150, 512);
+    EXPECT(f->t, fixture_is_whole(f, 49));
+    fixture_close(f);
+    fixture_open(f);
+    expect_all_deferred(f, 49, 150, 512);
+    fixture_close(f);
+}
+
+static struct err
+commit_to_many(struct fixture *f, uint64_t number, size_t recipients, size_t address_len)
+{
+    struct recipient to[FIXTURE_RECIPIENTS_MAX];
+    struct fixture_envelope *e = malloc(sizeof *e);
+    struct draft *draft;
+    char address[LIMIT_PATH];
+
+    CHECK(recipients <= FIXTURE_RECIPIENTS_MAX && address_len <= sizeof address);
+    memset(address, 'a', sizeof address);
+    fixture_envelope(f, number, e);
+    for (size_t i = 0; i < recipients; i++)
+        to[i] = (struct recipient){ .address = str_new(address, address_len) };
+    e->envelope.recipients = to;
+    e->envelope.recipient_count = recipients;
+    e->envelope.size = 0;
+    FIXTURE_OK(f, f->ops->begin(f->spool, fixture_id(number), 0, FOREVER, &draft));
+    struct err err = f->ops->commit(draft, &e->envelope, NULL, NULL, FOREVER);
+    free(e);
+    return err;
+}
+
+/* Of each number of bytes in an address: either it is refused at once, or it can be written anew whatever remotes say. */
+CASE(what_is_accepted_leaves_room_for_what_becomes_of_it)
+{
+    enum { RECIPIENTS = 150 };
+    uint64_t number = 49;
+    int refused = 0, taken = 0;
+
+    f->settings.segment_bytes = 64 << 10;
+    fixture_open(f);
+    for (size_t len = 100; len < 250; len += 3, number += 50) {
+        struct err e = commit_to_many(f, number, RECIPIENTS, len);
+        if (e.kind == ERR_LIMIT) {
+            refused++;
+            continue;
+        }
+        FIXTURE_OK(f, e);
+        taken++;
+        defer_each(f, number, RECIPIENTS);
+        FIXTURE_OK(f, message_restate(f->spool, fixture_id(number), message(f, number)->base.segment, FOREVER));
+        expect_all_deferred(f, number, RECIPIENTS, 0);
+        FIXTURE_OK(f, fixture_settle(f, number, STATE_DELIVERED, S("250"), false));
+    }
+    EXPECT(f->t, taken > 5 && refused > 5);
+    fixture_close(f);
+}
+
 CASE(an_idle_log_proves_its_last_batch)
 {
     fixture_open(f);
@@ -1692,6 +1792,8 @@ TEST_MAIN({ "cut anywhere", cut_anywhere }, { "recovery writes nothing", recover
           { "verify says what is there", verify_says_what_is_there }, { "space is bounded", space_is_bounded },
           { "large messages and drafts move", large_messages_and_drafts_move },
           { "damaged content stays damaged when moved", damaged_content_stays_damaged_when_moved },
+          { "long replies of many are cut so that all fit", long_replies_of_many_are_cut_so_that_all_fit },
+          { "what is accepted leaves room for what becomes of it", what_is_accepted_leaves_room_for_what_becomes_of_it },
           { "who writes a message anew does it for all who want it", who_writes_a_message_anew_does_it_for_all_who_want_it },
           { "an idle log proves its last batch", an_idle_log_proves_its_last_batch },
           { "a log that ends proves its last batch", a_log_that_ends_proves_its_last_batch },

@@ -278,6 +278,12 @@ settle_size(const struct spool_settle *s)
     return size;
 }
 
+size_t
+settle_size_bare(size_t count)
+{
+    return SETTLE_FIXED + count * (SETTLE_STATUS + 8) + 4 + LIMIT_HELD_WHY;
+}
+
 void
 settle_put(struct put *p, const struct spool_settle *s)
 {

@@ -103,6 +103,8 @@ struct settle_head {
 };
 enum { SETTLE_FIXED = 24, SETTLE_STATUS = 24, SETTLE_ENDS = 8 };
 size_t settle_size(const struct spool_settle *);
+/* Of one that speaks of so many recipients, when their replies and remotes are left away. */
+size_t settle_size_bare(size_t count);
 void settle_put(struct put *, const struct spool_settle *);
 /* Fields of a settle that stands encoded at `at`, filled in when its batch is made. */
 void settle_patch(unsigned char *at, uint64_t base_first, uint64_t base_last, bool ends);

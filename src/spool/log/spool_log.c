@@ -724,6 +724,13 @@ await_index(struct spool *sp, int64_t until)
     return OK;
 }
 
+/* And its STATE will, once every recipient has been tried. */
+static bool
+fits_a_segment(const struct spool *sp, const struct append *a, size_t recipients)
+{
+    return append_size(a) + settle_size_bare(recipients) <= record_size_max(sp);
+}
+
 static struct err
 log_commit(struct draft *d, const struct envelope *envelope, const struct recipient_status *statuses,
            const struct spool_settle *settles, int64_t until)
@@ -745,7 +752,7 @@ log_commit(struct draft *d, const struct envelope *envelope, const struct recipi
         mem_free(sp->mem, own_changed, envelope->recipient_count * sizeof *own_changed);
         if (settled)
             settled->queued++;
-        if (append_size(&c.append) > record_size_max(sp)) {
+        if (!fits_a_segment(sp, &c.append, envelope->recipient_count)) {
             e = ERR(ERR_LIMIT, "commit spool message: its envelope does not fit a segment");
             if (settled)
                 settled->queued--;
