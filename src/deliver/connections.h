@@ -3,9 +3,8 @@
  * 4.5.4.1 asks for it; standards 5.5). One pool a role.
  *
  * A connection is only used again for the same place by the same way: everything in struct connection_key. It is kept
- * for settings.idle, then ended with QUIT by the pool's own fiber; so is what the pool will not keep. Connections with
- * a dialog hook are never kept, nor those greeted by HELO as EHLO was lost: what comes next may need what
- * only EHLO offers.
+ * for settings.idle, then ended with QUIT by the pool's own fiber; so is what the pool will not keep. Connections
+ * greeted by HELO as EHLO was lost are never kept: what comes next may need what only EHLO offers.
  */
 #ifndef DELIVER_CONNECTIONS_H
 #define DELIVER_CONNECTIONS_H

@@ -256,11 +256,8 @@ connect_to(struct attempt *a, const struct target *to, bool helo_only)
     return client_new(stream, &(struct client_settings){
                                   .lmtp = settings->lmtp,
                                   .helo_only = helo_only,
-                                  .refuse = settings->refuse,
                                   .helo = settings->helo,
                                   .times = settings->times,
-                                  .dialog = settings->dialog,
-                                  .dialog_arg = settings->dialog_arg,
                               });
 }
 
@@ -376,7 +373,7 @@ try_target(struct attempt *a, const struct target *to)
         bool asks_anew = client_by_helo(client) && (how == NEXT_CONNECTION_HELO || a->pending > 0);
         if (!client_is_usable(client) || !client_is_quiet(client) || asks_anew)
             say_goodbye(a, client);
-        else if (a->connections && !a->settings->dialog && a->tls_result == TLS_RESULT_OK)
+        else if (a->connections && a->tls_result == TLS_RESULT_OK)
             connections_put(a->connections, &key, client);
         else
             client_quit(client);

@@ -49,12 +49,9 @@ struct delivery_settings { /* zeroed but for helo: direct delivery to port 25 */
     int64_t connect;                    /* ns for each address; 0: LIMIT_CONNECT_NS */
     uint32_t messages_per_connection;   /* 0: as the connections say */
     struct client_times times;          /* zeroed: the default */
-    unsigned refuse;                    /* enum client_extension bits that are not used */
     bool smtps;                         /* TLS from the first byte */
     const struct sasl_login *login;     /* AUTH comes before MAIL, and only under TLS; NULL: nobody logs in */
     struct str login_name;              /* which login it is, for connections that are used again; no secret */
-    void (*dialog)(void *arg, enum client_dialog, struct str line); /* as in struct client_settings */
-    void *dialog_arg;
 };
 
 struct delivery_addresses { /* how a host's name led to its addresses */
