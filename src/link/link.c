@@ -544,5 +544,9 @@ link_reply(struct link *l, uint32_t call, uint16_t type, struct str body)
         return;
     CHECK(l->unanswered > 0);
     l->unanswered--;
+    if (link_unsent(l) > LINK_REPLIES_MAX) { /* not to read from it either could be what it waits for */
+        link_close(l, ERR(ERR_LIMIT, "the peer does not read its replies"));
+        return;
+    }
     queue_message(l, type, LINK_REPLY, call, body);
 }

@@ -1,9 +1,11 @@
 /* link: calls, one-way messages, long messages, ends, and hostile peers. */
 #include "base/check.h"
 #include "base/test.h"
+#include "link/frame.h"
 #include "link/link.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum { TYPE_ECHO = 1, TYPE_NEVER = 2, TYPE_NOTE = 3, TYPE_BAD = 4, TYPE_HANDLE = 5 };
@@ -367,6 +369,58 @@ hostile_peers_end_their_link_and_nothing_else(struct test *t)
         }
 }
 
+/* It asks again and again, and never looks at an answer. */
+struct deaf {
+    struct stream *stream;
+    size_t asked;
+};
+
+static void
+run_asking(void *arg)
+{
+    struct deaf *deaf = arg;
+    char *frame = calloc(1, LINK_HEADER + LIMIT_FRAME_BODY);
+    struct put p = put_init(frame, LINK_HEADER + LIMIT_FRAME_BODY);
+
+    frame_put(&p, TYPE_ECHO, 0, 1, str_new(frame + LINK_HEADER, LIMIT_FRAME_BODY));
+    while (deaf->asked < 2u * LINK_REPLIES_MAX && !err_is(stream_write(deaf->stream, put_str_so_far(&p), FOREVER)))
+        deaf->asked += LIMIT_FRAME_BODY;
+    free(frame);
+}
+
+static void
+run_deaf(struct rt *rt, void *arg)
+{
+    struct test *t = arg;
+    struct side side = { .rt = rt };
+    struct deaf deaf = { 0 };
+    struct handle pair[2];
+    struct scope scope;
+
+    event_init(&side.changed);
+    scope_init(&scope, rt);
+    EXPECT(t, !err_is(stream_pair(rt, pair)));
+    struct link_settings settings = settings_of(&side);
+    EXPECT(t, !err_is(link_open(rt, pair[0], &settings, &side.link)));
+    EXPECT(t, !err_is(stream_from_handle(rt, pair[1], &deaf.stream)));
+    EXPECT(t, !err_is(stream_write(deaf.stream, S(HELLO), FOREVER)));
+    scope_start(&scope, "asking", run_asking, &deaf);
+    while (side.closes == 0)
+        if (!EXPECT(t, !err_is(event_wait(rt, &side.changed, within(rt, 20 * SECOND)))))
+            break;
+    EXPECT_INT(t, side.why.kind, ERR_LIMIT);
+    link_free(side.link);
+    scope_end(&scope);
+    EXPECT(t, deaf.asked >= LINK_REPLIES_MAX && deaf.asked < LINK_REPLIES_MAX + (4u << 20));
+    stream_close(deaf.stream);
+}
+
+static void
+who_does_not_read_its_replies_is_cut_off(struct test *t)
+{
+    EXPECT(t, !err_is(rt_run(run_deaf, t)));
+}
+
 /* ---- secrets ---- */
 
 enum { SECRET = 3 * LIMIT_FRAME_BODY, MARK = 64, PIECE = 64 << 10 };
@@ -451,4 +505,5 @@ TEST_MAIN({ "calls of any length", calls_of_any_length }, { "a late reply is dro
           { "a reply without room closes the link", a_reply_without_room_closes_the_link },
           { "secrets are forgotten", secrets_are_forgotten }, { "handles pass", handles_pass },
           { "handles that cannot be sent end the link", handles_that_cannot_be_sent_end_the_link },
+          { "who does not read its replies is cut off", who_does_not_read_its_replies_is_cut_off },
           { "hostile peers end their link and nothing else", hostile_peers_end_their_link_and_nothing_else })

@@ -595,6 +595,7 @@ bool
 border_take_policy(struct take *t, struct arena *arena, bool *out_known, struct sts_answer *out)
 {
     struct sts_answer a = { .why = S("") };
+    size_t bytes = 0;
 
     *out_known = take_bool(t);
     if (!*out_known)
@@ -611,8 +612,13 @@ border_take_policy(struct take *t, struct arena *arena, bool *out_known, struct 
     if (t->bad || a.policy.mx_count > t->rest.len / 4)
         return false;
     a.policy.mx = arena_alloc(arena, a.policy.mx_count * sizeof *a.policy.mx);
-    for (size_t i = 0; i < a.policy.mx_count; i++)
-        a.policy.mx[i] = arena_keep(arena, take_bytes(t, LIMIT_DOMAIN + 2));
+    for (size_t i = 0; i < a.policy.mx_count; i++) {
+        struct str pattern = take_bytes(t, LIMIT_DOMAIN + 2);
+        bytes += pattern.len;
+        if (bytes > STS_BODY_MAX)
+            return false;
+        a.policy.mx[i] = arena_keep(arena, pattern);
+    }
     *out = a;
     return take_end(t);
 }

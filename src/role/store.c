@@ -8,6 +8,7 @@
 #include "role/control.h"
 #include "runtime/log.h"
 
+enum { BASE_NAME_MAX = 4096, BASES_MAX = (ROLE_DIRS_MAX + 1) * (BASE_NAME_MAX + sizeof(struct str)) };
 enum { SPACE_CHANGE = 64 << 20 }; /* bytes of difference that receivers are told of */
 
 #define SPACE_NS (1 * SECOND)
@@ -288,10 +289,11 @@ take_bases(struct store *s, struct peer *peer, struct link_message *m)
     struct hand *hand = peer->own_ctx;
     struct take t = take_init(m->body);
 
+    arena_reset(&hand->arena);
     hand->base_count = take_count(&t, ROLE_DIRS_MAX);
     hand->bases = arena_alloc(&hand->arena, (hand->base_count + 1) * sizeof *hand->bases);
     for (size_t i = 0; i < hand->base_count; i++)
-        hand->bases[i] = arena_keep(&hand->arena, take_bytes(&t, 4096));
+        hand->bases[i] = arena_keep(&hand->arena, take_bytes(&t, BASE_NAME_MAX));
     event_wake(s->rt, &s->role->changed); /* a job may be waiting for just these */
     store_kick(s);
     return take_end(&t);
@@ -330,7 +332,7 @@ peer_up(struct role *role, struct peer *peer)
         store_put_space(s, peer);
     if (peer->kind == ROLE_SENDER || peer->kind == ROLE_MAILBOX) {
         struct hand *hand = mem_new(rt_mem(s->rt), struct hand);
-        arena_init(&hand->arena, rt_mem(s->rt), 1024, 1 << 20);
+        arena_init(&hand->arena, rt_mem(s->rt), 1024, BASES_MAX);
         peer->own_ctx = hand;
     }
     store_kick(s);
