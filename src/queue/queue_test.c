@@ -9,6 +9,7 @@
 #include "base/slab.h"
 #include "base/test.h"
 
+#include <stdio.h>
 #include <string.h>
 
 struct world {
@@ -366,6 +367,34 @@ reverse_paths_never_share_a_transaction(struct test *t)
     struct queue_job n1 = next(&w, ANY), n2 = next(&w, ANY);
     EXPECT(t, n1.notice && n1.count == 2 && n1.recipients[0] == 0 && n1.recipients[1] == 3);
     EXPECT(t, n2.notice && n2.count == 2 && n2.recipients[0] == 1 && n2.recipients[1] == 2);
+    world_done(&w, t);
+}
+
+/* Also where there are more owners than are told apart in memory. */
+static void
+each_of_many_owners_is_told(struct test *t)
+{
+    enum { OWNERS = 40 };
+    char to[OWNERS * 40] = "", owner[40];
+    bool told[OWNERS] = { false };
+    struct world w;
+
+    world_init(&w, 1);
+    for (int i = 0; i < OWNERS; i++) {
+        snprintf(owner, sizeof owner, "%sa%d@hub.test/owner%d@l.test", i ? " " : "", i, i);
+        strcat(to, owner);
+    }
+    add(&w, (struct mail){ .to = to });
+    for (int i = 0; i < OWNERS; i++)
+        finish_all(&w, next(&w, QUEUE_NETWORK), &refused);
+    for (int i = 0; i < OWNERS; i++) {
+        struct queue_job n = next(&w, QUEUE_NOTICE);
+        CHECK(n.notice);
+        EXPECT(t, n.count == 1 && !told[n.recipients[0]]);
+        told[n.recipients[0]] = true;
+        EXPECT(t, str_ends(commit(&w, n), S(":sent")));
+    }
+    EXPECT_INT(t, counts(&w).messages, 0);
     world_done(&w, t);
 }
 
@@ -2182,6 +2211,7 @@ TEST_MAIN({ "each recipient has its own fate", each_recipient_has_its_own_fate }
           { "a notice that is too long is told in parts", a_notice_that_is_too_long_is_told_in_parts },
           { "a host goes down once", a_host_goes_down_once },
           { "reverse-paths never share a transaction", reverse_paths_never_share_a_transaction },
+          { "each of many owners is told", each_of_many_owners_is_told },
           { "retries until it expires", retries_until_it_expires },
           { "the last words are told at expiry", the_last_words_are_told_at_expiry },
           { "clocks that jump expire nothing", clocks_that_jump_expire_nothing },

@@ -119,6 +119,8 @@ gather(struct queue *q, struct moment t, struct notice *n, struct live *m)
 {
     size_t count = 0, most = QUEUE_NOTICE_RECIPIENTS >> (n->failures < 9 ? n->failures : 9);
 
+    if (n->key.sender_group == SENDER_GROUP_ALONE) /* each has an owner of its own */
+        most = 1;
     for (struct pending *p = m->first; p; p = p->sibling) {
         /* Who is in flight when its delay would be told may just be arriving: it is asked again if not. */
         if (n->key.kind == NOTICE_OF_DELAY && p->sender_group == n->key.sender_group && !waits(p) &&
