@@ -15,7 +15,7 @@
  *
  * The fiber that reads a link never waits for anything else: a handler must not suspend; it answers at once, or starts
  * a fiber, or queues. Replies always find room, because a side takes at most `calls_max` unanswered calls from the
- * other, and one that does not read what it asked for is cut off. Writes are gathered: all that was put during one turn
+ * other, and one that does not read what it asked for is cut off. Writes are gathered: all that was put in one turn
  * leaves in one system call.
  *
  * Suspends: link_call, link_send (only while too much is unsent), link_flush, link_free.
@@ -32,7 +32,7 @@ enum {
     LINK_MESSAGE_MAX = 4 << 20,
     LINK_CALLS_MAX = 4096,       /* default of calls_max */
     LINK_UNSENT_MAX = 1 << 20,   /* link_send() waits while more than this is unsent */
-    LINK_REPLIES_MAX = 64 << 20, /* link_reply() closes the link when more than this is unsent: no honest peer lets it come so far */
+    LINK_REPLIES_MAX = 64 << 20, /* link_reply() closes the link when more is unsent: nobody honest lets it come so far */
 };
 
 struct link;

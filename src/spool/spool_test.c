@@ -500,6 +500,22 @@ CASE(refuses_what_does_not_fit)
     fixture_close(f);
 }
 
+/* Clients announce more than there is, all together, and send nothing. */
+CASE(what_is_announced_is_not_kept_from_others)
+{
+    struct draft *drafts[6];
+
+    f->settings.space_max = 128 * f->settings.segment_bytes;
+    fixture_open(f);
+    for (int i = 0; i < 6; i++)
+        FIXTURE_OK(f, f->ops->begin(f->spool, fixture_id(100 + (uint64_t)i), 20 << 20, FOREVER, &drafts[i]));
+    EXPECT_INT(f->t, f->ops->begin(f->spool, fixture_id(99), 64 << 20, FOREVER, &drafts[0]).kind, ERR_NO_SPACE);
+    fixture_commit(f, 1);
+    for (int i = 0; i < 6; i++)
+        f->ops->abort(drafts[i]);
+    fixture_close(f);
+}
+
 TEST_MAIN({ "keeps what was committed", keeps_what_was_committed },
           { "reads fresh content and forgets it", reads_fresh_content_and_forgets_it },
           { "keeps large messages", keeps_large_messages }, { "reads any range", reads_any_range },
@@ -512,4 +528,5 @@ TEST_MAIN({ "keeps what was committed", keeps_what_was_committed },
           { "a notice of success keeps its message", a_notice_of_success_keeps_its_message },
           { "statuses given at commit", statuses_given_at_commit },
           { "lists in order of acceptance", lists_in_order_of_acceptance }, { "commits share syncs", commits_share_syncs },
-          { "is open once", is_open_once }, { "refuses what does not fit", refuses_what_does_not_fit })
+          { "is open once", is_open_once }, { "refuses what does not fit", refuses_what_does_not_fit },
+          { "what is announced is not kept from others", what_is_announced_is_not_kept_from_others })

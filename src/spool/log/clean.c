@@ -16,6 +16,7 @@
 enum { CLEANERS = 16, PASSES = 4, YIELD_EVERY = 1000 };
 #define FREE_LIST_LONG_NS HOUR
 #define SPACE_LOOK_NS (SECOND)
+#define CLEAN_AGAIN_NS HOUR
 #define WAIT_FOR_READERS_NS (2 * MILLISECOND)
 
 /* ---- quarantine -------------------------------------------------------------------------------------------------- */
@@ -281,32 +282,42 @@ write_state(struct spool *sp, const struct loaded *l, struct restate *r, struct 
     return e;
 }
 
-static struct err
-restate_once(struct spool *sp, struct message_id id, struct segment *from, struct arena *arena, int64_t until)
+static void
+forget_place(struct spool *sp, struct restate *r)
 {
-    struct restate r = { .own_extents = NULL };
+    mem_free(sp->mem, r->own_extents, r->extent_count * sizeof *r->own_extents);
+    r->own_extents = NULL;
+    r->extent_count = 0;
+}
+
+static struct err
+restate_once(struct spool *sp, struct message_id id, struct segment *from, struct restate *r, struct arena *arena, int64_t until)
+{
     struct loaded l;
     struct str data = { NULL, 0 };
 
     TRY(message_load(sp, id, arena, until, &l));
-    struct err e = place_content(sp, &l, from, &r, arena, &data, until);
-    if (!err_is(e))
-        e = write_state(sp, &l, &r, data, arena);
-    mem_free(sp->mem, r.own_extents, r.extent_count * sizeof *r.own_extents);
+    struct err e = r->own_extents ? OK : place_content(sp, &l, from, r, arena, &data, until);
+    if (err_is(e)) /* half of it may have been moved */
+        forget_place(sp, r);
+    else
+        e = write_state(sp, &l, r, data, arena);
     return e;
 }
 
 static struct err
 restate(struct spool *sp, struct message_id id, struct segment *from, int64_t until)
 {
+    struct restate r = { .own_extents = NULL };
     struct arena arena;
     struct err e;
 
     arena_init(&arena, sp->mem, 16 << 10, SIZE_MAX / 2);
-    do { /* until nothing changed while we read */
+    do { /* until nothing changed while we read; content that was moved to the end of the log is not moved again */
         arena_reset(&arena);
-        e = restate_once(sp, id, from, &arena, until);
+        e = restate_once(sp, id, from, &r, &arena, until);
     } while (e.kind == ERR_BUSY);
+    forget_place(sp, &r);
     arena_done(&arena);
     return e;
 }
@@ -695,13 +706,21 @@ clean_segment(struct spool *sp, struct segment *seg, int64_t until)
 
 /* ---- what next --------------------------------------------------------------------------------------------------- */
 
+static bool
+may_be_cleaned(const struct spool *sp, const struct segment *seg)
+{
+    return seg->clean_after <= rt_now(sp->rt);
+}
+
 /* Sealed ones first; an unsealed one that is not the current one is left from before a crash. */
 static struct segment *
 left_over(const struct spool *sp)
 {
-    for (uint32_t i = 0; i < sp->segment_count; i++)
-        if (sp->own_segments[i]->state == SEGMENT_OPEN && sp->own_segments[i] != sp->current)
-            return sp->own_segments[i];
+    for (uint32_t i = 0; i < sp->segment_count; i++) {
+        struct segment *seg = sp->own_segments[i];
+        if (seg->state == SEGMENT_OPEN && seg != sp->current && may_be_cleaned(sp, seg))
+            return seg;
+    }
     return NULL;
 }
 
@@ -761,7 +780,7 @@ choose_victim(const struct spool *sp)
 
     for (uint32_t i = 0; i < sp->segment_count; i++) {
         struct segment *seg = sp->own_segments[i];
-        if (seg->state != SEGMENT_SEALED)
+        if (seg->state != SEGMENT_SEALED || !may_be_cleaned(sp, seg))
             continue;
         if (!best && seg->live_bytes <= seg->header.bytes / 2 && !space_presses(sp)) /* the oldest of all */
             return seg;
@@ -774,7 +793,7 @@ choose_victim(const struct spool *sp)
 bool
 keeper_is_needed(const struct spool *sp)
 {
-    return sp->keeping && (!list_is_empty(&sp->damages) || much_is_dead(sp));
+    return sp->keeping && (!list_is_empty(&sp->damages) || (sp->ordered && much_is_dead(sp)));
 }
 
 static struct segment *
@@ -833,6 +852,16 @@ keep_free(struct spool *sp, bool *out_did, int64_t until)
     return OK;
 }
 
+/* It has a block that cannot be read, say: others can be cleaned. */
+static void
+put_off(struct spool *sp, uint64_t sequence)
+{
+    struct segment *seg = segment_by_sequence(sp, sequence);
+
+    if (seg)
+        seg->clean_after = within(sp->rt, CLEAN_AGAIN_NS);
+}
+
 static struct err
 keep_once(struct spool *sp, bool *out_did, int64_t until)
 {
@@ -840,7 +869,10 @@ keep_once(struct spool *sp, bool *out_did, int64_t until)
 
     *out_did = false;
     TRY(quarantine_all(sp, until));
+    TRY(space_look(sp, until));
     TRY(keep_free(sp, out_did, until));
+    if (!sp->ordered) /* what recovery could not show may need any segment */
+        return OK;
     victim = left_over(sp);
     if (victim)
         TRY(checkpoint_first(sp));
@@ -848,10 +880,13 @@ keep_once(struct spool *sp, bool *out_did, int64_t until)
         victim = choose_victim(sp);
     if (!victim)
         return OK;
+    uint64_t sequence = victim->sequence;
     struct err e = clean_segment(sp, victim, until);
     if (e.kind == ERR_BUSY) /* its readers and settles were faster than we: later */
         return OK;
     *out_did = true;
+    if (err_is(e) && e.kind != ERR_NO_SPACE && e.kind != ERR_CANCELLED)
+        put_off(sp, sequence);
     if (!err_is(e))
         note_cleaned(sp);
     return e;
@@ -897,11 +932,11 @@ keeper_run(void *arg)
             give_up_hope(sp);
         } else if (!did && !sp->keep_wanted && e.kind != ERR_CANCELLED) {
             bool free_list_long = sp->free_count > RESERVE_SEGMENTS + SPARE_SEGMENTS;
-            bool reserve_short = sp->free_count < RESERVE_SEGMENTS;
+            bool space_short = sp->free_count < RESERVE_SEGMENTS || space_for_mail(sp) < sp->settings.segment_bytes;
             message_age_fresh(sp);
             sp->keeper_looks = !list_is_empty(&sp->fresh);
             e = event_wait(sp->rt, &sp->keep,
-                           reserve_short                        ? within(sp->rt, SECOND)
+                           space_short                          ? within(sp->rt, SECOND) /* until somebody frees the disk */
                            : free_list_long || sp->keeper_looks ? within(sp->rt, MINUTE)
                                                                 : FOREVER);
             if (e.kind == ERR_TIMEOUT)

@@ -57,6 +57,7 @@ struct segment {
     uint64_t live_bytes;      /* of records and content that live messages and drafts need */
     uint64_t done_bytes;      /* of DONE records */
     int64_t free_since;
+    int64_t clean_after;      /* it could not be cleaned: not before this time again */
     struct segment_header header;
     struct index_entry *own_index; /* of the current one, and of unsealed ones that recovery walked over */
     uint32_t index_count, index_cap;

@@ -77,12 +77,27 @@ pwritev(int fd, const struct iovec *parts, int count, off_t offset)
     return (ssize_t)syscall(SYS_pwritev, fd, parts, count, offset, 0);
 }
 
-static atomic_long reads_done;
+static atomic_long reads_done, unreadable_at;
+static _Atomic ino_t unreadable_file; /* 0: none */
+
+static bool
+is_unreadable(int fd, size_t len, off_t offset)
+{
+    ino_t file = atomic_load(&unreadable_file);
+    struct stat st;
+
+    return file != 0 && fstat(fd, &st) == 0 && st.st_ino == file && offset <= atomic_load(&unreadable_at) &&
+           atomic_load(&unreadable_at) < offset + (off_t)len;
+}
 
 ssize_t
 pread(int fd, void *memory, size_t len, off_t offset)
 {
     atomic_fetch_add(&reads_done, 1);
+    if (is_unreadable(fd, len, offset)) {
+        errno = EIO;
+        return -1;
+    }
     return (ssize_t)syscall(SYS_pread64, fd, memory, len, offset);
 }
 
@@ -239,6 +254,27 @@ message(struct fixture *f, uint64_t number)
 
     CHECK(m);
     return m;
+}
+
+/* Whoever reads what a message is and how it stands gets an error from now on, until make_readable(). */
+static void
+make_unreadable(struct fixture *f, uint64_t number)
+{
+    const struct message *m = message(f, number);
+    char path[300];
+    struct stat st;
+
+    segment_path(f, m->base.segment->number, path);
+    CHECK(stat(path, &st) == 0);
+    segment_drop_cache(f->spool, m->base.segment);
+    atomic_store(&unreadable_at, (long)m->base.offset);
+    atomic_store(&unreadable_file, st.st_ino);
+}
+
+static void
+make_readable(void)
+{
+    atomic_store(&unreadable_file, 0);
 }
 
 /* Until keeper and commit wait for something to do: then no disk thread is at work, and the files may be copied. */
@@ -1555,6 +1591,74 @@ CASE(what_is_accepted_leaves_room_for_what_becomes_of_it)
     fixture_close(f);
 }
 
+/* A disk that cannot read one message when the log is opened: where the content of the others lies is not known then. */
+CASE(what_recovery_could_not_show_is_not_cleaned_away)
+{
+    enum { COUNT = 48 };
+
+    f->settings.segment_bytes = 64 << 10;
+    f->settings.fresh_bytes_max = 0;
+    f->content_max = 30000;
+    fixture_open(f);
+    for (uint64_t i = 0; i < COUNT; i++)
+        fixture_commit(f, i);
+    f->spool->ordered = false; /* so that nothing is cleaned now */
+    for (uint64_t i = 0; i < COUNT; i++)
+        if (i % 4 != 1)
+            FIXTURE_OK(f, fixture_settle(f, i, STATE_DELIVERED, S("250"), false));
+    make_unreadable(f, COUNT - 3);
+    fixture_close(f);
+    EXPECT_INT(f->t, fixture_try_open(f).kind, ERR_IO);
+    until_kept(f);
+    fixture_close(f);
+    make_readable();
+    fixture_open(f);
+    for (uint64_t i = 1; i < COUNT; i += 4)
+        EXPECT(f->t, fixture_is_whole(f, i));
+    fixture_close(f);
+}
+
+/* A segment that cannot be cleaned, as a block of it cannot be read, does not keep the others. */
+CASE(others_are_cleaned_when_one_cannot_be)
+{
+    enum { COUNT = 60 };
+
+    f->settings.segment_bytes = 64 << 10;
+    f->settings.fresh_bytes_max = 0;
+    fixture_open(f);
+    for (uint64_t i = 0; i < 10 * COUNT; i++)
+        fixture_commit(f, i);
+    uint32_t all = f->spool->segment_count;
+    make_unreadable(f, 1);
+    for (uint64_t i = 2; i < 10 * COUNT; i++)
+        FIXTURE_OK(f, fixture_settle(f, i, STATE_DELIVERED, S("250"), i < 10 * COUNT - 1));
+    until_kept(f);
+    EXPECT(f->t, all > 10 && f->spool->segment_count < all / 2);
+    make_readable();
+    EXPECT(f->t, fixture_is_whole(f, 1));
+    fixture_close(f);
+}
+
+/* Nobody begins a message, as all were told that there is no space; then somebody frees the disk. */
+CASE(space_that_comes_back_is_seen)
+{
+    struct spool_counters c;
+
+    f->settings.space_max = 3 * f->settings.segment_bytes;
+    fixture_open(f);
+    fixture_commit(f, 1);
+    until_kept(f);
+    f->spool->settings.space_max = f->spool->fs_free = 0; /* now it is the disk that is full, when it was looked at last */
+    f->ops->counters(f->spool, &c);
+    EXPECT(f->t, c.free_bytes < f->settings.segment_bytes);
+    for (int64_t end = rt_wall(f->rt) + 20 * SECOND; c.free_bytes < f->settings.segment_bytes && rt_wall(f->rt) < end;) {
+        (void)rt_sleep(f->rt, within(f->rt, MILLISECOND));
+        f->ops->counters(f->spool, &c);
+    }
+    EXPECT(f->t, c.free_bytes >= f->settings.segment_bytes);
+    fixture_close(f);
+}
+
 CASE(an_idle_log_proves_its_last_batch)
 {
     fixture_open(f);
@@ -1792,6 +1896,9 @@ TEST_MAIN({ "cut anywhere", cut_anywhere }, { "recovery writes nothing", recover
           { "verify says what is there", verify_says_what_is_there }, { "space is bounded", space_is_bounded },
           { "large messages and drafts move", large_messages_and_drafts_move },
           { "damaged content stays damaged when moved", damaged_content_stays_damaged_when_moved },
+          { "what recovery could not show is not cleaned away", what_recovery_could_not_show_is_not_cleaned_away },
+          { "others are cleaned when one cannot be", others_are_cleaned_when_one_cannot_be },
+          { "space that comes back is seen", space_that_comes_back_is_seen },
           { "long replies of many are cut so that all fit", long_replies_of_many_are_cut_so_that_all_fit },
           { "what is accepted leaves room for what becomes of it", what_is_accepted_leaves_room_for_what_becomes_of_it },
           { "who writes a message anew does it for all who want it", who_writes_a_message_anew_does_it_for_all_who_want_it },

@@ -6,7 +6,7 @@
 
 #include <string.h>
 
-enum { DRAFT_OVERHEAD = 2048, DRAFT_FIRST = 4096 };
+enum { DRAFT_OVERHEAD = 2048, DRAFT_FIRST = 4096, PROMISE_AHEAD = 1 << 20 };
 
 int64_t
 spool_now(const struct spool *sp)
@@ -140,7 +140,7 @@ helper_run(void *arg)
     struct spool *sp = arg;
 
     recover_run(sp);
-    if (sp->read_only || sp->stopping || !sp->index_known)
+    if (sp->read_only || sp->stopping)
         return;
     sp->keeping = true;
     keeper_run(sp);
@@ -175,10 +175,13 @@ is_known(const struct spool *sp, struct message_id id)
     return false;
 }
 
+/* Of what is announced only so much ahead of what has come: announcing costs nothing, and others want the space. */
 static uint64_t
 promised(const struct draft *d)
 {
-    return (d->expected > d->size ? d->expected : d->size) + DRAFT_OVERHEAD;
+    uint64_t ahead = d->expected > d->size ? d->expected - d->size : 0;
+
+    return d->size + (ahead < PROMISE_AHEAD ? ahead : PROMISE_AHEAD) + DRAFT_OVERHEAD;
 }
 
 static struct err
@@ -511,7 +514,8 @@ fold(struct spool *sp, struct message_id id, int64_t until)
     for (;;) {
         struct message *m;
         TRY(message_await(sp, id, until, &m));
-        if (m->ref_count + m->queued < refs_max(m))
+        bool stuck = m->queued > 0 && commit_is_stuck(sp); /* perhaps for days */
+        if (m->ref_count + m->queued < refs_max(m) || stuck)
             return OK;
         if (m->queued > 0)
             TRY(event_wait(sp->rt, &sp->written, until));
