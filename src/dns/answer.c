@@ -440,6 +440,8 @@ dns_answer_take(struct take *take, struct arena *arena, struct dns_answer *out)
     }
     if (take->bad || (a.status == DNS_FOUND) != (a.count > 0) || !is_our_name(a.canonical))
         return false;
+    if (a.security == DNS_BOGUS && a.status != DNS_TEMPORARY)
+        return false;
     *out = a;
     return true;
 }

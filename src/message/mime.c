@@ -49,6 +49,7 @@ struct mime {
     bool in_digest;        /* the default type is message/rfc822 */
     enum field field;
     size_t field_len;
+    bool field_cr; /* behind it came one */
     char field_value[FIELD_MAX];
     struct str boundary;   /* of the Content-Type at hand; borrows from boundary_value */
     char boundary_value[BOUNDARY_MAX];
@@ -237,6 +238,7 @@ end_field(struct mime *m)
         m->entity.has_version = true;
     m->field = FIELD_OTHER;
     m->field_len = 0;
+    m->field_cr = false;
 }
 
 static bool
@@ -411,18 +413,28 @@ begin_line(struct mime *m, struct str start)
 }
 
 static void
-keep_value(struct mime *m, struct str text, bool starts)
+keep_byte(struct mime *m, char c)
+{
+    if (m->field_len < FIELD_MAX)
+        m->field_value[m->field_len++] = c;
+}
+
+/* A CR that does not end a line is a space, as conversion makes it one. Whether it does may be known with the next piece only. */
+static void
+keep_value(struct mime *m, struct str text, bool starts, bool ends)
 {
     if (m->field == FIELD_OTHER)
         return;
     if (starts)
         str_cut(&text, ':');
-    if (str_ends(text, S("\r")))
-        text.len--;
-    text = str_slice(text, 0, FIELD_MAX - m->field_len);
-    if (text.len)
-        memcpy(m->field_value + m->field_len, text.ptr, text.len);
-    m->field_len += text.len;
+    for (size_t i = 0; i < text.len; i++) {
+        if (m->field_cr)
+            keep_byte(m, ' ');
+        m->field_cr = text.ptr[i] == '\r';
+        if (!m->field_cr)
+            keep_byte(m, text.ptr[i]);
+    }
+    m->field_cr &= !ends;
 }
 
 /* Gives the next bytes of a line that is known, up to its end. `starts`: of the line. */
@@ -437,7 +449,7 @@ give_line(struct mime *m, struct str *s, bool starts)
     if (m->line == LINE_FIELD) {
         struct str bytes = str_slice(*s, 0, lf + ends);
         bool begins = starts && !byte_is_space(bytes.ptr[0]);
-        keep_value(m, text, begins);
+        keep_value(m, text, begins, ends);
         queue_piece(m, MIME_FIELD, bytes, false);
         m->queue[m->queue_len - 1].starts = begins;
         *s = str_from(*s, bytes.len);

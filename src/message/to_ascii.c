@@ -262,7 +262,8 @@ convert_parameters(struct folder *f, struct str value, char *room)
             content = str_is_ascii(inside) ? inside : without_quoted_pairs(inside, false, false, room);
         }
         f->space = true;
-        if (str_is_ascii(content) || !is_parameter_name(name)) {
+        bool boundary = str_eq_nocase(name, S("boundary")); /* one whose quotes stand oddly ends at the ";" for some */
+        if (str_is_ascii(content) || !is_parameter_name(name) || boundary) {
             fold_put(f, item);
         } else {
             convert_parameter(f, name, content);
