@@ -18,6 +18,7 @@ domain local.test {{ mailbox sender; alias postmaster -> sender; deliver maildir
 domain backup.test {{ recipients any; relay mx }}
 domain asked.test mute.test {{ recipients verify; relay mx }}
 route wait.test {{ via smtp://192.0.2.250; tls off }}
+route office.test {{ via smtp://bücher.test; tls off }}
 route default {{ direct; tls off; connect-wait 4s; reply-wait 4s }}
 retry 1h for 1d {{ delay-notice off }}
 resolver {{ forward 127.0.0.1 }}
@@ -182,6 +183,7 @@ def world(tmp_path_factory, network):
             "twin.test": ["@ MX 5 silent", "silent A 203.0.113.1", "@ MX 10 another-name", "another-name A 192.0.2.1"],
             "itself.test": ["@ MX 5 dead", "dead A 192.0.2.20", "@ MX 10 another-name", "another-name A 192.0.2.1"],
             "second.test": ["@ MX 5 dead", "dead A 192.0.2.21", "@ MX 10 second.local.test."],
+            "xn--bcher-kva.test": ["@ MX 10 ten.backup.test.", "@ A 192.0.2.11"],
             "mute.test": ["@ MX 5 silent", "silent A 203.0.113.1", "@ MX 10 mx.local.test."],
         }, broken=["lame.test", "lame.mx.test"]))
         servers = {name: stack.enter_context(ScriptedServer(port=25, host=address)) for name, address in hosts.items()}
@@ -272,6 +274,17 @@ def test_mx_lists(world, case):
     reached = {name for name, host in world["hosts"].items() if got(host, address)}
     assert bool(reached) == bool(hosts) and reached <= hosts
     assert sum(got(host, address) for host in world["hosts"].values()) == (1 if hosts else 0)
+
+
+def test_names_in_u_labels_are_asked_of_dns_in_a_labels(world):
+    with smtplib.SMTP("127.0.0.1", world["server"].port, timeout=60) as client:
+        client.ehlo("client.test")
+        client.mail("sender@local.test", ["SMTPUTF8", "BODY=8BITMIME"])
+        for to in ("x@bücher.test", "x@office.test"):  # its MX record; and a smarthost's address
+            assert client.rcpt(to)[0] == 250
+        assert client.data(b"Subject: books\r\n\r\ntext\r\n")[0] == 250
+    wait_until(lambda: got(world["hosts"]["10"], "x@xn--bcher-kva.test"), 60, "the mail for a domain in U-labels")
+    wait_until(lambda: got(world["hosts"]["11"], "x@office.test"), 60, "the mail for a smarthost in U-labels")
 
 
 def test_equal_preferences_share_the_mail(world):

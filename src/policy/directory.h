@@ -115,6 +115,8 @@ void directory_free(struct directory *);
 extern const struct setting_table directory_settings;
 /* One such statement; files that it names come from the reader's bundle. */
 void directory_read_domain(struct setting_reader *, struct directory *, const struct conf_node *);
+/* setting_read_hop(), the host's name as DNS wants it: in A-labels. For routes too. */
+bool directory_read_hop(struct setting_reader *, struct conf_word, struct conf_hop *out);
 /* After the last: follows every alias once and says what leads nowhere. ours: the listeners' addresses. */
 void directory_finish(struct setting_reader *, struct directory *, struct str hostname, const struct address *ours,
                       size_t ours_count);

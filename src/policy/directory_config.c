@@ -458,6 +458,25 @@ say_other_way(struct setting_reader *r, const struct conf_node *node, const stru
                "a domain has one way for its mail, and another was given at %.*s", STR_ARG(text_str(&where)));
 }
 
+bool
+directory_read_hop(struct setting_reader *r, struct conf_word word, struct conf_hop *out)
+{
+    struct conf_hop hop;
+
+    if (!setting_read_hop(r, word, &hop))
+        return false;
+    if (!str_is_absent(hop.host)) {
+        struct str name = domain_to_ascii(hop.host, r->arena);
+        if (str_is_absent(name)) {
+            conf_error(r->problems, word.where, CONF_NO_SUGGESTION, "\"%.*s\" is not a name that IDNA allows", STR_ARG(hop.host));
+            return false;
+        }
+        hop.host = name;
+    }
+    *out = hop;
+    return true;
+}
+
 static void
 read_relay(struct setting_reader *r, const struct conf_node *node, void *target)
 {
@@ -481,7 +500,7 @@ read_relay(struct setting_reader *r, const struct conf_node *node, void *target)
         say_other_way(r, node, route);
         return;
     }
-    if (kind == 0 && !setting_read_hop(r, node->words[2], &route->hop))
+    if (kind == 0 && !directory_read_hop(r, node->words[2], &route->hop))
         return;
     route->kind = kind == 0 ? DIRECTORY_ROUTE_VIA : DIRECTORY_ROUTE_MX;
     route->where = node->words[0].where;
@@ -565,7 +584,7 @@ read_deliver(struct setting_reader *r, const struct conf_node *node, void *targe
     if (node->count > 2 && str_eq(node->words[1].text, S("maildir"))) {
         read_maildir(r, node, route);
     } else if (node->count == 2 && str_starts(node->words[1].text, S("lmtp:"))) {
-        if (setting_read_hop(r, node->words[1], &route->hop))
+        if (directory_read_hop(r, node->words[1], &route->hop))
             route->kind = DIRECTORY_ROUTE_LMTP;
     } else {
         struct conf_guess guess = { .word = node->count > 1 ? node->words[1].text : S("") };

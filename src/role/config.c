@@ -641,7 +641,7 @@ read_via(struct setting_reader *r, const struct conf_node *node, void *target)
         say_form(r, node->words[0].where, "via smtp://HOST:PORT");
         return;
     }
-    if (!setting_read_hop(r, node->words[1], &hop))
+    if (!directory_read_hop(r, node->words[1], &hop))
         return;
     route_from_hop(&sr->route, &hop);
     size_t errors = r->problems->errors;

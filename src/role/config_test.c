@@ -290,6 +290,26 @@ own_domains_site(struct test *t)
     }
 }
 
+/* DNS knows hosts by their A-labels, whoever names them. */
+static void
+hops_in_u_labels(struct test *t)
+{
+    static const struct conf_fake_file file = {
+        STR("/m"), STR("hostname mx.example.org\nlisten mx { address :25 }\n"
+                       "domain inside.example { recipients any; relay via smtp://B\xc3\xbc" "cher.example }\n"
+                       "domain lmtp.example { mailbox postmaster; deliver lmtp://b\xc3\xbc" "cher.example:24 }\n"
+                       "route default { via smtp://b\xc3\xbc" "cher.example }\n"),
+    };
+    static const struct str domains[] = { STR("inside.example"), STR("lmtp.example"), STR("elsewhere.example") };
+    struct fixture f;
+
+    fixture_init(&f, &file, 1);
+    EXPECT_INT(t, f.conf.problems.errors, 0);
+    for (size_t i = 0; f.site && i < sizeof domains / sizeof *domains; i++)
+        EXPECT_STR(t, site_route(f.site, domains[i])->host, S("xn--bcher-kva.example"));
+    fixture_done(t, &f);
+}
+
 /* Behind a proxy it is never the proxy's own address that may relay or ask. */
 static void
 proxied_site(struct test *t)
@@ -405,6 +425,8 @@ static const struct {
      STR("/m:2:35: \"\xc2\xad.example\" is not a name that IDNA allows")},
     {"a source's name that is none", STR("route default { direct; source 192.0.2.1 helo \"\xc2\xad.example\" }"),
      STR("/m:2:47: \"\xc2\xad.example\" is not a name that IDNA allows")},
+    {"a next hop whose name is none", STR("route default { via \"smtp://\xc2\xad.example\" }"),
+     STR("/m:2:21: \"\xc2\xad.example\" is not a name that IDNA allows")},
     {"more than a counter counts", STR("users file u { messages-per-day 4294967296 }"),
      STR("/m:2:33: \"4294967296\" is out of range: messages-per-day may be 0 to 4294967295")},
     {"no wrong command at all", STR("listen mx { address :25; wrong-commands 0 }"),
@@ -950,7 +972,7 @@ TEST_MAIN({"small site", small_site}, {"large site", large_site}, {"test site", 
           {"bundle is all a role needs", bundle_is_all_a_role_needs}, {"refuses broken sites", refuses_broken_sites},
           {"refuses more addresses than a receiver takes", refuses_more_addresses_than_a_receiver_takes},
           {"refuses more than its roles take", refuses_more_than_its_roles_take},
-          {"calls itself by A-labels", calls_itself_by_a_labels},
+          {"calls itself by A-labels", calls_itself_by_a_labels}, {"next hops in U-labels", hops_in_u_labels},
           {"needs a name and a file", needs_a_name_and_a_file}, {"warns", warns},
           {"survives mangled lines", survives_mangled_lines}, {"survives every cut", survives_every_cut},
           {"checks the world", checks_the_world }, { "looks for its files", looks_for_its_files },

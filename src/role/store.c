@@ -5,6 +5,7 @@
 #include "role/store.h"
 
 #include "base/check.h"
+#include "message/domain.h"
 #include "role/control.h"
 #include "runtime/log.h"
 
@@ -115,7 +116,8 @@ run_question(void *arg)
         host = (struct mx_host){ inside, 0 };
         result = (struct mx_result){ .status = MX_OK, .implicit = true, .ttl = 3600, .hosts = &host, .host_count = 1 };
     } else {
-        struct err e = mx_lookup(&dns, q->domain, within(s->rt, MINUTE), &arena, &result);
+        struct str name = domain_to_ascii(q->domain, &arena); /* absent: no name that DNS could have */
+        struct err e = mx_lookup(&dns, str_is_absent(name) ? q->domain : name, within(s->rt, MINUTE), &arena, &result);
         if (err_is(e))
             result = (struct mx_result){ .status = MX_TEMPORARY, .why = S("the resolver did not answer"), .ttl = 60 };
     }
