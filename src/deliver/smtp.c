@@ -670,7 +670,9 @@ settle_rest(struct attempt *a)
     if (!a->trouble.set)
         attempt_trouble(a, NULL, OUTCOME_ABOUT_DESTINATION, S("4.4.4"), S("there is no host to go to"));
     bool all_seen = a->job->host_count < LIMIT_MX_HOSTS; /* else there may be more than the queue has listed */
-    if (all_seen && (a->only_521 || a->only_absent || a->only_unfit)) {
+    /* A name of our own configuration that is not in DNS just now is the operator's trouble, and no sender's. */
+    bool only_absent = a->only_absent && !a->job->configured;
+    if (all_seen && (a->only_521 || only_absent || a->only_unfit)) {
         o->kind = OUTCOME_FAILED;
         a->trouble.enhanced[0] = '5';
     }

@@ -754,6 +754,7 @@ struct lookup {
     struct address answers[8];
     struct text *asked;
 };
+    bool configured; /* and not listed by DNS */
 
 static struct str
 find_host(struct str hosts, struct str name)
@@ -821,7 +822,7 @@ run_lookup(struct rt *rt, void *arg)
     arena_init(&arena, rt_mem(rt), 4096, (size_t)1 << 20);
     struct envelope envelope = { .reverse_path = S("a@a.example") };
     struct recipient rcpt = { .address = S("b@b.example") };
-    struct delivery_job job = { &envelope, &rcpt, 1, hosts, count };
+    struct delivery_job job = { &envelope, &rcpt, 1, hosts, count, .configured = world->c->configured };
     struct delivery_settings settings = {
         .lmtp = world->c->lmtp,
         .port = world->c->port_25 ? 25 : 1, /* nobody listens there */
@@ -859,6 +860,7 @@ chooses_hosts(struct test *t)
         { "loopback from DNS: never", STR("10 a=127.0.0.1"), STR("a L4.4.4") },
         { "zero network, IPv6 loopback, multicast: never", STR("10 a=0.1.2.3,::1,224.0.0.1"), STR("a L4.4.4") },
         { "we are the best: a loop", STR("10 me.example=fail; 20 b=fail"), STR(" F5.4.6") },
+        { "nor does a smarthost, just now: defer", STR("10 a=none"), STR("a L4.4.4"), .configured = true },
         { "we are the best by address: a loop", STR("10 a=192.0.2.25; 20 b=fail"), STR("a F5.4.6") },
         { "the fifth address is looked at", STR("10 a=127.0.0.1,127.0.0.1,127.0.0.1,127.0.0.1,192.0.2.25"),
           STR("a F5.4.6"), .allow = true },
