@@ -431,10 +431,11 @@ static const struct {
     { "rrset-cache-size:", "16m" },
     { "key-cache-size:", "4m" },
     /* Private networks have reverse zones and name servers for them; "test." (RFC 6761 section 6.2) has no chain of
-     * trust that could ever be checked. */
+     * trust that could ever be checked, and of "home.arpa." (RFC 8375) the home's own name server need not have one. */
     { "unblock-lan-zones:", "yes" },
     { "insecure-lan-zones:", "yes" },
     { "domain-insecure:", "test." },
+    { "domain-insecure:", "home.arpa." },
 };
 
 struct opening {
@@ -517,8 +518,9 @@ set_up(struct resolver *r, const struct resolver_settings *settings)
         return "the trust anchor file has a line that is no DS or DNSKEY record";
     if (ub_ctx_set_option(r->ctx, "module-config:", r->validates ? "validator iterator" : "iterator") != 0)
         return "libunbound refuses its modules";
-    /* Also finalises the context, for which this stack is large enough. The library would answer for "test." itself. */
-    if (ub_ctx_zone_remove(r->ctx, "test.") != 0)
+    /* Also finalises the context, for which this stack is large enough. The library would answer for these itself, that there is
+     * no such name; who has hosts there has them in the name server that he gives us (RFC 8375 section 4 for "home.arpa."). */
+    if (ub_ctx_zone_remove(r->ctx, "test.") != 0 || ub_ctx_zone_remove(r->ctx, "home.arpa.") != 0)
         return "libunbound refuses its settings";
     return NULL;
 }

@@ -39,6 +39,12 @@ static const char nsd_script[] =
     "zone test <<END\n"
     "mx.local.test. 300 IN A 192.0.2.6\n"
     "END\n"
+    "zone home.arpa <<END\n"
+    "mail.home.arpa. 300 IN A 192.168.0.1\n"
+    "END\n"
+    "zone 168.192.in-addr.arpa <<END\n"
+    "1.0.168.192.in-addr.arpa. 300 IN PTR mail.home.arpa.\n"
+    "END\n"
     "for z in good bogus; do k=$(ldns-keygen -k -a ECDSAP256SHA256 $z); ldns-signzone -f $z.signed $z.zone $k; "
     "mv $z.signed $z.zone; cat $k.key >$z.anchor; done\n"
     /* An anchor that fits no key of the zone. */
@@ -49,7 +55,8 @@ static const char nsd_script[] =
     " logfile: \"$1/nsd.log\"\n zonelistfile: \"$1/zone.list\"\n xfrdfile: \"\"\n xfrdir: \"$1\"\n server-count: 1\n"
     "remote-control:\n control-enable: no\n"
     "END\n"
-    "for z in plain good bogus test; do printf 'zone:\\n name: %s\\n zonefile: %s.zone\\n' $z $z >>nsd.conf; done\n"
+    "for z in plain good bogus test home.arpa 168.192.in-addr.arpa; do\n"
+    "printf 'zone:\\n name: %s\\n zonefile: %s.zone\\n' $z $z >>nsd.conf; done\n"
     "exec \"$(command -v nsd || echo /usr/sbin/nsd)\" -d -c nsd.conf\n";
 
 struct world {
@@ -222,6 +229,8 @@ answers_and_validates(struct test *t, struct rt *rt, uint16_t port, struct str a
         { "wrong key", STR("bogus"), DNS_MX, DNS_TEMPORARY, DNS_BOGUS, 0 },
         { "refused: nobody serves it", STR("elsewhere"), DNS_MX, DNS_TEMPORARY, DNS_INDETERMINATE, 0 },
         { "a name for tests is asked for too", STR("mx.local.test"), DNS_A, DNS_FOUND, DNS_INSECURE, 1 },
+        { "so is one of a home network", STR("mail.home.arpa"), DNS_A, DNS_FOUND, DNS_INSECURE, 1 },
+        { "and the name of a private address", STR("1.0.168.192.in-addr.arpa"), DNS_PTR, DNS_FOUND, DNS_INSECURE, 1 },
         { "not a name", STR("a b"), DNS_A, DNS_TEMPORARY, DNS_INDETERMINATE, 0 },
     };
     struct address forwarder = loopback(port);
