@@ -584,12 +584,16 @@ client_probe(struct client *c, struct str forward_path, struct arena *arena, boo
     char memory[COMMAND_BYTES];
     struct text argument = text_init(memory, sizeof memory);
 
+    bool utf8 = !str_is_ascii(forward_path);
+
     CHECK(client_can_say(forward_path));
     *out_asked = false;
     *out = (struct remote_reply){ 0 };
+    if (utf8 && !client_has(&c->features, CLIENT_SMTPUTF8)) /* RFC 6531 section 3.4: nothing of that may be said then */
+        return OK;
     c->transactions++;
     c->owes_reset = true;
-    TRY(say_and_read(c, S("MAIL FROM:"), S("<>"), c->settings.times.mail, arena, NULL, out));
+    TRY(say_and_read(c, S("MAIL FROM:"), utf8 ? S("<> SMTPUTF8") : S("<>"), c->settings.times.mail, arena, NULL, out));
     if (!remote_reply_is_positive(out))
         return OK;
     text_put_byte(&argument, '<');

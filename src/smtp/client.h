@@ -167,6 +167,7 @@ struct err client_send(struct client *, struct client_transaction *, struct aren
 /*
  * Asks whether the server would take mail for this address: MAIL FROM:<>, RCPT TO, and no message. *out is the answer
  * to RCPT, or to MAIL where that was refused already: then out_asked is false, and it says nothing about the address.
+ * Nor is it asked for an address beyond ASCII where SMTPUTF8 is not offered: the code is 0.
  */
 struct err client_probe(struct client *, struct str forward_path, struct arena *, bool *out_asked, struct remote_reply *out);
 

@@ -21,6 +21,8 @@ struct dialog {
     size_t transactions;  /* of the same message on the connection; 0: 1 */
     unsigned refuse;
     uint64_t repeat;      /* the content is said so often; 0: once */
+    size_t memory;        /* for replies, and what they are to; 0: as an attempt has */
+    struct str asks;      /* absent: no client_probe() of that address, but the message */
     int64_t seconds;      /* not 0: by a clock that leaps, with the limits as they are, it takes so long */
 };
 
@@ -140,6 +142,10 @@ run_dialog(struct rt *rt, void *arg)
         e = client_hello(client, &arena, &reply);
     if (err_is(e) || !remote_reply_is_positive(&reply)) {
         text_putf(&got, "hello %u", reply.code);
+    } else if (!str_is_absent(d->asks)) {
+        bool asked;
+        e = client_probe(client, d->asks, &arena, &asked, &reply);
+        text_putf(&got, "%s %u", asked ? "asked" : "not asked", reply.code);
     } else {
         for (size_t i = 0; i < (d->transactions ? d->transactions : 1) && !err_is(e) && client_is_usable(client); i++) {
             if (i > 0)
@@ -356,6 +362,25 @@ survives_an_end_anywhere(struct test *t)
     run_dialogs(t, unasked, sizeof unasked / sizeof *unasked);
 }
 
+/* Whether somebody is known. */
+static void
+asks(struct test *t)
+{
+#define HI_UTF8 "S: 220 hi\nC: EHLO me.example\nS: 250-hi\nS: 250-8BITMIME\nS: 250 SMTPUTF8\n"
+    static const struct dialog dialogs[] = {
+        { "ASCII", STR(HI_UTF8 "C: MAIL FROM:<>\nS: 250 ok\nC: RCPT TO:<x@b.example>\nS: 250 ok\n" QUIT), STR("asked 250"),
+          .asks = STR("x@b.example") },
+        { "nobody of that name", STR(PLAIN "C: MAIL FROM:<>\nS: 250 ok\nC: RCPT TO:<x@b.example>\nS: 550 no\n" QUIT),
+          STR("asked 550"), .asks = STR("x@b.example") },
+        { "no sender is liked", STR(PLAIN "C: MAIL FROM:<>\nS: 550 no\n" QUIT), STR("not asked 550"), .asks = STR("x@b.example") },
+        { "beyond ASCII", STR(HI_UTF8 "C: MAIL FROM:<> SMTPUTF8\nS: 250 ok\nC: RCPT TO:<\xc3\xbc@b.example>\nS: 250 ok\n" QUIT),
+          STR("asked 250"), .asks = STR("\xc3\xbc@b.example") },
+        { "beyond what it speaks", STR(PLAIN QUIT), STR("not asked 0"), .asks = STR("\xc3\xbc@b.example") },
+    };
+
+    run_dialogs(t, dialogs, sizeof dialogs / sizeof *dialogs);
+}
+
 static void
 sends_content(struct test *t)
 {
@@ -550,6 +575,6 @@ gives_up_on_time(struct test *t)
 }
 
 TEST_MAIN({ "speaks the dialog", speaks_the_dialog }, { "hears refusals", hears_refusals },
-          { "survives an end anywhere", survives_an_end_anywhere }, { "sends content", sends_content },
+          { "survives an end anywhere", survives_an_end_anywhere }, { "asks", asks }, { "sends content", sends_content },
           { "pipelines without deadlock", pipelines_without_deadlock }, { "waits for the slow", waits_for_the_slow },
           { "gives up on time", gives_up_on_time })
