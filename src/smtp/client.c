@@ -1027,12 +1027,15 @@ read_chunk_replies(struct client *c, struct client_transaction *t, struct arena 
     bool gone;
 
     while (*owed > ahead || (*owed > 0 && has_spoken(c, &gone))) {
+        struct arena_mark before = arena_mark(arena);
         struct remote_reply reply;
 
         TRY(read_answer(c, c->settings.times.block, arena, &reply));
         --*owed;
         if (!is_accepted(&reply) && t->final.code == 0)
             t->final = reply;
+        else
+            arena_rewind(arena, before); /* there are as many as the message is long */
         if (c->closing)
             return OK;
     }

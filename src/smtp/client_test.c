@@ -102,7 +102,7 @@ run_dialog(struct rt *rt, void *arg)
     scope_init(&scope, rt);
     scope_start(&scope, "peer", test_peer_run, peer);
 
-    arena_init(&arena, mem, 4096, (size_t)4 << 20);
+    arena_init(&arena, mem, 4096, d->memory ? d->memory : (size_t)4 << 20);
     struct recipient *rcpt = arena_alloc(&arena, count * sizeof *rcpt);
     const struct recipient **pointers = arena_alloc(&arena, count * sizeof(struct recipient *));
     for (size_t i = 0; i < count; i++) {
@@ -384,6 +384,8 @@ asks(struct test *t)
 static void
 sends_content(struct test *t)
 {
+#define TEN(x) x x x x x x x x x x
+#define CHATTER "B\nS# 250-xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx 90\nS: 250 ok\n"
     static const struct dialog dialogs[] = {
         { "empty", STR(PIPED GROUP ACCEPT "D\nS: 250 ok\n" QUIT), STR("250 250,250 354 250 end"), STR(""), STR(".\r\n")
           },
@@ -412,6 +414,9 @@ sends_content(struct test *t)
         { "chunk, in turn", STR("S: 220 hi\nC: EHLO me.example\nS: 250-hi\nS: 250 CHUNKING\n" MAIL "S: 250 ok\n" RCPT0
           "S: 250 ok\n" RCPT1 "S: 250 ok\nB\nS: 250 ok\nB\nS: 250 ok\n" QUIT), STR("250 250,250 0 250 end"),
           STR("0123456789abcdef"), .repeat = 3000 },
+        { "chunk, however much is said of each", STR("S: 220 hi\nC: EHLO me.example\nS: 250-hi\nS: 250 CHUNKING\n" MAIL
+          "S: 250 ok\n" RCPT0 "S: 250 ok\n" RCPT1 "S: 250 ok\n" TEN(CHATTER) TEN(CHATTER) "B\nS: 250 ok\n" QUIT), STR("250 250,250 0 250 end"),
+          STR("0123456789abcdef"), .repeat = 20 * 2048 + 1000, .memory = 16 << 10 },
         { "chunk: bare line ends are repaired", STR(CHUNK MAIL RCPT0 RCPT1
           "S: 250 ok\nS: 250 ok\nS: 250 ok\nB\nS: 250 ok\n"
           QUIT), STR("250 250,250 0 250 end"), STR("a\n.\rb\r"), STR("a\r\n.\r\nb\r\n") },
