@@ -62,7 +62,7 @@ struct attempt {
     struct addressee *addressees;
     size_t pending;
     bool stop;                     /* no other host, whoever is pending */
-    uint8_t tls_result;            /* enum tls_result of the connection at hand */
+    uint8_t tls_result;            /* enum tls_result of the connection at hand, or of TLS that was not to be had before it */
     bool only_521;                 /* every host so far said that it takes no mail: RFC 7504 */
     bool only_unfit;               /* no host so far, and none ever, has what the message needs: REQUIRETLS, RFC 8689 */
     bool only_absent;              /* every host so far authoritatively has no address */

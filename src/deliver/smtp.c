@@ -150,6 +150,7 @@ try_tls(struct attempt *a, const struct target *to, struct client *client, bool 
         err_text(e, &reason);
     if (handshake.result == TLS_RESULT_OK)
         handshake.result = err_is(e) ? TLS_RESULT_VALIDATION_FAILURE : TLS_RESULT_NO_STARTTLS;
+    a->tls_result = (uint8_t)handshake.result;
     bool not_now = !err_is(e) && reply.code / 100 == 4; /* it says so itself: 454 to STARTTLS, 421 to the second hello */
     if (*out_next == NEXT_HOST)
         go_without(a, to, handshake.result, !not_now && is_lasting(handshake.result), text_str(&reason));
@@ -292,7 +293,6 @@ open_connection(struct attempt *a, const struct target *to, enum next how, enum 
     *out_next = NEXT_HOST;
     if (!client)
         return NULL;
-    a->tls_result = TLS_RESULT_OK;
     if (settings->smtps && !try_tls(a, to, client, true, out_next))
         return NULL;
 
@@ -355,7 +355,8 @@ try_target(struct attempt *a, const struct target *to)
         if (a->connections && how == NEXT_CONNECTION)
             client = connections_take(a->connections, &key);
         bool reused = client != NULL;
-        a->tls_result = TLS_RESULT_OK; /* or it would not have been kept */
+        if (how == NEXT_CONNECTION) /* what follows it in clear has its result: that is told, and not kept for others */
+            a->tls_result = TLS_RESULT_OK;
         if (reused) {
             client_set_times(client, &a->settings->times);
             note_host(a, to, true);

@@ -25,6 +25,7 @@ struct attempt_case {
     bool lmtp, pool, smtputf8, probe, damaged, require_tls;
     bool by_dns; /* and not the configuration names the hosts */
     uint8_t tls; /* enum tls */
+    uint8_t tls_result; /* what is said of the last transaction; TLS_RESULT_OK: not looked at */
     size_t jobs;       /* of the same kind, one after another; 0: 1 */
     bool patient_first; /* the first job gives each reply minutes, where the others give it a second */
     uint8_t body, notify;
@@ -267,6 +268,8 @@ run_case(struct rt *rt, void *arg)
     if (pool)
         connections_free(pool);
     EXPECT_STR(t, text_str(&got), c->wanted);
+    if (c->tls_result != TLS_RESULT_OK)
+        EXPECT_INT(t, figures.tls.result, c->tls_result);
     for (size_t i = 0; i < host_count && !str_is_absent(c->seen); i++) {
         bool up = figures.hosts_up >> i & 1, down = figures.hosts_down >> i & 1;
         EXPECT_INT(t, up ? 'u' : down ? 'd' : '-', c->seen.ptr[i]);
@@ -677,6 +680,10 @@ encrypts_where_it_can(struct test *t)
           STR("clear D2.0.0 h1"), .rcpt_count = 1, .tls = TLS_WORKS },
         { "it hangs up: once more in clear", { STR(OFFERS_TLS "H\n==\n" IN_CLEAR MESSAGE BYE) },
           STR("clear D2.0.0 h1"), .rcpt_count = 1, .tls = TLS_WORKS },
+        { "which is for one message: the next may have better luck",
+          { STR(OFFERS_TLS "S: 220 go\nW\n==\n" IN_CLEAR MESSAGE BYE "==\n" OFFERS_TLS "S: 220 go\nW\n==\n" IN_CLEAR MESSAGE BYE) },
+          STR("clear D2.0.0 h1; clear D2.0.0 h1"), .rcpt_count = 1, .tls = TLS_FAILS, .tls_result = TLS_RESULT_VALIDATION_FAILURE,
+          .pool = true, .jobs = 2 },
         { "and in clear it may fail for good", { STR(OFFERS_TLS "S: 220 go\nW\n==\nS: 450 busy\n" BYE) },
           STR("clear L4.2.0 h1"), .rcpt_count = 1, .tls = TLS_FAILS },
     };
@@ -747,6 +754,7 @@ struct lookup_case {
     struct str wanted; /* kind, enhanced code */
     bool allow, lmtp, port_25;
     bool as_listed; /* in the order of this list, as the queue may want it */
+    bool configured; /* and not listed by DNS */
 };
 
 struct lookup {
@@ -754,7 +762,6 @@ struct lookup {
     struct address answers[8];
     struct text *asked;
 };
-    bool configured; /* and not listed by DNS */
 
 static struct str
 find_host(struct str hosts, struct str name)
@@ -853,6 +860,7 @@ chooses_hosts(struct test *t)
     static const struct lookup_case cases[] = {
         { "by preference", STR("20 b=fail; 10 a=fail; 30 c=fail"), STR("abc L4.4.3") },
         { "nobody exists: fail", STR("10 a=none; 20 b=none"), STR("ab F5.4.4") },
+        { "nor does a smarthost, just now: defer", STR("10 a=none"), STR("a L4.4.4"), .configured = true },
         { "one may exist: defer", STR("10 a=none; 20 b=fail"), STR("ab L4.4.3") },
         { "nor any of nine: fail", STR(NINE_ABSENT), STR("abcdefghi F5.4.4") },
         { "nor any of ten, of which there may be more: defer", STR(NINE_ABSENT "; 19 j=none"), STR("abcdefghij L4.4.4") },
@@ -860,7 +868,6 @@ chooses_hosts(struct test *t)
         { "loopback from DNS: never", STR("10 a=127.0.0.1"), STR("a L4.4.4") },
         { "zero network, IPv6 loopback, multicast: never", STR("10 a=0.1.2.3,::1,224.0.0.1"), STR("a L4.4.4") },
         { "we are the best: a loop", STR("10 me.example=fail; 20 b=fail"), STR(" F5.4.6") },
-        { "nor does a smarthost, just now: defer", STR("10 a=none"), STR("a L4.4.4"), .configured = true },
         { "we are the best by address: a loop", STR("10 a=192.0.2.25; 20 b=fail"), STR("a F5.4.6") },
         { "the fifth address is looked at", STR("10 a=127.0.0.1,127.0.0.1,127.0.0.1,127.0.0.1,192.0.2.25"),
           STR("a F5.4.6"), .allow = true },
