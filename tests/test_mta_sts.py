@@ -2,14 +2,16 @@
 import contextlib
 import http.server
 import json
+import os
 import shutil
+import signal
 import smtplib
 import ssl
 import threading
 
 import pytest
 
-from harness import Postrider
+from harness import Postrider, is_alive, wait_until
 from peers import ScriptedServer, name_server, own_network
 from test_dane import association, attempt_to, openssl
 from test_routing import end_of, fates, start_message
@@ -28,7 +30,7 @@ route default {{ direct; tls-ca {certificates}/ca.pem; connect-wait 4s; reply-wa
 retry 1h for 1d {{ delay-notice off }}
 resolver {{ forward 127.0.0.1; trust-anchor {anchors} }}
 """
-WEB, NOBODY = "192.0.2.80", "192.0.2.99"
+WEB, STALLS, NOBODY = "192.0.2.80", "192.0.2.81", "192.0.2.99"
 # Hosts: address, certificate (None: no STARTTLS).
 HOSTS = {
     "good": ("192.0.2.20", "good"),
@@ -164,6 +166,8 @@ CASES = {
     "shared-b": (["good"], policy("enforce", "elsewhere.sts.test"), None, "good", {}),
     "shared-c": (["good"], policy("none"), None, "good", {}),
     "shared-d": (["good"], policy("enforce", "*.sts.test"), None, "good", {}),
+    "cut-a": (["stall"], policy("enforce", "stall.sts.test"), None, None, {}),
+    "cut-b": (["stall"], policy("enforce", "*.sts.test"), None, None, {}),
     "kept": (["good"], policy("enforce", "good.sts.test"), None, "good", {}),
     "verify-enforce": (["clear"], policy("enforce", "clear.sts.test"), None, None, {}),
     "verify-testing": (["clear"], policy("testing", "clear.sts.test"), None, None, {}),
@@ -174,7 +178,7 @@ BOTH = ["dane-first.both.test", "dane-fails.both.test", "dane-alone.both.test", 
 
 
 def records(web_is_there=True, ids="1"):
-    lines = [f"{host} A {address}" for host, (address, _) in HOSTS.items()]
+    lines = [f"{host} A {address}" for host, (address, _) in HOSTS.items()] + [f"stall A {STALLS}"]
     for name, (hosts, *_) in CASES.items():
         lines += [f"{name} MX {10 * at + 10} {host}" for at, host in enumerate(hosts)]
         lines += [f"mta-sts.{name} A {WEB if web_is_there and name != 'web-down' else NOBODY}"]
@@ -278,6 +282,27 @@ def test_domains_that_share_a_host_have_policies_of_their_own(world):
         assert got(world, address) == ({"good"} if wanted == "delivered" else set())
     lines = {address: attempt_to(server, address) for address in addresses}
     assert {lines[a].get("tls-policy") for a in addresses if "shared-b" in a} == {"refused"}
+
+
+def test_a_sender_without_its_supervisor_begins_nothing_new(world, tmp_path):
+    """Two domains of one host have policies of their own: what is to go by the second is not begun when the first is cut off."""
+    with ScriptedServer({"GREETING": ScriptedServer.STALL}, host=STALLS, port=25) as host:
+        server = Postrider(tmp_path, config=SITE.replace("4s", "60s"), certificates=world["certificates"],
+                           anchors=world["folder"] / "nsd/anchors").start()
+        roles = []
+        try:
+            start_message(server, "x@cut-a.sts.test", "x@cut-b.sts.test")
+            wait_until(lambda: host.sessions == 1, 60, "the first group's connection")
+            roles = list(server.role_pids().values())
+            server.process.kill()
+            server.process.wait()
+            server.process = None
+            wait_until(lambda: not any(is_alive(pid) for pid in roles), 60, "the end of all roles")
+        finally:
+            server.kill()
+            for pid in filter(is_alive, roles):
+                os.kill(pid, signal.SIGKILL)
+        assert not server.crashes() and host.sessions == 1
 
 
 def test_a_smarthosts_own_policy(world):

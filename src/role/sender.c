@@ -435,6 +435,8 @@ static void
 deliver_group(struct task *t, struct promise *const *of, const struct promise *promise, struct outcome *outcomes,
               struct delivery_figures *figures, size_t *attempts)
 {
+    static const struct outcome interrupted = { .kind = OUTCOME_DEFERRED, .about = OUTCOME_ABOUT_MESSAGE, .enhanced = STR("4.3.2"),
+                                                .reply = STR("delivery was interrupted: we are shutting down"), .remote = STR("") };
     const struct envelope *e = &t->job.envelope;
     struct recipient *group = arena_alloc(&t->arena, e->recipient_count * sizeof *group);
     struct outcome *ends = arena_alloc(&t->arena, e->recipient_count * sizeof *ends);
@@ -445,7 +447,11 @@ deliver_group(struct task *t, struct promise *const *of, const struct promise *p
             group[count++] = e->recipients[i];
     if (count == 0)
         return;
-    deliver(t, group, count, promise, ends, &figures[*attempts]);
+    if (t->sender->ended) /* who was cancelled has heard it once: the next group would begin anew */
+        for (size_t i = 0; i < count; i++)
+            ends[i] = interrupted;
+    else
+        deliver(t, group, count, promise, ends, &figures[*attempts]);
     count = 0;
     for (size_t i = 0; i < e->recipient_count; i++)
         if (promise ? of[i] == promise : promises_nothing(of[i])) {
