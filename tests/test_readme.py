@@ -82,6 +82,15 @@ def test_the_service_takes_no_call_away_that_is_needed():
     assert not re.search(r"^RestrictSUIDSGID=", unit, re.M)
 
 
+def test_the_service_waits_for_maildirs_and_never_gives_up():
+    unit = (SOURCE / "dist/postrider.service").read_text(encoding="utf-8")
+    about, service = re.search(r"^\[Unit\]\n(.*)^\[Service\]\n(.*)", unit, re.M | re.S).groups()
+    (after,) = re.findall(r"^After=(.*)", about, re.M)
+    assert {"network-online.target", "remote-fs.target", "nss-user-lookup.target"} <= set(after.split())
+    assert re.search(r"^Restart=always$", service, re.M)
+    assert re.search(r"^StartLimitIntervalSec=0$", about, re.M), "elsewhere systemd does not know it"
+
+
 def test_from_the_file_to_mail_by_password(tmp_path):
     server = ReadmeSite(tmp_path)
     check, service, send, look, status = commands(server.first)
