@@ -199,6 +199,20 @@ def test_nobody_makes_way_for_what_does_not_start(tmp_path):
         server.wait_for_mail(count=2)
 
 
+def test_a_role_that_cannot_start_keeps_nobody_from_being_ready(tmp_path):
+    """A service manager would end what is not ready in its time, and start it again, for ever."""
+    place = tmp_path / "mail"
+    place.write_text("in the way")
+    with Postrider(tmp_path, SITE, more="") as server:  # start() has waited for it
+        (told,) = server.logged("ready-in-part")
+        assert told["level"] == "error" and told["but"] == "these roles have not started: mailbox 0"
+        assert not server.log_events("ready")
+        server.send()
+        place.unlink()
+        server.wait_for_mail()
+        server.logged("ready")
+
+
 def test_many_reloads_under_load(tmp_path):
     with Postrider(tmp_path, SITE, more="") as server:
         with Load(server.port, sessions=2) as load:

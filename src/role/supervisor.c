@@ -752,10 +752,11 @@ all_have_tried(const struct supervisor *s)
     return true;
 }
 
+/* "fetch 0, mailbox 1" */
 static void
-put_what_has_not_started(const struct supervisor *s, struct text *out)
+put_missing_roles(const struct supervisor *s, struct text *out)
 {
-    const char *before = "these roles of the new configuration have not started: ";
+    const char *before = "";
 
     list_each (node, &s->processes) {
         struct process *p = container_of(node, struct process, node);
@@ -764,6 +765,13 @@ put_what_has_not_started(const struct supervisor *s, struct text *out)
         text_putf(out, "%s%.*s %u", before, STR_ARG(role_kind_name(p->kind)), p->index);
         before = ", ";
     }
+}
+
+static void
+put_what_has_not_started(const struct supervisor *s, struct text *out)
+{
+    text_put(out, S("these roles of the new configuration have not started: "));
+    put_missing_roles(s, out);
     text_put(out, S("\nSee the log and \"postrider status\". Those of the former configuration stay until all have; mail that needs one "
                     "which has not waits. Another reload takes the place of this one.\n"));
 }
@@ -948,6 +956,40 @@ find_user(struct supervisor *s)
     return OK;
 }
 
+static void
+tell_ready_in_part(struct supervisor *s)
+{
+    char memory[400];
+    struct text text = text_init(memory, sizeof memory);
+    struct log_line line;
+
+    text_put(&text, S("these roles have not started: "));
+    put_missing_roles(s, &text);
+    log_begin(&line, s->rt, LOG_ERROR, "ready-in-part");
+    log_str(&line, "but", text_str(&text));
+    log_end(&line);
+    rt_notify_ready(s->rt, text_str(&text));
+}
+
+/*
+ * All roles are, or can be: whose one Maildir cannot be made is not to be stopped by a service manager, time and again, for want of
+ * being ready. Without the store there is no server.
+ */
+static void
+become_ready(struct supervisor *s)
+{
+    while (!s->stop_asked && (s->reloading || !all_have_tried(s)))
+        event_wait(s->rt, &s->changed, FOREVER);
+    if (!s->stop_asked && !all_ready(s, s->generation))
+        tell_ready_in_part(s);
+    while (!s->stop_asked && (s->reloading || !all_ready(s, s->generation)))
+        event_wait(s->rt, &s->changed, FOREVER);
+    if (s->stop_asked)
+        return;
+    log_plain(s, LOG_INFO, "ready");
+    rt_notify_ready(s->rt, S("mail flows"));
+}
+
 int
 supervisor_main(struct rt *rt, struct str config_path)
 {
@@ -1002,12 +1044,7 @@ supervisor_main(struct rt *rt, struct str config_path)
     scope_start(&listening, "watch", supervisor_watch_certificates, &s);
     scope_start(&listening, "watch users", supervisor_watch_users, &s);
     add_generation(&s);
-    while (!s.stop_asked && !all_ready(&s, 1))
-        event_wait(rt, &s.changed, FOREVER);
-    if (!s.stop_asked) {
-        log_plain(&s, LOG_INFO, "ready");
-        rt_notify_ready(rt, S("mail flows"));
-    }
+    become_ready(&s);
     while (!s.stop_asked)
         event_wait(rt, &s.changed, FOREVER);
     rt_notify_stopping(rt);
