@@ -11,6 +11,7 @@ import sys
 import pytest
 
 from harness import Postrider, binary, free_port, wait_until
+from peers import Tool
 
 SITE = """
 hostname mx.local.test
@@ -102,6 +103,22 @@ def test_what_is_not_allowed_kills(tmp_path):
                 text = status.read()
             assert re.search(r"^Seccomp:\s+2$", text, re.M), role
             assert re.search(r"^NoNewPrivs:\s+1$", text, re.M), role
+
+
+def test_a_route_to_a_unix_socket_opens_the_way_to_it(tmp_path):
+    """Senders and the gate of a site without one may make no Unix socket; a reload that adds one makes new ones, which may."""
+    place = tmp_path / "lmtp"
+    with Postrider(tmp_path, SITE) as server, Tool(tmp_path, "sink", "sink", "--lmtp", "--obey", "--listen", str(place), "--quiet",
+                                                   "--maildir", str(tmp_path / "got")):
+        server.write_config(SITE + "domain lmtp.test {{ recipients verify; alias postmaster -> ok@lmtp.test; deliver lmtp:{place} }}\n",
+                            place=place)
+        wait_until(place.exists, what="the socket")
+        server.cli("reload", "--config", str(server.config_path))
+        with pytest.raises(smtplib.SMTPRecipientsRefused):  # the gate has asked there
+            server.send(to="550-nobody@lmtp.test")
+        server.send(to="somebody@lmtp.test")
+        server.wait_until_empty()
+        assert len(list((tmp_path / "got/new").iterdir())) == 1
 
 
 PIDFD_GETFD = 438  # linux/unistd.h; Python knows pidfd_open() alone

@@ -1177,6 +1177,20 @@ site_route(const struct site *site, struct str domain)
     return route ? route : fallback;
 }
 
+bool
+site_has_unix_hop(const struct site *site)
+{
+    struct directory_domain_info info;
+
+    for (size_t i = 0; i < site->route_count; i++)
+        if (site->routes[i].route.kind != ROUTE_MAILDIR && site->routes[i].route.path.len > 0)
+            return true;
+    for (const struct domain *at = NULL; directory_next(site->directory, &at, &info);)
+        if (info.route->hop.path.len > 0)
+            return true;
+    return false;
+}
+
 /* What other listeners are called says nothing about port 25, where another machine may answer to that name. */
 static void
 gather_names(struct setting_reader *r, struct site *site)

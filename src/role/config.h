@@ -132,6 +132,9 @@ void site_free(struct site *);
  */
 const struct route *site_route(const struct site *, struct str domain);
 
+/* Some mail goes to a Unix socket, or its recipients are asked for there. */
+bool site_has_unix_hop(const struct site *);
+
 /* One of own_names. */
 bool site_is_own_name(const struct site *, struct str name);
 

@@ -895,6 +895,29 @@ checks_the_world(struct test *t)
     fixture_done(t, &f);
 }
 
+/* Only then do roles need to make Unix sockets. */
+static void
+knows_whether_mail_goes_to_unix_sockets(struct test *t)
+{
+    static const struct { const char *why; struct conf_fake_file file; bool has; } cases[] = {
+        { "Maildirs, hosts",
+          { STR("/m"), STR(GOOD "domain a.test { mailbox postmaster; deliver maildir /m/{local} }\n"
+                                "domain b.test { relay via smtp://10.0.0.1 }\nroute default { direct }\n") }, false },
+        { "LMTP by TCP", { STR("/m"), STR(GOOD "domain a.test { mailbox postmaster; deliver lmtp://127.0.0.1:24 }\n") }, false },
+        { "a domain's", { STR("/m"), STR(GOOD "domain a.test { mailbox postmaster; deliver lmtp:/run/lmtp }\n") }, true },
+        { "a route's", { STR("/m"), STR(GOOD "route a.test { via lmtp:/run/lmtp }\n") }, true },
+    };
+    struct fixture f;
+
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        test_case(t, cases[i].why);
+        fixture_init(&f, &cases[i].file, 1);
+        EXPECT_INT(t, f.conf.problems.errors, 0);
+        EXPECT(t, f.site && site_has_unix_hop(f.site) == cases[i].has);
+        fixture_done(t, &f);
+    }
+}
+
 static struct err
 for_its_owner(void *ctx, struct str path, bool plain, uint32_t *out_mode)
 {
@@ -969,6 +992,7 @@ manual_page_agrees(struct test *t)
 }
 
 TEST_MAIN({"small site", small_site}, {"large site", large_site}, {"test site", test_site}, {"own domains", own_domains_site}, {"a proxied site", proxied_site},
+          {"knows whether mail goes to Unix sockets", knows_whether_mail_goes_to_unix_sockets},
           {"bundle is all a role needs", bundle_is_all_a_role_needs}, {"refuses broken sites", refuses_broken_sites},
           {"refuses more addresses than a receiver takes", refuses_more_addresses_than_a_receiver_takes},
           {"refuses more than its roles take", refuses_more_than_its_roles_take},

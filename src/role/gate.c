@@ -668,8 +668,9 @@ static void
 sandbox(struct role *role, struct sandbox_rules *rules)
 {
     struct role_dir *state = role_dir_of(role, S("gate"));
+    bool asks_unix = role->site->users.kind == USERS_DOVECOT || site_has_unix_hop(role->site);
 
-    rules->calls = SANDBOX_CONNECT | SANDBOX_FILES;
+    rules->calls = SANDBOX_CONNECT | SANDBOX_FILES | (asks_unix ? SANDBOX_CONNECT_UNIX : 0u);
     rules->connect.all = true;
     if (!state)
         return;

@@ -675,8 +675,8 @@ run(struct role *role)
 static void
 sandbox(struct role *role, struct sandbox_rules *rules)
 {
-    (void)role;
-    rules->calls = SANDBOX_CONNECT;
+    /* The store gives a job to senders of the configuration that it goes by. */
+    rules->calls = SANDBOX_CONNECT | (site_has_unix_hop(role->site) ? SANDBOX_CONNECT_UNIX : 0u);
     rules->connect.all = true;
 }
 

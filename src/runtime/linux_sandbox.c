@@ -232,7 +232,7 @@ static const struct {
     { ALWAYS, SCMP_SYS(ioctl), 1, UINT64_MAX, TCGETS }, /* isatty(): stdio's */
     { SANDBOX_CONNECT, SCMP_SYS(socket), 0, UINT64_MAX, AF_INET },
     { SANDBOX_CONNECT, SCMP_SYS(socket), 0, UINT64_MAX, AF_INET6 },
-    { SANDBOX_CONNECT, SCMP_SYS(socket), 0, UINT64_MAX, AF_UNIX },
+    { SANDBOX_CONNECT_UNIX, SCMP_SYS(socket), 0, UINT64_MAX, AF_UNIX },
     { SANDBOX_CONNECT, SCMP_SYS(socketpair), 0, UINT64_MAX, AF_UNIX }, /* libcurl wakes itself by one */
 };
 
@@ -270,6 +270,9 @@ fill_filter(scmp_filter_ctx filter, const struct sandbox_rules *rules)
     if (!failed)
         failed = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 1,
                                   SCMP_A0_64(SCMP_CMP_EQ, (scmp_datum_t)getpid()));
+    /* The server's own belong to the user that roles run as. An error only: glibc asks nscd before it does the work itself. */
+    if (!failed && has_group(rules, SANDBOX_CONNECT) && !has_group(rules, SANDBOX_CONNECT_UNIX))
+        failed = seccomp_rule_add(filter, SCMP_ACT_ERRNO(EACCES), SCMP_SYS(socket), 1, SCMP_A0_64(SCMP_CMP_EQ, AF_UNIX));
     /* Its flags lie in memory, where no filter can look: glibc then takes clone(). */
     if (!failed)
         failed = seccomp_rule_add(filter, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);

@@ -18,8 +18,9 @@
 /* Every role may use what it has open: read, write, receive, send, wait, get memory and time, start threads, end. */
 enum sandbox_calls {
     SANDBOX_ACCEPT = 1,  /* accept on listeners it was given */
-    SANDBOX_CONNECT = 2, /* make sockets, bind and connect them: TCP, UDP, Unix */
+    SANDBOX_CONNECT = 2, /* make sockets, bind and connect them: TCP, UDP. A Unix socket is refused: libraries look for services */
     SANDBOX_FILES = 4,   /* open, make, rename, remove, sync, lock, list: where the paths say */
+    SANDBOX_CONNECT_UNIX = 8, /* with SANDBOX_CONNECT: Unix sockets too, of anybody: no rule has their paths */
 };
 
 enum sandbox_access {

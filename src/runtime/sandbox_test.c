@@ -89,6 +89,18 @@ make_a_socket(struct rt *rt, const char *dir)
 }
 
 static int
+make_a_unix_socket(struct rt *rt, const char *dir)
+{
+    struct address to;
+    struct stream *s;
+
+    (void)dir;
+    CHECK(address_parse(S("/nonexistent/socket"), &to));
+    struct err e = stream_connect(rt, &to, NULL, within(rt, SECOND), &s);
+    return e.kind == ERR_NOT_FOUND ? ALLOWED : e.kind == ERR_DENIED ? REFUSED : ODD;
+}
+
+static int
 make_a_raw_socket(struct rt *rt, const char *dir)
 {
     (void)rt;
@@ -221,6 +233,9 @@ static const struct attempt attempts[] = {
     { "starts threads", NULL, 0, false, start_a_thread, ALLOWED, 0 },
     { "makes no socket", NULL, SANDBOX_ACCEPT | SANDBOX_FILES, false, make_a_socket, 256 + SIGSYS, 0 },
     { "makes a socket where it may", NULL, SANDBOX_CONNECT, false, make_a_socket, ALLOWED, 0 },
+    { "makes no Unix socket even there", NULL, SANDBOX_CONNECT | SANDBOX_FILES, false, make_a_unix_socket, REFUSED, 0 },
+    { "makes one where it may", NULL, SANDBOX_CONNECT | SANDBOX_CONNECT_UNIX, false, make_a_unix_socket, ALLOWED, 0 },
+    { "makes none for that word alone", NULL, SANDBOX_ACCEPT, false, make_a_unix_socket, 256 + SIGSYS, 0 },
     { "makes no raw socket even there", NULL, SANDBOX_CONNECT, false, make_a_raw_socket, 256 + SIGSYS, 0 },
     { "makes no directory", NULL, SANDBOX_CONNECT, false, make_a_directory, 256 + SIGSYS, 0 },
     { "starts no process", NULL, SANDBOX_FILES | SANDBOX_CONNECT, false, start_a_process, 256 + SIGSYS, 0 },
