@@ -2,6 +2,8 @@
 with what was probably meant where something is near.
 """
 import json
+import os
+import pwd
 import re
 import subprocess
 
@@ -117,6 +119,22 @@ def test_in_a_file_that_is_included(tmp_path):
     result, _ = check(tmp_path, GOOD + "include more.conf\n")
     assert f"{tmp_path}/more.conf:2:18: " in result.stdout + result.stderr
     assert 'did you mean "direct"?' in result.stdout + result.stderr
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can tell users apart")
+def test_who_delivers_must_be_able_to_make_maildirs(tmp_path):
+    """As in /var/mail, where only root and a group make anything."""
+    mail = tmp_path / "mail"
+    mail.mkdir(mode=0o755)
+    said = []
+    for path in ("{local}", "{domain}/{local}"):
+        site = f"domain b.test {{ mailbox x; deliver maildir {mail}/{path} user nobody }}\n"
+        said.append(check(tmp_path, GOOD + site)[0])
+    os.chown(mail, pwd.getpwnam("nobody").pw_uid, -1)
+    said.append(check(tmp_path, GOOD + site.replace("{domain}/", ""))[0])
+    warned = [f'the user who delivers, "nobody", can make no Maildirs in "{mail}"' in result.stdout + result.stderr for result in said]
+    assert warned == [True, False, False], said
+    assert {result.returncode for result in said} == {said[-1].returncode}
 
 
 def make_certificate(folder, name, days=90, key=("ec", "-pkeyopt", "ec_paramgen_curve:P-256"), host="mx.example.org", issuer=None,

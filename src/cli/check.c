@@ -163,15 +163,21 @@ default_gateway(void *ctx, uint8_t family)
 
 /* As far as its permission bits say: what the file system itself thinks is seen when the daemon starts. */
 static struct err
-directory_writable(void *ctx, struct str path)
+writable_by(struct machine *m, struct str path, uint32_t uid, uint32_t gid)
 {
-    struct machine *m = ctx;
     struct host_file file;
-    uint32_t uid = host_my_uid(m->rt), gid = host_my_gid(m->rt);
 
     TRY(host_stat(m->rt, path, within(m->rt, 10 * SECOND), &file));
     uint32_t bit = uid == file.uid ? 0200 : gid == file.gid ? 0020 : 0002;
     return file.is_dir && (uid == 0 || (file.mode & bit)) ? OK : ERR(ERR_DENIED, NULL);
+}
+
+static struct err
+directory_writable(void *ctx, struct str path)
+{
+    struct machine *m = ctx;
+
+    return writable_by(m, path, host_my_uid(m->rt), host_my_gid(m->rt));
 }
 
 static struct err
@@ -259,6 +265,21 @@ may_be_user(void *ctx, struct str name)
     return mine == 0 || err_is(host_user(m->rt, name, within(m->rt, 10 * SECOND), &uid, &gid)) || uid == mine;
 }
 
+/* Who is not root delivers as himself, or not at all (may_be_user); root without a user postrider, as root. What is not known is no
+ * reason to warn. */
+static bool
+makes_in(void *ctx, struct str user, struct str path)
+{
+    struct machine *m = ctx;
+    uint32_t uid = host_my_uid(m->rt), gid = host_my_gid(m->rt);
+
+    if (uid != 0 && user.len > 0 && !may_be_user(m, user))
+        return true;
+    if (uid == 0 && err_is(host_user(m->rt, user.len > 0 ? user : S("postrider"), within(m->rt, 10 * SECOND), &uid, &gid)))
+        return true;
+    return writable_by(m, path, uid, gid).kind != ERR_DENIED;
+}
+
 static bool
 has_reverse_name(void *ctx, const struct address *address)
 {
@@ -303,6 +324,7 @@ check_machine(struct machine *m, struct conf_problems *problems)
                                 .directory_writable = directory_writable,
                                 .has_user = has_user,
                                 .may_be_user = may_be_user,
+                                .makes_in = makes_in,
                                 .look_at_file = look_at_file };
 
     /* Without it nobody can encrypt, the daemon neither, and says so. */

@@ -1506,6 +1506,26 @@ check_route_secrets(const struct site_world *w, struct conf_problems *problems, 
     check_secret(w, problems, r->where, r->token_file);
 }
 
+/* A base like /var/mail, where only root makes something: it makes each domain's own directory there, and no other. */
+static void
+check_maildirs(const struct site *site, const struct site_world *w, struct conf_problems *problems)
+{
+    struct directory_domain_info info;
+
+    for (const struct domain *at = NULL; w->makes_in && directory_next(site->directory, &at, &info);) {
+        const struct directory_route *route = info.route;
+        if (route->kind != DIRECTORY_ROUTE_MAILDIR || !str_is_absent(info.same_as))
+            continue;
+        struct str base = load_mail_base(route->maildir), user = str_is_absent(route->user) ? S("") : route->user;
+        if (str_starts(str_from(route->maildir, base.len), S("/{domain}/")) || w->makes_in(w->ctx, user, base))
+            continue;
+        conf_warn(problems, route->where,
+                  "the user who delivers%s%.*s%s can make no Maildirs in \"%.*s\", so mail would wait: let them begin with "
+                  "\"%.*s/{domain}/\", where the server makes what is missing, or give that user the directory",
+                  user.len ? ", \"" : "", STR_ARG(user), user.len ? "\"," : "", STR_ARG(base), STR_ARG(base));
+    }
+}
+
 void
 site_check_world(const struct site *site, const struct site_world *w, struct conf_problems *problems)
 {
@@ -1532,6 +1552,7 @@ site_check_world(const struct site *site, const struct site_world *w, struct con
             conf_warn(problems, route->where, "only root can deliver as user \"%.*s\": who checks this could not start the server",
                       STR_ARG(route->user));
     }
+    check_maildirs(site, w, problems);
     if (w->directory_writable) {
         struct err e = w->directory_writable(w->ctx, site->state);
         if (e.kind == ERR_NOT_FOUND)

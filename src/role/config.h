@@ -3,8 +3,7 @@
  * supervisor made (base/conf.h); a reload makes a new one and swaps it whole.
  *
  * Two stages. site_load() is pure: grammar, words, ranges, whether names lead anywhere, and what would be unwise. Then
- * site_check_world() looks at the machine through hooks: for `postrider check`, and for the log when the supervisor
- * starts.
+ * site_check_world() looks at the machine through hooks: for `postrider check`.
  */
 #ifndef ROLE_CONFIG_H
 #define ROLE_CONFIG_H
@@ -173,6 +172,8 @@ struct site_world {
     bool (*is_for_host)(void *ctx, struct str pem, struct str hostname);
     /* A daemon that we start could deliver as this user, whom the system knows; asked only with has_user. */
     bool (*may_be_user)(void *ctx, struct str name);
+    /* The user (empty: whom roles run as), delivering, can make something in this directory; or it is not there yet. */
+    bool (*makes_in)(void *ctx, struct str user, struct str path);
 };
 /* Adds errors and warnings. */
 void site_check_world(const struct site *, const struct site_world *, struct conf_problems *);

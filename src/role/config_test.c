@@ -918,6 +918,48 @@ knows_whether_mail_goes_to_unix_sockets(struct test *t)
     }
 }
 
+static bool
+makes_nothing_in_var_mail(void *ctx, struct str user, struct str path)
+{
+    (void)ctx, (void)user;
+    return !str_eq(path, S("/var/mail"));
+}
+
+static void
+says_who_cannot_make_maildirs(struct test *t)
+{
+    static const struct site_world world = { .makes_in = makes_nothing_in_var_mail };
+    static const struct { const char *why; struct conf_fake_file file; struct str wanted; } cases[] = {
+        { "root makes the domain's",
+          { STR("/m"), STR(GOOD "domain a.example { mailbox x; deliver maildir /var/mail/{domain}/{local} }\n") }, STR("") },
+        { "their own", { STR("/m"), STR(GOOD "domain a.example { mailbox x; deliver maildir /srv/mail/{local} }\n") }, STR("") },
+        { "no Maildirs", { STR("/m"), STR(GOOD "domain a.example { mailbox x; deliver lmtp:/var/mail/lmtp }\n") }, STR("") },
+        { "in the base", { STR("/m"), STR(GOOD "domain a.example { mailbox x; deliver maildir /var/mail/{local} }\n"
+                                               "domain b.example { same-as a.example }\n") },
+          STR("/m:2:31: warning: the user who delivers can make no Maildirs in \"/var/mail\", so mail would wait: let them begin "
+              "with \"/var/mail/{domain}/\", where the server makes what is missing, or give that user the directory") },
+        { "not all of a name",
+          { STR("/m"), STR(GOOD "domain a.example { mailbox x; deliver maildir /var/mail/{domain}-{local} user u }\n") },
+          STR("/m:2:31: warning: the user who delivers, \"u\", can make no Maildirs in \"/var/mail\", so mail would wait: let them "
+              "begin with \"/var/mail/{domain}/\", where the server makes what is missing, or give that user the directory") },
+    };
+    struct fixture f;
+
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        bool told = cases[i].wanted.len > 0;
+        test_case(t, cases[i].why);
+        fixture_init(&f, &cases[i].file, 1);
+        EXPECT(t, f.site != NULL);
+        conf_problems_init(&f.conf.problems, &f.conf.arena);
+        if (f.site)
+            site_check_world(f.site, &world, &f.conf.problems);
+        EXPECT_INT(t, f.conf.problems.count, 1 + told); /* behind what postmaster wants */
+        if (told)
+            expect_problem(t, &f, 1, cases[i].wanted);
+        fixture_done(t, &f);
+    }
+}
+
 static struct err
 for_its_owner(void *ctx, struct str path, bool plain, uint32_t *out_mode)
 {
@@ -992,6 +1034,7 @@ manual_page_agrees(struct test *t)
 }
 
 TEST_MAIN({"small site", small_site}, {"large site", large_site}, {"test site", test_site}, {"own domains", own_domains_site}, {"a proxied site", proxied_site},
+          {"says who cannot make Maildirs", says_who_cannot_make_maildirs},
           {"knows whether mail goes to Unix sockets", knows_whether_mail_goes_to_unix_sockets},
           {"bundle is all a role needs", bundle_is_all_a_role_needs}, {"refuses broken sites", refuses_broken_sites},
           {"refuses more addresses than a receiver takes", refuses_more_addresses_than_a_receiver_takes},
