@@ -143,6 +143,17 @@ def test_nodemailer(server, message):
     check_arrival(server, name, content)
 
 
+@pytest.mark.parametrize(("name", "more"), [("send-mail", ["--help"]), ("newaliases", []), ("newaliases", ["-oi"]), ("sendmail", ["-bi"])])
+def test_other_names_of_sendmail(tmp_path, name, more):
+    """BSD's mailwrapper calls what sendmail is with "send-mail"; installers of lists call newaliases, which has nothing to do."""
+    (tmp_path / name).symlink_to(binary())
+    result = subprocess.run([str(tmp_path / name), *more, "-C", "/nonexistent"], stdin=subprocess.DEVNULL, capture_output=True,
+                            text=True, timeout=30, env=dict(os.environ, ASAN_OPTIONS="detect_leaks=0"))
+    assert result.returncode == 0, result
+    assert result.stderr == ""
+    assert result.stdout.startswith("Usage: sendmail") == (more == ["--help"])
+
+
 def test_sendmail(server, message, tmp_path):
     """By its own name, over the daemon's socket; recipients from the header."""
     name, content, plain, _ = message

@@ -39,6 +39,8 @@ static const struct {
     struct str program, verb;
 } other_names[] = {
     { STR("sendmail"), STR("sendmail") },
+    { STR("send-mail"), STR("sendmail") }, /* BSD's mailwrapper(8) says so */
+    { STR("newaliases"), STR("sendmail") },
     { STR("mailq"), STR("mailq") },
 };
 

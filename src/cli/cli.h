@@ -1,5 +1,6 @@
 /*
- * cli - the command line: "postrider VERB ...", one file a verb. Also answers to the names sendmail and mailq.
+ * cli - the command line: "postrider VERB ...", one file a verb. Also answers to the names of
+ * other_names (cli.c), such as sendmail.
  *
  * A verb is a struct verb in its file, and a line in cli.c. Its run() is a fiber in a world of its own and gives the
  * exit code: one of enum exit_code, which are those of sysexits.h because scripts and mail programs know them.

@@ -1,6 +1,6 @@
 /*
  * sendmail - "postrider sendmail", and what answers to the name sendmail: takes a message from a program and hands it
- * over to the daemon, by SMTP over its submission socket.
+ * over to the daemon, by SMTP over its submission socket. Called as newaliases it is sendmail -bi.
  *
  * Until the daemon has said 250 the message is only ours, so nothing here gives up easily: no daemon, a lost
  * connection and every 4xx are tried again for a minute. Then, and when a recipient was refused for good, the
@@ -722,6 +722,7 @@ run(struct rt *rt, int argc, char **argv)
     m->dialog = dialog_on(rt, TERMINAL_ERROR);
     arena_init(&m->arena, rt_mem(rt), 16 << 10, SIZE_MAX);
     map_init(&m->known, rt_mem(rt), rt_random(rt));
+    m->nothing_to_do = argc > 0 && str_eq(cli_base_name(str_from_cstr(argv[0])), S("newaliases"));
     int exit = read_arguments(m, argc, argv, &helped);
     const struct verb *mailq = m->show_queue ? cli_find_verb(S("mailq")) : NULL;
     if (exit == EXIT_WELL && mailq) {
