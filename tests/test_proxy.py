@@ -24,7 +24,8 @@ state {state}
 listen mx          {{ address 127.0.0.1:{port}; proxy from 127.0.0.1 127.0.1.0/24; relay from 127.0.0.0/8 192.0.2.0/24 2001:db8::/64
                       vrfy local; connections 3 per-client }}
 listen mx unproxied {{ address 127.0.0.1:{plain_port} }}
-listen mx told {{ address 127.0.0.1:{told_port}; xclient from 127.0.0.1; relay from 192.0.2.0/24; connections 3 per-client }}
+listen mx told {{ address 127.0.0.1:{told_port}; xclient from 127.0.0.1; relay from 192.0.2.0/24 127.0.0.1
+                  connections 3 per-client }}
 domain local.test {{ mailbox ok; alias postmaster -> ok; deliver maildir {mail}/{{domain}}/{{local}} }}
 route default {{ via 127.0.0.1:{next_port}; tls off }}
 """
@@ -303,6 +304,20 @@ def test_xclient_by_hand(server, address, relays):
     client = address.replace(b"IPV6:", b"").decode() if address != b"[UNAVAILABLE]" else "127.0.0.1"
     [session] = wait_until(lambda: [s for s in server.log_events("session") if s["listener"] == "told" and s["client"] == client])
     assert (session["proxy"], session["name"], session["helo"]) == ("127.0.0.1", "host.told.test", "helo.told.test")
+
+
+def test_xclient_of_nobody_is_no_proxy(server):
+    """Who was said to have no address gets none by further words of it: least of all the proxy's, which may relay."""
+    with Talk(server.values["told_port"]) as talk:
+        talk.wants(220)
+        talk.say(b"EHLO proxy.test\r\n", 250)
+        for words, relays in ((b"PROTO=ESMTP", True), (b"ADDR=[UNAVAILABLE] NAME=[UNAVAILABLE]", False), (b"PROTO=ESMTP", False),
+                              (b"ADDR=192.0.2.200", True), (b"ADDR=[TEMPUNAVAIL]", False), (b"PORT=4711", False)):
+            talk.say(b"XCLIENT " + words + b"\r\n", 220)
+            talk.say(b"EHLO proxy.test\r\n", 250)
+            talk.say(b"MAIL FROM:<a@client.test>\r\n", 250)
+            talk.say(b"RCPT TO:<x@elsewhere.test>\r\n", 250 if relays else 550)
+            talk.say(b"RSET\r\n", 250)
 
 
 def test_xclient_from_others(server):

@@ -92,6 +92,7 @@ struct session {
     bool broken;                 /* nothing can be said any more */
     uint32_t idle_commands, auth_failures, xclients;
     bool helo_told;              /* by XCLIENT: what EHLO says is the proxy's name */
+    bool unknown;                /* by XCLIENT: it has no address; the one we have is the proxy's */
     bool mail_refused;           /* the last MAIL; what follows it may have been sent along */
     bool auth_tried;             /* what follows may be of that */
     uint32_t in_flight;          /* refused since the last MAIL that was taken, and not held against the client */
@@ -679,7 +680,9 @@ run_xclient(struct session *s, struct str args, int64_t until)
     s->client->tls.client_name = (struct str){ 0 }; /* the certificate is the proxy's */
     s->auth_failures = 0;
     take_told(s, &x);
-    h->told(h->ctx, s->client, x.addr == XCLIENT_KEPT || x.addr == XCLIENT_SAID);
+    if (x.addr != XCLIENT_KEPT)
+        s->unknown = x.addr != XCLIENT_SAID;
+    h->told(h->ctx, s->client, !s->unknown);
     const struct reply *refusal = admit(s);
     if (refusal)
         return refusal;

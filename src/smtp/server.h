@@ -137,8 +137,9 @@ struct server_hooks {
      * May be NULL. leave is called once at the end for every client that admit let in. */
     const struct reply *(*admit)(void *ctx, struct server_client *, struct arena *, int64_t until);
     void (*leave)(void *ctx, struct server_client *);
-    /* XCLIENT has put another client in the place of the one that is connected (known: it said from which address), who
-     * is to be admitted next. The hook may change the settings that server_run() was given. NULL: no XCLIENT here. */
+    /* XCLIENT has put another client in the place of the one that is connected (known: its address is not said to be
+     * unavailable, now or by an XCLIENT before), who is to be admitted next. The hook may change the settings that
+     * server_run() was given. NULL: no XCLIENT here. */
     void (*told)(void *ctx, struct server_client *, bool known);
     /* OK and an empty name: there is none. Runs beside the dialog, in a fiber of its own. May be NULL. */
     struct err (*reverse_name)(void *ctx, const struct address *, struct arena *, int64_t until, struct str *out_name);

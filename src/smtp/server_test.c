@@ -1483,11 +1483,16 @@ speaks_for_others(struct peer *p)
     EXPECT_INT(p->t, p->site->told_unknown, 1);
     EXPECT_STR(p->t, p->client.reverse_name, S(""));
     EXPECT_STR(p->t, p->client.helo, S("client.test"));
+    test_case(p->t, "who is not known stays so until an address is said");
+    peer_send(p, S("XCLIENT PROTO=ESMTP\r\n"));
+    peer_begin(p);
+    EXPECT_INT(p->t, p->site->told_unknown, 2);
     test_case(p->t, "no end of clients");
-    for (int i = 0; i < 8; i++) {
+    for (int i = 0; i < 7; i++) {
         peer_send(p, S("XCLIENT ADDR=192.0.2.9\r\n"));
         peer_expect(p, S("220"));
     }
+    EXPECT_INT(p->t, p->site->told_unknown, 2);
     fiber_yield(p->rt);
     fiber_yield(p->rt);
     EXPECT_STR(p->t, p->client.reverse_name, S("host.client.test"));
