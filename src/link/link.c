@@ -33,7 +33,9 @@ struct link {
     struct scope fibers;
     struct list waiters;
     uint32_t last_call;
+    uint32_t asked;      /* calls of ours without a reply, also those whose caller gave up */
     uint32_t unanswered; /* calls of the other side that link_reply() has not answered */
+    struct event fewer_asked;
     size_t users; /* fibers inside link_call() and the like: the link stays until they are out */
     bool open, hello_seen, freeing;
     struct err why;
@@ -162,6 +164,7 @@ link_close(struct link *l, struct err why)
     l->open = false;
     l->why = why;
     end_calls(l);
+    event_wake(l->rt, &l->fewer_asked);
     event_wake(l->rt, &l->to_write);
     event_wake(l->rt, &l->written);
     scope_cancel(&l->fibers);
@@ -202,11 +205,20 @@ run_writer(void *arg)
 
 /* ---- reading ---- */
 
+static void
+call_ended(struct link *l)
+{
+    CHECK(l->asked > 0);
+    l->asked--;
+    event_wake_one(l->rt, &l->fewer_asked);
+}
+
 static struct err
 take_reply(struct link *l, const struct frame *f, struct str body)
 {
-    if ((int32_t)(l->last_call - f->call) < 0) /* call numbers wrap */
+    if (l->asked == 0 || (int32_t)(l->last_call - f->call) < 0) /* call numbers wrap */
         return ERR(ERR_PROTOCOL, "link: a reply to a call that was not made");
+    call_ended(l);
     list_each (node, &l->waiters) {
         struct waiter *w = container_of(node, struct waiter, node);
         if (w->call != f->call)
@@ -381,6 +393,7 @@ link_on_stream(struct stream *stream, const struct link_settings *settings)
     list_init(&l->waiters);
     event_init(&l->to_write);
     event_init(&l->written);
+    event_init(&l->fewer_asked);
     l->in = mem_buffer(rt_mem(rt), READ_BUFFER);
     out_reserve(l, HEADER + 80);
     struct put hello = put_init(l->out, l->out_cap);
@@ -456,6 +469,23 @@ wait_for_room(struct link *l, size_t most, int64_t until)
     return err_is(e) ? e : l->open ? OK : ERR(ERR_CLOSED, "link");
 }
 
+/* The other side takes one call too many for a violation, and its end would be that of all others. */
+static struct err
+call_begin(struct link *l, int64_t until)
+{
+    uint32_t most = l->settings.asked_max ? l->settings.asked_max : LINK_CALLS_MAX;
+    struct err e = OK;
+
+    l->users++;
+    while (l->open && l->asked >= most && !err_is(e))
+        e = event_wait(l->rt, &l->fewer_asked, until);
+    l->users--;
+    if (!err_is(e) && !l->open)
+        e = ERR(ERR_CLOSED, "link");
+    l->asked += !err_is(e);
+    return e;
+}
+
 struct err
 link_call(struct link *l, uint16_t type, struct str body, struct arena *arena, int64_t until, struct str *out_reply)
 {
@@ -468,7 +498,12 @@ link_call_parts(struct link *l, uint16_t type, const struct str *parts, size_t c
 {
     struct waiter w = { .arena = arena };
 
-    TRY(wait_for_room(l, LINK_UNSENT_MAX, until));
+    TRY(call_begin(l, until));
+    struct err room = wait_for_room(l, LINK_UNSENT_MAX, until);
+    if (err_is(room)) {
+        call_ended(l);
+        return room;
+    }
     event_init(&w.answered);
     if (++l->last_call == 0)
         l->last_call = 1;

@@ -15,10 +15,10 @@
  *
  * The fiber that reads a link never waits for anything else: a handler must not suspend; it answers at once, or starts
  * a fiber, or queues. Replies always find room, because a side takes at most `calls_max` unanswered calls from the
- * other, and one that does not read what it asked for is cut off. Writes are gathered: all that was put in one turn
- * leaves in one system call.
+ * other, who waits with further ones, and one that does not read what it asked for is cut off. Writes are gathered: all
+ * that was put in one turn leaves in one system call.
  *
- * Suspends: link_call, link_send (only while too much is unsent), link_flush, link_free.
+ * Suspends: link_call, link_send (this only while too much is unsent), link_flush, link_free.
  */
 #ifndef LINK_LINK_H
 #define LINK_LINK_H
@@ -30,7 +30,7 @@
 enum {
     LINK_VERSION = 1,
     LINK_MESSAGE_MAX = 4 << 20,
-    LINK_CALLS_MAX = 4096,       /* default of calls_max */
+    LINK_CALLS_MAX = 4096,       /* default of calls_max and asked_max */
     LINK_UNSENT_MAX = 1 << 20,   /* link_send() waits while more than this is unsent */
     LINK_REPLIES_MAX = 64 << 20, /* link_reply() closes the link when more is unsent: nobody honest lets it come so far */
 };
@@ -52,7 +52,8 @@ struct link_settings {
     /* False: the message breaks the border's rules; the link closes. Must not suspend. */
     bool (*handle)(void *ctx, struct link *, struct link_message *);
     void (*closed)(void *ctx, struct link *, struct err why); /* once, for an end that we did not ask for; may be NULL */
-    uint32_t calls_max;  /* 0: LINK_CALLS_MAX */
+    uint32_t calls_max;  /* of the other side, unanswered: one more is a violation. 0: LINK_CALLS_MAX */
+    uint32_t asked_max;  /* of ours, unanswered: one more waits. At most what the other side takes. 0: LINK_CALLS_MAX */
     bool takes_handles;  /* control links */
     bool forgets;        /* secrets pass here: what was read and written is overwritten */
 };
@@ -73,8 +74,9 @@ size_t link_unsent(const struct link *);
 /*
  * Sends and waits for the reply, whose body is copied into the arena (which has room for the longest that this border
  * allows, at most LINK_MESSAGE_MAX: a longer one is a violation). ERR_UNKNOWN: the link closed meanwhile, and whether
- * the call took effect cannot be known; ERR_CLOSED: it was closed before, nothing was sent. After ERR_TIMEOUT or
- * ERR_CANCELLED a late reply is dropped.
+ * the call took effect cannot be known; ERR_CLOSED: it was closed before, nothing was sent. While `asked_max` calls
+ * are unanswered, or too much is unsent, it waits before it sends. After ERR_TIMEOUT or ERR_CANCELLED a late reply is
+ * dropped; until it comes, the call counts as unanswered.
  */
 struct err link_call(struct link *, uint16_t type, struct str body, struct arena *, int64_t until, struct str *out_reply);
 /* The same for a body that lies in several places. */

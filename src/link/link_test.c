@@ -14,7 +14,8 @@ struct side {
     struct rt *rt;
     struct link *link;
     size_t notes, closes, handles;
-    uint32_t unanswered;
+    uint32_t unanswered[8];
+    size_t asked; /* how many these are */
     struct err why;
     struct event changed;
     struct handle kept;
@@ -30,7 +31,8 @@ handle_message(void *ctx, struct link *link, struct link_message *m)
         link_reply(link, m->call, m->type, m->body);
         return true;
     case TYPE_NEVER:
-        side->unanswered = m->call;
+        CHECK(side->asked < 8);
+        side->unanswered[side->asked++] = m->call;
         event_wake(side->rt, &side->changed);
         return true;
     case TYPE_NOTE:
@@ -74,6 +76,7 @@ struct world {
     struct arena arena;
     void (*body)(struct world *);
     bool forgets;
+    uint32_t asked_max; /* of a */
 };
 
 static void
@@ -99,6 +102,7 @@ run_pair(struct rt *rt, void *arg)
     struct link_settings a = settings_of(&w->a), b = settings_of(&w->b);
     a.takes_handles = b.takes_handles = true;
     a.forgets = b.forgets = w->forgets;
+    a.asked_max = w->asked_max;
     b.calls_max = 3;
     EXPECT(w->t, !err_is(link_open(rt, pair[0], &a, &w->a.link)));
     EXPECT(w->t, !err_is(link_open(rt, pair[1], &b, &w->b.link)));
@@ -156,8 +160,8 @@ late_reply_body(struct world *w)
 
     struct err e = link_call(w->a.link, TYPE_NEVER, S("x"), &w->arena, within(w->rt, 10 * MILLISECOND), &reply);
     EXPECT_INT(w->t, e.kind, ERR_TIMEOUT);
-    EXPECT(w->t, w->b.unanswered != 0);
-    link_reply(w->b.link, w->b.unanswered, TYPE_NEVER, S("late"));
+    EXPECT_INT(w->t, w->b.asked, 1);
+    link_reply(w->b.link, w->b.unanswered[0], TYPE_NEVER, S("late"));
     EXPECT(w->t, !err_is(link_call(w->a.link, TYPE_ECHO, S("y"), &w->arena, within(w->rt, 5 * SECOND), &reply)));
     EXPECT_STR(w->t, reply, S("y"));
 }
@@ -170,6 +174,7 @@ late_reply_is_dropped(struct test *t)
 
 struct caller {
     struct world *w;
+    int64_t wait; /* 0: without end */
     struct err err;
     bool done;
 };
@@ -180,7 +185,8 @@ run_caller(void *arg)
     struct caller *c = arg;
     struct str reply;
 
-    c->err = link_call(c->w->a.link, TYPE_NEVER, S("x"), &c->w->arena, FOREVER, &reply);
+    int64_t until = c->wait ? within(c->w->rt, c->wait) : FOREVER;
+    c->err = link_call(c->w->a.link, TYPE_NEVER, S("x"), &c->w->arena, until, &reply);
     c->done = true;
 }
 
@@ -192,7 +198,7 @@ cut_body(struct world *w)
 
     scope_init(&scope, w->rt);
     scope_start(&scope, "caller", run_caller, &caller);
-    while (w->b.unanswered == 0)
+    while (w->b.asked == 0)
         EXPECT(w->t, !err_is(event_wait(w->rt, &w->b.changed, within(w->rt, 5 * SECOND))));
     link_free(w->b.link);
     w->b.link = NULL;
@@ -250,6 +256,56 @@ static void
 more_calls_than_allowed_close_the_link(struct test *t)
 {
     with_pair(t, too_many_body);
+}
+
+static void
+wait_until_asked(struct world *w, size_t count)
+{
+    while (w->b.asked < count)
+        if (!EXPECT(w->t, !err_is(event_wait(w->rt, &w->b.changed, within(w->rt, 5 * SECOND)))))
+            return;
+    EXPECT_INT(w->t, w->b.asked, count);
+}
+
+static void
+room_for_calls_body(struct world *w)
+{
+    enum { GIVES_UP, NEVER_SENT = 3, WAITS, CUT, CALLERS };
+    struct caller callers[CALLERS] = { [GIVES_UP] = { .wait = 20 * MILLISECOND }, [NEVER_SENT] = { .wait = 10 * MILLISECOND } };
+    struct scope scope;
+
+    scope_init(&scope, w->rt);
+    for (int i = 0; i < CALLERS; i++) {
+        callers[i].w = w;
+        scope_start(&scope, "caller", run_caller, &callers[i]);
+    }
+    wait_until_asked(w, 3);
+    rt_sleep(w->rt, within(w->rt, 100 * MILLISECOND));
+    test_case(w->t, "a call without its reply counts, whoever gave up");
+    wait_until_asked(w, 3);
+    EXPECT_INT(w->t, callers[GIVES_UP].err.kind, ERR_TIMEOUT);
+    EXPECT_INT(w->t, callers[NEVER_SENT].err.kind, ERR_TIMEOUT);
+    test_case(w->t, "a late reply makes room for one");
+    link_reply(w->b.link, w->b.unanswered[0], TYPE_NEVER, S("late"));
+    wait_until_asked(w, 4);
+    rt_sleep(w->rt, within(w->rt, 10 * MILLISECOND));
+    wait_until_asked(w, 4);
+    EXPECT(w->t, link_is_open(w->b.link) && !callers[WAITS].done && !callers[CUT].done);
+    test_case(w->t, "the end of the link ends the waiting");
+    link_free(w->b.link);
+    w->b.link = NULL;
+    EXPECT(w->t, !err_is(scope_wait(&scope, within(w->rt, 5 * SECOND))));
+    scope_end(&scope);
+    EXPECT_INT(w->t, callers[WAITS].err.kind, ERR_UNKNOWN);
+    EXPECT_INT(w->t, callers[CUT].err.kind, ERR_CLOSED);
+}
+
+static void
+calls_wait_for_those_before(struct test *t)
+{
+    struct world w = { .t = t, .body = room_for_calls_body, .asked_max = 3 };
+
+    EXPECT(t, !err_is(rt_run(run_pair, &w)));
 }
 
 static void
@@ -502,6 +558,7 @@ secrets_are_forgotten(struct test *t)
 TEST_MAIN({ "calls of any length", calls_of_any_length }, { "a late reply is dropped", late_reply_is_dropped },
           { "a link cut in a call says unknown", a_link_cut_in_a_call_says_unknown },
           { "more calls than allowed close the link", more_calls_than_allowed_close_the_link },
+          { "calls wait for those before", calls_wait_for_those_before },
           { "a reply without room closes the link", a_reply_without_room_closes_the_link },
           { "secrets are forgotten", secrets_are_forgotten }, { "handles pass", handles_pass },
           { "handles that cannot be sent end the link", handles_that_cannot_be_sent_end_the_link },
