@@ -110,6 +110,7 @@ REPLY(too_many_refused, 421, "4.7.0", "Too many refused recipients and none acce
 REPLY(start_content, 354, "", "Send the message; end with a line that holds a single dot");
 REPLY(no_valid_recipients, 554, "5.5.1", "No valid recipients; nothing to send the message to");
 REPLY(too_big, 552, "5.3.4", "The message is larger than the SIZE that EHLO named");
+REPLY(envelope_too_big, 552, "5.3.4", "The recipients are too many or too long for one message here; send it in several");
 REPLY(no_space, 452, "4.3.1", "No room to store the message now; try again later");
 REPLY(try_again, 451, "4.3.0", "The message could not be stored now; try again later");
 REPLY(mail_loop, 554, "5.4.6", "Over 100 Received fields: this message goes round in a loop");

@@ -77,7 +77,8 @@ enhanced_codes_agree(struct test *t)
         &reply_closing, &reply_ok, &reply_shutting_down, &reply_talked_ahead, &reply_unknown_command,
         &reply_hello_first,
         &reply_sender_ok, &reply_recipient_ok, &reply_too_many_recipients, &reply_no_valid_recipients, &reply_too_big,
-        &reply_no_space, &reply_try_again, &reply_mail_loop, &reply_vrfy_off, &reply_needs_utf8, &reply_sender_needs_smtputf8,
+        &reply_no_space, &reply_envelope_too_big, &reply_try_again, &reply_mail_loop,
+        &reply_vrfy_off, &reply_needs_utf8, &reply_sender_needs_smtputf8,
     };
 
     for (size_t i = 0; i < sizeof replies / sizeof *replies; i++) {

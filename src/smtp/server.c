@@ -1567,7 +1567,7 @@ content_commit(struct session *s)
     t->has_draft = false; /* in any case: draft_commit ends it */
     struct err e = h->draft_commit(h->ctx, t->draft, &envelope, within(s->rt, s->settings->commit_wait));
     if (err_is(e)) /* UNKNOWN too: it may be stored, and a duplicate is better than a loss */
-        return e.kind == ERR_NO_SPACE ? &reply_no_space : &reply_try_again;
+        return e.kind == ERR_NO_SPACE ? &reply_no_space : e.kind == ERR_LIMIT ? &reply_envelope_too_big : &reply_try_again;
     s->report.messages++;
     s->report.recipients += t->accepted;
     s->idle_commands = 0;

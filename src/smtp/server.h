@@ -179,7 +179,7 @@ struct server_hooks {
     /* expected_size: as the client declared, or 0. ERR_NO_SPACE becomes 452, everything else 451. */
     struct err (*draft_begin)(void *ctx, struct message_id, uint64_t expected_size, int64_t until, void **out_draft);
     struct err (*draft_put)(void *ctx, void *draft, const struct str *parts, size_t count, int64_t until);
-    /* OK: it is on disk. In any case the draft is no more. */
+    /* OK: it is on disk. In any case the draft is no more. ERR_LIMIT: it could never be kept with such recipients (552). */
     struct err (*draft_commit)(void *ctx, void *draft, const struct envelope *, int64_t until);
     void (*draft_abort)(void *ctx, void *draft);
 

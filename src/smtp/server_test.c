@@ -1226,6 +1226,7 @@ reports_trouble(struct peer *p)
         {"commit says no", 0, 0, ERR_IO, STR("354 451")},
         {"commit cannot be known", 0, 0, ERR_UNKNOWN, STR("354 451")},
         {"no room at commit", 0, 0, ERR_NO_SPACE, STR("354 452")},
+        {"more recipients than the spool can ever keep", 0, 0, ERR_LIMIT, STR("354 552")},
     };
 
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)

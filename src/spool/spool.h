@@ -107,9 +107,10 @@ struct spool_ops {
     /*
      * OK: survives power loss, and the draft is no more. An error: it will never be delivered, and the draft is no
      * more; after a write or sync error the process must end (spool.md "Commit"): is_broken(). Waits for the
-     * moment in which recovery learns all ids. ERR_EXISTS: the id turned out to be in use. statuses: NULL (all pending)
-     * or one for each recipient (expanded ones are ended at acceptance). settles: a notice and the end of what it
-     * reports are one record; NULL for ordinary mail.
+     * moment in which recovery learns all ids. ERR_EXISTS: the id turned out to be in use. ERR_LIMIT: such an
+     * envelope does not fit a segment, whatever else there is. statuses: NULL (all pending) or one for each
+     * recipient (expanded ones are ended at acceptance). settles: a notice and the end of what it reports are one record; NULL
+     * for ordinary mail.
      */
     struct err (*commit)(struct draft *, const struct envelope *, const struct recipient_status *statuses,
                          const struct spool_settle *settles, int64_t until);
