@@ -32,6 +32,7 @@ enum {
     SCRATCH_ARENA_MAX = 64 << 20,      /* the members of the largest list; hooks take it, no client */
     TRANSACTION_ARENA_MAX = 4 * LIMIT_RCPT_EXPANDED * (int)(sizeof(struct recipient) + LIMIT_COMMAND_LINE),
     HEADER_ARENA_MAX = 32 << 20,       /* to complete one of LIMIT_HEADER_BYTES */
+    HEADER_UNASKED = 64 << 10,         /* kept to be completed, whatever others hold; more only within the budget */
     OUTPUT_FIRST = 2048,               /* replies gathered in one write; more only for one that is longer */
     LINGER_BYTES = 256 << 10,
 };
@@ -1242,10 +1243,23 @@ run_off(struct session *s, struct str args, int64_t until)
 /* ---- the content ------------------------------------------------------------------------------------------------- */
 
 static void
+header_free(struct session *s)
+{
+    struct transaction *t = &s->transaction;
+
+    mem_free(rt_mem(s->rt), t->own_header, t->header_cap);
+    t->own_header = NULL;
+    t->header_len = t->header_cap = 0;
+    t->completing = false;
+}
+
+/* And what was kept of its header. */
+static void
 draft_drop(struct session *s)
 {
     struct transaction *t = &s->transaction;
 
+    header_free(s);
     if (t->has_draft)
         s->hooks->draft_abort(s->hooks->ctx, t->draft);
     t->has_draft = false;
@@ -1281,7 +1295,7 @@ content_store(struct session *s, const struct content_parts *parts)
     for (; t->completing && i < parts->count; i++) {
         bool found = header_end_feed(&t->header_end, parts->part[i], &len);
         header_keep(s, found ? str_slice(parts->part[i], 0, len) : parts->part[i]);
-        if (!found)
+        if (!found || !t->completing)
             continue;
         struct str body = str_from(parts->part[i], len);
         header_complete(s);
@@ -1299,22 +1313,16 @@ header_keep(struct session *s, struct str part)
 
     if (part.len > t->header_cap - t->header_len) {
         size_t cap = 2 * (t->header_len + part.len);
+        if (cap > 2 * HEADER_UNASKED && is_over_budget(s)) {
+            t->failed = &reply_no_memory_now;
+            draft_drop(s);
+            return;
+        }
         t->own_header = mem_resize(rt_mem(s->rt), t->own_header, t->header_cap, cap);
         t->header_cap = cap;
     }
     memcpy(t->own_header + t->header_len, part.ptr, part.len);
     t->header_len += part.len;
-}
-
-static void
-header_free(struct session *s)
-{
-    struct transaction *t = &s->transaction;
-
-    mem_free(rt_mem(s->rt), t->own_header, t->header_cap);
-    t->own_header = NULL;
-    t->header_len = t->header_cap = 0;
-    t->completing = false;
 }
 
 /* NULL: this one may stand there. */
@@ -1673,7 +1681,6 @@ transaction_end(struct session *s)
     struct arena arena = s->transaction.arena;
 
     draft_drop(s);
-    header_free(s);
     arena_release(&arena);
     s->transaction = (struct transaction){ .arena = arena };
     s->client->busy = false;

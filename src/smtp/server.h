@@ -183,7 +183,7 @@ struct server_hooks {
     struct err (*draft_commit)(void *ctx, void *draft, const struct envelope *, int64_t until);
     void (*draft_abort)(void *ctx, void *draft);
 
-    bool (*over_budget)(void *ctx); /* memory: MAIL, RCPT, DATA and BDAT get 452 4.3.1. May be NULL */
+    bool (*over_budget)(void *ctx); /* memory: MAIL, RCPT, DATA, BDAT and long headers get 452 4.3.1. May be NULL */
     bool (*draining)(void *ctx);    /* 421 instead of the next command outside a transaction. May be NULL */
 
     void (*log_message)(void *ctx, const struct server_client *, const struct server_message *); /* may be NULL */

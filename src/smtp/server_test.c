@@ -1417,6 +1417,66 @@ offers_test(struct test *t)
     in_world(t, offers_what_works);
 }
 
+static void
+send_header(struct peer *p, size_t count)
+{
+    char line[256];
+
+    memset(line, 'x', sizeof line);
+    memcpy(line, "X-Long: ", 8);
+    memcpy(line + sizeof line - 2, "\r\n", 2);
+    for (size_t i = 0; i < count; i++)
+        peer_send(p, str_new(line, sizeof line));
+}
+
+/* What is kept of a header until it is whole. */
+static void
+keeps_headers_within_bounds(struct peer *p)
+{
+    static const struct { const char *why; size_t fields; bool over_budget; struct str codes; } cases[] = {
+        { "a long one", 2000, false, STR("250") },
+        { "a short one while memory is scarce", 40, true, STR("250") },
+        { "a long one while memory is scarce", 2000, true, STR("452") },
+    };
+
+    p->settings.complete = true;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        test_case(p->t, cases[i].why);
+        peer_connect(p);
+        peer_begin(p);
+        peer_begin_message(p);
+        p->site->over_budget = cases[i].over_budget;
+        send_header(p, cases[i].fields);
+        peer_send(p, S("\r\nx\r\n.\r\n"));
+        peer_expect(p, cases[i].codes);
+        p->site->over_budget = false;
+        peer_begin_message(p);
+        peer_send(p, S("Subject: x\r\n\r\nx\r\n.\r\n"));
+        peer_expect(p, S("250"));
+        peer_leave(p);
+    }
+
+    test_case(p->t, "one that is too long goes at once");
+    peer_connect(p);
+    peer_begin(p);
+    peer_begin_message(p);
+    size_t before = mem_in_use(rt_mem(p->rt)), aborted = p->site->aborted;
+    send_header(p, LIMIT_HEADER_BYTES / 256 + 1000);
+    while (p->site->aborted == aborted)
+        fiber_yield(p->rt);
+    EXPECT(p->t, mem_in_use(rt_mem(p->rt)) < before + LIMIT_HEADER_BYTES / 2);
+    peer_send(p, S("\r\nx\r\n.\r\n"));
+    peer_expect(p, S("554"));
+    peer_leave(p);
+    p->settings.complete = false;
+}
+
+static void
+header_memory_test(struct test *t)
+{
+    in_world(t, keeps_headers_within_bounds);
+}
+
 /* XCLIENT: the session of another client, from the greeting on. */
 static void
 speaks_for_others(struct peer *p)
@@ -1660,5 +1720,5 @@ TEST_MAIN({"dialogs", dialogs_test}, {"every command at every point", order_test
           {"10,000 chunks of a byte", tiny_chunks_test}, {"gives up on time", gives_up_test},
           {"minutes apart", minutes_test}, {"tells in time", tells_in_time_test},
           {"a store in trouble", trouble_test}, {"who may enter", door_test}, {"speaks for others", speaks_for_others_test},
-          {"offers what works", offers_test},
+          {"offers what works", offers_test}, {"headers within bounds", header_memory_test},
           {"rests small", rests_small_test}, {"cut at every byte", cuts_test}, {"nonsense", nonsense_test})
