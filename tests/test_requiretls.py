@@ -19,6 +19,7 @@ hostname mx.local.test
 state {state}
 listen mx {{ address 127.0.0.1:{port}; relay from 127.0.0.1 }}
 domain local.test {{ mailbox ok sender; alias postmaster -> sender; deliver maildir {mail}/{{domain}}/{{local}} }}
+domain asked.test {{ recipients verify; relay via smtp://192.0.2.42 }}
 tls {{ certificate {certificates}/good.pem; key {certificates}/good.key }}
 mta-sts off
 route wait.test {{ via smtp://192.0.2.250; tls off }}
@@ -131,6 +132,19 @@ def test_it_is_a_parameter_under_tls_only(world):
         assert client.mail("sender@local.test", ["REQUIRETLS=1"])[0] == 501
         assert client.mail("sender@local.test", ["REQUIRETLS", "REQUIRETLS"])[0] == 501
         assert client.mail("sender@local.test", ["REQUIRETLS"])[0] == 250
+
+
+def test_its_recipients_are_not_asked_for_in_clear(world):
+    """By "recipients verify"; what mail without it asked is remembered, and costs nobody a question."""
+    clear, asked = world["clear"], "RCPT TO:<{}@asked.test>".format
+    clear.answers["RCPT"] = lambda line, _: "550 5.1.1 no" if "known" in line else "250 2.1.5 ok"
+    for name, options, code, is_asked in (("secret", ["REQUIRETLS"], 250, False), ("secret", [], 250, True),
+                                          ("known", [], 550, True), ("known", ["REQUIRETLS"], 550, True)):
+        with session(world["server"]) as client:
+            assert client.mail("sender@local.test", options)[0] == 250
+            assert client.rcpt(f"{name}@asked.test")[0] == code
+        assert (asked(name) in clear.commands) == is_asked, (name, options)
+    del clear.answers["RCPT"]
 
 
 @pytest.mark.parametrize("domain", ["kept.req.test", "dane.req.test", "next.req.test"])

@@ -640,8 +640,9 @@ static const struct setting domain_settings[] = {
                  "new and cur of a Maildir: what would go over it waits, and comes back when it has waited too long")},
     {STR("recipients"), STR("verify | file FILE | any"), SETTING_CUSTOM, .read = read_recipients,
      .help = STR("Who exists behind a gateway, a backup or an LMTP server: ask it and remember, one name a line in a "
-                 "file, or take all and bounce what it refuses. It is asked in clear: where its route says \"tls require\", or "
-                 "the destination asks for TLS by DANE or enforces MTA-STS, all are taken and nobody is asked, but by LMTP")},
+                 "file, or take all and bounce what it refuses. It is asked in clear: for mail with REQUIRETLS, and where its "
+                 "route says \"tls require\", or the destination asks for TLS by DANE or enforces MTA-STS, all are taken and "
+                 "nobody is asked, but by LMTP")},
     {STR("relay"), STR("via smtp://HOST:PORT | mx"), SETTING_CUSTOM, .read = read_relay,
      .help = STR("A gateway hands mail to a host, a backup to the better MX hosts of the domain")},
     {STR("same-as"), STR("DOMAIN"), SETTING_CUSTOM, .read = read_same_as,

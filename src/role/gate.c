@@ -3,12 +3,12 @@
  *
  * ADMIT   address, u32 sessions a client may have  ->  u16 code (0: welcome), enhanced, text
  * LEAVE   address
- * VERIFY  forward-path  ->  as ADMIT; 0: the next hop takes it
+ * VERIFY  forward-path, whether its mail must be encrypted (REQUIRETLS)  ->  as ADMIT; 0: the next hop takes it
  * AUTH, AUTH_STEP, SPEND, BANS: role/gate_users.h
  *
  * Recipients of a `recipients verify` domain are asked of its next hop by RCPT, from the null sender, without a
  * message; those of a backup, of the MX hosts that are preferred over us. The answer is kept: an hour if good, five
- * minutes if bad. It is asked in clear: where the route or the destination wants mail to be encrypted, all recipients are taken
+ * minutes if bad. It is asked in clear: where the mail, the route or the destination wants encryption, all recipients are taken
  * instead; of a destination that is remembered for five minutes. Where it cannot be known what the destination wants, it is not
  * asked and nobody is taken unseen: that is as if the next hop did not answer. While it does not, an old good answer counts for a
  * week, so that a gateway goes on while the host behind it is down. One that kept us waiting in vain is left alone for half a
@@ -531,14 +531,14 @@ run_question(void *arg)
     mem_free(rt_mem(g->role->rt), q, sizeof *q);
 }
 
-/* The question names sender and recipient as the mail does, and goes in clear: where the route forbids that, it is not asked. LMTP
- * stays in the house. */
+/* The question names sender and recipient as the mail does, and goes in clear: where the mail or its route forbids that, it is not
+ * asked. LMTP stays in the house. */
 static bool
-may_ask_in_clear(const struct gate *g, struct str address)
+may_ask_in_clear(const struct gate *g, struct str address, bool require_tls)
 {
     const struct route *route = site_route(g->role->site, domain_of(address));
 
-    return route->kind == ROUTE_LMTP || (route->tls != ROUTE_TLS_REQUIRE && route->tls != ROUTE_TLS_VERIFY);
+    return route->kind == ROUTE_LMTP || (!require_tls && route->tls != ROUTE_TLS_REQUIRE && route->tls != ROUTE_TLS_VERIFY);
 }
 
 static bool
@@ -546,6 +546,7 @@ verify(struct gate *g, struct peer *peer, struct link_message *m)
 {
     struct take t = take_init(m->body);
     struct str address = take_bytes(&t, LIMIT_PATH);
+    bool require_tls = take_bool(&t);
 
     if (m->call == 0 || !take_end(&t) || address.len == 0)
         return false;
@@ -557,7 +558,7 @@ verify(struct gate *g, struct peer *peer, struct link_message *m)
     }
     const struct directory_route *route = directory_route(g->role->site->directory, domain_of(address));
     enum probed known = known_of_hop(g, route, address);
-    if (!may_ask_in_clear(g, address) || known == NOT_IN_CLEAR) {
+    if (!may_ask_in_clear(g, address, require_tls) || known == NOT_IN_CLEAR) {
         answer_code(g, peer->serial, m->call, 250);
         return true;
     }

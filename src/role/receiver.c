@@ -382,9 +382,10 @@ rcpt(void *ctx, const struct server_client *client, const struct rcpt_request *r
         return;
     }
     if (v.answer == DIRECTORY_VERIFY) {
-        unsigned char memory[4 + LIMIT_PATH];
+        unsigned char memory[4 + LIMIT_PATH + 1];
         struct put p = put_init(memory, sizeof memory);
         put_bytes(&p, v.recipients[0].address);
+        put_u8(&p, request->mail->require_tls);
         CHECK(!p.full);
         out->reply = ask_gate(s, BORDER_VERIFY, put_str_so_far(&p), &reply_cannot_verify, arena, until);
     }
