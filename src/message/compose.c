@@ -303,17 +303,27 @@ is_signed(struct str header)
     return false;
 }
 
+/* "From : me@host.example" is a field, as RFC 5322 section 4.5 still has it. */
+static struct str
+without_mbox_line(struct str header)
+{
+    struct header_field field;
+    struct str rest = header;
+
+    if ((!str_starts(header, S("From ")) && !str_starts(header, S(">From "))) || header_take(&rest, &field))
+        return header;
+    return str_from(header, str_find_byte(header, '\n') + 1);
+}
+
 void
 compose_header(struct text *t, struct str *message, const struct compose_origin *o, struct mem *mem)
 {
     struct header_field field;
     struct arena work;
     bool has_from = false, has_date = false, has_id = false;
-    struct str rest = *message;
+    struct str rest = without_mbox_line(*message);
     size_t room = DOMAINS_SIZE;
 
-    if (str_starts(rest, S("From ")) || str_starts(rest, S(">From ")))
-        rest = str_from(rest, str_find_byte(rest, '\n') + 1);
     bool qualifies = o->domain.len > 0 && !is_signed(rest);
     arena_init(&work, mem, 512, 8 * message->len + (64 << 10));
     while (header_take(&rest, &field)) {
@@ -355,8 +365,7 @@ compose_next_recipient(struct compose_recipients *r, struct arena *arena, struct
 
     if (!r->started) {
         r->started = true;
-        if (str_starts(r->header, S("From ")) || str_starts(r->header, S(">From ")))
-            r->header = str_from(r->header, str_find_byte(r->header, '\n') + 1);
+        r->header = without_mbox_line(r->header);
         for (struct str rest = r->header; header_take(&rest, &field);)
             r->resent |= names_recipients(field.name, true);
         r->fields = r->header;

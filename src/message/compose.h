@@ -43,7 +43,7 @@ void compose_put(struct text *, const struct compose *);
 /*
  * A message with a header: its fields without Bcc and Resent-Bcc (unless kept), and with From, Date and Message-ID where
  * they are missing; then the empty line. Addresses without a domain get the origin's, unless a signature (DKIM) may cover them.
- * *message is left at the body. A "From " line of mbox is dropped; lines end with CRLF. The text needs
+ * *message is left at the body. A "From " line of mbox is dropped, "From :" is none; lines end with CRLF. The text needs
  * compose_header_size().
  */
 void compose_header(struct text *, struct str *message, const struct compose_origin *, struct mem *);

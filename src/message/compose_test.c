@@ -209,6 +209,8 @@ completes_headers(struct test *t)
               "Message-ID: <00000000000000000000000001@host.example>\r\n\r\n"), STR("just text\n"), STR("") },
         { "mbox line", STR("From x Thu Jan 1\nFrom: x@y.ex\nDate: now\nMessage-ID: <1>\nTo: a@b.ex\n\nb"),
           STR("From: x@y.ex\r\nDate: now\r\nMessage-ID: <1>\r\nTo: a@b.ex\r\n\r\n"), STR("b"), STR("a@b.ex") },
+        { "no mbox line", STR("From : x@y.ex\nDate: now\nMessage-ID: <1>\nTo: a@b.ex\n\nb"),
+          STR("From : x@y.ex\r\nDate: now\r\nMessage-ID: <1>\r\nTo: a@b.ex\r\n\r\n"), STR("b"), STR("a@b.ex") },
         { "resent",
           STR("Resent-To: r@s.ex\nResent-Bcc: t@u.ex\nFrom: x@y.ex\nDate: now\nMessage-ID: <1>\nTo: a@b.ex\n\nb"),
           STR("Resent-To: r@s.ex\r\nFrom: x@y.ex\r\nDate: now\r\nMessage-ID: <1>\r\nTo: a@b.ex\r\n\r\n"), STR("b"),
