@@ -1,6 +1,8 @@
 """Bad input against the whole daemon: clear answers, bounded memory, and no role ends because of it."""
+import contextlib
 import pathlib
 import re
+import resource
 import socket
 import threading
 import time
@@ -375,6 +377,25 @@ def test_wrong_frames_close_the_link_and_nothing_else(server, why, data):
         except (ConnectionResetError, BrokenPipeError):
             pass  # closed, as it should
     wait_until(lambda: server.figures() is not None, what="an answer")
+
+
+def test_local_programs_may_not_be_too_many(server):
+    """They share a role with the users who submit, and its sessions: these have room whatever those do."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+
+    def knock():
+        local = crowd.enter_context(socket.socket(socket.AF_UNIX))
+        local.settimeout(20)
+        local.connect(str(server.state / "submission.sock"))
+        return local.recv(1000)
+
+    with contextlib.ExitStack() as crowd:
+        for _ in range(1000):  # LIMIT_SESSIONS_LOCAL
+            assert knock().startswith(b"220")
+        assert knock().startswith(b"421 4.3.2 ")
+    with contextlib.ExitStack() as crowd:
+        wait_until(lambda: knock().startswith(b"220"), what="room again")
+    still_serves(server)
 
 
 def test_local_programs_may_be_hostile_too(server):

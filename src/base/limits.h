@@ -42,6 +42,7 @@ enum {
     LIMIT_AUTH_FAILURES        = 5,     /* in a session; then 421 */
     LIMIT_RCPT_REFUSED         = 20,    /* with none accepted; then 421 */
     LIMIT_SESSIONS             = 10000, /* of a receiver */
+    LIMIT_SESSIONS_LOCAL       = 1000,  /* of these, by programs of this machine */
     LIMIT_SESSIONS_PER_CLIENT  = 50,    /* IPv4 address or IPv6 /64; then 421 4.7.0 */
     LIMIT_LISTEN_ADDRESSES     = 64,    /* of all listeners together */
     LIMIT_LISTENER_NAME        = 63,

@@ -50,7 +50,7 @@ struct front { /* what a listener shows to its clients */
 struct receiver {
     struct role *role;
     struct door doors[LISTENERS_MAX];
-    size_t door_count, sessions, drafts;
+    size_t door_count, sessions, local_sessions, drafts;
     struct scope accepting, talking;
     struct asker checker;
     struct dns checker_dns;    /* behind the cache */
@@ -688,6 +688,7 @@ run_session(void *arg)
     mem_free(rt_mem(r->role->rt), s->own_header, sizeof *s->own_header);
     login_done(&s->login);
     list_remove(&s->node);
+    r->local_sessions -= !s->door->site;
     if (--r->sessions == 0)
         event_wake(r->role->rt, &r->role->changed); /* it may be what a drain waits for */
     mem_free(rt_mem(r->role->rt), s, sizeof *s);
@@ -700,8 +701,10 @@ start_session(struct door *door, struct stream *stream, const struct address *pe
 {
     struct receiver *r = door->r;
     struct session *s;
+    bool local = !door->site;
 
-    if (!fiber_room(r->role->rt)) { /* an old kernel bounds how many stacks there can be */
+    /* An old kernel bounds how many stacks there can be; and no program of this machine keeps users out, who share this role. */
+    if (!fiber_room(r->role->rt) || (local && r->local_sessions >= LIMIT_SESSIONS_LOCAL)) {
         size_t written;
         stream_write_now(stream, S("421 4.3.2 Too many sessions here at the moment; try again in a few minutes\r\n"), &written);
         stream_close(stream);
@@ -715,6 +718,7 @@ start_session(struct door *door, struct stream *stream, const struct address *pe
     s->client.local = address_unmap(stream_local(stream));
     list_push_back(&r->open, &s->node);
     r->sessions++;
+    r->local_sessions += local;
     scope_start(&r->talking, "session", run_session, s);
 }
 
