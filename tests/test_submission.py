@@ -37,6 +37,7 @@ domain local.test {{
     alias   postmaster -> anna
     alias   team -> anna, bob
     alias   info -> bob
+    alias   many -> include:{place}/many
     subaddress +
     deliver maildir {mail}/{{domain}}/{{local}}
 }}
@@ -64,6 +65,7 @@ class Site(Postrider):
         folder.mkdir(parents=True, exist_ok=True)
         make_certificate(folder, "mx")
         make_client_certificate(folder)
+        (folder / "many").write_text("anna@local.test\n" + "".join(f"m{i}@elsewhere.test\n" for i in range(9999)))
         self.ports = {"587": free_port(), "465": free_port()}
         super().__init__(folder, config, place=folder, start=self.ports["587"], at_once=self.ports["465"], recipients=recipients,
                          **values)
@@ -494,6 +496,11 @@ SENDERS = [
     (USER, USER, b"From: " + b"a" * 1024 + b"@local.test", (550, "5.6.0")),
     (USER, USER, b"From: " + b",\r\n ".join([b"anna@local.test"] * 100), 250),  # LIMIT_AUTHORS
     (USER, USER, b"From: " + b",\r\n ".join([b"anna@local.test"] * 101), (550, "5.6.0")),
+    # A list is looked up anew each time, and stands for 10,000; with 20,000 it is enough.
+    (USER, USER, b"From: " + b", ".join([b"many@local.test"] * 2), 250),
+    (USER, USER, b"From: " + b", ".join([b"many@local.test"] * 3), (550, "5.6.0")),
+    (USER, "many@local.test", b"From: " + b", ".join([b"many@local.test"] * 2), (550, "5.6.0")),
+    (USER, USER, b"From: many@local.test\r\nSender: anna@local.test", 250),
     (USER, "anna@laptop", b"From: anna@local.test", (501, "5.1.8")),
     ("carol@local.test", "info@local.test", b"From: anyone@granted.test", 250),
     ("carol@local.test", "info@local.test", b"From: boss@granted.test\r\nSender: carol@local.test", 250),

@@ -132,6 +132,15 @@ login_step(struct login *l, const struct server_client *client, struct str respo
 
 /* ---- whom a user may send as ---- */
 
+enum { MANY = 256 };
+
+void
+login_begin_message(struct login *l)
+{
+    l->counted = false;
+    l->looked_up = 0;
+}
+
 /* Mail for this address comes to him. */
 static bool
 is_his(const struct login *l, struct str user, struct str address)
@@ -144,9 +153,10 @@ is_his(const struct login *l, struct str user, struct str address)
            directory_route(l->role->site->directory, str_from(address, at + 1))->kind != DIRECTORY_ROUTE_NONE;
 }
 
-/* Nobody else's address is asked of a gateway here: what leads to him, the directory knows. */
+/* Nobody else's address is asked of a gateway here: what leads to him, the directory knows. After a long list it is the turn of
+ * others. */
 static bool
-leads_to(const struct login *l, const struct server_client *client, struct str user, struct path path)
+leads_to(struct login *l, const struct server_client *client, struct str user, struct path path)
 {
     struct directory_query query = { path, true, &client->local };
     struct directory_verdict v;
@@ -158,16 +168,23 @@ leads_to(const struct login *l, const struct server_client *client, struct str u
     for (size_t i = 0; i < v.count && !found; i++)
         found = v.recipients[i].origin != RECIPIENT_EXPANDED && is_his(l, user, v.recipients[i].address);
     arena_done(&work);
+    l->looked_up += v.count;
+    if (v.count > MANY)
+        fiber_yield(l->role->rt);
     return found;
 }
 
 const struct reply *
-login_may_send(const struct login *l, const struct server_client *client, struct path path, struct arena *arena)
+login_may_send(struct login *l, const struct server_client *client, struct path path, struct arena *arena)
 {
     struct str address = path_text(path, arena), same = with_ascii_domain(address, arena);
     struct str user = with_ascii_domain(client->user, arena);
 
-    if (is_his(l, user, same) || sasl_may_send_as(l->senders, l->sender_count, same) || leads_to(l, client, user, path))
+    if (is_his(l, user, same) || sasl_may_send_as(l->senders, l->sender_count, same))
+        return NULL;
+    if (l->looked_up > 2 * LIMIT_RCPT_EXPANDED) /* a From that names a list again and again would have the time of all others */
+        return &reply_lists_of_authors;
+    if (leads_to(l, client, user, path))
         return NULL;
     return reply_make(arena, 550, "5.7.1", "<%.*s>: that address is not yours; you are logged in as %.*s", STR_ARG(address),
                       STR_ARG(client->user));

@@ -21,6 +21,7 @@ struct login {          /* of one session */
     struct str *senders;
     size_t sender_count;
     bool counted;       /* the message at hand is */
+    size_t looked_up;   /* whom its senders and authors stand for, also those that came twice */
 };
 void login_init(struct login *, struct role *);
 void login_done(struct login *);
@@ -32,8 +33,10 @@ void login_start(struct login *, const struct server_client *, struct str mechan
 void login_step(struct login *, const struct server_client *, struct str response, struct arena *, int64_t until,
                 struct auth_answer *out);
 
-/* NULL: he may. */
-const struct reply *login_may_send(const struct login *, const struct server_client *, struct path, struct arena *);
+/* At MAIL. */
+void login_begin_message(struct login *);
+/* NULL: he may. Suspends for a moment where the address stands for many. */
+const struct reply *login_may_send(struct login *, const struct server_client *, struct path, struct arena *);
 /* NULL: the address has a domain that means something beyond the sender's own network, or here: RFC 6409 section 6.2. */
 const struct reply *login_check_domain(const struct login *, struct path, struct arena *);
 /* Counts a recipient, and with the first one the message. NULL: he may. */

@@ -222,7 +222,7 @@ mail(void *ctx, const struct server_client *client, const struct mail_request *r
     struct session *s = ctx;
 
     (void)until;
-    s->login.counted = false;
+    login_begin_message(&s->login);
     if (str_is_absent(client->user) || path_is_null(request->reverse_path))
         return NULL;
     const struct reply *refusal = login_check_domain(&s->login, request->reverse_path, arena);

@@ -134,6 +134,7 @@ extern const struct reply reply_too_many_refused;    /* 421 */
 extern const struct reply reply_start_content;       /* 354 */
 extern const struct reply reply_no_valid_recipients; /* 554 */
 extern const struct reply reply_too_big;             /* 552 */
+extern const struct reply reply_lists_of_authors;
 extern const struct reply reply_envelope_too_big;    /* 552 */
 extern const struct reply reply_no_space;            /* 452 */
 extern const struct reply reply_try_again;           /* 451 */
