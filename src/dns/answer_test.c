@@ -423,7 +423,7 @@ believes_no_answer_that_is_not_one(struct test *t)
         EXPECT_INT(t, dns_answer_take(&take, &arena, &b), cases[i].ok);
         arena_reset(&arena);
     }
-    struct dns_answer bogus = { .status = DNS_NOTHING, .security = DNS_BOGUS, .type = DNS_MX, .canonical = STR("a.example") };
+    struct dns_answer bogus = { .status = DNS_NODATA, .security = DNS_BOGUS, .type = DNS_MX, .canonical = STR("a.example") };
     unsigned char memory[1024];
     struct put put = put_init(memory, sizeof memory);
     test_case(t, "bogus, and yet an answer");
