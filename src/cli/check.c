@@ -161,14 +161,16 @@ default_gateway(void *ctx, uint8_t family)
     return check_find_gateway(table, family);
 }
 
-/* As far as its permission bits say: what the file system itself thinks is seen when the daemon starts. */
+/* As far as its permission bits say: what the file system itself thinks is seen when the daemon starts. We may be in more groups than
+ * that; whom root becomes is in his own alone. */
 static struct err
 writable_by(struct machine *m, struct str path, uint32_t uid, uint32_t gid)
 {
     struct host_file file;
 
     TRY(host_stat(m->rt, path, within(m->rt, 10 * SECOND), &file));
-    uint32_t bit = uid == file.uid ? 0200 : gid == file.gid ? 0020 : 0002;
+    uint32_t others = uid == host_my_uid(m->rt) ? 0022 : 0002;
+    uint32_t bit = uid == file.uid ? 0200 : gid == file.gid ? 0020 : others;
     return file.is_dir && (uid == 0 || (file.mode & bit)) ? OK : ERR(ERR_DENIED, NULL);
 }
 

@@ -722,7 +722,7 @@ run(struct rt *rt, int argc, char **argv)
     m->dialog = dialog_on(rt, TERMINAL_ERROR);
     arena_init(&m->arena, rt_mem(rt), 16 << 10, SIZE_MAX);
     map_init(&m->known, rt_mem(rt), rt_random(rt));
-    m->nothing_to_do = argc > 0 && str_eq(cli_base_name(str_from_cstr(argv[0])), S("newaliases"));
+    bool aliases = argc > 0 && str_eq(cli_base_name(str_from_cstr(argv[0])), S("newaliases"));
     int exit = read_arguments(m, argc, argv, &helped);
     const struct verb *mailq = m->show_queue ? cli_find_verb(S("mailq")) : NULL;
     if (exit == EXIT_WELL && mailq) {
@@ -731,7 +731,7 @@ run(struct rt *rt, int argc, char **argv)
         exit = mailq->run(rt, m->config.len ? 3 : 1, words);
     } else if (exit == EXIT_WELL && m->show_queue) {
         exit = cli_fail(&verb_sendmail, EXIT_UNAVAILABLE, "the queue cannot be shown by this build");
-    } else if (exit == EXIT_WELL && !helped && !(m->nothing_to_do && m->words.count == 0)) {
+    } else if (exit == EXIT_WELL && !helped && !aliases && !(m->nothing_to_do && m->words.count == 0)) {
         exit = find_daemon(m);
         if (exit == EXIT_WELL)
             exit = m->talk ? talk(m) : send_message(m);

@@ -1511,17 +1511,18 @@ static void
 check_maildirs(const struct site *site, const struct site_world *w, struct conf_problems *problems)
 {
     struct directory_domain_info info;
+    const struct directory_route *before = NULL, *route = NULL;
 
-    for (const struct domain *at = NULL; w->makes_in && directory_next(site->directory, &at, &info);) {
-        const struct directory_route *route = info.route;
-        if (route->kind != DIRECTORY_ROUTE_MAILDIR || !str_is_absent(info.same_as))
+    for (const struct domain *at = NULL; w->makes_in && directory_next(site->directory, &at, &info); before = route) {
+        route = info.route;
+        if (route->kind != DIRECTORY_ROUTE_MAILDIR || route == before || !str_is_absent(info.same_as)) /* it has many names */
             continue;
         struct str base = load_mail_base(route->maildir), user = str_is_absent(route->user) ? S("") : route->user;
         if (str_starts(str_from(route->maildir, base.len), S("/{domain}/")) || w->makes_in(w->ctx, user, base))
             continue;
         conf_warn(problems, route->where,
-                  "the user who delivers%s%.*s%s can make no Maildirs in \"%.*s\", so mail would wait: let them begin with "
-                  "\"%.*s/{domain}/\", where the server makes what is missing, or give that user the directory",
+                  "the user who delivers%s%.*s%s can make no Maildirs in \"%.*s\", so mail for who has none there would wait: let "
+                  "them begin with \"%.*s/{domain}/\", where the server makes what is missing, or make them for that user",
                   user.len ? ", \"" : "", STR_ARG(user), user.len ? "\"," : "", STR_ARG(base), STR_ARG(base));
     }
 }

@@ -936,12 +936,18 @@ says_who_cannot_make_maildirs(struct test *t)
         { "no Maildirs", { STR("/m"), STR(GOOD "domain a.example { mailbox x; deliver lmtp:/var/mail/lmtp }\n") }, STR("") },
         { "in the base", { STR("/m"), STR(GOOD "domain a.example { mailbox x; deliver maildir /var/mail/{local} }\n"
                                                "domain b.example { same-as a.example }\n") },
-          STR("/m:2:31: warning: the user who delivers can make no Maildirs in \"/var/mail\", so mail would wait: let them begin "
-              "with \"/var/mail/{domain}/\", where the server makes what is missing, or give that user the directory") },
+          STR("/m:2:31: warning: the user who delivers can make no Maildirs in \"/var/mail\", so mail for who has none there would "
+              "wait: let them begin with \"/var/mail/{domain}/\", where the server makes what is missing, or make them for that "
+              "user") },
         { "not all of a name",
           { STR("/m"), STR(GOOD "domain a.example { mailbox x; deliver maildir /var/mail/{domain}-{local} user u }\n") },
-          STR("/m:2:31: warning: the user who delivers, \"u\", can make no Maildirs in \"/var/mail\", so mail would wait: let them "
-              "begin with \"/var/mail/{domain}/\", where the server makes what is missing, or give that user the directory") },
+          STR("/m:2:31: warning: the user who delivers, \"u\", can make no Maildirs in \"/var/mail\", so mail for who has none there "
+              "would wait: let them begin with \"/var/mail/{domain}/\", where the server makes what is missing, or make them for "
+              "that user") },
+        { "two names", { STR("/m"), STR(GOOD "domain a.example b.example { mailbox x; deliver maildir /var/mail/{local} }\n") },
+          STR("/m:2:41: warning: the user who delivers can make no Maildirs in \"/var/mail\", so mail for who has none there would "
+              "wait: let them begin with \"/var/mail/{domain}/\", where the server makes what is missing, or make them for that "
+              "user") },
     };
     struct fixture f;
 

@@ -703,7 +703,7 @@ start_session(struct door *door, struct stream *stream, const struct address *pe
     struct session *s;
     bool local = !door->site;
 
-    /* An old kernel bounds how many stacks there can be; and no program of this machine keeps users out, who share this role. */
+    /* An old kernel bounds how many stacks there can be; and programs of this machine share this role's sessions with users. */
     if (!fiber_room(r->role->rt) || (local && r->local_sessions >= LIMIT_SESSIONS_LOCAL)) {
         size_t written;
         stream_write_now(stream, S("421 4.3.2 Too many sessions here at the moment; try again in a few minutes\r\n"), &written);

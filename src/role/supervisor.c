@@ -971,14 +971,24 @@ tell_ready_in_part(struct supervisor *s)
     rt_notify_ready(s->rt, text_str(&text));
 }
 
-/*
- * All roles are, or can be: whose one Maildir cannot be made is not to be stopped by a service manager, time and again, for want of
- * being ready. Without the store there is no server.
- */
+/* Each is ready, or has ended again and again and is one without which mail comes in, waits, and goes elsewhere. */
+static bool
+can_do_without(const struct supervisor *s)
+{
+    list_each (node, &s->processes) {
+        struct process *p = container_of(node, struct process, node);
+        bool needed = p->kind != ROLE_MAILBOX && p->kind != ROLE_FETCH;
+        if (p->generation == s->generation && !p->ready && (needed || p->restarts < RELOAD_TRIES))
+            return false;
+    }
+    return true;
+}
+
+/* Whose one Maildir cannot be made is not to be stopped by a service manager, time and again, for want of being ready. */
 static void
 become_ready(struct supervisor *s)
 {
-    while (!s->stop_asked && (s->reloading || !all_have_tried(s)))
+    while (!s->stop_asked && (s->reloading || !can_do_without(s)))
         event_wait(s->rt, &s->changed, FOREVER);
     if (!s->stop_asked && !all_ready(s, s->generation))
         tell_ready_in_part(s);

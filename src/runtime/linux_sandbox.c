@@ -233,7 +233,8 @@ static const struct {
     { SANDBOX_CONNECT, SCMP_SYS(socket), 0, UINT64_MAX, AF_INET },
     { SANDBOX_CONNECT, SCMP_SYS(socket), 0, UINT64_MAX, AF_INET6 },
     { SANDBOX_CONNECT_UNIX, SCMP_SYS(socket), 0, UINT64_MAX, AF_UNIX },
-    { SANDBOX_CONNECT, SCMP_SYS(socketpair), 0, UINT64_MAX, AF_UNIX }, /* libcurl wakes itself by one */
+    /* libcurl wakes itself by one; an end of a pair of datagrams could send to any Unix socket of datagrams */
+    { SANDBOX_CONNECT, SCMP_SYS(socketpair), 1, 0xf, SOCK_STREAM },
 };
 
 static bool

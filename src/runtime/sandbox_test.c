@@ -235,7 +235,7 @@ static const struct attempt attempts[] = {
     { "makes a socket where it may", NULL, SANDBOX_CONNECT, false, make_a_socket, ALLOWED, 0 },
     { "makes no Unix socket even there", NULL, SANDBOX_CONNECT | SANDBOX_FILES, false, make_a_unix_socket, REFUSED, 0 },
     { "makes one where it may", NULL, SANDBOX_CONNECT | SANDBOX_CONNECT_UNIX, false, make_a_unix_socket, ALLOWED, 0 },
-    { "makes none for that word alone", NULL, SANDBOX_ACCEPT, false, make_a_unix_socket, 256 + SIGSYS, 0 },
+    { "makes none for that word alone", NULL, SANDBOX_CONNECT_UNIX, false, make_a_unix_socket, 256 + SIGSYS, 0 },
     { "makes no raw socket even there", NULL, SANDBOX_CONNECT, false, make_a_raw_socket, 256 + SIGSYS, 0 },
     { "makes no directory", NULL, SANDBOX_CONNECT, false, make_a_directory, 256 + SIGSYS, 0 },
     { "starts no process", NULL, SANDBOX_FILES | SANDBOX_CONNECT, false, start_a_process, 256 + SIGSYS, 0 },

@@ -117,7 +117,7 @@ REPLY(mail_loop, 554, "5.4.6", "Over 100 Received fields: this message goes roun
 REPLY(header_too_big, 554, "5.6.0", "The header is over 1 MiB; an empty line should have ended it");
 REPLY(author_unreadable, 550, "5.6.0", "The From or Sender of the message holds what is no address");
 REPLY(too_many_authors, 550, "5.6.0", "The From of the message names more than 100 people");
-REPLY(lists_of_authors, 550, "5.6.0", "The From of the message names lists with over 20000 members in all");
+REPLY(lists_of_authors, 550, "5.6.0", "The sender and authors of this message stand for over 20000 members of lists in all");
 REPLY(bdat_syntax, 501, "5.5.4", "Say BDAT size or BDAT size LAST; where this chunk ends cannot be known, so closing");
 REPLY(bdat_too_big, 552, "5.3.4", "This chunk is far larger than the SIZE that EHLO named; closing");
 REPLY(bdat_word, 501, "5.5.4", "Behind the size only LAST may follow; the chunk was dropped");

@@ -32,7 +32,7 @@ enum {
     SCRATCH_ARENA_MAX = 64 << 20,      /* the members of the largest list; hooks take it, no client */
     TRANSACTION_ARENA_MAX = 4 * LIMIT_RCPT_EXPANDED * (int)(sizeof(struct recipient) + LIMIT_COMMAND_LINE),
     HEADER_ARENA_MAX = 32 << 20,       /* to complete one of LIMIT_HEADER_BYTES */
-    HEADER_UNASKED = 64 << 10,         /* kept to be completed, whatever others hold; more only within the budget */
+    HEADER_UNASKED = 64 << 10,         /* kept to be completed, whatever others hold; twice that is only asked for within the budget */
     OUTPUT_FIRST = 2048,               /* replies gathered in one write; more only for one that is longer */
     LINGER_BYTES = 256 << 10,
 };
