@@ -382,6 +382,24 @@ def test_a_word_too_early_says_nothing_of_a_mailbox(tmp_path, word):
         assert rcpt_codes(server, ["anna@inside.test"]) == [250]
 
 
+def test_who_cannot_be_told_of_a_mailbox_has_none_beyond_ascii(tmp_path):
+    """A next hop without SMTPUTF8: the mail could not be delivered, today or ever, and the client hears it at RCPT."""
+    site = ("hostname mx.local.test\nstate {state}\nlisten mx {{ address 127.0.0.1:{port} }}\n"
+            "domain inside.test {{ recipients verify; relay via smtp://127.0.0.1:{inside} }}\n")
+
+    def code(server):
+        with smtplib.SMTP("127.0.0.1", server.port, local_hostname="client.test", timeout=60) as client:
+            client.ehlo()
+            client.mail("a@client.test", ["SMTPUTF8"])
+            client.command_encoding = "utf-8"
+            return client.rcpt("größe@inside.test")[0]
+    with ScriptedServer() as inside, Postrider(tmp_path / "without", config=site, inside=inside.port) as server:
+        assert code(server) == 550
+        assert not [line for line in inside.commands if not line.isascii()], inside.commands
+    with ScriptedServer(extensions=("SMTPUTF8",)) as inside, Postrider(tmp_path / "with", config=site, inside=inside.port) as server:
+        assert code(server) == 250
+
+
 ZONE = """$ORIGIN backup.test.
 $TTL 60
 @ SOA ns hostmaster 1 3600 600 86400 60

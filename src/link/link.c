@@ -501,7 +501,8 @@ link_call_parts(struct link *l, uint16_t type, const struct str *parts, size_t c
     TRY(call_begin(l, until));
     struct err room = wait_for_room(l, LINK_UNSENT_MAX, until);
     if (err_is(room)) {
-        call_ended(l);
+        if (l->asked > 0) /* replies to what was answered long ago may have taken it away */
+            call_ended(l);
         return room;
     }
     event_init(&w.answered);

@@ -125,6 +125,13 @@ static const struct {
       CONVERT_TO_7BIT, CONVERT_NEEDED,
       STR("Content-Type: multipart/a; boundary=b\r\n\r\n--b\r\nContent-Type: text/plain\r\n--b\r\n"
           "Content-Transfer-Encoding: quoted-printable\r\n\r\n=E4\r\n--b--") },
+    { "a boundary with a quote in it, beside 8-bit bytes",
+      STR("Content-Type: multipart/a; boundary=b\"; c=\"\xe4\"\r\n\r\n--b\"\r\n\r\nx\r\n--b\"--\r\n"), CONVERT_TO_7BIT,
+      CONVERT_NEEDED,
+      STR("Content-Type: multipart/a; boundary=b\"; c=\"_\"\r\n\r\n--b\"\r\n\r\nx\r\n--b\"--\r\n") },
+    { "a bare CR behind a type",
+      STR("Content-Type: message/rfc822\rx\r\n\r\nSubject: \xe4\r\n\r\na\r\n"), CONVERT_TO_7BIT, CONVERT_NEEDED,
+      STR("Content-Type: message/rfc822 x\r\n\r\nSubject: =?unknown-8bit?Q?=E4?=\r\n\r\na\r\n") },
     { "garbage ends a header", STR("Subject: a\r\nno field\xe4\r\n\r\nb\r\n"), CONVERT_TO_7BIT, CONVERT_NEEDED,
       STR("Subject: a\r\nMIME-Version: 1.0\r\nContent-Type: text/plain; charset=unknown-8bit\r\n"
           "Content-Transfer-Encoding: quoted-printable\r\n\r\nno field=E4\r\n\r\nb\r\n") },

@@ -280,12 +280,18 @@ is_somebody_else(struct question *q, const struct client *client)
 static bool
 dialog(struct question *q, struct client *client)
 {
+    struct str recipient = recipient_of(q);
     bool asked = false;
 
-    return !err_is(client_greeting(client, &q->arena, &q->reply)) && q->reply.code == 220 &&
-           !err_is(client_hello(client, &q->arena, &q->reply)) && q->reply.code / 100 == 2 && is_somebody_else(q, client) &&
-           client_can_say(recipient_of(q)) &&
-           !err_is(client_probe(client, recipient_of(q), &q->arena, &asked, &q->reply)) && asked;
+    if (err_is(client_greeting(client, &q->arena, &q->reply)) || q->reply.code != 220 ||
+        err_is(client_hello(client, &q->arena, &q->reply)) || q->reply.code / 100 != 2 || !is_somebody_else(q, client) ||
+        !client_can_say(recipient))
+        return false;
+    if (!str_is_ascii(recipient) && !client_has(client_features(client), CLIENT_SMTPUTF8)) {
+        q->reply.code = 550; /* it cannot even be told of that mailbox: RFC 6531 section 3.5 */
+        return true;
+    }
+    return !err_is(client_probe(client, recipient, &q->arena, &asked, &q->reply)) && asked;
 }
 
 /* One question to one server, and its words. */

@@ -97,7 +97,8 @@ struct spool_ops {
     /* Waits for commits under way, ends recovery early. All drafts have ended before. */
     void (*close)(struct spool *, int64_t until);
 
-    /* ERR_EXISTS: the id is in use. ERR_NO_SPACE: expected_size does not fit beside the reserve. */
+    /* ERR_EXISTS: the id is in use. ERR_NO_SPACE: expected_size does not fit beside the reserve. All of it is not kept from others:
+     * put and commit may give ERR_NO_SPACE yet. */
     struct err (*begin)(struct spool *, struct message_id, uint64_t expected_size, int64_t until, struct draft **out);
     /* The same for a notice of ours, which may use the reserve: its commit ends what it reports. */
     struct err (*begin_notice)(struct spool *, struct message_id, uint64_t expected_size, int64_t until, struct draft **out);

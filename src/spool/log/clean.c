@@ -6,7 +6,8 @@
  * headers say so, and that is synced before anything relies on it. DONE marks in it are said again only while a segment
  * that may hold an ACCEPT or STATE of theirs is in use. Which one: the oldest, whose DONE marks are free, unless half
  * of it lives or space presses; then the deadest, which takes the least of what is left. Since space in use is over
- * twice what lives when cleaning begins, the deadest is always worth it.
+ * twice what lives when cleaning begins, the deadest is always worth it. One that has a block that cannot be read is passed over
+ * for an hour. Nothing is freed before recovery has shown all that lives.
  */
 #include "spool/log/log.h"
 
@@ -313,7 +314,9 @@ restate(struct spool *sp, struct message_id id, struct segment *from, int64_t un
     struct err e;
 
     arena_init(&arena, sp->mem, 16 << 10, SIZE_MAX / 2);
-    do { /* until nothing changed while we read; content that was moved to the end of the log is not moved again */
+    /* Until nothing changed while we read. Content that was moved to the end of the log is not moved again: until a STATE names it
+     * nothing counts it as living, but only the keeper moves any, and meanwhile it frees no other segment than `from`. */
+    do {
         arena_reset(&arena);
         e = restate_once(sp, id, from, &r, &arena, until);
     } while (e.kind == ERR_BUSY);
@@ -869,7 +872,8 @@ keep_once(struct spool *sp, bool *out_did, int64_t until)
 
     *out_did = false;
     TRY(quarantine_all(sp, until));
-    TRY(space_look(sp, until));
+    if (space_look(sp, until).kind == ERR_CANCELLED) /* anything else keeps nothing from being cleaned */
+        return ERR(ERR_CANCELLED, "clean spool");
     TRY(keep_free(sp, out_did, until));
     if (!sp->ordered) /* what recovery could not show may need any segment */
         return OK;
@@ -908,6 +912,7 @@ give_up_hope(struct spool *sp)
     sp->starved = false;
     sp->hopeless = true;
     event_wake(sp->rt, &sp->work);
+    event_wake(sp->rt, &sp->written); /* a lazy settle that stands in the queue now is not waited for */
 }
 
 void
@@ -926,7 +931,8 @@ keeper_run(void *arg)
             text_put(&text, S("the spool could not be cleaned: "));
             err_text(e, &text);
             spool_report(sp, (struct spool_report){ .what = text_str(&text) });
-            give_up_hope(sp);
+            if (!choose_victim(sp)) /* else the next one may give */
+                give_up_hope(sp);
             e = rt_sleep(sp->rt, within(sp->rt, SECOND));
         } else if (!did && sp->starved) {
             give_up_hope(sp);

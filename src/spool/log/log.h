@@ -244,7 +244,7 @@ struct spool {
     struct slab message_slab;
     struct list by_order, unsorted;  /* of messages: order.c */
     struct message *last_listed;     /* or NULL */
-    bool ordered;                    /* unsorted is empty, and stays so */
+    bool ordered;                    /* unsorted is empty, and stays so: recovery has shown all that lives */
     struct list elsewhere;           /* struct elsewhere */
     struct list drafts;
     struct list fresh;               /* oldest first */
