@@ -37,6 +37,7 @@ ELSEWHERE = {
     "CONTENT_INLINE": "src/spool/log/log_test.c",
     "REPLY_LINE": "src/smtp/reply_test.c",  # what we say ourselves
     "SESSIONS": "tests/test_scale.py",      # with POSTRIDER_FULL=1
+    "SESSIONS_LOCAL": "tests/test_hostile.py",
     "AUTH_LINE": "src/smtp/server_tls_test.c",
     "AUTH_FAILURES": "src/smtp/server_tls_test.c",
     "AUTH_MESSAGE": "src/role/border_test.c",  # between roles; on the wire AUTH_LINE comes first

@@ -286,23 +286,25 @@ def test_domains_that_share_a_host_have_policies_of_their_own(world):
 
 def test_a_sender_without_its_supervisor_begins_nothing_new(world, tmp_path):
     """Two domains of one host have policies of their own: what is to go by the second is not begun when the first is cut off."""
-    with ScriptedServer({"GREETING": ScriptedServer.STALL}, host=STALLS, port=25) as host:
-        server = Postrider(tmp_path, config=SITE.replace("4s", "60s"), certificates=world["certificates"],
-                           anchors=world["folder"] / "nsd/anchors").start()
-        roles = []
-        try:
-            start_message(server, "x@cut-a.sts.test", "x@cut-b.sts.test")
-            wait_until(lambda: host.sessions == 1, 60, "the first group's connection")
+    server = Postrider(tmp_path, config=SITE.replace("4s", "60s"), certificates=world["certificates"],
+                       anchors=world["folder"] / "nsd/anchors").start()
+    roles = []
+    try:
+        message = start_message(server, "x@cut-a.sts.test", "x@cut-b.sts.test")
+        fates(server, message)  # nobody is there; but now where both go is known, and they go together
+        with ScriptedServer({"GREETING": ScriptedServer.STALL}, host=STALLS, port=25) as host:
+            server.cli("queue", "retry", message, "--config", str(server.config_path))
+            wait_until(lambda: host.sessions > 0, 60, "the first group's connection")
             roles = list(server.role_pids().values())
             server.process.kill()
             server.process.wait()
             server.process = None
             wait_until(lambda: not any(is_alive(pid) for pid in roles), 60, "the end of all roles")
-        finally:
-            server.kill()
-            for pid in filter(is_alive, roles):
-                os.kill(pid, signal.SIGKILL)
-        assert not server.crashes() and host.sessions == 1
+            assert not server.crashes() and host.sessions == 1
+    finally:
+        server.kill()
+        for pid in filter(is_alive, roles):
+            os.kill(pid, signal.SIGKILL)
 
 
 def test_a_smarthosts_own_policy(world):

@@ -477,6 +477,83 @@ who_does_not_read_its_replies_is_cut_off(struct test *t)
     EXPECT(t, !err_is(rt_run(run_deaf, t)));
 }
 
+struct asker {
+    struct side *side;
+    struct arena arena;
+    struct err err;
+    bool done;
+};
+
+static void
+run_asker(void *arg)
+{
+    struct asker *a = arg;
+    struct str reply;
+
+    a->err = link_call(a->side->link, TYPE_ECHO, S("x"), &a->arena, FOREVER, &reply);
+    a->done = true;
+    event_wake(a->side->rt, &a->side->changed);
+}
+
+static void
+write_frame(struct stream *peer, uint16_t flags, uint32_t call, size_t len)
+{
+    static char frame[LINK_HEADER + LIMIT_FRAME_BODY], body[LIMIT_FRAME_BODY];
+    struct put p = put_init(frame, sizeof frame);
+
+    frame_put(&p, TYPE_ECHO, flags, call, str_new(body, len));
+    CHECK(!err_is(stream_write(peer, put_str_so_far(&p), FOREVER)));
+}
+
+/* It answers a call a second time, while the next one waits for room behind replies that it does not read; then it goes. */
+static void
+run_answering_twice(struct rt *rt, void *arg)
+{
+    struct test *t = arg;
+    struct side side = { .rt = rt };
+    struct asker first = { .side = &side }, second = { .side = &side };
+    struct handle pair[2];
+    struct stream *peer;
+    struct scope scope;
+
+    event_init(&side.changed);
+    scope_init(&scope, rt);
+    arena_init(&first.arena, rt_mem(rt), 512, 4096);
+    arena_init(&second.arena, rt_mem(rt), 512, 4096);
+    EXPECT(t, !err_is(stream_pair(rt, pair)));
+    struct link_settings settings = settings_of(&side);
+    EXPECT(t, !err_is(link_open(rt, pair[0], &settings, &side.link)));
+    EXPECT(t, !err_is(stream_from_handle(rt, pair[1], &peer)));
+    EXPECT(t, !err_is(stream_write(peer, S(HELLO), FOREVER)));
+    scope_start(&scope, "first", run_asker, &first);
+    fiber_yield(rt);
+    write_frame(peer, LINK_REPLY, 1, 0);
+    while (!first.done)
+        CHECK(!err_is(event_wait(rt, &side.changed, within(rt, 5 * SECOND))));
+    for (int i = 0; i < 40; i++)
+        write_frame(peer, 0, 1, LIMIT_FRAME_BODY);
+    for (int64_t until = within(rt, 5 * SECOND); link_unsent(side.link) <= LINK_UNSENT_MAX && rt_now(rt) < until;)
+        fiber_yield(rt);
+    EXPECT(t, link_unsent(side.link) > LINK_UNSENT_MAX);
+    scope_start(&scope, "second", run_asker, &second);
+    fiber_yield(rt);
+    write_frame(peer, LINK_REPLY, 1, 0);
+    stream_close(peer);
+    while (!second.done)
+        CHECK(!err_is(event_wait(rt, &side.changed, within(rt, 5 * SECOND))));
+    EXPECT(t, !err_is(first.err) && second.err.kind == ERR_CLOSED);
+    scope_end(&scope);
+    link_free(side.link);
+    arena_done(&first.arena);
+    arena_done(&second.arena);
+}
+
+static void
+who_answers_twice_ends_no_more_than_his_link(struct test *t)
+{
+    EXPECT(t, !err_is(rt_run(run_answering_twice, t)));
+}
+
 /* ---- secrets ---- */
 
 enum { SECRET = 3 * LIMIT_FRAME_BODY, MARK = 64, PIECE = 64 << 10 };
@@ -563,4 +640,5 @@ TEST_MAIN({ "calls of any length", calls_of_any_length }, { "a late reply is dro
           { "secrets are forgotten", secrets_are_forgotten }, { "handles pass", handles_pass },
           { "handles that cannot be sent end the link", handles_that_cannot_be_sent_end_the_link },
           { "who does not read its replies is cut off", who_does_not_read_its_replies_is_cut_off },
+          { "who answers twice ends no more than his link", who_answers_twice_ends_no_more_than_his_link },
           { "hostile peers end their link and nothing else", hostile_peers_end_their_link_and_nothing_else })
