@@ -98,6 +98,37 @@ header_skip_cfws(struct str *s)
     }
 }
 
+struct str
+header_take_token(struct str *s)
+{
+    size_t len = 0;
+
+    header_skip_cfws(s);
+    while (len < s->len && !byte_is_space(s->ptr[len]) && !str_has_byte(S("()<>@,;:\\\"/[]?=\r\n\0"), s->ptr[len]))
+        len++;
+    struct str token = str_slice(*s, 0, len);
+    *s = str_from(*s, len);
+    return token;
+}
+
+struct str
+header_take_parameter(struct str *s)
+{
+    struct str rest = *s;
+
+    (void)header_take_token(&rest);
+    header_skip_cfws(&rest);
+    if (str_take_byte(&rest, '=')) {
+        header_skip_cfws(&rest);
+        if (str_starts(rest, S("\"")))
+            rest = str_from(rest, header_skip_enclosed(rest, 0));
+    }
+    size_t len = s->len - rest.len + str_find_byte(rest, ';');
+    struct str parameter = str_slice(*s, 0, len);
+    *s = str_from(*s, len + 1);
+    return parameter;
+}
+
 static char
 safe_byte(char c, bool utf8)
 {

@@ -116,19 +116,6 @@ mime_has_odd_boundary(const struct mime *m)
     return m->has_odd_boundary;
 }
 
-static struct str
-take_token(struct str *s)
-{
-    size_t len = 0;
-
-    header_skip_cfws(s);
-    while (len < s->len && !byte_is_space(s->ptr[len]) && !str_has_byte(S("()<>@,;:\\\"/[]?=\r\n\0"), s->ptr[len]))
-        len++;
-    struct str token = str_slice(*s, 0, len);
-    *s = str_from(*s, len);
-    return token;
-}
-
 /* A parameter's value, into `out`. Boundaries with characters that want quotes come without: up to the ";" then. */
 static void
 take_value(struct str *s, struct text *out)
@@ -154,16 +141,16 @@ parse_boundary(struct mime *m, struct str params)
 {
     char name_memory[32];
 
+    str_cut(&params, ';');
     while (params.len) {
-        str_cut(&params, ';');
-        struct str name = take_token(&params);
-        header_skip_cfws(&params);
-        if (!str_take_byte(&params, '='))
+        struct str param = header_take_parameter(&params), name = header_take_token(&param);
+        header_skip_cfws(&param);
+        if (!str_take_byte(&param, '='))
             continue;
         struct text value = text_init(m->boundary_value, sizeof m->boundary_value);
         struct text ignored = text_init(name_memory, sizeof name_memory);
         bool wanted = str_eq_nocase(name, S("boundary")) || str_eq_nocase(name, S("boundary*0"));
-        take_value(&params, wanted ? &value : &ignored);
+        take_value(&param, wanted ? &value : &ignored);
         if (wanted && !value.full && value.len > 0) {
             m->boundary = str_trim_end(text_str(&value)); /* a boundary cannot end with a space: RFC 2046 5.1.1 */
             return;
@@ -182,7 +169,7 @@ parse_type(struct mime *m, struct str value)
         { STR("delivery-status"), MIME_FIELDS },  { STR("disposition-notification"), MIME_FIELDS },
         { STR("tracking-status"), MIME_FIELDS },  { STR("feedback-report"), MIME_FIELDS },
     };
-    struct str type = take_token(&value);
+    struct str type = header_take_token(&value);
 
     header_skip_cfws(&value);
     if (m->entity.has_type)
@@ -190,7 +177,7 @@ parse_type(struct mime *m, struct str value)
     m->entity.has_type = true;
     if (!str_take_byte(&value, '/'))
         return; /* no such type: as good as text/plain, RFC 2045 section 5.2 */
-    struct str subtype = take_token(&value);
+    struct str subtype = header_take_token(&value);
     m->entity.class = str_eq_nocase(type, S("text")) ? MIME_TEXT : MIME_OTHER;
     if (str_eq_nocase(type, S("multipart"))) {
         m->is_multipart = true;
@@ -215,7 +202,7 @@ parse_encoding(struct mime *m, struct str value)
         { STR("binary"), MIME_BINARY }, { STR("quoted-printable"), MIME_QUOTED_PRINTABLE },
         { STR("base64"), MIME_BASE64 },
     };
-    struct str name = take_token(&value);
+    struct str name = header_take_token(&value);
 
     if (m->entity.encoding != MIME_UNSAID)
         return;

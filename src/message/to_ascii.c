@@ -243,17 +243,10 @@ static void
 convert_parameters(struct folder *f, struct str value, char *room)
 {
     while (value.len) {
-        size_t len = 0;
-        bool quoted = false;
-        for (; len < value.len && (quoted || value.ptr[len] != ';'); len++) {
-            if (value.ptr[len] == '"')
-                quoted = !quoted;
-            else if (value.ptr[len] == '\\' && quoted)
-                len++;
-        }
-        struct str item = str_trim(str_slice(value, 0, len));
-        bool more = len < value.len;
-        value = str_from(value, len + 1);
+        size_t len = value.len;
+        struct str item = header_take_parameter(&value);
+        bool more = item.len < len;
+        item = str_trim(item);
         struct str rest = item, name = str_trim(str_cut(&rest, '=')), content = str_trim(rest);
         rest = S("");
         if (content.len && content.ptr[0] == '"') {
@@ -262,7 +255,7 @@ convert_parameters(struct folder *f, struct str value, char *room)
             content = str_is_ascii(inside) ? inside : without_quoted_pairs(inside, false, false, room);
         }
         f->space = true;
-        bool boundary = str_eq_nocase(name, S("boundary")); /* one whose quotes stand oddly ends at the ";" for some */
+        bool boundary = str_eq_nocase(name, S("boundary")); /* parts are told apart by its very bytes */
         if (str_is_ascii(content) || !is_parameter_name(name) || boundary) {
             fold_put(f, item);
         } else {
