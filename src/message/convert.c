@@ -54,6 +54,8 @@ struct convert {
     size_t field_len;
     bool field_spilled;        /* longer than FIELD_MAX: it goes on as it comes */
     bool field_cr;             /* such a one: a CR is held back, an LF may follow */
+    struct mime *types[2];     /* to see whether a converted field says the same; made when they are needed */
+    bool mid_line;             /* of the header, what went out last ends no line: the message may end so */
     char field_substitute;     /* such a one: for its 8-bit bytes */
 
     bool in_body;              /* of an entity with this action */
@@ -196,6 +198,15 @@ mend_line(char *bytes, size_t len)
 
 /* ---- header fields ---- */
 
+static bool
+is_same_type(struct convert *c, struct str field, struct str other)
+{
+    for (int i = 0; i < 2; i++)
+        if (!c->types[i])
+            c->types[i] = mime_new(c->arena);
+    return mime_is_same_type(c->types[0], c->types[1], field, other);
+}
+
 /* The field at hand is whole: it goes out, as it is or converted, or not at all. */
 static void
 end_field(struct convert *c, uint32_t entity)
@@ -211,9 +222,14 @@ end_field(struct convert *c, uint32_t entity)
     } else if (is_ascii_wanted(c) && !str_is_ascii(field)) {
         struct text *out = pending_begin(c);
         to_ascii_field(out, field, c->field + FIELD_MAX);
+        if (str_eq_nocase(name, S("Content-Type")) && !is_same_type(c, field, text_str(out))) {
+            out->len = 0; /* garbage, or words in an order that nobody writes: each byte stays where it is */
+            to_ascii_bytes(out, field, to_ascii_substitute(field));
+        }
         c->pending = text_str(out);
     }
     c->field_len = 0;
+    c->mid_line = c->pending.len > 0 && !str_ends(c->pending, S("\n"));
 }
 
 static void
@@ -226,6 +242,9 @@ put_new_fields(struct convert *c, uint32_t entity, struct str empty_line, struct
     unsigned needs = needs_of(c->needs, entity);
     enum action action = action_for(needs, c->to);
 
+    if (c->mid_line)
+        text_put(out, S("\r\n"));
+    c->mid_line = false;
     if (keeps_label(action)) {
         /* Without an empty line the fields that we give the message within would be this header's, and so would a line that
          * was no field before its 8-bit bytes were gone. */
@@ -458,6 +477,7 @@ copy_field(struct convert *c, struct text *out)
             byte = c->field_substitute;
         if (!c->field_cr)
             text_put_byte(out, byte);
+        c->mid_line = byte != '\n';
         c->piece.bytes = str_from(c->piece.bytes, 1);
     }
     return c->piece.bytes.len == 0;
@@ -524,7 +544,7 @@ spill_field(struct convert *c)
     mend_line(c->field, c->field_len);
     c->pending = str_new(c->field, c->field_len);
     c->field_len = 0;
-    c->field_spilled = true;
+    c->field_spilled = c->mid_line = true;
     c->piece.starts = false;
 }
 

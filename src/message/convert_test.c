@@ -132,6 +132,11 @@ static const struct {
     { "a boundary behind a value with a quote in it",
       STR("Content-Type: multipart/a; c=d\"\xe4; boundary=b\r\n\r\n--b\r\n\r\nx\r\n--b--\r\n"), CONVERT_TO_7BIT, CONVERT_NEEDED,
       STR("Content-Type: multipart/a; c*0*=unknown-8bit''d%22%E4; boundary=b\r\n\r\n--b\r\n\r\nx\r\n--b--\r\n") },
+    { "a header that ends within a field",
+      STR("Content-Type: message/rfc822\r\nContent-Transfer-Encoding: binary\r\n\r\nSubject: \xe4\r\nX: y"), CONVERT_TO_7BIT,
+      CONVERT_NEEDED,
+      STR("Content-Type: message/rfc822\r\nMIME-Version: 1.0\r\nContent-Transfer-Encoding: 7bit\r\n\r\n"
+          "Subject: =?unknown-8bit?Q?=E4?=\r\nX: y\r\n") },
     { "a bare CR behind a type",
       STR("Content-Type: message/rfc822\rx\r\n\r\nSubject: \xe4\r\n\r\na\r\n"), CONVERT_TO_7BIT, CONVERT_NEEDED,
       STR("Content-Type: message/rfc822 x\r\n\r\nSubject: =?unknown-8bit?Q?=E4?=\r\n\r\na\r\n") },

@@ -424,6 +424,25 @@ keep_value(struct mime *m, struct str text, bool starts, bool ends)
     m->field_cr &= !ends;
 }
 
+static void
+read_type(struct mime *m, struct str field)
+{
+    begin_entity(m, true, false);
+    m->field = FIELD_TYPE;
+    for (bool starts = true; field.len > 0; starts = false)
+        keep_value(m, str_cut(&field, '\n'), starts, true);
+    end_field(m);
+}
+
+bool
+mime_is_same_type(struct mime *a, struct mime *b, struct str field, struct str other)
+{
+    read_type(a, field);
+    read_type(b, other);
+    return a->entity.class == b->entity.class && a->is_multipart == b->is_multipart && a->is_message == b->is_message &&
+           a->is_digest == b->is_digest && str_eq(a->boundary, b->boundary);
+}
+
 /* Gives the next bytes of a line that is known, up to its end. `starts`: of the line. */
 static void
 give_line(struct mime *m, struct str *s, bool starts)

@@ -55,6 +55,9 @@ struct mime *mime_new(struct arena *);
 bool mime_next(struct mime *, struct str *bytes, struct mime_piece *out);
 /* No more bytes come: gives what was held back, piece by piece, then false. */
 bool mime_end(struct mime *, struct mime_piece *out);
+/* Two Content-Type fields, each with its name, say the same of what an entity is and where its parts are. Two struct mime that are
+ * used for nothing else are their memory. */
+bool mime_is_same_type(struct mime *, struct mime *, struct str field, struct str other);
 /* The entity whose MIME_HEADER_END was the last to come. */
 const struct mime_entity *mime_entity(const struct mime *);
 /* What was seen so far: a multipart or message deeper than LIMIT_MIME_DEPTH, taken for a part without parts; a boundary
