@@ -1,5 +1,6 @@
 """Reload under load, and roles that die: no session dropped, nothing lost, nobody else suffers."""
 import collections
+import concurrent.futures
 import contextlib
 import json
 import os
@@ -285,6 +286,29 @@ def test_a_suspect_that_waits_for_its_turn_follows_its_mailbox(tmp_path):
             os.kill(pid, signal.SIGCONT)
         server.wait_until_empty()
         assert server.mails() == [] and len(server.mails("other")) == 1
+
+
+def test_when_a_reload_is_said_to_be_done_no_former_receiver_accepts(tmp_path):
+    def has_started(generation):
+        states = [role["state"] for role in server.status()["roles"] if role["generation"] == generation]
+        return len(states) > 1 and set(states) == {"running"}  # the store is the first of it
+
+    with Postrider(tmp_path, SITE, more="") as server, concurrent.futures.ThreadPoolExecutor() as pool:
+        second = free_port()
+        server.write_config(SITE, more=f"listen mx second {{ address 127.0.0.1:{second} }}")
+        reload(server)
+        receiver = server.role_pids()["receiver 0"]
+        server.write_config(SITE, more="")
+        os.kill(receiver, signal.SIGSTOP)
+        try:
+            reloading = pool.submit(reload, server)
+            wait_until(lambda: has_started(3), what="the new generation")
+            assert not reloading.done(), "said to be done while a former receiver listens"
+        finally:
+            os.kill(receiver, signal.SIGCONT)
+        reloading.result(60)
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", second), timeout=10)
 
 
 def test_a_mailbox_that_was_removed_returns_only_its_own_mail(tmp_path):

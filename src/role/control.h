@@ -3,7 +3,7 @@
  *
  * Supervisor to role, in this order before GO: SETUP, BUNDLE (in parts), LISTENER, DIR, TICKETS, CERTIFICATE, USERS, PEER; later
  * PEER, DRAIN, STOP, CERTIFICATE and USERS when files have changed, TRY before a reload, and BUNDLE again to the store, which alone swaps settings. Role to
- * supervisor: READY, then UNLINKED, and calls of the console. Handles come with LISTENER, DIR and PEER, one each (two for
+ * supervisor: READY, then UNLINKED, CLOSED, and calls of the console. Handles come with LISTENER, DIR and PEER, one each (two for
  * a peer that signs), and with CERTIFICATE, TRY and USERS.
  */
 #ifndef ROLE_CONTROL_H
@@ -32,6 +32,7 @@ enum control_type {
                             struct tls_ticket_key; a new generation goes on with those of the one before */
     CONTROL_USERS,       /* to the gate: the users file, anew when it changed; without a handle: there is none */
     CONTROL_SECRET,      /* to a sender. A file's path, and what is in it: how we log in by some route */
+    CONTROL_CLOSED,      /* of a receiver that was told DRAIN or STOP: it accepts no more connections */
     CONTROL_LOST,        /* to the store: a sender or mailbox died. u8 kind, u32 index, generation, status (child_wait()) */
 };
 

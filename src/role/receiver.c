@@ -15,6 +15,7 @@
 #include "policy/directory.h"
 #include "role/ask.h"
 #include "role/border.h"
+#include "role/control.h"
 #include "role/login.h"
 #include "role/role.h"
 #include "runtime/log.h"
@@ -1000,6 +1001,7 @@ run(struct role *role)
     if (open_doors(r))
         role_wait_for_end(role);
     scope_end(&r->accepting);
+    link_post(role->control, CONTROL_CLOSED, S(""));
     /* A drain lets every session go on; only a stop, or the supervisor's deadline, ends them. */
     while (r->sessions > 0 && !role->stopping)
         if (event_wait(role->rt, &role->changed, FOREVER).kind == ERR_CANCELLED)

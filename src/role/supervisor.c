@@ -392,7 +392,7 @@ wait_for_end(struct process *p)
 static void
 forget_life(struct process *p)
 {
-    p->linked = p->ready = p->users_denied = false;
+    p->linked = p->ready = p->closed = p->users_denied = false;
     p->users_unopened = OK;
     supervisor_drop_ties(p);
     if (p->control)
@@ -776,6 +776,25 @@ put_what_has_not_started(const struct supervisor *s, struct text *out)
                     "which has not waits. Another reload takes the place of this one.\n"));
 }
 
+/* Who hears that the new configuration is in force may connect at once, and is to find it so: the former receivers go first. */
+static void
+close_former_doors(struct supervisor *s, int64_t until)
+{
+    bool open;
+
+    do {
+        open = false;
+        list_each (node, &s->processes) {
+            struct process *p = container_of(node, struct process, node);
+            bool receives = p->kind == ROLE_RECEIVER || p->kind == ROLE_SUBMISSION;
+            if (!receives || p->generation == s->generation)
+                continue;
+            tell_end(p, false);
+            open |= p->child && !p->closed;
+        }
+    } while (open && !s->stopping && !err_is(event_wait(s->rt, &s->changed, until)));
+}
+
 static enum reload_answer
 reload(struct supervisor *s, struct text *out_text)
 {
@@ -807,6 +826,8 @@ reload(struct supervisor *s, struct text *out_text)
             text_put(out_text, S("the server is stopping\n"));
         if (answer == RELOAD_INCOMPLETE)
             put_what_has_not_started(s, out_text);
+        if (answer == RELOAD_DONE)
+            close_former_doors(s, until);
         scope_start(&s->fibers, "drain", run_drain, drain);
         if (answer == RELOAD_INCOMPLETE)
             log_plain(s, LOG_ERROR, "configuration-reloaded-in-part");
@@ -887,6 +908,11 @@ handle_from_role(void *ctx, struct link *link, struct link_message *m)
         for (size_t i = 0; i < p->report_len; i++)
             p->report[i] = m->body.ptr[i];
         p->ready = true;
+        event_wake(s->rt, &s->changed);
+        return true;
+    }
+    if (m->type == CONTROL_CLOSED) {
+        p->closed = true;
         event_wake(s->rt, &s->changed);
         return true;
     }

@@ -32,6 +32,7 @@ struct process {
     bool linked;    /* its control link takes peers */
     bool ready;     /* it said so */
     bool draining, stopping;
+    bool closed;    /* it said that it accepts no more connections */
     struct err users_unopened; /* for this gate the users file could not be, so: if it is there, again soon */
     bool users_denied;         /* and it is not for use: the gate has none */
     bool ended;     /* this life: `status` says how */
