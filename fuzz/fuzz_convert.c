@@ -3,7 +3,7 @@
  *
  * Aims at: message/convert.c message/to_ascii.c message/mime.c
  * Seeds:   message/convert_test.c mime-mikel-mail/ mime-mail-parser/ mime-mime4j/ bounces-sisimai/
- * Longest: 4096
+ * Longest: 9000
  * Test:    2700 runs
  * Choices: 3 bytes in front
  *

@@ -53,6 +53,7 @@ struct convert {
     char *field;               /* the header field at hand, as it may come in pieces; then room to unquote */
     size_t field_len;
     bool field_spilled;        /* longer than FIELD_MAX: it goes on as it comes */
+    bool field_dropped;        /* such a one, in whose place there is another */
     bool field_cr;             /* such a one: a CR is held back, an LF may follow */
     struct mime *types[2];     /* to see whether a converted field says the same; made when they are needed */
     bool mid_line;             /* of the header, what went out last ends no line: the message may end so */
@@ -207,17 +208,30 @@ is_same_type(struct convert *c, struct str field, struct str other)
     return mime_is_same_type(c->types[0], c->types[1], field, other);
 }
 
+static struct str
+field_name(const struct convert *c)
+{
+    struct str field = str_new(c->field, c->field_len);
+
+    return str_trim_end(str_slice(field, 0, str_find_byte(field, ':')));
+}
+
+/* The field at hand is a label that put_new_fields() gives anew. */
+static bool
+is_replaced(const struct convert *c, uint32_t entity)
+{
+    return !keeps_label(action_of(c, entity)) && str_eq_nocase(field_name(c), S("Content-Transfer-Encoding"));
+}
+
 /* The field at hand is whole: it goes out, as it is or converted, or not at all. */
 static void
 end_field(struct convert *c, uint32_t entity)
 {
-    struct str field = str_new(c->field, c->field_len);
-    bool replaced = !keeps_label(action_of(c, entity));
-    struct str name = str_trim_end(str_slice(field, 0, str_find_byte(field, ':')));
+    struct str field = str_new(c->field, c->field_len), name = field_name(c);
 
     mend_line(c->field, c->field_len);
     c->pending = field;
-    if (replaced && str_eq_nocase(name, S("Content-Transfer-Encoding"))) {
+    if (is_replaced(c, entity)) {
         c->pending = S("");
     } else if (is_ascii_wanted(c) && !str_is_ascii(field)) {
         struct text *out = pending_begin(c);
@@ -275,12 +289,15 @@ convert_line(struct convert *c)
     struct str line = str_new(c->field, c->field_len);
     size_t start = 0, colon = str_find_byte(line, ':');
     struct text *out = pending_begin(c);
+    bool like_boundary = str_starts(line, S("--")); /* see to_ascii_field() */
 
     while (start < line.len && byte_is_space(line.ptr[start]))
         start++;
     if (start == 0 && colon < line.len && str_is_ascii(str_slice(line, 0, colon)))
         start = colon + 1;
-    if (is_ascii_wanted(c) && !str_is_ascii(line)) {
+    if (is_ascii_wanted(c) && like_boundary) {
+        to_ascii_bytes(out, line, '?');
+    } else if (is_ascii_wanted(c) && !str_is_ascii(line)) {
         text_put(out, str_slice(line, 0, start));
         to_ascii_text(out, str_from(line, start), start);
     } else {
@@ -466,6 +483,8 @@ copy_piece(struct convert *c, struct text *out)
 static bool
 copy_field(struct convert *c, struct text *out)
 {
+    if (c->field_dropped)
+        c->piece.bytes = S("");
     while (c->piece.bytes.len > 0 && room_of(out) >= 2) {
         char byte = c->piece.bytes.ptr[0];
         if (c->field_cr)
@@ -536,6 +555,13 @@ body_piece(struct convert *c, struct text *out)
 static void
 spill_field(struct convert *c)
 {
+    c->field_spilled = true;
+    c->piece.starts = false;
+    c->field_dropped = is_replaced(c, c->piece.entity);
+    if (c->field_dropped) {
+        c->field_len = 0;
+        return;
+    }
     c->field_substitute = to_ascii_substitute(str_new(c->field, c->field_len));
     for (size_t i = 0; i < c->field_len && is_ascii_wanted(c); i++)
         c->field[i] = c->field[i] & 0x80 ? c->field_substitute : c->field[i];
@@ -544,8 +570,7 @@ spill_field(struct convert *c)
     mend_line(c->field, c->field_len);
     c->pending = str_new(c->field, c->field_len);
     c->field_len = 0;
-    c->field_spilled = c->mid_line = true;
-    c->piece.starts = false;
+    c->mid_line = true;
 }
 
 /* A field is kept until it is whole, or too long for that. */

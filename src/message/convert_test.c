@@ -252,6 +252,34 @@ static const struct {
       STR("A: \xe4\r\nContent-Type: multipart/a; boundary=b\r\n--b\r\n\r\nx\0y\r\n--b--"), CONVERT_TO_7BIT, CONVERT_NEEDED,
       STR("A: =?unknown-8bit?Q?=E4?=\r\nContent-Type: multipart/a; boundary=b\r\n\r\n--b\r\n"
           "Content-Transfer-Encoding: quoted-printable\r\n\r\nx=00y\r\n--b--") },
+    { "a value that is not quoted, and folded",
+      STR("Content-Disposition: attachment; filename=\xc3\xa4\r\n b; x=y\r\n\r\nx\r\n"), CONVERT_TO_7BIT, CONVERT_NEEDED,
+      STR("Content-Disposition: attachment; filename*0*=utf-8''%C3%A4%20b; x=y\r\n\r\nx\r\n") },
+    { "a comment behind a quoted value, with a \";\" in it",
+      STR("Content-Type: multipart/a; c=\"\xe4\" (d; boundary=e); boundary=b\r\n\r\n--b\r\n\r\nx\r\n--b--\r\n"),
+      CONVERT_TO_7BIT, CONVERT_NEEDED,
+      STR("Content-Type: multipart/a; c=\"_\" (d; boundary=e); boundary=b\r\n\r\n--b\r\n\r\nx\r\n--b--\r\n") },
+    { "a boundary that means nothing has 8-bit bytes like others",
+      STR("Content-Type: text/plain; boundary=\xe4\r\n\r\nx\r\n"), CONVERT_TO_7BIT, CONVERT_NEEDED,
+      STR("Content-Type: text/plain; boundary*0*=unknown-8bit''%E4\r\n\r\nx\r\n") },
+    { "a preamble's line that would become a boundary",
+      STR("Content-Type: multipart/a; boundary=\"b?\"\r\n\r\n--b\xe4\r\n\r\nx\r\n--b?\r\n\r\ny\r\n--b?--\r\n"),
+      CONVERT_TO_7BIT, CONVERT_IMPOSSIBLE, { 0 } },
+    { "by a bare CR", STR("Content-Type: multipart/a; boundary=\"b c\"\r\n\r\n--b\rc\r\n\r\nx\r\n--b c--\r\n"),
+      CONVERT_TO_8BIT, CONVERT_IMPOSSIBLE, { 0 } },
+    { "a report's line that would not, as it has no encoded words",
+      STR("Content-Type: multipart/a; boundary=\"b: =?unknown-8bit?Q?=E4?=\"\r\n\r\n--b: =?unknown-8bit?Q?=E4?=\r\n"
+          "Content-Type: message/delivery-status\r\n\r\n--b: \xe4\r\n--b: =?unknown-8bit?Q?=E4?=--\r\n"),
+      CONVERT_TO_7BIT, CONVERT_NEEDED,
+      STR("Content-Type: multipart/a; boundary=\"b: =?unknown-8bit?Q?=E4?=\"\r\n\r\n--b: =?unknown-8bit?Q?=E4?=\r\n"
+          "Content-Type: message/delivery-status\r\nContent-Transfer-Encoding: 7bit\r\n\r\n--b: ?\r\n"
+          "--b: =?unknown-8bit?Q?=E4?=--\r\n") },
+    { "nor a field's",
+      STR("Content-Type: multipart/a; boundary=\"b: =?unknown-8bit?Q?=E4?=\"\r\n--b: \xe4\r\n\r\n"
+          "--b: =?unknown-8bit?Q?=E4?=\r\n\r\nx\r\n--b: =?unknown-8bit?Q?=E4?=--\r\n"),
+      CONVERT_TO_7BIT, CONVERT_NEEDED,
+      STR("Content-Type: multipart/a; boundary=\"b: =?unknown-8bit?Q?=E4?=\"\r\n--b: ?\r\n\r\n"
+          "--b: =?unknown-8bit?Q?=E4?=\r\n\r\nx\r\n--b: =?unknown-8bit?Q?=E4?=--\r\n") },
     { "NUL ends a type", STR("Content-Type: text\0/plain\r\nA: \xe4\r\n\r\nx\0y\r\n"), CONVERT_TO_7BIT, CONVERT_NEEDED,
       STR("Content-Type: text?/plain\r\nA: =?unknown-8bit?Q?=E4?=\r\nMIME-Version: 1.0\r\n"
           "Content-Transfer-Encoding: quoted-printable\r\n\r\nx=00y\r\n") },
@@ -394,6 +422,24 @@ limits_hold(struct test *t)
         EXPECT_INT(t, convert_check(part, CONVERT_TO_7BIT), CONVERT_NEEDED);
         convert(&arena, part, CONVERT_TO_7BIT, text_str(&in), cut, CONVERT_ROOM, &out);
         EXPECT(t, str_starts(text_str(&out), S("Content-Type: message/rfc822_; x=xxx")));
+    }
+    arena_release(&arena);
+
+    test_case(t, "a long label in whose place there is another, cut anywhere");
+    in = text_init(in_memory, SIZE);
+    text_put(&in, S("A: b\r\nContent-Transfer-Encoding : 8bit ("));
+    for (int i = 0; i < 5000; i++)
+        text_put_byte(&in, 'x');
+    text_put(&in, S(")\r\nC: d\r\n\r\n\xe4\r\n"));
+    for (size_t cut = 0; cut < in.len; cut += 500) {
+        arena_release(&arena);
+        const struct mime_needs *labelled = scan(&arena, text_str(&in), cut);
+        out = text_init(out_memory, 4 * SIZE);
+        EXPECT_INT(t, convert_check(labelled, CONVERT_TO_7BIT), CONVERT_NEEDED);
+        convert(&arena, labelled, CONVERT_TO_7BIT, text_str(&in), cut, CONVERT_ROOM, &out);
+        EXPECT_STR(t, text_str(&out),
+                   S("A: b\r\nC: d\r\nMIME-Version: 1.0\r\nContent-Type: text/plain; charset=unknown-8bit\r\n"
+                     "Content-Transfer-Encoding: quoted-printable\r\n\r\n=E4\r\n"));
     }
     arena_release(&arena);
 

@@ -120,8 +120,10 @@ header_take_parameter(struct str *s)
     header_skip_cfws(&rest);
     if (str_take_byte(&rest, '=')) {
         header_skip_cfws(&rest);
-        if (str_starts(rest, S("\"")))
+        if (str_starts(rest, S("\""))) {
             rest = str_from(rest, header_skip_enclosed(rest, 0));
+            header_skip_cfws(&rest);
+        }
     }
     size_t len = s->len - rest.len + str_find_byte(rest, ';');
     struct str parameter = str_slice(*s, 0, len);

@@ -28,7 +28,7 @@ void header_skip_cfws(struct str *);
 /* Takes a token off the front (RFC 2045 section 5.1), and what header_skip_cfws() takes before it. Empty: there is none. */
 struct str header_take_token(struct str *);
 /* Takes a parameter off the front, with the ";" behind it, which is not in what it returns. Whoever reads a header so finds the same
- * parameters: a ";" ends one but in a comment, and in a value that begins with a quote; other quotes mean nothing. */
+ * parameters: a ";" ends one but in a value that begins with a quote, and in a comment before that or behind; other quotes mean nothing. */
 struct str header_take_parameter(struct str *);
 
 /* Where the header ends, for content that comes in pieces. Starts zeroed. */

@@ -116,42 +116,36 @@ mime_has_odd_boundary(const struct mime *m)
     return m->has_odd_boundary;
 }
 
-/* A parameter's value, into `out`. Boundaries with characters that want quotes come without: up to the ";" then. */
+/* What stands behind a parameter's "=". Boundaries with characters that want quotes come without: then it is all of it. */
 static void
-take_value(struct str *s, struct text *out)
+put_value(struct text *out, struct str s)
 {
-    header_skip_cfws(s);
-    if (!str_take_byte(s, '"')) {
-        size_t end = str_find_byte(*s, ';');
-        text_put(out, str_trim(str_slice(*s, 0, end)));
-        *s = str_from(*s, end);
+    header_skip_cfws(&s);
+    if (!str_take_byte(&s, '"')) {
+        text_put(out, str_trim(s));
         return;
     }
-    while (s->len && s->ptr[0] != '"') {
-        if (s->ptr[0] == '\\' && s->len > 1)
-            *s = str_from(*s, 1);
-        text_put_byte(out, s->ptr[0]);
-        *s = str_from(*s, 1);
+    while (s.len && s.ptr[0] != '"') {
+        if (s.ptr[0] == '\\' && s.len > 1)
+            s = str_from(s, 1);
+        text_put_byte(out, s.ptr[0]);
+        s = str_from(s, 1);
     }
-    *s = str_from(*s, 1);
 }
 
 static void
 parse_boundary(struct mime *m, struct str params)
 {
-    char name_memory[32];
-
     str_cut(&params, ';');
     while (params.len) {
         struct str param = header_take_parameter(&params), name = header_take_token(&param);
         header_skip_cfws(&param);
-        if (!str_take_byte(&param, '='))
+        bool wanted = str_eq_nocase(name, S("boundary")) || str_eq_nocase(name, S("boundary*0"));
+        if (!wanted || !str_take_byte(&param, '='))
             continue;
         struct text value = text_init(m->boundary_value, sizeof m->boundary_value);
-        struct text ignored = text_init(name_memory, sizeof name_memory);
-        bool wanted = str_eq_nocase(name, S("boundary")) || str_eq_nocase(name, S("boundary*0"));
-        take_value(&param, wanted ? &value : &ignored);
-        if (wanted && !value.full && value.len > 0) {
+        put_value(&value, param);
+        if (!value.full && value.len > 0) {
             m->boundary = str_trim_end(text_str(&value)); /* a boundary cannot end with a space: RFC 2046 5.1.1 */
             return;
         }
@@ -298,6 +292,20 @@ find_boundary(const struct mime *m, struct str line, bool *out_closes)
     return -1;
 }
 
+/* Would it be one with what a conversion puts for bytes that may not stand there? Then who converts makes a part of a text. */
+static bool
+would_be_boundary(const struct mime *m, struct str line)
+{
+    char mended[HELD_MAX];
+    bool closes;
+
+    for (size_t i = 0; i < line.len; i++) {
+        bool bare = line.ptr[i] == '\r' && i + 1 < line.len && line.ptr[i + 1] != '\n';
+        mended[i] = bare ? ' ' : line.ptr[i] & 0x80 || line.ptr[i] == '\0' ? '?' : line.ptr[i];
+    }
+    return find_boundary(m, str_new(mended, line.len), &closes) >= 0;
+}
+
 static void
 close_levels(struct mime *m, size_t depth)
 {
@@ -379,6 +387,7 @@ begin_line(struct mime *m, struct str start)
         take_boundary(m, start, level, closes);
         return start.len;
     }
+    m->has_odd_boundary |= str_starts(start, S("--")) && would_be_boundary(m, start);
     if (m->where != WHERE_HEADER) {
         m->line = LINE_CONTENT;
         return 0;

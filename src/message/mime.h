@@ -61,7 +61,7 @@ bool mime_is_same_type(struct mime *, struct mime *, struct str field, struct st
 /* The entity whose MIME_HEADER_END was the last to come. */
 const struct mime_entity *mime_entity(const struct mime *);
 /* What was seen so far: a multipart or message deeper than LIMIT_MIME_DEPTH, taken for a part without parts; a boundary
- * that is not ASCII; (after mime_end) a multipart whose boundary never came. */
+ * that is not ASCII, or a line that a conversion could make one; (after mime_end) a multipart whose boundary never came. */
 bool mime_is_too_deep(const struct mime *);
 bool mime_has_odd_boundary(const struct mime *);
 bool mime_has_partless(const struct mime *);

@@ -214,7 +214,9 @@ convert_parameter(struct folder *f, struct str name, struct str value)
         text_putf(&t, "*%zu*=%s", part, part ? "" : utf8 ? "utf-8''" : "unknown-8bit''");
         while (value.len && t.len < FIELD_LINE - 4) {
             char byte = value.ptr[0];
-            if (byte_is_alnum(byte) || str_has_byte(S("._-"), byte))
+            if (byte == '\r' || byte == '\n') /* where the field was folded */
+                ;
+            else if (byte_is_alnum(byte) || str_has_byte(S("._-"), byte))
                 text_put_byte(&t, byte);
             else
                 text_putf(&t, "%%%02X", (unsigned char)byte);
@@ -255,8 +257,7 @@ convert_parameters(struct folder *f, struct str value, char *room)
             content = str_is_ascii(inside) ? inside : without_quoted_pairs(inside, false, false, room);
         }
         f->space = true;
-        bool boundary = str_eq_nocase(name, S("boundary")); /* parts are told apart by its very bytes */
-        if (str_is_ascii(content) || !is_parameter_name(name) || boundary) {
+        if (str_is_ascii(content) || !is_parameter_name(name)) {
             fold_put(f, item);
         } else {
             convert_parameter(f, name, content);
@@ -280,7 +281,8 @@ to_ascii_field(struct text *out, struct str bytes, char *room)
     struct str rest = bytes;
     struct header_field field;
 
-    if (!header_take(&rest, &field) || rest.len > 0) {
+    /* What begins like a boundary may become one only as mime.h foresees: byte by byte. */
+    if (!header_take(&rest, &field) || rest.len > 0 || str_starts(bytes, S("--"))) {
         to_ascii_bytes(out, bytes, to_ascii_substitute(bytes));
         return;
     }
