@@ -309,3 +309,32 @@ domain local.test other.test {{
             server.wait_for_mail(domain=domain)
             assert (server.mail / domain).stat().st_uid == pwd.getpwnam("nobody").pw_uid
     assert server.mail.stat().st_uid == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root delivers as other users")
+def test_each_user_has_a_process_that_delivers_his_mail_and_no_other(tmp_path):
+    """Also when a reload takes the first one away, so that the others' processes have other numbers."""
+    head = "\nhostname mx.local.test\nstate {state}\nlisten mx {{ address 127.0.0.1:{port} }}\n"
+    domains = {"a.test": "nobody", "b.test": "daemon", "c.test": None, "d.test": "nobody"}
+
+    def site(names):
+        return head + "".join(
+            f"domain {name} {{{{ mailbox ok; alias postmaster -> ok; deliver maildir {{mail}}-{name}/{{{{domain}}}}/{{{{local}}}}"
+            f"{f' user {domains[name]}' if domains[name] else ''} }}}}\n" for name in names)
+
+    def mails(name):
+        return list((tmp_path / f"mail-{name}" / name / "ok/new").glob("*"))
+
+    with Postrider(tmp_path, site(domains)) as server:
+        for count, names in ((1, list(domains)), (2, list(domains)[1:])):
+            server.write_config(site(names))
+            server.cli("reload", "--config", str(server.config_path))
+            server.send(to=[f"ok@{name}" for name in names])
+            server.wait_until_empty()
+            users = {os.stat(f"/proc/{pid}").st_uid: role for role, pid in server.role_pids().items()
+                     if role.startswith("mailbox")}
+            assert len(users) == 3
+            for name in names:
+                assert len(mails(name)) == count
+                owner = mails(name)[0].stat().st_uid
+                assert owner in users and (not domains[name] or owner == pwd.getpwnam(domains[name]).pw_uid)

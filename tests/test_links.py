@@ -9,6 +9,7 @@ import itertools
 import os
 import re
 import select
+import signal
 import socket
 import subprocess
 import typing
@@ -23,6 +24,8 @@ SYS_PIDFD_GETFD = 438
 TYPES = range(1, 25)  # of borders, and one more
 NEVER = 0x7FFFFFFF    # a call that nobody made
 MORE, REPLY = 2, 1
+SUBMIT, READ = 1, 15  # src/role/border.h
+DENIED = 17           # src/base/err.h
 
 SITE = """
 hostname mx.local.test
@@ -107,6 +110,19 @@ def say_as(end, data):
     return link
 
 
+def ask_as(end, kind, body):
+    """Calls as if that role had, which stands still meanwhile; returns the answer's body."""
+    with say_as(end, frame(kind, body)) as link:
+        link.setblocking(True)
+        link.settimeout(30)
+        while True:
+            head = link.recv(12, socket.MSG_WAITALL)
+            length, flags, call = (int.from_bytes(head[at:to], "little") for at, to in ((0, 4), (6, 8), (8, 12)))
+            body = link.recv(length, socket.MSG_WAITALL)
+            if flags & REPLY and call == NEVER:
+                return body
+
+
 def is_closed(link):
     poll = select.poll()
     poll.register(link, select.POLLHUP)
@@ -169,11 +185,11 @@ def field(data):
     return b"\xff\xff\xff\xff" if data is None else len(data).to_bytes(4, "little") + data
 
 
-def submission(recipients, hold_until):
-    """SUBMIT with an envelope (src/message/envelope.c) of a message without content, whose id is 1."""
+def submission(recipients, hold_until, number=1):
+    """SUBMIT with an envelope (src/message/envelope.c) of a message without content, whose id is that number."""
     times = b"".join(n.to_bytes(8, "little") for n in (0, 0, hold_until))
     strings = [b"s@back.test", None, b"x", b"x", b"x", b""]
-    return (bytes(8) + (1).to_bytes(8, "little") + b"\1\0\0\0" + times + b"".join(map(field, strings)) +
+    return (bytes(8) + number.to_bytes(8, "little") + b"\1\0\0\0" + times + b"".join(map(field, strings)) +
             len(recipients).to_bytes(4, "little") + b"".join(b"\0\0" + b"".join(map(field, r)) + field(None) for r in recipients) +
             bytes(4))
 
@@ -187,7 +203,7 @@ def test_a_notice_longer_than_a_call_is_told_in_parts(world):
     body = submission(recipients, 4 << 60)
     pieces = [body[at:at + 65536] for at in range(0, len(body), 65536)]
     say_as(next(end for end in ends if end.role.startswith("receiver")),
-           b"".join(frame(1, piece, flags=MORE) for piece in pieces[:-1]) + frame(1, pieces[-1])).close()
+           b"".join(frame(SUBMIT, piece, flags=MORE) for piece in pieces[:-1]) + frame(SUBMIT, pieces[-1])).close()
     wait_until(lambda: world.figures()["messages"] == 1, 30, "the message")
     world.cli("queue", "bounce", message_id, "--config", str(world.config_path))
     wait_until(lambda: world.log_events("notice-too-long") or world.role_pids().get(name) != pids[name], 30, "its notice")
@@ -195,4 +211,29 @@ def test_a_notice_longer_than_a_call_is_told_in_parts(world):
     world.cli("queue", "rm", message_id, "--config", str(world.config_path))
     world.wait_until_empty()
     assert world.role_pids() == pids
+    still_serves(world)
+
+
+def test_who_has_a_mailbox_role_in_hand_reads_no_other_mail(world):
+    """Its user may trace it. It gets the content of what it is to deliver, and no more; what it has is no matter of its own words."""
+    links_of_store = {end.role.split()[0]: end for pair in between_roles(world) for end in pair
+                      if "store" in {end.role.split()[0] for end in pair}}
+    mailbox, receiver = links_of_store["mailbox"], links_of_store["receiver"]
+
+    def read(number):
+        return ask_as(mailbox, READ, bytes(8) + number.to_bytes(8, "little") + bytes(8) + (100).to_bytes(4, "little"))
+
+    mails = len(world.mails())
+    os.kill(mailbox.pid, signal.SIGSTOP)
+    try:
+        say_as(receiver, frame(SUBMIT, submission([(b"x@elsewhere.test", None, None)], 4 << 60, number=3))).close()
+        say_as(receiver, frame(SUBMIT, submission([(b"ok@local.test", None, None)], 0, number=4))).close()
+        wait_until(lambda: world.figures()["messages"] == 2, 30, "both messages")
+        wait_until(lambda: read(4) == bytes(1), 30, "its own")
+        assert read(3) == bytes([DENIED])
+    finally:
+        os.kill(mailbox.pid, signal.SIGKILL)  # it has not heard what was answered in its name
+    world.wait_for_mail(count=mails + 1)
+    world.cli("queue", "rm", 25 * "0" + "3", "--config", str(world.config_path))
+    world.wait_until_empty()
     still_serves(world)

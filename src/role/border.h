@@ -12,7 +12,7 @@
  * sender, gate -> fetch  POLICY
  * store     -> sender    DELIVER COMPOSE
  * store     -> mailbox   DELIVER
- * sender, mailbox -> store     READ                                            BASES (of a mailbox)
+ * sender, mailbox -> store     READ
  * console   -> store     LIST SHOW ACT COUNTERS
  * console   -> gate      BANS
  * keys      -> receiver                                                       CERTIFICATES TICKETS
@@ -47,7 +47,6 @@ enum border_type {
     BORDER_DELIVER,
     BORDER_COMPOSE,
     BORDER_READ,
-    BORDER_BASES,
     BORDER_LIST,
     BORDER_SHOW,
     BORDER_ACT,
@@ -189,7 +188,7 @@ struct border_job {
     struct envelope envelope; /* recipients: those of this job */
     uint32_t *indices;        /* of the recipients in the message */
     struct str *mailboxes;    /* DELIVERY_MAILDIR: path below the base, one for each recipient; else NULL */
-    struct str base;          /* DELIVERY_MAILDIR: which base directory: user, space, path, as BASES says */
+    struct str base;          /* DELIVERY_MAILDIR: which base directory: user, space, path */
     uint64_t quota;           /* DELIVERY_MAILDIR: bytes, 0 none */
     struct str content;       /* all of the content if it is small, else absent: READ it */
 };

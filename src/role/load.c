@@ -1,6 +1,7 @@
 /* load - see load.h. */
 #include "role/load.h"
 
+#include "base/check.h"
 #include "message/domain.h"
 #include "runtime/host.h"
 
@@ -196,4 +197,25 @@ load_mail_base(struct str template)
     size_t slash = str_find_last_byte(fixed, '/');
 
     return slash == 0 ? S("/") : str_slice(fixed, 0, slash);
+}
+
+size_t
+load_mail_users(const struct site *site, struct str out[SITE_MAIL_DIRS_MAX])
+{
+    struct directory_domain_info info;
+    size_t count = 0;
+
+    for (const struct domain *at = NULL; directory_next(site->directory, &at, &info);) {
+        struct str user = str_is_absent(info.route->user) ? S("") : info.route->user;
+        size_t i = 0;
+        if (info.route->kind != DIRECTORY_ROUTE_MAILDIR)
+            continue;
+        while (i < count && !str_eq(out[i], user))
+            i++;
+        if (i < count)
+            continue;
+        CHECK(count < SITE_MAIL_DIRS_MAX); /* the configuration has no more directories */
+        out[count++] = user;
+    }
+    return count;
 }

@@ -35,5 +35,8 @@ struct err load_basics(struct rt *, struct str path, struct arena *, struct str 
 
 /* The directory that holds all Maildirs of a template: "/var/mail" of "/var/mail/{domain}/{local}". */
 struct str load_mail_base(struct str template);
+/* Whose the Maildirs are: each user once, in an order that is the same for every process of one configuration, and so a mailbox
+ * role's index. The empty name: the server's own. The strings are the site's. Returns how many there are. */
+size_t load_mail_users(const struct site *, struct str out[SITE_MAIL_DIRS_MAX]);
 
 #endif

@@ -151,23 +151,6 @@ message(struct role *role, struct peer *peer, struct link_message *m)
     return true;
 }
 
-static void
-peer_up(struct role *role, struct peer *peer)
-{
-    struct mailbox *b = role->ctx;
-    size_t size = 16;
-
-    for (size_t i = 0; i < b->base_count; i++)
-        size += 8 + b->bases[i].name.len;
-    void *memory = mem_alloc(rt_mem(role->rt), size);
-    struct put p = put_init(memory, size);
-    put_u32(&p, (uint32_t)b->base_count);
-    for (size_t i = 0; i < b->base_count; i++)
-        put_bytes(&p, b->bases[i].name);
-    link_post(peer->link, BORDER_BASES, put_str_so_far(&p));
-    mem_free(rt_mem(role->rt), memory, size);
-}
-
 /* "mail anna" and "/var/mail" make "anna /var/mail". */
 static void
 prepare(struct role *role)
@@ -215,5 +198,5 @@ sandbox(struct role *role, struct sandbox_rules *rules)
 }
 
 const struct role_ops mailbox_ops = {
-    .kind = ROLE_MAILBOX, .prepare = prepare, .sandbox = sandbox, .run = run, .message = message, .peer_up = peer_up
+    .kind = ROLE_MAILBOX, .prepare = prepare, .sandbox = sandbox, .run = run, .message = message
 };

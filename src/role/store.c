@@ -9,7 +9,6 @@
 #include "role/control.h"
 #include "runtime/log.h"
 
-enum { BASE_NAME_MAX = 4096, BASES_MAX = (ROLE_DIRS_MAX + 1) * (BASE_NAME_MAX + sizeof(struct str)) };
 enum { SPACE_CHANGE = 64 << 20 }; /* bytes of difference that receivers are told of */
 
 #define SPACE_NS (1 * SECOND)
@@ -286,22 +285,6 @@ run_space(void *arg)
 /* ---- the role ---- */
 
 static bool
-take_bases(struct store *s, struct peer *peer, struct link_message *m)
-{
-    struct hand *hand = peer->own_ctx;
-    struct take t = take_init(m->body);
-
-    arena_reset(&hand->arena);
-    hand->base_count = take_count(&t, ROLE_DIRS_MAX);
-    hand->bases = arena_alloc(&hand->arena, (hand->base_count + 1) * sizeof *hand->bases);
-    for (size_t i = 0; i < hand->base_count; i++)
-        hand->bases[i] = arena_keep(&hand->arena, take_bytes(&t, BASE_NAME_MAX));
-    event_wake(s->rt, &s->role->changed); /* a job may be waiting for just these */
-    store_kick(s);
-    return take_end(&t);
-}
-
-static bool
 message(struct role *role, struct peer *peer, struct link_message *m)
 {
     struct store *s = role->ctx;
@@ -315,8 +298,6 @@ message(struct role *role, struct peer *peer, struct link_message *m)
         return store_intake_message(s, peer, m);
     case ROLE_SENDER:
     case ROLE_MAILBOX:
-        if (m->type == BORDER_BASES && peer->kind == ROLE_MAILBOX)
-            return take_bases(s, peer, m);
         return store_read_message(s, peer, m);
     case ROLE_CONSOLE:
         return store_operator_message(s, peer, m);
@@ -334,7 +315,7 @@ peer_up(struct role *role, struct peer *peer)
         store_put_space(s, peer);
     if (peer->kind == ROLE_SENDER || peer->kind == ROLE_MAILBOX) {
         struct hand *hand = mem_new(rt_mem(s->rt), struct hand);
-        arena_init(&hand->arena, rt_mem(s->rt), 1024, BASES_MAX);
+        list_init(&hand->jobs);
         peer->own_ctx = hand;
     }
     store_kick(s);
@@ -348,7 +329,6 @@ peer_down(struct role *role, struct peer *peer)
 
     store_intake_peer_down(s, peer);
     if (hand) {
-        arena_done(&hand->arena);
         mem_free(rt_mem(s->rt), hand, sizeof *hand);
         peer->own_ctx = NULL;
     }
@@ -378,6 +358,7 @@ configured(struct role *role)
     struct store *s = role->ctx;
     struct arena arena;
 
+    s->mail_user_count = load_mail_users(role->site, s->mail_users);
     if (!s->queue) /* the spool is still being opened: the queue begins with what the site says then */
         return;
     s->reloads++;
@@ -404,6 +385,7 @@ prepare(struct role *role)
     map_init(&s->drafts, rt_mem(role->rt), rt_random(role->rt));
     list_init(&s->draft_list);
     scope_init(&s->work, role->rt);
+    s->mail_user_count = load_mail_users(role->site, s->mail_users);
 }
 
 static void

@@ -21,9 +21,7 @@ enum {
 struct hand {
     size_t in_flight;
     bool reserved;       /* for a suspect: nothing else is given to it */
-    struct str *bases;   /* mailbox: the directories it writes below, with whose they are: "anna /var/mail" */
-    size_t base_count;
-    struct arena arena;
+    struct list jobs;    /* struct work of store_jobs.c: what it has, and may read the messages of */
 };
 
 struct death { /* how a process ended, as the supervisor says */
@@ -53,6 +51,8 @@ struct store {
     struct event died;
     size_t sender_jobs, mailbox_jobs; /* begun and not ended */
     size_t reloads;                   /* how often the queue's routes changed */
+    struct str mail_users[SITE_MAIL_DIRS_MAX]; /* load_mail_users() */
+    size_t mail_user_count;
     bool space_accepting;
     bool stuck;                    /* settles wait for space: nothing is delivered meanwhile */
     uint64_t space_free;

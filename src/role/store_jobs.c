@@ -30,18 +30,22 @@ struct work {
     uint32_t index, generation;
     size_t deaths_seen;
     size_t reloads; /* when it was handed out */
-    bool unserved;  /* take_hand() waited, and no process has the directory */
+    bool unserved;  /* take_hand() waited, and there is no process for the directory */
+    struct list node; /* while a hand has it */
 };
 
 /* ---- who does it ---- */
 
-static bool
-has_base(const struct hand *hand, struct str wanted)
+/* Which mailbox role a route is for. Nobody is asked: one whose user has him in hand would have the others' mail too. */
+static uint32_t
+mailbox_index(const struct store *s, const struct route *route)
 {
-    for (size_t i = 0; i < hand->base_count; i++)
-        if (str_eq(hand->bases[i], wanted))
-            return true;
-    return false;
+    struct str user = str_is_absent(route->user) ? S("") : route->user;
+    size_t i = 0;
+
+    while (i < s->mail_user_count && !str_eq(s->mail_users[i], user))
+        i++;
+    return (uint32_t)i;
 }
 
 /* "anna /var/mail": the name that a mailbox role knows its directories by. */
@@ -57,7 +61,7 @@ base_name(const struct route *route, struct arena *arena)
  * connections are found again.
  */
 static struct peer *
-choose(struct work *w, enum role_kind kind, struct str base)
+choose(struct work *w, enum role_kind kind, uint32_t mailbox)
 {
     struct store *s = w->s;
     struct peer *best = NULL;
@@ -73,7 +77,7 @@ choose(struct work *w, enum role_kind kind, struct str base)
         struct hand *hand = peer->own_ctx;
         if (peer->kind != kind || !hand || hand->reserved || peer->generation != s->role->generation)
             continue;
-        if (kind == ROLE_MAILBOX && !has_base(hand, base))
+        if (kind == ROLE_MAILBOX && peer->index != mailbox)
             continue;
         if (hand->in_flight >= most && !w->job.alone)
             continue;
@@ -85,11 +89,11 @@ choose(struct work *w, enum role_kind kind, struct str base)
 
 /* As long as a mailbox process cannot open one of its directories it is not there at all. */
 static bool
-is_served(const struct store *s, struct str base)
+is_served(const struct store *s, uint32_t mailbox)
 {
     list_each (node, &s->role->peers) {
         const struct peer *peer = container_of(node, struct peer, node);
-        if (peer->kind == ROLE_MAILBOX && peer->own_ctx && peer->generation == s->role->generation && has_base(peer->own_ctx, base))
+        if (peer->kind == ROLE_MAILBOX && peer->own_ctx && peer->generation == s->role->generation && peer->index == mailbox)
             return true;
     }
     return false;
@@ -104,8 +108,9 @@ is_outdated(const struct work *w)
                               (w->job.route->kind == ROUTE_MAILDIR && w->reloads != w->s->reloads));
 }
 
+/* mailbox: which one, of this kind. */
 static struct peer *
-take_hand(struct work *w, enum role_kind kind, struct str base)
+take_hand(struct work *w, enum role_kind kind, uint32_t mailbox)
 {
     struct store *s = w->s;
     int64_t until = within(s->rt, PEER_WAIT_NS);
@@ -114,12 +119,12 @@ take_hand(struct work *w, enum role_kind kind, struct str base)
     for (;;) {
         if (is_outdated(w))
             return NULL;
-        if ((peer = choose(w, kind, base)))
+        if ((peer = choose(w, kind, mailbox)))
             break;
         if (s->ending || role_is_ending(s->role))
             return NULL;
         struct err e = event_wait(s->rt, &s->role->changed, until);
-        w->unserved = e.kind == ERR_TIMEOUT && kind == ROLE_MAILBOX && !is_served(s, base);
+        w->unserved = e.kind == ERR_TIMEOUT && kind == ROLE_MAILBOX && !is_served(s, mailbox);
         if (err_is(e))
             return NULL;
     }
@@ -145,6 +150,7 @@ take_hand(struct work *w, enum role_kind kind, struct str base)
         }
     }
     hand->in_flight++;
+    list_push_back(&hand->jobs, &w->node);
     return peer;
 }
 
@@ -158,6 +164,7 @@ give_hand_back(struct work *w)
     struct hand *hand = peer->own_ctx;
     CHECK(hand->in_flight > 0);
     hand->in_flight--;
+    list_remove(&w->node);
     if (w->job.alone)
         hand->reserved = false;
     event_wake(w->s->rt, &w->s->role->changed);
@@ -478,7 +485,7 @@ deliver(struct work *w, const struct spool_message *m)
     struct border_job job;
     struct delivery_figures none = { 0 };
     struct outcome *outcomes = arena_alloc(&w->arena, (w->job.count + 1) * sizeof *outcomes);
-    struct str reply, base = S("");
+    struct str reply;
     bool mailbox = w->job.route->kind == ROUTE_MAILDIR;
 
     if (is_outdated(w)) {
@@ -505,8 +512,8 @@ deliver(struct work *w, const struct spool_message *m)
         return;
     }
     if (mailbox)
-        job.base = base = base_name(w->job.route, &w->arena);
-    struct peer *peer = take_hand(w, mailbox ? ROLE_MAILBOX : ROLE_SENDER, base);
+        job.base = base_name(w->job.route, &w->arena);
+    struct peer *peer = mailbox ? take_hand(w, ROLE_MAILBOX, mailbox_index(s, w->job.route)) : take_hand(w, ROLE_SENDER, 0);
     if (!peer && w->unserved) {
         settle_all(w, &m->envelope, unserved);
         return;
@@ -659,7 +666,7 @@ compose(struct work *w, const struct spool_message *m)
     struct message_id id = { rt_random(s->rt), rt_random(s->rt) };
     struct dsn dsn;
     struct str content;
-    struct peer *peer = take_hand(w, ROLE_SENDER, S(""));
+    struct peer *peer = take_hand(w, ROLE_SENDER, 0);
 
     if (!peer) {
         queue_notice_returned(s->queue, store_moment(s), w->job.number);
@@ -819,6 +826,16 @@ run_read(void *arg)
     mem_free(rt_mem(s->rt), r, sizeof *r);
 }
 
+/* Else a mailbox role that its user has in hand could read the mail of all. */
+static bool
+has_message(const struct hand *hand, struct message_id id)
+{
+    list_each (node, &hand->jobs)
+        if (message_id_eq(container_of(node, struct work, node)->job.id, id))
+            return true;
+    return false;
+}
+
 bool
 store_read_message(struct store *s, struct peer *peer, struct link_message *m)
 {
@@ -829,6 +846,11 @@ store_read_message(struct store *s, struct peer *peer, struct link_message *m)
     reading.len = take_count(&t, READ_PIECE);
     if (m->type != BORDER_READ || m->call == 0 || !take_end(&t))
         return false;
+    if (!has_message(peer->own_ctx, reading.id)) { /* or no more: the job was given up */
+        char denied = ERR_DENIED;
+        link_reply(peer->link, m->call, BORDER_READ, str_new(&denied, 1));
+        return true;
+    }
     struct reading *r = mem_new(rt_mem(s->rt), struct reading);
     *r = reading;
     scope_start(&s->work, "read", run_read, r);

@@ -205,7 +205,7 @@ send_dirs(struct process *p, struct arena *scratch)
         return OK;
     for (size_t i = 0; i < s->base_count; i++) {
         const struct mail_base *base = &s->bases[i];
-        if (base->user_id != p->user_id)
+        if (!str_eq(base->user, p->user))
             continue;
         TRY(make_base(s, s->site, base));
         TRY(send_dir(p, arena_join(scratch, S("mail "), base->user), base->path));
@@ -454,20 +454,18 @@ run_process(void *arg)
     while (s->starting) /* whoever starts walks over the processes, and waits between them */
         event_wait_firmly(s->rt, &s->changed);
     list_remove(&p->node);
-    mem_free(rt_mem(s->rt), p, sizeof *p);
+    mem_free(rt_mem(s->rt), p, sizeof *p + p->user.len);
     event_wake(s->rt, &s->changed);
 }
 
 static void
-add_process(struct supervisor *s, enum role_kind kind, uint32_t index, uint32_t user_id)
+add_process(struct supervisor *s, enum role_kind kind, uint32_t index, struct str user, uint32_t user_id)
 {
-    struct process *p = mem_new(rt_mem(s->rt), struct process);
+    struct process *p = mem_alloc(rt_mem(s->rt), sizeof *p + user.len);
 
-    p->s = s;
-    p->kind = kind;
-    p->index = index;
-    p->generation = s->generation;
-    p->user_id = user_id;
+    *p = (struct process){ .s = s, .kind = kind, .index = index, .generation = s->generation, .user_id = user_id };
+    memcpy(p->user_name, user.ptr, user.len);
+    p->user = str_new(p->user_name, user.len);
     event_init(&p->event);
     list_push_back(&s->processes, &p->node);
     scope_start(&s->fibers, "process", run_process, p);
@@ -486,16 +484,18 @@ process_count(struct supervisor *s, uint32_t for_processors)
 static void
 add_generation(struct supervisor *s)
 {
+    struct str users[SITE_MAIL_DIRS_MAX];
+    size_t user_count = load_mail_users(s->site, users);
+
     for (size_t i = 0; i < sizeof always / sizeof *always; i++)
         for (uint32_t index = 0; index < process_count(s, always[i].for_processors); index++)
             if ((always[i].kind != ROLE_STORE || s->generation == 1) && (always[i].kind != ROLE_FETCH || s->site->mta_sts))
-                add_process(s, always[i].kind, index, 0);
-    for (size_t i = 0; i < s->base_count; i++) {
-        bool seen = false;
-        for (size_t k = 0; k < i; k++)
-            seen |= s->bases[k].user_id == s->bases[i].user_id;
-        if (!seen)
-            add_process(s, ROLE_MAILBOX, (uint32_t)i, s->bases[i].user_id);
+                add_process(s, always[i].kind, index, S(""), 0);
+    for (size_t i = 0; i < user_count; i++) {
+        size_t k = 0;
+        while (!str_eq(s->bases[k].user, users[i])) /* find_bases() went through the same site */
+            k++;
+        add_process(s, ROLE_MAILBOX, (uint32_t)i, users[i], s->bases[k].user_id);
     }
 }
 

@@ -26,6 +26,7 @@ struct process {
     struct supervisor *s;
     enum role_kind kind;
     uint32_t index, generation, user_id;
+    struct str user;      /* mailbox: whose its directories are, as configured, user_id being his number; lies behind */
     struct child *child;  /* NULL: it has ended */
     uint32_t pid;
     struct link *control;
@@ -42,6 +43,7 @@ struct process {
     uint32_t restarts;
     char report[512];
     size_t report_len;
+    char user_name[];
 };
 
 struct mail_base { /* a directory with Maildirs below, and whose they are */
