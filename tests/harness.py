@@ -13,6 +13,7 @@ import json
 import os
 import pathlib
 import random
+import re
 import signal
 import smtplib
 import socket
@@ -32,6 +33,20 @@ def binary(name="SANITIZED"):
         if path.exists():
             return path
     raise FileNotFoundError("build Postrider first: ./test, or ninja -C build")
+
+
+def c_enum(path, name):
+    """{name: number} of `enum NAME` in one of our headers: what a test says in place of a process follows the source."""
+    body = re.search(rf"enum {name} {{(.*?)}};", (SOURCE / path).read_text(), re.DOTALL)[1]
+    numbers, number = {}, -1
+    for word, value in re.findall(r"(\w+)(?: = (\d+))?\s*,", re.sub(r"/\*.*?\*/", "", body, flags=re.DOTALL)):
+        number = int(value) if value else number + 1
+        numbers[word] = number
+    return numbers
+
+
+def link_version():
+    return int(re.search(r"LINK_VERSION = (\d+)", (SOURCE / "src/link/link.h").read_text())[1])
 
 
 def shared():

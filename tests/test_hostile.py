@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from harness import Postrider, wait_until, without_trace
+from harness import Postrider, c_enum, link_version, wait_until, without_trace
 from peers import Client
 
 SITE = """
@@ -341,29 +341,34 @@ def frame(kind, body=b"", call=1, flags=0, length=None):
         flags.to_bytes(2, "little") + call.to_bytes(4, "little") + body
 
 
-def hello(version=1, build=b"0.1.0"):
+BORDER = c_enum("src/role/border.h", "border_type")
+COUNTERS, LIST, SHOW, ACT = (BORDER[f"BORDER_{name}"] for name in ("COUNTERS", "LIST", "SHOW", "ACT"))
+VERSION = link_version()
+
+
+def hello(version=VERSION, build=b"0.1.0"):
     return frame(0xFFFF, version.to_bytes(4, "little") + len(build).to_bytes(4, "little") + build, call=0)
 
 
 @pytest.mark.parametrize(("why", "data"), [
-    ("no hello", frame(20)),
-    ("another version", hello(version=2) + frame(20)),
-    ("another build", hello(build=b"9.9.9") + frame(20)),
-    ("a hello with more behind", frame(0xFFFF, b"\1\0\0\0\5\0\0\x000.1.0!", call=0)),
-    ("a body that is too long", hello() + frame(20, length=65537)),
-    ("a body of 4 GiB", hello() + frame(20, length=0xFFFFFFFF)),
-    ("unknown flags", hello() + frame(20, flags=4)),
-    ("descriptors that did not come", hello() + frame(20, flags=0x100)),
-    ("a reply to call 0", hello() + frame(20, call=0, flags=1)),
+    ("no hello", frame(COUNTERS)),
+    ("another version", hello(version=VERSION + 1) + frame(COUNTERS)),
+    ("another build", hello(build=b"9.9.9") + frame(COUNTERS)),
+    ("a hello with more behind", frame(0xFFFF, hello()[12:] + b"!", call=0)),
+    ("a body that is too long", hello() + frame(COUNTERS, length=65537)),
+    ("a body of 4 GiB", hello() + frame(COUNTERS, length=0xFFFFFFFF)),
+    ("unknown flags", hello() + frame(COUNTERS, flags=4)),
+    ("descriptors that did not come", hello() + frame(COUNTERS, flags=0x100)),
+    ("a reply to call 0", hello() + frame(COUNTERS, call=0, flags=1)),
     ("an unknown type", hello() + frame(999)),
-    ("a type of another border", hello() + frame(1, b"x" * 64)),
-    ("a one-way message where a call is wanted", hello() + frame(20, call=0)),
-    ("a LIST that is too short", hello() + frame(17, b"\0" * 3)),
-    ("a LIST that is too long", hello() + frame(17, b"\0" * 60)),
-    ("a LIST of too many", hello() + frame(17, b"\0" * 8 + b"\xff\xff\xff\xff")),
-    ("a SHOW without an id", hello() + frame(18)),
-    ("an unknown act", hello() + frame(19, b"\xff" + b"\0" * 16)),
-    ("a body that never ends", hello() + b"".join(frame(17, b"x" * 65536, flags=2) for _ in range(70))),
+    ("a type of another border", hello() + frame(BORDER["BORDER_SUBMIT"], b"x" * 64)),
+    ("a one-way message where a call is wanted", hello() + frame(COUNTERS, call=0)),
+    ("a LIST that is too short", hello() + frame(LIST, b"\0" * 3)),
+    ("a LIST that is too long", hello() + frame(LIST, b"\0" * 60)),
+    ("a LIST of too many", hello() + frame(LIST, b"\0" * 8 + b"\xff\xff\xff\xff")),
+    ("a SHOW without an id", hello() + frame(SHOW)),
+    ("an unknown act", hello() + frame(ACT, b"\xff" + b"\0" * 16)),
+    ("a body that never ends", hello() + b"".join(frame(LIST, b"x" * 65536, flags=2) for _ in range(70))),
     ("noise", bytes(range(256)) * 16),
 ], ids=ids)
 def test_wrong_frames_close_the_link_and_nothing_else(server, why, data):

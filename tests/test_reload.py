@@ -297,7 +297,7 @@ def test_when_a_reload_is_said_to_be_done_no_former_receiver_accepts(tmp_path):
         second = free_port()
         server.write_config(SITE, more=f"listen mx second {{ address 127.0.0.1:{second} }}")
         reload(server)
-        receiver = server.role_pids()["receiver 0"]
+        receiver = next(role["pid"] for role in server.status()["roles"] if role["role"] == "receiver" and role["generation"] == 2)
         server.write_config(SITE, more="")
         os.kill(receiver, signal.SIGSTOP)
         try:
@@ -309,6 +309,19 @@ def test_when_a_reload_is_said_to_be_done_no_former_receiver_accepts(tmp_path):
         reloading.result(60)
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", second), timeout=10)
+
+
+def test_a_former_receiver_that_does_not_let_go_is_told_of(tmp_path):
+    with Postrider(tmp_path, SITE, more="") as server:
+        receiver = server.role_pids()["receiver 0"]
+        os.kill(receiver, signal.SIGSTOP)
+        try:
+            said = reload(server)
+        finally:
+            os.kill(receiver, signal.SIGCONT)
+        assert "a receiver of the former configuration still accepts" in said.stdout + said.stderr
+        wait_until(lambda: {role["generation"] for role in server.status()["roles"]} == {2}, what="one generation")
+        assert reload(server).stderr == ""
 
 
 def test_a_mailbox_that_was_removed_returns_only_its_own_mail(tmp_path):

@@ -28,7 +28,7 @@
 #include "runtime/rt.h"
 
 enum {
-    LINK_VERSION = 1,
+    LINK_VERSION = 2,
     LINK_MESSAGE_MAX = 4 << 20,
     LINK_CALLS_MAX = 4096,       /* default of calls_max and asked_max */
     LINK_UNSENT_MAX = 1 << 20,   /* link_send() waits while more than this is unsent */

@@ -26,6 +26,7 @@ enum { EXIT_CONFIG = 78, EXIT_OSERR = 71, BUNDLE_PART = 60 << 10 };
 #define RESTART_CALM (10 * SECOND)     /* a process that lived so long starts anew without delay */
 #define DRAIN_NS (10 * MINUTE)         /* then an old generation is told to stop */
 #define STOP_NS (20 * SECOND)          /* then it is killed */
+#define CLOSING_NS (10 * SECOND)       /* for former receivers to say that they accept no more */
 #define RELOAD_NS (1 * MINUTE)         /* for a new generation to be ready; then whoever reloads hears that it is not */
 enum { RELOAD_TRIES = 4 };             /* or when those of its roles that are not have ended so often */
 
@@ -243,15 +244,6 @@ introduce(struct process *p)
     return link_send(p->control, CONTROL_GO, S(""), within(s->rt, 5 * SECOND));
 }
 
-static uint32_t
-group_of(const struct supervisor *s, uint32_t user_id)
-{
-    for (size_t i = 0; i < s->base_count; i++)
-        if (s->bases[i].user_id == user_id)
-            return s->bases[i].group_id;
-    return s->group_id;
-}
-
 /* A role that breaks the rules here could not be told anything any more, not even to stop: it starts anew. */
 static void
 control_closed(void *ctx, struct link *link, struct err why)
@@ -283,8 +275,8 @@ start_process(struct process *p)
     TRY(stream_pair(s->rt, pair));
     struct spawn spawn = {
         .argv = argv, .handles = &pair[1], .handle_count = 1, .set_ids = s->root,
-        .uid = p->kind == ROLE_MAILBOX ? p->user_id : s->user_id,
-        .gid = p->kind == ROLE_MAILBOX ? group_of(s, p->user_id) : s->group_id,
+        .uid = p->user_id,
+        .gid = p->group_id,
     };
     struct err e = child_start(s->rt, &spawn, &p->child);
     handle_close(s->rt, pair[1]);
@@ -459,11 +451,12 @@ run_process(void *arg)
 }
 
 static void
-add_process(struct supervisor *s, enum role_kind kind, uint32_t index, struct str user, uint32_t user_id)
+add_process(struct supervisor *s, enum role_kind kind, uint32_t index, struct str user, uint32_t user_id, uint32_t group_id)
 {
     struct process *p = mem_alloc(rt_mem(s->rt), sizeof *p + user.len);
 
-    *p = (struct process){ .s = s, .kind = kind, .index = index, .generation = s->generation, .user_id = user_id };
+    *p = (struct process){ .s = s, .kind = kind, .index = index, .generation = s->generation, .user_id = user_id,
+                           .group_id = group_id };
     memcpy(p->user_name, user.ptr, user.len);
     p->user = str_new(p->user_name, user.len);
     event_init(&p->event);
@@ -490,12 +483,12 @@ add_generation(struct supervisor *s)
     for (size_t i = 0; i < sizeof always / sizeof *always; i++)
         for (uint32_t index = 0; index < process_count(s, always[i].for_processors); index++)
             if ((always[i].kind != ROLE_STORE || s->generation == 1) && (always[i].kind != ROLE_FETCH || s->site->mta_sts))
-                add_process(s, always[i].kind, index, S(""), 0);
+                add_process(s, always[i].kind, index, S(""), s->user_id, s->group_id);
     for (size_t i = 0; i < user_count; i++) {
-        size_t k = 0;
-        while (!str_eq(s->bases[k].user, users[i])) /* find_bases() went through the same site */
-            k++;
-        add_process(s, ROLE_MAILBOX, (uint32_t)i, users[i], s->bases[k].user_id);
+        const struct mail_base *base = s->bases;
+        while (!str_eq(base->user, users[i])) /* find_bases() went through the same site */
+            base++;
+        add_process(s, ROLE_MAILBOX, (uint32_t)i, base->user, base->user_id, base->group_id);
     }
 }
 
@@ -778,9 +771,10 @@ put_what_has_not_started(const struct supervisor *s, struct text *out)
 
 /* Who hears that the new configuration is in force may connect at once, and is to find it so: the former receivers go first. */
 static void
-close_former_doors(struct supervisor *s, int64_t until)
+close_former_doors(struct supervisor *s, struct text *out_text)
 {
-    bool open;
+    int64_t until = within(s->rt, CLOSING_NS);
+    bool open, late = false;
 
     do {
         open = false;
@@ -792,7 +786,10 @@ close_former_doors(struct supervisor *s, int64_t until)
             tell_end(p, false);
             open |= p->child && !p->closed;
         }
-    } while (open && !s->stopping && !err_is(event_wait(s->rt, &s->changed, until)));
+        late = open && !s->stopping && err_is(event_wait(s->rt, &s->changed, until));
+    } while (open && !s->stopping && !late);
+    if (late)
+        text_put(out_text, S("a receiver of the former configuration still accepts: until it ends, a new session may meet either\n"));
 }
 
 static enum reload_answer
@@ -827,7 +824,7 @@ reload(struct supervisor *s, struct text *out_text)
         if (answer == RELOAD_INCOMPLETE)
             put_what_has_not_started(s, out_text);
         if (answer == RELOAD_DONE)
-            close_former_doors(s, until);
+            close_former_doors(s, out_text);
         scope_start(&s->fibers, "drain", run_drain, drain);
         if (answer == RELOAD_INCOMPLETE)
             log_plain(s, LOG_ERROR, "configuration-reloaded-in-part");

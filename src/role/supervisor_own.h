@@ -25,8 +25,9 @@ struct process {
     struct list node;
     struct supervisor *s;
     enum role_kind kind;
-    uint32_t index, generation, user_id;
-    struct str user;      /* mailbox: whose its directories are, as configured, user_id being his number; lies behind */
+    uint32_t index, generation;
+    uint32_t user_id, group_id; /* it runs as */
+    struct str user;      /* mailbox: whose its directories are, as configured; lies behind */
     struct child *child;  /* NULL: it has ended */
     uint32_t pid;
     struct link *control;
