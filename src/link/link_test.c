@@ -355,17 +355,20 @@ handles_that_cannot_be_sent_end_the_link(struct test *t)
     with_pair(t, no_such_handle_body);
 }
 
+static_assert(LINK_VERSION == 2, "VERSION is what a hello says");
+
 /* Raw bytes instead of a peer. */
 static const struct {
     const char *why;
     struct str bytes;
     int32_t kind; /* of the error that `closed` gets */
 } hostile[] = {
-#define HELLO "\x0d\0\0\0\xff\xff\0\0\0\0\0\0\x01\0\0\0\x05\0\0\0" POSTRIDER_VERSION
+#define VERSION "\x02\0\0\0"
+#define HELLO "\x0d\0\0\0\xff\xff\0\0\0\0\0\0" VERSION "\x05\0\0\0" POSTRIDER_VERSION
     { "no hello", STR("\x01\0\0\0\x01\0\0\0\0\0\0\0x"), ERR_PROTOCOL },
-    { "hello of another version", STR("\x0d\0\0\0\xff\xff\0\0\0\0\0\0\x02\0\0\0\x05\0\0\0" POSTRIDER_VERSION), ERR_PROTOCOL },
-    { "hello of another build", STR("\x0d\0\0\0\xff\xff\0\0\0\0\0\0\x01\0\0\0\x05\0\0\0" "9.9.9"), ERR_PROTOCOL },
-    { "hello with bytes behind", STR("\x0e\0\0\0\xff\xff\0\0\0\0\0\0\x01\0\0\0\x05\0\0\0" POSTRIDER_VERSION "x"), ERR_PROTOCOL },
+    { "hello of another version", STR("\x0d\0\0\0\xff\xff\0\0\0\0\0\0\x01\0\0\0\x05\0\0\0" POSTRIDER_VERSION), ERR_PROTOCOL },
+    { "hello of another build", STR("\x0d\0\0\0\xff\xff\0\0\0\0\0\0" VERSION "\x05\0\0\0" "9.9.9"), ERR_PROTOCOL },
+    { "hello with bytes behind", STR("\x0e\0\0\0\xff\xff\0\0\0\0\0\0" VERSION "\x05\0\0\0" POSTRIDER_VERSION "x"), ERR_PROTOCOL },
     { "body longer than a frame", STR(HELLO "\x01\0\x01\0\x01\0\0\0\0\0\0\0"), ERR_PROTOCOL },
     { "unknown flag", STR(HELLO "\0\0\0\0\x03\0\x04\0\0\0\0\0"), ERR_PROTOCOL },
     { "an empty part of a message", STR(HELLO "\0\0\0\0\x03\0\x02\0\0\0\0\0" "\x01\0\0\0\x03\0\0\0\0\0\0\0x"), ERR_PROTOCOL },
