@@ -13,7 +13,8 @@
 #include "net/key.h"
 
 enum { SIGNING_CALL = 1, SIGNING_QUESTION_MAX = KEY_NAME + 2 + 4 + KEY_COVERS_MAX };
-#define SIGNING_NS (100 * MILLISECOND) /* then the handshake fails, and the conversation is over */
+/* Then the handshake fails, and the conversation is over. A busy machine lets a process wait for its turn for 100 ms and more. */
+#define SIGNING_NS (500 * MILLISECOND)
 
 struct signing_asker {
     struct hold *hold; /* NULL: nobody to ask */
