@@ -245,7 +245,7 @@ class Postrider:
         return self.status()["figures"]
 
     def role_pids(self):
-        """{"receiver 0": pid, ...} of the newest generation, from /proc: works while the console is down."""
+        """{"receiver 0": pid, ...}, from /proc, the oldest first: works while the console is down. After a reload, those that drain too."""
         roles = {}
         children = pathlib.Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
         for pid in children:
