@@ -508,7 +508,7 @@ fields_piece(struct convert *c, struct text *out)
 {
     size_t room = FIELD_MAX - c->field_len;
 
-    if (c->field_len > 0 && (c->piece.line_end || room < c->piece.bytes.len)) {
+    if (c->field_len > 0 && (c->piece.line_end || room == 0)) {
         convert_line(c);
         return false;
     }

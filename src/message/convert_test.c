@@ -443,6 +443,21 @@ limits_hold(struct test *t)
     }
     arena_release(&arena);
 
+    test_case(t, "a report's line that is too long to be kept, cut anywhere");
+    in = text_init(in_memory, SIZE);
+    text_put(&in, S("Content-Type: message/delivery-status\r\n\r\n"));
+    for (int i = 0; i < 5000; i++)
+        text_put(&in, i % 50 == 0 ? S(" \xe4") : S("x"));
+    needs = scan(&arena, text_str(&in), 0);
+    struct text whole = text_init(out_memory + 2 * SIZE, 2 * SIZE);
+    convert(&arena, needs, CONVERT_TO_7BIT, text_str(&in), 0, CONVERT_ROOM, &whole);
+    for (size_t cut = 40; cut < in.len; cut += 500) {
+        out = text_init(out_memory, 2 * SIZE);
+        convert(&arena, needs, CONVERT_TO_7BIT, text_str(&in), cut, CONVERT_ROOM, &out);
+        EXPECT_STR(t, text_str(&out), text_str(&whole));
+    }
+    arena_release(&arena);
+
     test_case(t, "long lines and long fields");
     in = text_init(in_memory, SIZE);
     text_put(&in, S("Subject:"));
