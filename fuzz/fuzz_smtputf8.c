@@ -96,7 +96,7 @@ check_wire(const struct sending *s)
         return;
     }
     take_command(commands, S("\r\nRCPT TO:"), &is, s->arena);
-    CHECK(is.local.len > 0);
+    CHECK(!str_is_absent(is.local)); /* but a quoted one may be empty */
     if (path_parse(forward_path, s->arena, &was)) {
         CHECK(str_eq(is.local, was.local));
         CHECK(offered || str_is_ascii(is.domain));
