@@ -9,8 +9,8 @@
  * A small spool of several segments, closed or killed, is made once. Each input damages it: bits, blocks, cuts, pieces copied
  * elsewhere, segments exchanged. Then verify reads it, recovery opens it, every message found is read, and verify reads what
  * recovery left. Nothing is found that was not stored, and no byte of a message is ever wrong: what cannot be right is an
- * error. A spool that verify calls sound loses nothing, and recovery then reports no damage; what recovery calls damaged,
- * verify does too.
+ * error. A spool that verify calls sound loses nothing, and recovery then reports no damage but what verify remarks: a
+ * batch at the end that may have been cut by a crash.
  */
 #include "fuzz.h"
 
@@ -222,9 +222,9 @@ run_damaged(struct rt *rt, void *arg)
             check_message(f, n, d->arena);
         bool sound = !err_is(verified) && before.problems == 0;
         if (sound)
-            CHECK(f->damages == 0 && f->found_count == before.messages);
+            CHECK(f->damages <= before.remarks && f->found_count == before.messages);
         if (d->changed == 0)
-            CHECK(sound && f->found_count == before.messages);
+            CHECK(sound && f->damages == 0 && f->found_count == before.messages);
     }
     fixture_close(f);
     verify(rt, false, &after);

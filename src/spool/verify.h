@@ -20,8 +20,8 @@ struct spool_verify {
 
 struct spool_verified {
     uint64_t segments, records, messages, recipients;
-    uint64_t problems; /* 0: sound. A batch that a crash cut short before anybody was told of it is no problem */
-    uint64_t remarks;
+    uint64_t problems; /* 0: sound */
+    uint64_t remarks;  /* for instance a batch at the end that is not whole, as a crash leaves it before anybody was told of it */
 };
 
 /* ERR_READ_ONLY: a newer version wrote it. */

@@ -306,12 +306,13 @@ void segment_index_drop(struct spool *, struct segment *);
 uint64_t segment_room_end(const struct spool *, const struct segment *, uint32_t more_entries);
 
 /* What a walk over a segment meets, in order. */
+#define WALK_TORN "a batch that was not proved to be on disk is not whole: cut by a crash before anybody was told of it, or damaged since"
 struct walk {
     void *arg;
     /* A record whose check and data hash hold; bytes: all of it. data_ok false: only its data fails. False ends the
      * walk. */
     bool (*record)(void *arg, const struct record *, uint64_t offset, struct str head, struct str data, bool data_ok);
-    /* Bytes that are no record but should be; torn: above the last proof. */
+    /* Bytes that are no record but should be; torn: above the last proof (WALK_TORN). */
     bool (*damage)(void *arg, uint64_t offset, uint64_t len, bool torn);
 };
 struct walked {

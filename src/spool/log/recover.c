@@ -287,8 +287,7 @@ meet_damage(void *arg, uint64_t offset, uint64_t len, bool torn)
     if (torn && offset < o->torn_from)
         o->torn_from = offset;
     damage_add(o->sp, o->segment, offset, len, (struct message_id){ 0, 0 },
-               torn ? S("a batch that was not proved to be on disk is not whole: cut by a crash before anybody was told of it, or damaged since")
-                    : S("records that were on disk are damaged"));
+               torn ? S(WALK_TORN) : S("records that were on disk are damaged"));
     return true;
 }
 

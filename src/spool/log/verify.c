@@ -206,7 +206,7 @@ meet_record(void *arg, const struct record *r, uint64_t offset, struct str head,
 static bool
 meet_damage(void *arg, uint64_t offset, uint64_t len, bool torn)
 {
-    say_here(arg, !torn, torn ? S("the last batch is not whole: nobody was told of it") : S("damaged records"), offset, len);
+    say_here(arg, !torn, torn ? S(WALK_TORN) : S("damaged records"), offset, len);
     return true;
 }
 
