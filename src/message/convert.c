@@ -55,9 +55,9 @@ struct convert {
     bool field_spilled;        /* longer than FIELD_MAX: it goes on as it comes */
     bool field_dropped;        /* such a one, in whose place there is another */
     bool field_cr;             /* such a one: a CR is held back, an LF may follow */
+    char field_substitute;     /* such a one: for its 8-bit bytes */
     struct mime *types[2];     /* to see whether a converted field says the same; made when they are needed */
     bool mid_line;             /* of the header, what went out last ends no line: the message may end so */
-    char field_substitute;     /* such a one: for its 8-bit bytes */
 
     bool in_body;              /* of an entity with this action */
     enum action body_action;
