@@ -234,6 +234,8 @@ tls_accept(struct tls_server *server, struct wire *wire, int64_t until, const st
 {
     (void)until;
     (void)reason;
+    if (!tls_server_has_certificate(server))
+        return ERR(ERR_PROTOCOL, "shake hands without a certificate");
     return cover(server->crypto->rt, wire, out);
 }
 

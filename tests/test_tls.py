@@ -551,6 +551,15 @@ def test_keys_that_die_under_load(tmp_path):
         assert open_before.noop()[0] == 250
 
 
+def test_clients_wait_for_keys(tmp_path):
+    """Whoever comes while `keys` is being started anew is offered STARTTLS all the same, and its handshake succeeds."""
+    with Postrider(tmp_path, SITE, more="") as server:
+        for deaths in range(1, 6):
+            os.kill(server.role_pids()["keys 0"], signal.SIGKILL)
+            server.logged("role-ended", deaths, role="keys")
+            assert handshake(server) == "done"
+
+
 def read_to_end(sock):
     said = b""
     with contextlib.suppress(OSError):

@@ -33,6 +33,7 @@ enum {
 };
 
 #define STORE_WAIT_NS (5 * SECOND) /* for a store that is being restarted */
+#define KEYS_WAIT_NS (5 * SECOND)  /* and for `keys`, since it was last there */
 
 struct receiver;
 
@@ -62,6 +63,8 @@ struct receiver {
     size_t front_count;
     struct signing_asker keys; /* who signs for us */
     uint64_t keys_peer;
+    bool keys_told;            /* it has told us what to show */
+    int64_t keys_until;        /* so long clients wait for it */
     struct key_signer signer;
 };
 
@@ -98,6 +101,24 @@ ask_gate(struct session *s, uint16_t type, struct str body, const struct reply *
     return code == 0 ? NULL : reply_make(arena, code, arena_cstr(arena, enhanced), "%.*s", STR_ARG(text));
 }
 
+static bool
+keys_answer(const struct receiver *r)
+{
+    return r->keys.hold && hold_is_open(r->keys.hold);
+}
+
+/* A client that is offered no STARTTLS sends in clear, and a handshake that nobody signs is a broken connection: of a start of
+ * `keys`, the first or another, clients see a pause. */
+static void
+wait_for_keys(struct receiver *r, int64_t until)
+{
+    struct role *role = r->role;
+
+    while (!keys_answer(r) || !r->keys_told)
+        if (err_is(event_wait(role->rt, &role->changed, r->keys_until < until ? r->keys_until : until)))
+            break;
+}
+
 static const struct reply *
 admit(void *ctx, struct server_client *client, struct arena *arena, int64_t until)
 {
@@ -114,6 +135,8 @@ admit(void *ctx, struct server_client *client, struct arena *arena, int64_t unti
     /* Limits that cannot be asked for do not keep mail out. */
     const struct reply *refusal = ask_gate(s, BORDER_ADMIT, put_str_so_far(&p), NULL, arena, until);
     s->admitted = refusal == NULL;
+    if (!refusal)
+        wait_for_keys(s->r, until);
     return refusal;
 }
 
@@ -156,7 +179,16 @@ tls_ready(void *ctx)
 {
     const struct session *s = ctx;
 
-    return s->r->keys.hold && hold_is_open(s->r->keys.hold) && tls_server_has_certificate(s->door->tls);
+    return keys_answer(s->r) && tls_server_has_certificate(s->door->tls);
+}
+
+static void
+lose_keys(struct receiver *r)
+{
+    hold_free(r->keys.hold);
+    r->keys.hold = NULL;
+    r->keys_told = false;
+    r->keys_until = within(r->role->rt, KEYS_WAIT_NS);
 }
 
 /* Keys that do not answer in time are asked no more; their link is made anew, and with it this. */
@@ -165,8 +197,7 @@ mind_keys(struct receiver *r)
 {
     if (!r->keys.hold || hold_is_open(r->keys.hold))
         return;
-    hold_free(r->keys.hold);
-    r->keys.hold = NULL;
+    lose_keys(r);
     struct peer *keys = role_peer(r->role, ROLE_KEYS);
     if (keys)
         link_close(keys->link, ERR(ERR_TIMEOUT, "wait for a signature"));
@@ -841,6 +872,8 @@ take_certificates(struct receiver *r, struct link_message *m)
         return false;
     for (size_t i = 0; i < r->front_count; i++)
         front_show(r->role->rt, &r->fronts[i], &all);
+    r->keys_told = true;
+    event_wake(r->role->rt, &r->role->changed);
     return true;
 }
 
@@ -879,7 +912,7 @@ peer_up(struct role *role, struct peer *peer)
     if (err_is(e))
         return;
     if (r->keys.hold)
-        hold_free(r->keys.hold);
+        lose_keys(r);
     r->keys.hold = hold;
     r->keys_peer = peer->serial;
 }
@@ -889,10 +922,8 @@ peer_down(struct role *role, struct peer *peer)
 {
     struct receiver *r = role->ctx;
 
-    if (!r || !r->keys.hold || peer->serial != r->keys_peer)
-        return;
-    hold_free(r->keys.hold);
-    r->keys.hold = NULL;
+    if (r && r->keys.hold && peer->serial == r->keys_peer)
+        lose_keys(r);
 }
 
 static bool
@@ -998,6 +1029,7 @@ run(struct role *role)
     list_init(&r->open);
     scope_init(&r->accepting, role->rt);
     scope_init(&r->talking, role->rt);
+    r->keys_until = within(role->rt, KEYS_WAIT_NS);
     if (open_doors(r))
         role_wait_for_end(role);
     scope_end(&r->accepting);
