@@ -99,8 +99,9 @@ turned_nothing(void *cover)
 }
 
 static bool
-tls_ready(void *ctx)
+tls_ready(void *ctx, int64_t until)
 {
+    (void)until;
     (void)ctx;
     return true;
 }

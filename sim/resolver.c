@@ -82,6 +82,7 @@ resolver_open(struct rt *rt, const struct resolver_settings *settings, int64_t u
     (void)settings;
     (void)until;
     TRY(sched_enter(rt));
+    TRY(rt_sleep(rt, within(rt, MILLISECOND))); /* the library takes a while, too, and others run meanwhile */
     int error = faults_call(process_of(rt), CALL_RESOLVER);
     if (error) {
         *out_why = S("so it was planned");

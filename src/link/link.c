@@ -313,6 +313,8 @@ take_frame(struct link *l, const struct frame *f)
     if (!l->hello_seen) {
         TRY(frame_check_hello(f));
         l->hello_seen = true;
+        if (l->settings.opened)
+            l->settings.opened(l->settings.ctx, l);
         return OK;
     }
     TRY(join(l, f, &body));

@@ -37,6 +37,7 @@ enum { CLIENTS_MAX = 100000, VERIFY_MAX = 50000, VERIFY_RUNNING_MAX = 200, HOSTS
 #define VERIFY_SLOW_NS SECOND
 #define VERIFY_SILENT_NS (30 * SECOND)
 #define VERIFY_ENCRYPTED_NS (5 * MINUTE)
+#define FILE_WAIT_NS (5 * SECOND) /* for the users file, at the start */
 #define LOGIN_PATIENCE_NS (30 * SECOND) /* Dovecot holds back a refusal for 2 seconds, and for 15 where it is suspicious */
 
 struct verified { /* what a next hop said of one address; the address follows */
@@ -656,6 +657,8 @@ start(struct role *role)
     struct gate *g = role->ctx;
 
     gate_users_start(g->users);
+    users_file(role); /* who logs in at once finds it read */
+    gate_users_wait_for_file(g->users, within(role->rt, FILE_WAIT_NS));
     return true;
 }
 
@@ -664,7 +667,7 @@ run(struct role *role)
 {
     struct gate *g = role->ctx;
 
-    users_file(role); /* what came before */
+    users_file(role); /* what came meanwhile */
     role_wait_for_end(role);
     scope_end(&g->probes);
     gate_users_end(g->users);

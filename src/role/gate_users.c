@@ -57,8 +57,9 @@ struct gate_users {
     struct list by_age;              /* struct exchange: the one that was heard of longest ago is the first */
     struct clients *open;            /* how many exchanges each network has under way */
     struct scope work;
-    bool loading, again;
+    bool loading, again, unreadable; /* of the users file */
     struct handle file;              /* to be read next */
+    struct event loaded;             /* or it cannot be read for now */
     bool ending;
     size_t checking, hashing;        /* passwords waiting or being compared; being compared */
     struct event turn;
@@ -803,6 +804,8 @@ run_load(void *arg)
         /* What we have stays until that is read. Nobody passes it on again unless it changes: so here it is tried again. */
         while (!err_is(e) && file && err_is(read_users(g, file, &fresh))) {
             log_file(g, LOG_ERROR, "users-not-read", ERR(ERR_IO, "read the users file"));
+            g->unreadable = true;
+            event_wake(g->rt, &g->loaded);
             e = g->again ? ERR(ERR_CLOSED, "read the former users file") : rt_sleep(g->rt, within(g->rt, AGAIN_NS));
         }
         if (file)
@@ -815,6 +818,7 @@ run_load(void *arg)
         log_file(g, fresh ? LOG_INFO : LOG_WARNING, fresh ? "users" : "no-users", OK);
     }
     g->loading = false;
+    event_wake(g->rt, &g->loaded);
 }
 
 void
@@ -827,6 +831,14 @@ gate_users_take_file(struct gate_users *g, struct handle handle)
         return;
     g->loading = true;
     scope_start(&g->work, "users file", run_load, g);
+}
+
+void
+gate_users_wait_for_file(struct gate_users *g, int64_t until)
+{
+    while (g->loading && !g->unreadable)
+        if (err_is(event_wait(g->rt, &g->loaded, until)))
+            break;
 }
 
 /* ---- what is kept ------------------------------------------------------------------------------------------------ */
@@ -974,6 +986,7 @@ gate_users_new(const struct gate_users_settings *settings)
     list_init(&g->by_age);
     list_init(&g->spent_recently);
     scope_init(&g->work, g->rt);
+    event_init(&g->loaded);
     event_init(&g->turn);
     event_init(&g->settled);
     event_init(&g->dovecot_closed);

@@ -33,7 +33,8 @@ enum {
 };
 
 #define STORE_WAIT_NS (5 * SECOND) /* for a store that is being restarted */
-#define KEYS_WAIT_NS (5 * SECOND)  /* and for `keys`, since it was last there */
+#define KEYS_WAIT_NS (5 * SECOND)  /* for `keys`, since it was last there */
+#define GATE_WAIT_NS (5 * SECOND)  /* for what a gate says of limits: without it they do not keep mail out */
 
 struct receiver;
 
@@ -82,6 +83,14 @@ struct session {
     struct proxy_header *own_header; /* what the proxy said; NULL: none stands in front */
 };
 
+static int64_t
+sooner(const struct session *s, int64_t ns, int64_t until)
+{
+    int64_t patience = within(s->r->role->rt, ns);
+
+    return patience < until ? patience : until;
+}
+
 /* ---- hooks: who may enter ---- */
 
 /* NULL: yes. `unasked` is the answer while there is no gate, or none that makes sense. */
@@ -101,24 +110,6 @@ ask_gate(struct session *s, uint16_t type, struct str body, const struct reply *
     return code == 0 ? NULL : reply_make(arena, code, arena_cstr(arena, enhanced), "%.*s", STR_ARG(text));
 }
 
-static bool
-keys_answer(const struct receiver *r)
-{
-    return r->keys.hold && hold_is_open(r->keys.hold);
-}
-
-/* A client that is offered no STARTTLS sends in clear, and a handshake that nobody signs is a broken connection: of a start of
- * `keys`, the first or another, clients see a pause. */
-static void
-wait_for_keys(struct receiver *r, int64_t until)
-{
-    struct role *role = r->role;
-
-    while (!keys_answer(r) || !r->keys_told)
-        if (err_is(event_wait(role->rt, &role->changed, r->keys_until < until ? r->keys_until : until)))
-            break;
-}
-
 static const struct reply *
 admit(void *ctx, struct server_client *client, struct arena *arena, int64_t until)
 {
@@ -133,10 +124,8 @@ admit(void *ctx, struct server_client *client, struct arena *arena, int64_t unti
     border_put_address(&p, &client->address);
     put_u32(&p, s->door->site->connections_per_client);
     /* Limits that cannot be asked for do not keep mail out. */
-    const struct reply *refusal = ask_gate(s, BORDER_ADMIT, put_str_so_far(&p), NULL, arena, until);
+    const struct reply *refusal = ask_gate(s, BORDER_ADMIT, put_str_so_far(&p), NULL, arena, sooner(s, GATE_WAIT_NS, until));
     s->admitted = refusal == NULL;
-    if (!refusal)
-        wait_for_keys(s->r, until);
     return refusal;
 }
 
@@ -174,12 +163,25 @@ reverse_name(void *ctx, const struct address *address, struct arena *arena, int6
 
 /* ---- hooks: TLS ---- */
 
+/* A client that is offered no STARTTLS sends in clear, and a handshake that nobody signs is a broken connection: of a start of
+ * `keys`, the first or another, clients see a pause. False: it has not come. */
 static bool
-tls_ready(void *ctx)
+wait_for_keys(struct receiver *r, int64_t until)
+{
+    struct role *role = r->role;
+
+    while (!r->keys.hold || !hold_is_open(r->keys.hold) || !r->keys_told)
+        if (role->stopping || err_is(event_wait(role->rt, &role->changed, r->keys_until < until ? r->keys_until : until)))
+            return false;
+    return true;
+}
+
+static bool
+tls_ready(void *ctx, int64_t until)
 {
     const struct session *s = ctx;
 
-    return keys_answer(s->r) && tls_server_has_certificate(s->door->tls);
+    return wait_for_keys(s->r, until) && tls_server_has_certificate(s->door->tls);
 }
 
 static void
@@ -209,6 +211,7 @@ start_tls(void *ctx, struct wire *wire, int64_t until, struct server_tls *out, s
     struct session *s = ctx;
     const struct tls *tls;
 
+    (void)wait_for_keys(s->r, until); /* without them the handshake fails, and says so */
     struct err e = tls_accept(s->door->tls, wire, until, &tls, reason);
     mind_keys(s->r);
     TRY(e);
@@ -265,12 +268,13 @@ mail(void *ctx, const struct server_client *client, const struct mail_request *r
 
 /* Of a restart of the store clients see a pause, not a refusal. */
 static struct err
-wait_for_store(struct role *role, int64_t until)
+wait_for_store(const struct session *s, int64_t until)
 {
-    int64_t patience = within(role->rt, STORE_WAIT_NS);
+    struct role *role = s->r->role;
 
+    until = sooner(s, STORE_WAIT_NS, until);
     while (!role_peer(role, ROLE_STORE) || !role->space.accepting)
-        if (err_is(event_wait(role->rt, &role->changed, patience < until ? patience : until)))
+        if (err_is(event_wait(role->rt, &role->changed, until)))
             return ERR(ERR_BUSY, "the store takes no mail at the moment");
     return OK;
 }
@@ -281,7 +285,7 @@ draft_begin(void *ctx, struct message_id id, uint64_t expected_size, int64_t unt
     struct session *s = ctx;
     struct role *role = s->r->role;
 
-    TRY(wait_for_store(role, until));
+    TRY(wait_for_store(s, until));
     if (expected_size > role->space.free_bytes)
         return ERR(ERR_NO_SPACE, "spool");
     *out_draft = ask_draft_new(role, id, expected_size);
@@ -422,7 +426,7 @@ rcpt(void *ctx, const struct server_client *client, const struct rcpt_request *r
         out->reply = ask_gate(s, BORDER_VERIFY, put_str_so_far(&p), &reply_cannot_verify, arena, until);
     }
     const struct reply *spent = user && (!out->reply || reply_is_positive(out->reply))
-                                    ? login_spend(&s->login, client, arena, until) : NULL;
+                                    ? login_spend(&s->login, client, arena, sooner(s, GATE_WAIT_NS, until)) : NULL;
     if (spent)
         out->reply = spent;
 }
@@ -857,7 +861,7 @@ front_show(struct rt *rt, struct front *front, const struct shown *all)
 }
 
 static bool
-take_certificates(struct receiver *r, struct link_message *m)
+take_certificates(struct receiver *r, const struct peer *keys, struct link_message *m)
 {
     struct take t = take_init(m->body);
     struct shown all = { .count = take_u16(&t) };
@@ -872,7 +876,7 @@ take_certificates(struct receiver *r, struct link_message *m)
         return false;
     for (size_t i = 0; i < r->front_count; i++)
         front_show(r->role->rt, &r->fronts[i], &all);
-    r->keys_told = true;
+    r->keys_told = keys->serial == r->keys_peer;
     event_wake(r->role->rt, &r->role->changed);
     return true;
 }
@@ -934,7 +938,7 @@ message(struct role *role, struct peer *peer, struct link_message *m)
     if (peer->kind == ROLE_KEYS && !role->ctx) /* no session is left */
         return true;
     if (peer->kind == ROLE_KEYS)
-        return m->type == BORDER_CERTIFICATES ? take_certificates(role->ctx, m)
+        return m->type == BORDER_CERTIFICATES ? take_certificates(role->ctx, peer, m)
                : m->type == BORDER_TICKETS    ? take_tickets(role->ctx, m)
                                               : false;
     if (peer->kind != ROLE_STORE || m->type != BORDER_SPACE || m->call != 0)

@@ -113,16 +113,9 @@ prepare(struct role *role)
                   read_file(w, w->trust_anchor_path, &w->trust_anchor);
 }
 
+/* Whoever is linked to us asks at once, so there is somebody to ask before we are. */
 static bool
 start(struct role *role)
-{
-    const struct work *w = role->ctx;
-
-    return w->complete;
-}
-
-static void
-run(struct role *role)
 {
     struct work *w = role->ctx;
     const struct site *site = role->site;
@@ -131,6 +124,9 @@ run(struct role *role)
         .trust_anchor = w->trust_anchor,
     };
     struct str why = S("");
+
+    if (!w->complete)
+        return false;
     struct err e = resolver_open(role->rt, &settings, FOREVER, &w->resolver, &why);
 
     if (err_is(e)) {
@@ -139,7 +135,7 @@ run(struct role *role)
         log_str(&line, "why", why);
         log_err(&line, e);
         log_end(&line);
-        return;
+        return false;
     }
     if (w->trust_anchor.len == 0) {
         struct log_line line;
@@ -149,6 +145,14 @@ run(struct role *role)
         log_str(&line, "so", S("no answer of the DNS is vouched for, and no host is held to its TLSA records"));
         log_end(&line);
     }
+    return true;
+}
+
+static void
+run(struct role *role)
+{
+    struct work *w = role->ctx;
+
     role_wait_for_end(role);
     scope_end(&w->queries);
     resolver_close(w->resolver);

@@ -71,10 +71,26 @@ peer_closed(void *ctx, struct link *link, struct err why)
     }
     tell_unlinked(role, peer->tie);
     list_remove(&peer->node);
-    if (role->ops->peer_down)
+    if (peer->up && role->ops->peer_down)
         role->ops->peer_down(role, peer);
+    handle_close(role->rt, peer->second);
     link_free_later(link);
     mem_free(rt_mem(role->rt), peer, sizeof *peer);
+    event_wake(role->rt, &role->changed);
+}
+
+static void
+peer_opened(void *ctx, struct link *link)
+{
+    struct peer *peer = ctx;
+    struct role *role = peer->role;
+
+    (void)link;
+    peer->up = true;
+    if (role->ops->peer_up)
+        role->ops->peer_up(role, peer);
+    handle_close(role->rt, peer->second);
+    peer->second = HANDLE_NONE;
     event_wake(role->rt, &role->changed);
 }
 
@@ -93,7 +109,7 @@ add_peer(struct role *role, const struct role_pending *pending)
     *peer = (struct peer){ .role = role, .kind = pending->kind, .index = pending->index,
                            .generation = pending->generation, .tie = pending->tie, .second = pending->second };
     struct link_settings settings = {
-        .name = role_kind_name(peer->kind), .ctx = peer, .handle = peer_message, .closed = peer_closed,
+        .name = role_kind_name(peer->kind), .ctx = peer, .handle = peer_message, .opened = peer_opened, .closed = peer_closed,
         .forgets = carries_secrets(role->ops->kind) || carries_secrets(peer->kind)
     };
     if (err_is(link_open(role->rt, pending->handle, &settings, &peer->link))) {
@@ -104,11 +120,6 @@ add_peer(struct role *role, const struct role_pending *pending)
     }
     peer->serial = ++role->last_serial;
     list_push_back(&role->peers, &peer->node);
-    if (role->ops->peer_up)
-        role->ops->peer_up(role, peer);
-    handle_close(role->rt, peer->second);
-    peer->second = HANDLE_NONE;
-    event_wake(role->rt, &role->changed);
 }
 
 /* Until the role has prepared itself, nobody may speak to it. */
@@ -139,7 +150,7 @@ take_peer(struct role *role, struct link_message *m)
 static bool
 serves(const struct role *role, const struct peer *peer, enum role_kind kind, bool of_any_generation)
 {
-    return peer->kind == kind && link_is_open(peer->link) &&
+    return peer->kind == kind && peer->up && link_is_open(peer->link) &&
            (of_any_generation || peer->generation == role->generation);
 }
 
@@ -517,6 +528,7 @@ end_links(struct role *role)
         struct peer *peer = container_of(role->peers.next, struct peer, node);
         list_remove(&peer->node);
         link_free(peer->link);
+        handle_close(role->rt, peer->second);
         mem_free(rt_mem(role->rt), peer, sizeof *peer);
     }
     if (role->control)

@@ -46,6 +46,7 @@ struct peer {
     uint64_t serial; /* of this link: never used twice. What outlives the link remembers this, not the pointer */
     void *own_ctx;   /* the role's own: what it keeps for this peer */
     struct handle second; /* of a peer that signs, or asks it: a socket beside the link. peer_up takes it */
+    bool up;         /* it has said its hello, which it does once it runs; before, its process is only being started */
 };
 
 struct role_pending { /* a peer that came before the role was ready for it */
@@ -98,8 +99,8 @@ struct role_ops {
     void (*run)(struct role *);                             /* returns when it has drained or must end */
     /* A message from a peer; false: it breaks the border's rules. May be NULL. */
     bool (*message)(struct role *, struct peer *, struct link_message *);
-    void (*peer_up)(struct role *, struct peer *);   /* may be NULL */
-    void (*peer_down)(struct role *, struct peer *); /* may be NULL */
+    void (*peer_up)(struct role *, struct peer *);   /* it runs; before any message of its. May be NULL */
+    void (*peer_down)(struct role *, struct peer *); /* of one that was up. May be NULL */
     void (*configured)(struct role *);               /* role->site was swapped (store only); may be NULL */
     bool (*lost)(struct role *, struct link_message *); /* CONTROL_LOST (store only); may be NULL */
     void (*users_file)(struct role *); /* role->users came anew while it runs (gate only); may be NULL */

@@ -175,7 +175,7 @@ static const struct str foreign_verbs[] = {
 
 /* Whether a command that not every listener has would work here: what EHLO and HELP list, and nothing else. */
 static bool
-is_offered(const struct session *s, const struct command *c)
+is_offered(const struct session *s, const struct command *c, int64_t until)
 {
     const struct listener_settings *set = s->settings;
     bool local = set->trusted || address_is_loopback(&s->client->address) || s->client->address.family == ADDRESS_UNIX;
@@ -187,7 +187,7 @@ is_offered(const struct session *s, const struct command *c)
     if (c->run == run_etrn)
         return s->hooks->etrn != NULL;
     if (c->run == run_starttls)
-        return wire_is_in_clear(s->wire) && s->hooks->tls_ready && s->hooks->tls_ready(s->hooks->ctx);
+        return wire_is_in_clear(s->wire) && s->hooks->tls_ready && s->hooks->tls_ready(s->hooks->ctx, until);
     if (c->run == run_xclient)
         return s->settings->xclient && s->hooks->told;
     if (c->run == run_auth)
@@ -526,10 +526,9 @@ run_ehlo(struct session *s, struct str args, int64_t until)
     struct text t = text_init(memory, sizeof memory);
     const struct reply *refusal = take_hello(s, args, true);
 
-    (void)until;
     if (refusal)
         return refusal;
-    struct str mechanisms = is_offered(s, command_find(S("AUTH")))
+    struct str mechanisms = is_offered(s, command_find(S("AUTH")), until)
                                 ? s->hooks->mechanisms(s->hooks->ctx, s->client, &s->scratch)
                                 : S("");
     text_put(&t, set->hostname);
@@ -552,7 +551,7 @@ run_ehlo(struct session *s, struct str args, int64_t until)
     for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
         const struct command *c = &commands[i];
         bool extra = c->run == run_starttls || c->run == run_xclient || c->run == run_vrfy || c->run == run_expn || c->run == run_etrn || c->run == run_help;
-        if (extra && is_offered(s, c)) {
+        if (extra && is_offered(s, c, until)) {
             text_put_byte(&t, '\n');
             text_put(&t, c->verb);
             if (c->run == run_xclient)
@@ -568,7 +567,6 @@ run_ehlo(struct session *s, struct str args, int64_t until)
 static const struct reply *
 run_starttls(struct session *s, struct str args, int64_t until)
 {
-    (void)until;
     if (!s->hooks->tls_ready)
         return &reply_known_but_off;
     if (!wire_is_in_clear(s->wire))
@@ -577,7 +575,7 @@ run_starttls(struct session *s, struct str args, int64_t until)
         return wrong_order(s, command_find(S("STARTTLS")));
     if (args.len > 0)
         return &reply_no_argument_wanted;
-    return is_offered(s, command_find(S("STARTTLS"))) ? &reply_start_tls : &reply_tls_not_now;
+    return is_offered(s, command_find(S("STARTTLS")), until) ? &reply_start_tls : &reply_tls_not_now;
 }
 
 /* All that a client said is forgotten, but for the connection. */
@@ -664,8 +662,7 @@ run_xclient(struct session *s, struct str args, int64_t until)
     const struct server_hooks *h = s->hooks;
     struct xclient x;
 
-    (void)until;
-    if (!is_offered(s, command_find(S("XCLIENT"))))
+    if (!is_offered(s, command_find(S("XCLIENT")), until))
         return &reply_xclient_denied;
     if (!xclient_parse(args, &s->scratch, &x))
         return &reply_xclient_syntax;
@@ -1170,7 +1167,7 @@ run_vrfy(struct session *s, struct str args, int64_t until)
         return login_first(s);
     if (args.len == 0)
         return &reply_needs_address;
-    if (!is_offered(s, command_find(S("VRFY"))))
+    if (!is_offered(s, command_find(S("VRFY")), until))
         return &reply_vrfy_off; /* section 3.5.3: 252 where there is no verdict, never a false 250 */
     return in_ascii(s->hooks->vrfy(s->hooks->ctx, s->client, without_smtputf8(args), &s->scratch, until));
 }
@@ -1180,7 +1177,7 @@ run_expn(struct session *s, struct str args, int64_t until)
 {
     if (login_first(s))
         return login_first(s);
-    if (!is_offered(s, command_find(S("EXPN"))))
+    if (!is_offered(s, command_find(S("EXPN")), until))
         return &reply_known_but_off;
     if (args.len == 0)
         return &reply_needs_address;
@@ -1192,7 +1189,7 @@ run_etrn(struct session *s, struct str args, int64_t until)
 {
     if (login_first(s))
         return login_first(s);
-    if (!is_offered(s, command_find(S("ETRN"))))
+    if (!is_offered(s, command_find(S("ETRN")), until))
         return &reply_known_but_off;
     if (args.len == 0)
         return &reply_etrn_syntax;
@@ -1207,14 +1204,13 @@ run_help(struct session *s, struct str args, int64_t until)
     char memory[2048];
     struct text t = text_init(memory, sizeof memory);
 
-    (void)until;
-    if (asked && (!about || !is_offered(s, about)))
+    if (asked && (!about || !is_offered(s, about, until)))
         return &reply_no_such_help;
     if (about)
         return reply_make(&s->scratch, 214, "2.0.0", "%s", about->help);
     text_put(&t, S("In this order: EHLO, MAIL, RCPT, DATA, and then the message; QUIT ends"));
     for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
-        if (is_offered(s, &commands[i]))
+        if (is_offered(s, &commands[i], until))
             text_putf(&t, "\n%.*s", STR_ARG(str_slice(str_from_cstr(commands[i].help), 0,
                                                       str_find_byte(str_from_cstr(commands[i].help), '\n'))));
     text_put(&t, S("\nA person reads what is sent to <postmaster>"));

@@ -144,8 +144,8 @@ struct server_hooks {
     /* OK and an empty name: there is none. Runs beside the dialog, in a fiber of its own. May be NULL. */
     struct err (*reverse_name)(void *ctx, const struct address *, struct arena *, int64_t until, struct str *out_name);
 
-    /* Whether STARTTLS can be offered now. May be NULL: then there is no TLS here. */
-    bool (*tls_ready)(void *ctx);
+    /* Whether STARTTLS can be offered; waits while that may change soon. May be NULL: then there is no TLS here. */
+    bool (*tls_ready)(void *ctx, int64_t until);
     /* The handshake, after which the wire is encrypted; what is in *out lives as long as the wire. `reason`: why not. */
     struct err (*start_tls)(void *ctx, struct wire *, int64_t until, struct server_tls *out, struct text *reason);
 

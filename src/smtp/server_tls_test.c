@@ -45,8 +45,9 @@ peer_of(void *ctx)
 }
 
 static bool
-tls_ready(void *ctx)
+tls_ready(void *ctx, int64_t until)
 {
+    (void)until;
     return peer_of(ctx)->tls_ready;
 }
 
