@@ -112,7 +112,7 @@ def matrix(tmp_path_factory):
     with Sink(folder / "dsn", "--obey") as dsn, Sink(folder / "nodsn", "--obey", "--without", "DSN") as nodsn, \
             Sink(folder / "lmtp", "--obey", "--lmtp", "--without", "DSN") as lmtp, \
             Postrider(folder / "server", config=SITE, dsn_port=dsn.port, nodsn_port=nodsn.port, lmtp_port=lmtp.port,
-                      delay="3s") as server:
+                      delay="10s") as server:
         with smtplib.SMTP("127.0.0.1", server.port, timeout=60) as client:
             client.ehlo()
             for case in CASES:
@@ -132,7 +132,8 @@ def matrix(tmp_path_factory):
             client.sendmail("sender@local.test", ["450-last@dsn.test"], b"Subject: last\r\n\r\n", ["ENVID=last"],
                             ["NOTIFY=DELAY"])
         wait_until(lambda: len(server.mails("sender")) >= expected + 1, 60, "the last notice")
-        waiting = server.queue()
+        # A notice is there before the store has settled it.
+        waiting = wait_until(lambda: (queue := server.queue()) and all(message["from"] for message in queue) and queue)
         for message in waiting:
             server.cli("queue", "rm", message["id"], "--config", str(server.config_path))
         server.wait_until_empty()
