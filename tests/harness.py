@@ -57,12 +57,14 @@ def shared():
     return None
 
 
-PORTS = range(10000, 32000)  # below those that the system gives to whoever connects
+# Below those that the system gives to whoever connects; each of the test runner's workers has some of its own.
+WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 4
+PORTS = range(10000 + 5500 * WORKER, 15500 + 5500 * WORKER)
 _ports = itertools.islice(itertools.cycle(PORTS), random.randrange(len(PORTS)), None)
 
 
 def free_port(host="127.0.0.1"):
-    """One that nobody listens at, and that no other worker is likely to be given before our server listens there."""
+    """One that nobody listens at, and that no other worker is given before our server listens there."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     for port in itertools.islice(_ports, len(PORTS)):
         with socket.socket(family) as s, contextlib.suppress(OSError):
