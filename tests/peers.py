@@ -221,13 +221,12 @@ class ScriptedServer:
                 self.open.discard(s)
             s.close()
 
-    def _answer(self, s, name, line, default):
+    def _decide(self, s, name, line, default):
+        """What is to be said; CLOSE, RESET and STALL end the session here."""
         answer = self.answers.get(name, default)
         if callable(answer):
             answer = answer(line, self)
             answer = default if answer is None else answer
-        if answer == "":
-            return answer
         if answer is self.CLOSE:
             raise ValueError("closed by the script")
         if answer is self.RESET:
@@ -237,9 +236,17 @@ class ScriptedServer:
             while s.recv(65536):
                 pass
             raise ValueError("stalled by the script")
-        s.sendall(answer.encode() + b"\r\n")
+        return answer
+
+    def _say(self, s, answer):
+        if answer:
+            s.sendall(answer.encode() + b"\r\n")
         if answer.startswith("421"):
             raise ValueError("closed by 421")
+
+    def _answer(self, s, name, line, default):
+        answer = self._decide(s, name, line, default)
+        self._say(s, answer)
         return answer
 
     def _session(self, s, lines):
@@ -291,9 +298,11 @@ class ScriptedServer:
             if not line:
                 raise ValueError("the client has gone")
             content += line.removeprefix(b".")
-        if self._answer(s, "DOT", "", "250 2.0.0 taken")[0] == "2":
-            with self.lock:
+        answer = self._decide(s, "DOT", "", "250 2.0.0 taken")
+        if answer[:1] == "2":
+            with self.lock:  # first: whoever hears of the reply may look at once
                 self.messages.append((mail, rcpt, bytes(content)))
+        self._say(s, answer)
 
 
 class Witness(ScriptedServer):
