@@ -28,6 +28,7 @@ import json
 import os
 import pathlib
 import resource
+import select
 import shutil
 import signal
 import socket
@@ -317,6 +318,7 @@ def test_l17_descriptors_run_out(tmp_path):
         for _ in range(60):
             clients.append(socket.create_connection(("127.0.0.1", server.port), 60))
         began = sum(cpu(pid) for pid in pids.values())
+        wait_until(lambda: select.select(clients, [], [], 0)[0], 60, "a first greeting")
         greeted = [client for client in clients if is_greeted(client)]
         assert 0 < len(greeted) < 60
         assert sum(cpu(pid) for pid in pids.values()) - began < 20, "it spins"
