@@ -25,8 +25,8 @@ domain asked.dane.example unasked.dane.example failing.dane.example lost.plain.e
 domain via.test {{ recipients verify; relay via smtp://mx-clear.dane.example }}
 tls {{ certificate {certificates}/ours.pem; key {certificates}/ours.key }}
 route wait.test {{ via smtp://192.0.2.250; tls off }}
-route override.dane.example {{ direct; tls insecure-override; connect-wait 4s; reply-wait 4s }}
-route default {{ direct; connect-wait 4s; reply-wait 4s }}
+route override.dane.example {{ direct; tls insecure-override; reply-wait 60s }}
+route default {{ direct; reply-wait 60s }}
 retry 1h for 1d {{ delay-notice off }}
 resolver {{ forward 127.0.0.1; trust-anchor {anchors} }}
 """
@@ -290,12 +290,13 @@ def test_whom_mail_is_for_is_asked_in_clear_only_where_it_goes_in_clear(world, d
         assert client.rcpt(f"another@{domain}")[0] == code
     assert any(f"whoever@{domain}" in command for command in list(world["clear"].commands)) == asked
     # What a destination asks for is remembered; what is not known is looked up again, unless that took longer than a second.
-    count = {None: 0, "encrypted only": 1, "cannot be known now": 1 if slow else 2}[why]
-    if count:
-        server.logged("recipient-not-asked", count, domain=domain)
+    # (It took less if only the client or the receiver was slow.)
+    counts = {None: [0], "encrypted only": [1], "cannot be known now": [1, 2] if slow else [2]}[why]
+    if counts[0]:
+        server.logged("recipient-not-asked", counts[0], domain=domain)
     server.status()  # what was told beside it has been written since, too
     told = [line["why"] for line in server.log_events("recipient-not-asked") if line["domain"] == domain]
-    assert len(told) == count and all(why in one for one in told), told
+    assert len(told) in counts and all(why in one for one in told), told
 
 
 def test_a_bogus_zone_gets_no_mail(world):
