@@ -24,8 +24,8 @@ tls {{ certificate {certificates}/good.pem; key {certificates}/good.key }}
 mta-sts off
 route wait.test {{ via smtp://192.0.2.250; tls off }}
 route chain.test {{ via smtp://second.req.test; tls-ca {certificates}/ca.pem }}
-route raised.req.test {{ direct; tls require; connect-wait 4s; reply-wait 4s }}
-route default {{ direct; tls-ca {certificates}/ca.pem; connect-wait 4s; reply-wait 4s }}
+route raised.req.test {{ direct; tls require; reply-wait 60s }}
+route default {{ direct; tls-ca {certificates}/ca.pem; reply-wait 60s }}
 retry 1h for 1d {{ delay-notice off }}
 resolver {{ forward 127.0.0.1; trust-anchor {anchors} }}
 """
@@ -36,7 +36,7 @@ listen mx {{ address 192.0.2.50:25; relay from 192.0.2.0/24 127.0.0.0/8 }}
 tls {{ certificate {certificates}/good.pem; key {certificates}/good.key }}
 mta-sts off
 route chain.test {{ via smtp://keeps.req.test; tls-ca {certificates}/ca.pem }}
-route default {{ direct; tls-ca {certificates}/ca.pem; connect-wait 4s; reply-wait 4s }}
+route default {{ direct; tls-ca {certificates}/ca.pem; reply-wait 60s }}
 resolver {{ forward 127.0.0.1; trust-anchor {anchors} }}
 """
 PLAIN = ("PIPELINING", "8BITMIME", "DSN", "ENHANCEDSTATUSCODES")

@@ -102,8 +102,8 @@ def world(tmp_path_factory, certificates):
     with contextlib.ExitStack() as stack:
         servers = {name: stack.enter_context(TlsServer(certificates, certificate, how == "at-once"))
                    for name, certificate, how, *_ in CASES}
-        routes = "\n".join(f"route {name}.test {{ via {scheme}://localhost:{servers[name].port}; family ipv4; connect-wait 5s; "
-                           f"reply-wait 5s; {rule.format(ca=certificates / 'ca.pem')} }}"
+        routes = "\n".join(f"route {name}.test {{ via {scheme}://localhost:{servers[name].port}; family ipv4; "
+                           f"reply-wait 60s; {rule.format(ca=certificates / 'ca.pem')} }}"
                            for name, _, _, scheme, rule, *_ in CASES)
         # As it is shipped: sanitizers open files, so with them the filter lets that pass, and a certificate is looked at in the sandbox.
         server = stack.enter_context(Postrider(tmp_path_factory.mktemp("tls-out"), SITE, routes=routes,
