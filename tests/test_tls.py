@@ -2,6 +2,7 @@
 import base64
 import collections
 import contextlib
+import datetime
 import functools
 import itertools
 import os
@@ -457,17 +458,24 @@ def test_pools_share_no_keys(tmp_path):
         assert shown(server, port=server.values["submission"]) == made["submission"]
         with smtplib.SMTP_SSL("127.0.0.1", server.values["submissions"], context=context(), timeout=60) as client:
             assert client.sock.getpeercert(binary_form=True) == made["submissions"]
-        known = {role: {name for piece in memory_of(pid) for name in names if public[name] in piece}
-                 for role, pid in server.role_pids().items() if role.split()[0] in {"keys", "receiver", "submission"}}
-    assert known.pop("keys 0") == set(names)
-    assert known and all(found == ({"mx"} if role.startswith("receiver") else {"submission", "submissions"})
-                         for role, found in known.items()), known
+
+        def due(role):
+            return set(names) if role == "keys 0" else {"mx"} if role.startswith("receiver") else {"submission", "submissions"}
+
+        def found():
+            known = {role: {name for piece in memory_of(pid) for name in names if public[name] in piece}
+                     for role, pid in server.role_pids().items() if role.split()[0] in {"keys", "receiver", "submission"}}
+            return known if all(known[role] >= due(role) for role in known) else None
+
+        known = wait_until(found, what="certificates wherever they are due")  # who has served nobody may not have them yet
+    assert len(known) >= 3 and known == {role: due(role) for role in known}, known
 
 
 def test_nobody_logs_in_before_tls(tmp_path):
     with Postrider(tmp_path, POOLS, more="", mx="", submission=free_port(), own_submission="", submissions=free_port(),
                    own_submissions="") as server:
         server.cli("user", "add", "anna", "--config", str(server.config_path), input="password of anna\n")
+        server.logged("users")
         plain = "AUTH PLAIN " + base64.b64encode(b"\0anna\0password of anna").decode()
         with smtplib.SMTP("127.0.0.1", server.values["submission"], timeout=60) as client:
             client.ehlo("early.test")
@@ -494,6 +502,7 @@ def test_a_certificate_logs_in(tmp_path):
     with Postrider(tmp_path, POOLS, more="", mx=ask, submission=free_port(), own_submission=ask, submissions=free_port(),
                    own_submissions=ask) as server:
         server.cli("user", "add", "anna", "--config", str(server.config_path), input="password of anna\n")
+        server.logged("users")
 
         def login(certificate, port, starttls):
             ctx = context()
@@ -554,10 +563,16 @@ def test_keys_that_die_under_load(tmp_path):
 def test_clients_wait_for_keys(tmp_path):
     """Whoever comes while `keys` is being started anew is offered STARTTLS all the same, and its handshake succeeds."""
     with Postrider(tmp_path, SITE, more="") as server:
+        done = 0
         for deaths in range(1, 6):
-            os.kill(server.role_pids()["keys 0"], signal.SIGKILL)
+            pid = wait_until(lambda: server.role_pids().get("keys 0"))
+            killed = time.monotonic()
+            os.kill(pid, signal.SIGKILL)
             server.logged("role-ended", deaths, role="keys")
-            assert handshake(server) == "done"
+            how = handshake(server)
+            assert how == "done" or time.monotonic() - killed > 5, how  # KEYS_WAIT_NS: no longer
+            done += how == "done"
+        assert done
 
 
 def read_to_end(sock):
@@ -657,7 +672,7 @@ def test_who_misbehaves_in_the_handshake_is_shown_out_alone(tmp_path):
 @pytest.fixture(name="door", scope="module")
 def one_server_for_those_who_misbehave(tmp_path_factory):
     """And a session beside them, which none of them may hold up."""
-    site = SITE.replace("listen mx {{", "listen mx {{ tls-wait 2s;")
+    site = SITE.replace("listen mx {{", "listen mx {{ tls-wait 15s;")
     with Postrider(tmp_path_factory.mktemp("door"), site, more="") as server, \
             smtplib.SMTP("127.0.0.1", server.port, timeout=60) as other:
         other.starttls(context=context())
@@ -952,7 +967,10 @@ def test_tickets_resume_with_every_receiver_until_their_key_is_gone(tmp_path):
                 break
         assert all(met), "its key was replaced once"
         wait_until(lambda: not meet(session)[1], what="the end of the ticket's key")
-        assert replaced() >= at + 2
+        ended = time.time()
+        # Its line in the log may come after the receivers have the key.
+        line = wait_until(lambda: server.log_events("ticket-key-replaced")[at + 1:], what="the second replacement's line")[0]
+        assert datetime.datetime.fromisoformat(line["time"]).timestamp() < ended + 1
         for _ in range(10):
             assert not meet(session)[1]
 
