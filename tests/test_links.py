@@ -185,6 +185,7 @@ def test_nonsense_on_a_control_link_ends_that_role_only(world):
             wait_until(lambda: set(pids.values()) & set(world.role_pids().values()) == set(pids.values()) - {pids[name]} and
                        sorted(n.split()[0] for n in world.role_pids()) == sorted(n.split()[0] for n in pids), 30,
                        f"another {name}, and nobody else's end")
+        wait_until(lambda: all(role["state"] == "running" for role in world.status()["roles"]), 30, "all roles")
         still_serves(world)
 
 
