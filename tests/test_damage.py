@@ -42,6 +42,7 @@ def test_a_flipped_bit_costs_one_message(tmp_path):
         for marker in (b"%small", b"%large", b"envelope-victim@"):
             flip(server.state / "spool", marker)
         server.start()
+        server.logged("spool-recovered", 2)
         with sink_at(tmp_path, next_port, tmp_path / "sink"):
             server.cli("queue", "retry", "--all", "--config", str(server.config_path))
             notices = [parse(mail) for mail in server.wait_for_mail(count=2)]
@@ -68,6 +69,7 @@ def test_what_cannot_be_read_ends_no_listing(tmp_path):
         wait_until(lambda: (figures := server.figures())["attempts"] >= len(many) and figures["in-flight"] == 0, what="a dead next hop")
         assert server.stop() == 0
         server.start()  # nothing that came just now is in memory
+        server.logged("spool-recovered", 2)
         flip(server.state / "spool", many[0].encode())
         assert server.figures()["messages"] == 3
         listed = server.cli("queue", "list", "--json", "--limit", "1", "--config", str(server.config_path)).stdout
