@@ -45,6 +45,11 @@ def unmount_lazily(at):
     subprocess.run(["umount", "--lazy", str(at)], capture_output=True, check=False)
 
 
+def loops_of(image):
+    """The loop devices that have this file, as `losetup` lists them."""
+    return subprocess.run(["losetup", "-j", str(image)], capture_output=True, check=True).stdout
+
+
 class LoopDisk:
     """A small file system of its own, in a file."""
 
@@ -85,6 +90,8 @@ class LoopDisk:
 
     def come_back(self):
         wait_until(lambda: unmount(self.at), 60, f"{self.at} is not in use")
+        # A mount namespace that somebody made meanwhile has a copy of it, and would give us the failed file system again.
+        wait_until(lambda: not loops_of(self.image), 60, f"{self.image} is not in use")
         self.mount()
 
 
