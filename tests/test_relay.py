@@ -11,6 +11,7 @@ import smtplib
 import socket
 import subprocess
 import tempfile
+import time
 
 import pytest
 
@@ -377,9 +378,11 @@ def test_a_word_too_early_says_nothing_of_a_mailbox(tmp_path, word):
     site = ("hostname mx.local.test\nstate {state}\nlisten mx {{ address 127.0.0.1:{port} }}\n"
             "domain inside.test {{ recipients verify; relay via smtp://127.0.0.1:{inside} }}\n")
     with ScriptedServer({"MAIL": f"250 2.1.0 ok\r\n{word}"}) as inside, Postrider(tmp_path, config=site, inside=inside.port) as server:
+        began = time.monotonic()
         assert rcpt_codes(server, ["anna@inside.test"]) == [450]
+        slow = time.monotonic() - began >= 1  # then nobody is asked for half a minute
         inside.answers.clear()
-        assert rcpt_codes(server, ["anna@inside.test"]) == [250]
+        wait_until(lambda: rcpt_codes(server, ["anna@inside.test"]) == [250], 60 if slow else 0, "a good word")
 
 
 def test_who_cannot_be_told_of_a_mailbox_has_none_beyond_ascii(tmp_path):
