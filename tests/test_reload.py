@@ -234,9 +234,9 @@ def test_no_mail_is_refused_while_its_mailboxes_move(tmp_path):
         place.write_text("in the way")
     with Postrider(tmp_path, SITE, more="") as server:
         with Load(server.port) as load:
-            wait_until(lambda: len(load.accepted) >= 1500, what="a backlog")
+            wait_until(lambda: len(load.accepted) >= 1500, 300, "a backlog")
         assert load.failures == []
-        wait_until(lambda: server.figures()["waiting"] == len(load.accepted), what="all to wait")
+        wait_until(lambda: server.figures()["waiting"] == len(load.accepted), 300, "all to wait")
         for place in places:
             place.unlink()
         server.cli("queue", "retry", "--all", "--config", str(server.config_path))
@@ -379,7 +379,8 @@ def test_stop_in_the_middle_of_a_reload(tmp_path):
 def test_stop_under_load_loses_and_doubles_nothing(tmp_path):
     with Postrider(tmp_path, SITE, more="") as server:
         with Load(server.port) as load:
-            wait_until(lambda: len(load.accepted) >= 50, what="load")
+            wait_until(lambda: len(load.accepted) >= 50 and
+                       len({name.split("-")[0] for name in load.accepted}) == len(load.threads), what="load by every session")
             assert server.stop(30) == 0
         assert all("421" in f or "Disconnected" in f or "Reset" in f or "BrokenPipe" in f or "451" in f
                    for f in load.failures), load.failures
