@@ -326,7 +326,7 @@ def test_guessing_does_not_pay(tmp_path):
         assert server.login("bob", "bob's", "127.99.0.77") == 454
         assert server.login("bob", "bob's", "127.100.0.77") == 235
 
-        bans = server.status()["bans"]
+        bans = wait_until(lambda: server.status()["bans"], what="the gate's word on bans")
         assert {ban["account"] for ban in bans} == {"anna@local.test", None}
         assert [ban["network"] for ban in bans if not ban["account"]] == ["127.99.0.0/24"]
         assert all(3000 < ban["seconds"] <= 3600 for ban in bans)
@@ -353,7 +353,7 @@ def test_nobody_is_answered_as_somebody(tmp_path):
 
 
 def test_a_ban_ends_by_itself(tmp_path):
-    server = Server(tmp_path, users="file users { failures-per-account 2; ban 2s }")
+    server = Server(tmp_path, users="file users { failures-per-account 2; ban 15s }")
     server.user("add", "bob", password="bob's")
     with server:
         assert [server.login("bob", "x") for _ in range(3)] == [535, 535, 454]
