@@ -213,7 +213,7 @@ def test_sessions_of_a_client(server):
         s.close()
         assert greeting.startswith(b"421 4.7.0 "), greeting
         sessions.pop()[0].close()
-        assert wait_until(lambda: session()[1].startswith(b"220 "), 10, "room for another")
+        assert wait_until(lambda: session()[1].startswith(b"220 "), 60, "room for another")
     finally:
         for s, _ in sessions:
             s.close()
