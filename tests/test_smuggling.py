@@ -24,6 +24,7 @@ hostname mx.local.test
 state {state}
 listen mx {{ address 127.0.0.1:{port}; relay from 127.0.0.1; line-ends {line_ends} }}
 route default {{ via 127.0.0.1:{next_port}; tls off }}
+retry 1s for 1d
 """
 
 
@@ -253,7 +254,7 @@ def test_behind_us(tmp_path, peer):
                     for cut in range(len(sent)):
                         hand_over(client, len(wanted), by, sent, cut, 250)
                         wanted.append(repaired(content))
-        server.wait_until_empty()
+        server.wait_until_empty(300)
         assert server.figures()["delivered"] == len(wanted)
         while (there := len(behind.messages)) < len(wanted):
             try:
