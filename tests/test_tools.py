@@ -134,7 +134,8 @@ FAULTS = [  # what it is told, the exit code of "send", which message was taken
 @pytest.mark.parametrize("option,value,code,taken", FAULTS, ids=[f"{f[0]} {f[1]}" for f in FAULTS])
 def test_each_fault_of_the_sink_as_send_sees_it(tmp_path, option, value, code, taken):
     with Sink(tmp_path / "kept", option, *([value] if value else [])) as sink:
-        sent = run("send", "--server", sink.at, "--to", "b@y.test", "--from", "a@x.test", "--timeout", "1", "--no-bdat")
+        timeout = "1" if option == "--stall" else "60"
+        sent = run("send", "--server", sink.at, "--to", "b@y.test", "--from", "a@x.test", "--timeout", timeout, "--no-bdat")
         assert sent.returncode == code, sent
         assert sink.stop()["messages"] == taken
 
