@@ -126,6 +126,13 @@ list_one(struct request *r, const struct spool_place *place, struct put *p, uint
 
 enum { LIST_HEAD = 8 + 8 + 4 };
 
+/* While the spool is being read after a start, not all that is there is found. False: it is, or that takes longer. */
+static bool
+wait_to_find_more(struct request *r)
+{
+    return !r->s->recovered && !err_is(event_wait(r->s->rt, &r->s->kick, r->patience));
+}
+
 static bool
 answer_list(struct request *r, struct take *t)
 {
@@ -136,6 +143,8 @@ answer_list(struct request *r, struct take *t)
 
     if (!take_end(t))
         return false;
+    while (wait_to_find_more(r))
+        ;
     struct spool_place *places = arena_alloc(&r->arena, (want + 1) * sizeof *places);
     size_t found = s->ops->scan(s->spool, after, places, want), size = 64 + found * BORDER_LISTED_BYTES;
     unsigned char *memory = arena_alloc(&r->arena, size);
@@ -271,6 +280,8 @@ answer_act(struct request *r, struct take *t)
     if (!take_end(t))
         return false;
     bool done = act(r->s, what, id);
+    while (!done && wait_to_find_more(r))
+        done = act(r->s, what, id);
     struct log_line line;
     log_begin(&line, r->s->rt, LOG_INFO, "operator");
     log_str(&line, "act", names[what]);
@@ -278,7 +289,9 @@ answer_act(struct request *r, struct take *t)
     log_bool(&line, "done", done);
     log_end(&line);
     put_u8(&p, done);
-    put_raw(&p, done ? S("") : S("no such message in the queue"));
+    put_raw(&p, done              ? S("")
+                : r->s->recovered ? S("no such message in the queue")
+                                  : S("the spool is still being read after the start, and that message is not found yet: try again"));
     reply(r, &p);
     event_wake(r->s->rt, &r->s->role->changed); /* a job of it may wait for a hand */
     store_kick(r->s);

@@ -97,12 +97,21 @@ link_processes(struct process *a, struct process *b)
         relink_later(s, tie);
 }
 
+/* One that drains begins nothing new; but sessions with clients may go on for long, and need the store, gate and keys. */
+static bool
+takes_links(const struct process *p)
+{
+    bool has_sessions = p->kind == ROLE_RECEIVER || p->kind == ROLE_SUBMISSION;
+
+    return p->linked && (!p->draining || (has_sessions && !p->stopping));
+}
+
 void
 supervisor_link_to_all(struct process *p)
 {
     list_each (node, &p->s->processes) {
         struct process *other = container_of(node, struct process, node);
-        if (other != p && other->linked && !other->draining && are_peers(p, other))
+        if (other != p && takes_links(other) && are_peers(p, other))
             link_processes(p, other);
     }
 }
@@ -112,7 +121,7 @@ is_there(const struct supervisor *s, const struct process *p, uint32_t pid)
 {
     list_each (node, &s->processes)
         if (container_of(node, struct process, node) == p)
-            return p->pid == pid && p->linked && !p->draining;
+            return p->pid == pid && takes_links(p);
     return false;
 }
 
