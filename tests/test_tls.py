@@ -561,16 +561,25 @@ def test_keys_that_die_under_load(tmp_path):
         assert open_before.noop()[0] == 250
 
 
-def test_clients_wait_for_keys(tmp_path):
+@pytest.mark.parametrize("at_once", [False, True], ids=["STARTTLS", "at once"])
+def test_clients_wait_for_keys(tmp_path, at_once):
     """Whoever comes while `keys` is being started anew is offered STARTTLS all the same, and its handshake succeeds."""
-    with Postrider(tmp_path, SITE, more="") as server:
+    def handshake_at_once(server):
+        try:
+            with smtplib.SMTP_SSL("127.0.0.1", server.values["submissions"], context=context(), timeout=60) as client:
+                return client.noop()[0] == 250 and "done"
+        except (ssl.SSLError, OSError, smtplib.SMTPServerDisconnected) as e:
+            return repr(e)
+
+    with Postrider(tmp_path, POOLS, more="", mx="", submission=free_port(), own_submission="", submissions=free_port(),
+                   own_submissions="") as server:
         done = 0
         for deaths in range(1, 6):
             pid = wait_until(lambda: server.role_pids().get("keys 0"))
             killed = time.monotonic()
             os.kill(pid, signal.SIGKILL)
             server.logged("role-ended", deaths, role="keys")
-            how = handshake(server)
+            how = handshake_at_once(server) if at_once else handshake(server)
             assert how == "done" or time.monotonic() - killed > 5, how  # KEYS_WAIT_NS: no longer
             done += how == "done"
         assert done

@@ -30,7 +30,8 @@ query(void *arg, struct str name, enum dns_type type, int64_t until, struct aren
     }
     arena_init(&scratch, rt_mem(asker->role->rt), 1024, LINK_MESSAGE_MAX);
     struct err e = role_call(asker->role, asker->kind, BORDER_QUERY, put_str_so_far(&p), &scratch, until, &reply);
-    if (e.kind == ERR_UNKNOWN || e.kind == ERR_CLOSED) /* it died meanwhile: the next one is asked, but that is all, for it may be of this name */
+    /* It is gone: the next one is asked, and that is all, for it may have died of this name. */
+    if (e.kind == ERR_UNKNOWN || e.kind == ERR_CLOSED)
         e = role_call(asker->role, asker->kind, BORDER_QUERY, put_str_so_far(&p), &scratch, until, &reply);
     if (!err_is(e)) {
         struct take t = take_init(reply);

@@ -37,7 +37,7 @@ enum { CLIENTS_MAX = 100000, VERIFY_MAX = 50000, VERIFY_RUNNING_MAX = 200, HOSTS
 #define VERIFY_SLOW_NS SECOND
 #define VERIFY_SILENT_NS (30 * SECOND)
 #define VERIFY_ENCRYPTED_NS (5 * MINUTE)
-#define FILE_WAIT_NS (5 * SECOND) /* for the users file, at the start */
+#define FILE_WAIT_NS (2 * SECOND) /* for the users file, at the start: shorter than receivers wait for a gate */
 #define LOGIN_PATIENCE_NS (30 * SECOND) /* Dovecot holds back a refusal for 2 seconds, and for 15 where it is suspicious */
 
 struct verified { /* what a next hop said of one address; the address follows */

@@ -134,8 +134,11 @@ tell_tickets(struct keys *k, struct peer *peer)
 static void
 tell_all(struct keys *k, void (*tell)(struct keys *, struct peer *))
 {
-    list_each (node, &k->role->peers)
-        tell(k, container_of(node, struct peer, node));
+    list_each (node, &k->role->peers) {
+        struct peer *peer = container_of(node, struct peer, node);
+        if (peer->up) /* others hear it when they are */
+            tell(k, peer);
+    }
 }
 
 /* ---- signatures -------------------------------------------------------------------------------------------------- */

@@ -127,7 +127,7 @@ connect_pool(struct world *w, int which, enum role_kind kind)
     struct link_settings settings = { .name = S("receiver"), .ctx = p, .handle = nothing_is_asked, .closed = closed };
     struct handle theirs;
 
-    *p = (struct pool){ .w = w, .peer = { .role = &w->role, .kind = kind, .serial = (uint64_t)which + 1 } };
+    *p = (struct pool){ .w = w, .peer = { .role = &w->role, .kind = kind, .serial = (uint64_t)which + 1, .up = true } };
     p->link = link_to(w, &theirs, p);
     p->signatures = link_to(w, &p->peer.second, p);
     CHECK(!err_is(link_open(w->rt, theirs, &settings, &p->peer.link)));

@@ -32,7 +32,7 @@ enum {
     STOP_GRACE = 5,           /* seconds that open transactions have when the role is told to stop */
 };
 
-#define STORE_WAIT_NS (5 * SECOND) /* for a store that is being restarted */
+#define STORE_WAIT_NS (30 * SECOND) /* for a store that is being restarted: its disk may be slow */
 #define KEYS_WAIT_NS (5 * SECOND)  /* for `keys`, since it was last there */
 #define GATE_WAIT_NS (5 * SECOND)  /* for what a gate says of limits: without it they do not keep mail out */
 
@@ -170,7 +170,7 @@ wait_for_keys(struct receiver *r, int64_t until)
 {
     struct role *role = r->role;
 
-    while (!r->keys.hold || !hold_is_open(r->keys.hold) || !r->keys_told)
+    while (!r->keys.hold || !r->keys_told)
         if (role->stopping || err_is(event_wait(role->rt, &role->changed, r->keys_until < until ? r->keys_until : until)))
             return false;
     return true;
@@ -876,7 +876,7 @@ take_certificates(struct receiver *r, const struct peer *keys, struct link_messa
         return false;
     for (size_t i = 0; i < r->front_count; i++)
         front_show(r->role->rt, &r->fronts[i], &all);
-    r->keys_told = keys->serial == r->keys_peer;
+    r->keys_told |= keys->serial == r->keys_peer;
     event_wake(r->role->rt, &r->role->changed);
     return true;
 }

@@ -54,9 +54,8 @@ run_query(void *arg)
     arena_init(&arena, rt_mem(role->rt), 4096, DNS_ARENA_BYTES);
     struct err e = resolver_query(q->w->resolver, str_new(q->name, q->name_len), q->type, within(role->rt, QUERY_NS),
                                   &arena, &a);
-    if (err_is(e))
-        a = dns_answer_temporary(q->type, S("the resolver is ending"));
-    answer(role, q->peer, q->call, &a);
+    if (!err_is(e)) /* else this role is ending: whoever asked sees the link close, and asks the next one */
+        answer(role, q->peer, q->call, &a);
     arena_done(&arena);
     q->w->running--;
     mem_free(rt_mem(role->rt), q, sizeof *q);
@@ -72,7 +71,9 @@ message(struct role *role, struct peer *peer, struct link_message *m)
 
     if (m->type != BORDER_QUERY || m->call == 0 || !take_end(&t))
         return false;
-    if (!w->resolver || w->running >= QUERIES_MAX) {
+    if (!w->resolver) /* as above */
+        return true;
+    if (w->running >= QUERIES_MAX) {
         struct dns_answer busy = dns_answer_temporary(type, S("the resolver has too much to do"));
         answer(role, peer->serial, m->call, &busy);
         return true;
@@ -113,7 +114,7 @@ prepare(struct role *role)
                   read_file(w, w->trust_anchor_path, &w->trust_anchor);
 }
 
-/* Whoever is linked to us asks at once, so there is somebody to ask before we are. */
+/* Our hello follows READY, and whoever hears it asks at once. */
 static bool
 start(struct role *role)
 {

@@ -141,8 +141,12 @@ take_peer(struct role *role, struct link_message *m)
         add_peer(role, &pending);
         return true;
     }
-    if (role->pending_count == ROLE_PENDING_MAX)
-        return false;
+    if (role->pending_count == ROLE_PENDING_MAX) { /* former roles of many reloads: they are linked when this one runs */
+        handle_close(role->rt, pending.handle);
+        handle_close(role->rt, pending.second);
+        tell_unlinked(role, pending.tie);
+        return true;
+    }
     role->pending[role->pending_count++] = pending;
     return true;
 }

@@ -151,7 +151,7 @@ struct role {
 /* The process: argv[1] is "--role", argv[2] the kind's name. Returns the exit code. */
 int role_main(struct rt *, const struct role_ops *);
 
-/* An open peer of that kind and, if there is one, of this role's generation; NULL: none at the moment. */
+/* A peer of that kind that is up and, if there is one, of this role's generation; NULL: none at the moment. */
 struct peer *role_peer(struct role *, enum role_kind);
 /* Calls any peer of that kind, waiting for one to be there. ERR_UNKNOWN as link_call(). */
 struct err role_call(struct role *, enum role_kind, uint16_t type, struct str body, struct arena *, int64_t until,

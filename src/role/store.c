@@ -277,8 +277,11 @@ run_space(void *arg)
             continue;
         s->space_accepting = accepting;
         s->space_free = c.free_bytes;
-        list_each (node, &s->role->peers)
-            store_put_space(s, container_of(node, struct peer, node));
+        list_each (node, &s->role->peers) {
+            struct peer *peer = container_of(node, struct peer, node);
+            if (peer->up) /* others hear it when they are */
+                store_put_space(s, peer);
+        }
     } while (!err_is(rt_sleep(s->rt, within(s->rt, SPACE_NS))));
 }
 

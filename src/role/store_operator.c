@@ -143,8 +143,9 @@ answer_list(struct request *r, struct take *t)
 
     if (!take_end(t))
         return false;
-    while (wait_to_find_more(r))
+    while (after == 0 && wait_to_find_more(r))
         ;
+    r->patience = within(s->rt, PATIENCE_NS);
     struct spool_place *places = arena_alloc(&r->arena, (want + 1) * sizeof *places);
     size_t found = s->ops->scan(s->spool, after, places, want), size = 64 + found * BORDER_LISTED_BYTES;
     unsigned char *memory = arena_alloc(&r->arena, size);
@@ -198,7 +199,10 @@ answer_show(struct request *r, struct take *t)
 
     if (!take_end(t))
         return false;
-    if (err_is(get_soon(r, id, &r->arena, &m))) {
+    struct err e = get_soon(r, id, &r->arena, &m);
+    while (e.kind == ERR_NOT_FOUND && wait_to_find_more(r))
+        e = get_soon(r, id, &r->arena, &m);
+    if (err_is(e)) {
         role_reply(s->role, r->peer, r->call, r->type, str_new("", 1));
         return true;
     }

@@ -994,13 +994,13 @@ tell_ready_in_part(struct supervisor *s)
     rt_notify_ready(s->rt, text_str(&text));
 }
 
-/* Each is ready, or has ended again and again and is one without which mail comes in, waits, and goes elsewhere. */
+/* Each is ready, or has ended again and again and is one without which mail comes in and waits. */
 static bool
 can_do_without(const struct supervisor *s)
 {
     list_each (node, &s->processes) {
         struct process *p = container_of(node, struct process, node);
-        bool needed = p->kind != ROLE_MAILBOX && p->kind != ROLE_FETCH;
+        bool needed = p->kind != ROLE_MAILBOX && p->kind != ROLE_FETCH && p->kind != ROLE_RESOLVER && p->kind != ROLE_CHECKER;
         if (p->generation == s->generation && !p->ready && (needed || p->restarts < RELOAD_TRIES))
             return false;
     }

@@ -141,7 +141,7 @@ supervisor_send_tickets(struct process *p)
     if (!control)
         return OK;
     arena_init(&scratch, rt_mem(s->rt), 1024, 4096);
-    struct err e = OK, asked = link_call(control, CONTROL_TICKETS, S(""), &scratch, within(s->rt, 5 * SECOND), &tickets);
+    struct err e = OK, asked = link_call(control, CONTROL_TICKETS, S(""), &scratch, within(s->rt, 2 * SECOND), &tickets);
     if (!err_is(asked)) {
         e = p->control ? link_send(p->control, CONTROL_TICKETS, tickets, within(s->rt, 5 * SECOND))
                        : ERR(ERR_CLOSED, "pass keys of tickets on");
@@ -190,7 +190,7 @@ supervisor_certificates_are_good(struct supervisor *s, const struct site *site, 
     bool fine = true;
 
     int64_t patience = within(s->rt, 5 * SECOND); /* for one that is being started; one that cannot start keeps nothing from being mended */
-    while (site->certificate_count > 0 && !control_of_keys(s))
+    while (site->certificate_count > 0 && !s->stopping && !control_of_keys(s))
         if (err_is(event_wait(s->rt, &s->changed, patience)))
             break;
     arena_init(&scratch, rt_mem(s->rt), 1024, 64 << 10);

@@ -97,13 +97,11 @@ link_processes(struct process *a, struct process *b)
         relink_later(s, tie);
 }
 
-/* One that drains begins nothing new; but sessions with clients may go on for long, and need the store, gate and keys. */
+/* One that drains begins nothing new; but its sessions and deliveries may go on for long, and need the others. */
 static bool
 takes_links(const struct process *p)
 {
-    bool has_sessions = p->kind == ROLE_RECEIVER || p->kind == ROLE_SUBMISSION;
-
-    return p->linked && (!p->draining || (has_sessions && !p->stopping));
+    return p->linked && !p->stopping;
 }
 
 void
