@@ -121,7 +121,7 @@ run_post(struct rt *rt, void *arg)
 {
     struct post *s = arg;
     struct scope scope;
-    struct peer store = { .kind = ROLE_STORE, .role = &s->role };
+    struct peer store = { .kind = ROLE_STORE, .role = &s->role, .up = true };
 
     s->rt = s->hostile.rt = rt;
     s->role = (struct role){ .rt = rt, .ops = &console_ops, .kind = ROLE_CONSOLE, .listener_count = 1 };

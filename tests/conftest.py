@@ -8,6 +8,14 @@ import pytest
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 
+LONG = ("test_tls.py", "test_routing.py", "test_museum_remote.py", "test_reload.py", "test_real_crashes.py", "test_users.py")
+
+
+def pytest_collection_modifyitems(items):
+    """Files that take a minute and more are begun first: a worker has a whole file at a time, and the last one would have it alone."""
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+
+
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item, call):
     outcome = yield

@@ -34,8 +34,8 @@ domain local.test {{
     deliver maildir {mail}/{{domain}}/{{local}}
 }}
 domain catch.test {{ mailbox all; alias postmaster -> all; catch-all -> all; deliver maildir {mail}/{{domain}}/{{local}} }}
-route hostile.test {{ via smtp://127.0.0.1:{hostile}; tls off; connect-wait 5s; reply-wait 10s }}
-route lmtp.test {{ via lmtp://127.0.0.1:{hostile}; tls off; connect-wait 5s; reply-wait 10s }}
+route hostile.test {{ via smtp://127.0.0.1:{hostile}; tls off; connect-wait 5s; reply-wait 5s }}
+route lmtp.test {{ via lmtp://127.0.0.1:{hostile}; tls off; connect-wait 5s; reply-wait 5s }}
 route .lies.test {{ direct; tls off; connect-wait 1s; reply-wait 2s; port {hostile} }}
 route .open.test {{ direct; tls off; connect-wait 1s; reply-wait 2s; port {closed}; allow-private 127.0.0.0/8 }}
 route default {{ via smtp://127.0.0.1:{far}; tls off }}
