@@ -12,7 +12,7 @@ LONG = ("test_tls.py", "test_routing.py", "test_museum_remote.py", "test_reload.
 
 
 def pytest_collection_modifyitems(items):
-    """Files that take a minute and more are begun first: a worker has a whole file at a time, and the last one would have it alone."""
+    """Files that take a minute and more are begun first: a worker has a whole file, and would have the last one alone."""
     items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
 
 

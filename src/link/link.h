@@ -51,7 +51,8 @@ struct link_settings {
     void *ctx;
     /* False: the message breaks the border's rules; the link closes. Must not suspend. */
     bool (*handle)(void *ctx, struct link *, struct link_message *);
-    /* The other side's hello has come: there is somebody, who reads what is said. Before any message. May be NULL; must not suspend. */
+    /* The other side's hello has come: there is somebody, who reads what is said. Before any message. Must not suspend;
+     * may be NULL. */
     void (*opened)(void *ctx, struct link *);
     void (*closed)(void *ctx, struct link *, struct err why); /* once, for an end that we did not ask for; may be NULL */
     uint32_t calls_max;  /* of the other side, unanswered: one more is a violation. 0: LINK_CALLS_MAX */

@@ -59,7 +59,7 @@ struct gate_users {
     struct scope work;
     bool loading, again, unreadable; /* of the users file */
     struct handle file;              /* to be read next */
-    struct event loaded;             /* or it cannot be read for now */
+    struct event loaded;             /* or reading it has failed */
     bool ending;
     size_t checking, hashing;        /* passwords waiting or being compared; being compared */
     struct event turn;

@@ -32,7 +32,7 @@ void gate_users_start(struct gate_users *);
 void gate_users_end(struct gate_users *);
 /* The users file as it is now; none: there is no such file. Takes the handle. */
 void gate_users_take_file(struct gate_users *, struct handle);
-/* Until what was taken is read, or it shows that it cannot be for now. */
+/* Until what was taken is read, or reading it has failed (which is tried again). */
 void gate_users_wait_for_file(struct gate_users *, int64_t until);
 /* AUTH, AUTH_STEP, SPEND and BANS. False: it breaks the border's rules. */
 bool gate_users_message(struct gate_users *, uint64_t peer, struct link_message *);

@@ -33,8 +33,8 @@ enum {
 };
 
 #define STORE_WAIT_NS (30 * SECOND) /* for a store that is being restarted: its disk may be slow */
-#define KEYS_WAIT_NS (5 * SECOND)  /* for `keys`, since it was last there */
-#define GATE_WAIT_NS (5 * SECOND)  /* for what a gate says of limits: without it they do not keep mail out */
+#define KEYS_WAIT_NS (5 * SECOND)   /* for `keys`, since it was last there */
+#define GATE_WAIT_NS (5 * SECOND)   /* for what a gate says of limits: without it they do not keep mail out */
 
 struct receiver;
 

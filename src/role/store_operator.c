@@ -293,9 +293,9 @@ answer_act(struct request *r, struct take *t)
     log_bool(&line, "done", done);
     log_end(&line);
     put_u8(&p, done);
-    put_raw(&p, done              ? S("")
-                : r->s->recovered ? S("no such message in the queue")
-                                  : S("the spool is still being read after the start, and that message is not found yet: try again"));
+    struct str why = r->s->recovered ? S("no such message in the queue")
+                                     : S("that message is not found yet: the spool is still being read after the start");
+    put_raw(&p, done ? S("") : why);
     reply(r, &p);
     event_wake(r->s->rt, &r->s->role->changed); /* a job of it may wait for a hand */
     store_kick(r->s);

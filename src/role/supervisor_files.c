@@ -189,7 +189,8 @@ supervisor_certificates_are_good(struct supervisor *s, const struct site *site, 
     struct arena scratch;
     bool fine = true;
 
-    int64_t patience = within(s->rt, 5 * SECOND); /* for one that is being started; one that cannot start keeps nothing from being mended */
+    /* For one that is being started. One that cannot start keeps nothing from being mended. */
+    int64_t patience = within(s->rt, 5 * SECOND);
     while (site->certificate_count > 0 && !s->stopping && !control_of_keys(s))
         if (err_is(event_wait(s->rt, &s->changed, patience)))
             break;
